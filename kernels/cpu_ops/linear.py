@@ -1,0 +1,63 @@
+"""Linear layers in float32 through oneDNN.
+
+`torch.nn.functional.linear` sends float32 products to Intel MKL, which takes a generic path on other makers'
+processors. oneDNN, which every CPU build of torch carries, chooses by instruction set instead and is about twice as
+fast there, at full float32 precision. The operator is private to torch and has no derivative, so its presence is
+checked and the derivative is written out here.
+"""
+
+from __future__ import annotations
+
+import platform
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+
+def available() -> bool:
+    """Whether oneDNN should take the linear layers of this machine.
+
+    The answer depends on the machine alone and is not timed: a timed choice could differ between two runs, and with
+    it the last bits of a resumed training.
+    """
+    offered = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return offered and not _intel()
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ weight.T + bias`, differentiable: float32, (tokens, in) to (tokens, out)."""
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return cast(Tensor, _Linear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
+    return _product(x, weight, bias)
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        grad = grad.contiguous()
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        return (
+            _product(grad, weight.t(), None) if need_x else None,  # (tokens, in)
+            _product(grad.t(), x.t(), None) if need_weight else None,  # (out, in)
+            grad.sum(0) if need_bias else None,  # (out,)
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], ""))
+
+
+def _intel() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        return "GenuineIntel" in cpuinfo.read_text(errors="replace")[:4096]
+    return "GenuineIntel" in platform.processor() or "Intel" in platform.processor()

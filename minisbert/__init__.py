@@ -1,0 +1,56 @@
+"""minisbert: train, run, evaluate and save sentence-embedding models in plain PyTorch, without padding.
+
+    from minisbert import SentenceTransformer
+
+    model = SentenceTransformer("all-MiniLM-L6-v2")
+    embeddings = model.encode(["a text", "another text"])   # (2, 384) float32
+    model.similarity(embeddings, embeddings)                # (2, 2)
+
+Names are imported when they are first used: `import minisbert` alone loads nothing else.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import evaluation, losses, modules, util
+    from .data.examples import InputExample
+    from .model import SentenceTransformer
+    from .training.config import TrainingConfig
+    from .training.history import TrainingHistory
+    from .training.loop import Trainer
+
+__version__ = "0.1.0"
+__all__ = [
+    "InputExample",
+    "SentenceTransformer",
+    "Trainer",
+    "TrainingConfig",
+    "TrainingHistory",
+    "evaluation",
+    "losses",
+    "modules",
+    "util",
+]
+
+_HOMES = {
+    "InputExample": "data.examples",
+    "SentenceTransformer": "model",
+    "Trainer": "training.loop",
+    "TrainingConfig": "training.config",
+    "TrainingHistory": "training.history",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'minisbert' has no attribute {name!r}")
+    if name in _HOMES:
+        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    return importlib.import_module(f".{name}", __name__)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -1,0 +1,7 @@
+"""`python -m minisbert`."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

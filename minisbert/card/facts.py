@@ -1,0 +1,70 @@
+"""What a model card states."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TrainingFacts:
+    """How a model was trained.
+
+    Attributes:
+        loss: class name of the loss.
+        loss_parameters: its parameters.
+        rows: training rows.
+        text_columns: names of the text columns.
+        label_column: name of the label column, or None.
+        settings: every setting of the run by name.
+        metrics: results of the last evaluation.
+        evaluated: what was evaluated, such as "Semantic Similarity"; "" if nothing was.
+        log: the log entries of the run.
+    """
+
+    loss: str
+    loss_parameters: Mapping[str, Any]
+    rows: int
+    text_columns: tuple[str, ...]
+    label_column: str | None
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, float]
+    evaluated: str
+    log: tuple[Mapping[str, float], ...]
+
+
+@dataclass(frozen=True)
+class CardFacts:
+    """What a model is.
+
+    Attributes:
+        model_name: the name the card shows, or None.
+        base_model: name of the model it was made from, or None if not known.
+        max_seq_length: longest text in tokens.
+        dimension: size of an embedding.
+        similarity: name of the similarity function.
+        architecture: the modules, one a line.
+        training: how it was trained, or None.
+    """
+
+    model_name: str | None
+    base_model: str | None
+    max_seq_length: int
+    dimension: int
+    similarity: str
+    architecture: str
+    training: TrainingFacts | None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made a model, by the names the format uses."""
+    names = {"minisbert": "minisbert", "transformers": "transformers", "pytorch": "torch"}
+    found = {}
+    for key, package in names.items():
+        try:
+            found[key] = version(package)
+        except PackageNotFoundError:
+            found[key] = "unknown"
+    return found

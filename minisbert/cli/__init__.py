@@ -1,0 +1,66 @@
+"""The commands: `minisbert COMMAND ...`.
+
+Exit status: 0 done; 2 wrong use or bad input, with one line on standard error; 1 anything else. Data goes to standard
+output, progress and messages to standard error. Each command is a module here with `add` (its options) and `run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+
+from ..errors import MinisbertError
+from . import demo, encode, evaluate, similarity, train
+
+_COMMANDS = (demo, train, encode, evaluate, similarity)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.showwarning = _show_warning
+        try:
+            options.run(options)
+            sys.stdout.flush()
+        except MinisbertError as error:
+            return _fail(str(error), 2)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output is gone
+            return 1
+        except KeyboardInterrupt:
+            return _fail("interrupted", 1)
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    from .. import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="minisbert", description="Train, run, evaluate and save sentence-embedding models."
+    )
+    parser.add_argument("--version", action="version", version=f"minisbert {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command in _COMMANDS:
+        command.add(commands)
+    return parser
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: object = None,
+    line: object = None,
+) -> None:
+    sys.stderr.write(f"minisbert: warning: {message}\n")
+
+
+def _fail(message: str, status: int) -> int:
+    sys.stderr.write(f"minisbert: error: {' '.join(message.split())}\n")
+    return status

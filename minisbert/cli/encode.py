@@ -1,0 +1,82 @@
+"""`minisbert encode`: texts of a file to an array of embeddings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from ..errors import InputError
+from .options import Subparsers, add_command, add_model_options, check_writable, load_model
+
+
+def add(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "encode",
+        run,
+        about="Embed texts and write the embeddings as a .npy file.",
+        example="minisbert encode all-MiniLM-L6-v2 texts.txt --output embeddings.npy",
+    )
+    parser.add_argument("model", help="model folder or name")
+    parser.add_argument("file", help="texts, one a line; a data file with --column; - for standard input")
+    parser.add_argument("--output", type=Path, required=True, help="file to write, (texts, dim)")
+    parser.add_argument("--column", help="column of a .tsv, .csv, .jsonl or .parquet file that holds the texts")
+    parser.add_argument("--prompt-name", help="saved prompt to put before each text")
+    parser.add_argument("--batch-size", type=int, help="most texts in one forward pass (default: bounded by tokens)")
+    parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
+    parser.add_argument("--truncate-dim", type=int, help="keep only so many leading dimensions")
+    parser.add_argument(
+        "--precision",
+        default="float32",
+        choices=("float32", "int8", "uint8", "binary", "ubinary"),
+        help="output format",
+    )
+    add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do it."""
+    import numpy as np
+
+    texts = _texts(options.file, options.column)
+    output: Path = options.output
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; expected the name of a file to write")
+    check_writable(output.parent)
+    model = load_model(options, options.model)
+    embeddings = model.encode(
+        texts,
+        prompt_name=options.prompt_name,
+        batch_size=options.batch_size,
+        normalize_embeddings=options.normalize,
+        truncate_dim=options.truncate_dim,
+        precision=options.precision,
+        show_progress_bar=True,
+    )
+    temporary = output.with_name(f".{output.name}.part")
+    with temporary.open("wb") as file:
+        np.save(file, embeddings)
+    temporary.replace(output)
+    sys.stderr.write(f"wrote {output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")
+
+
+def _texts(name: str, column: str | None) -> list[str]:
+    from ..data.readers import read_columns, read_lines
+
+    if column is not None:
+        columns, _ = read_columns(Path(name))
+        if column not in columns:
+            raise InputError(f"{name} has the columns {list(columns)}; got --column {column}, which is not there")
+        return columns[column]
+    if name != "-":
+        texts = read_lines(Path(name))
+    else:
+        try:
+            texts = sys.stdin.buffer.read().decode("utf-8").splitlines()
+        except UnicodeDecodeError as error:
+            raise InputError(f"standard input is not UTF-8 (byte {error.start}); expected UTF-8 text") from None
+    if not texts:
+        raise InputError(f"{'standard input' if name == '-' else name} holds no texts; expected one a line")
+    return texts

@@ -1,0 +1,119 @@
+"""What several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..evaluation import EmbeddingSimilarityEvaluator
+    from ..model import SentenceTransformer
+
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+
+def add_command(
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, about: str, example: str
+) -> argparse.ArgumentParser:
+    """A command's parser, with an example at the end of its help."""
+    parser = commands.add_parser(
+        name,
+        help=about,
+        description=about,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options that say how a model is loaded."""
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="number type of the weights")
+
+
+def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
+    """Load the model called `name` with the options of `add_model_options`."""
+    from ..model import SentenceTransformer
+
+    return SentenceTransformer(name, device=options.device, dtype=getattr(options, "dtype", None))
+
+
+def column_names(text: str) -> list[str]:
+    """Parse "a,b,c"."""
+    names = [name.strip() for name in text.split(",")]
+    if not all(names):
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected column names with commas between them")
+    return names
+
+
+def label_scale(text: str) -> tuple[float, float]:
+    """Parse "LOW-HIGH"; either number may be negative."""
+    dash = text.find("-", 1)
+    try:
+        low, high = float(text[:dash]), float(text[dash + 1 :])
+    except ValueError:
+        low = high = 0.0
+    if dash < 0 or not low < high:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected LOW-HIGH, such as 0-5")
+    return low, high
+
+
+def sts_evaluator(path: Path, columns: Sequence[str] | None, *, name: str = "") -> EmbeddingSimilarityEvaluator:
+    """An evaluator of the scored pairs in a data file.
+
+    Raises:
+        InputError: the file does not hold two texts and a score in each row.
+    """
+    from ..data.roles import training_rows
+    from ..evaluation import EmbeddingSimilarityEvaluator
+
+    rows = training_rows(path, columns=columns)
+    if len(rows.texts) != 2 or rows.labels is None:
+        raise InputError(
+            f"{path} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} score; expected two "
+            f"texts and a score: name the columns to use, such as sentence1,sentence2,score"
+        )
+    first, second = rows.texts.values()
+    return EmbeddingSimilarityEvaluator(first, second, rows.labels, name=name)
+
+
+def check_writable(folder: Path) -> None:
+    """Say now, and not after the work, that a folder cannot be written.
+
+    Raises:
+        InputError: it cannot.
+    """
+    probe = folder / ".minisbert-probe"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {folder} ({error.strerror}); expected a folder that can be written: choose another"
+        ) from None
+
+
+def table(rows: Sequence[Sequence[Any]]) -> str:
+    """Rows of cells as aligned text; the first column is left-aligned, the others right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.ljust(width) if column == 0 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in cells
+    )
+
+
+def shortened(text: str, width: int = 60) -> str:
+    """At most `width` characters of a text, on one line."""
+    line = " ".join(text.split())
+    return line if len(line) <= width else f"{line[: width - 3]}..."

@@ -1,0 +1,114 @@
+"""`minisbert train`: fine-tune a model on a data file."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .options import (
+    Subparsers,
+    add_command,
+    check_writable,
+    column_names,
+    label_scale,
+    load_model,
+    sts_evaluator,
+    table,
+)
+
+if TYPE_CHECKING:
+    from ..losses import Loss
+
+_LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
+
+
+def add(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "train",
+        run,
+        about="Fine-tune a model on pairs of texts and save it.",
+        example="minisbert train --model all-MiniLM-L6-v2 --data pairs.tsv --loss cosine --scale 0-5 --epochs 1 "
+        "--batch-size 16 --output my-model",
+    )
+    parser.add_argument("--model", required=True, help="model folder or name to start from")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    parser.add_argument(
+        "--loss", required=True, choices=_LOSSES, help="; ".join(f"{k}: {v}" for k, v in _LOSSES.items())
+    )
+    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as question,answer")
+    parser.add_argument(
+        "--scale", type=label_scale, metavar="LOW-HIGH", help="the scores that stand for 0 and 1, such as 0-5"
+    )
+    parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
+    parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use: text,text,score")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    parser.add_argument("--max-seq-length", type=int, metavar="TOKENS", help="cut texts there (default: the model's)")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    _add_settings(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do it."""
+    from ..data.roles import training_rows
+    from ..training.config import TrainingConfig
+    from ..training.loop import Trainer
+
+    config = TrainingConfig(**{name: getattr(options, name) for name in TrainingConfig.__dataclass_fields__})
+    loss = _loss(options.loss)
+    rows = training_rows(options.data, columns=options.columns, scale=options.scale)
+    loss.check_rows(tuple(rows.texts), rows.labels)
+    if len(rows) < 2:
+        raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on")
+    evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
+    check_writable(options.output)
+    model = load_model(options, options.model)
+    if options.max_seq_length is not None:
+        model.max_seq_length = options.max_seq_length
+    before = evaluator(model) if evaluator else {}
+    trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
+    history = trainer.train(resume=options.resume)
+    model.save_pretrained(options.output)
+    after = {name.removeprefix("eval_"): value for name, value in _last_evaluation(history.entries).items()}
+    if before:
+        names = [name for name in before if name in after]
+        print(table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)]))
+    sys.stderr.write(
+        f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
+        f"{options.output}\n"
+    )
+
+
+def _loss(name: str) -> Loss:
+    from .. import losses
+
+    loss: Loss = getattr(losses, _LOSSES[name])()
+    return loss
+
+
+def _last_evaluation(entries: list[dict[str, float]]) -> dict[str, float]:
+    return next((entry for entry in reversed(entries) if any(name.startswith("eval_") for name in entry)), {})
+
+
+def _add_settings(parser: argparse.ArgumentParser) -> None:
+    """One option for each field of TrainingConfig, with its default."""
+    from ..training.config import TrainingConfig
+
+    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
+    for field in fields(TrainingConfig):
+        option = f"--{field.name.replace('_', '-')}"
+        default = None if field.default is MISSING else field.default
+        kind = str(field.type)
+        if kind == "bool":
+            group.add_argument(option, action="store_true")
+        elif kind == "PrecisionMode":
+            group.add_argument(option, choices=("fp32", "fp16", "bf16"), default=default)
+        else:
+            number: Any = float if kind == "float" else int
+            group.add_argument(option, type=number, default=default, metavar="N", help=f"default: {default}")

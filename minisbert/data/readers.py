@@ -1,0 +1,130 @@
+"""Data files as columns: .tsv, .csv and .jsonl, each also as .gz, and .parquet where pyarrow is installed."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from ..errors import InputError
+
+Columns: TypeAlias = dict[str, list[Any]]
+_FORMATS = ".tsv, .csv, .jsonl (each also with .gz) or .parquet"
+
+
+def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
+    """Read a data file: its columns by name, and the line each row stands on (None: the format has no lines).
+
+    Raises:
+        InputError: the file is missing, of an unknown format, or broken; the message names file and line.
+    """
+    name = path.name.lower().removesuffix(".gz")
+    reader = next((read for ending, read in _READERS.items() if name.endswith(ending)), None)
+    if reader is None:
+        raise InputError(f"got the data file {path}; expected a file that ends in {_FORMATS}")
+    if not path.is_file():
+        raise InputError(f"there is no file {path}; expected a data file: check its name")
+    return reader(path)
+
+
+def read_lines(path: Path) -> list[str]:
+    """Lines of a UTF-8 text file, plain or gzipped, without their line ends.
+
+    Raises:
+        InputError: the file is missing, not UTF-8, or not gzip though its name says so.
+    """
+    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+    except FileNotFoundError:
+        raise InputError(
+            f"there is no file {path}; expected a data file: check the name and the working folder"
+        ) from None
+    except (OSError, EOFError) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected a complete file") from None
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(
+            f"{path}, line {line}: got bytes that are not UTF-8; expected UTF-8: convert the file"
+        ) from None
+
+
+def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None]:
+    rows = [line.split("\t") for line in read_lines(path)]
+    return _with_header(path, rows, range(1, len(rows) + 1))
+
+
+def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    rows, lines = [], []
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+                lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{path}, line {reader.line_num}: {error}; expected comma-separated values") from None
+    return _with_header(path, rows, lines)
+
+
+def _with_header(path: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> tuple[Columns, Sequence[int]]:
+    header = rows[0] if rows else []
+    if not header or len(set(header)) != len(header):
+        raise InputError(f"{path}, line 1: got the column names {header}; expected one different name for each column")
+    for line, row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise InputError(f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}: {header}")
+    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}, lines[1:]
+
+
+def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
+    columns: Columns = {}
+    lines = []
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: {error}; expected one JSON object in each line") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: got a JSON {type(row).__name__}; expected an object")
+        columns = columns or {name: [] for name in row}
+        if row.keys() != columns.keys():
+            raise InputError(f"{path}, line {number}: got the keys {list(row)}; expected {list(columns)}")
+        for name, value in row.items():
+            columns[name].append(value)
+        lines.append(number)
+    return columns, lines
+
+
+def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
+    try:
+        columns: Columns = parquet.read_table(path).to_pydict()
+    except (ArrowException, OSError) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected a parquet file") from None
+    return columns, None
+
+
+_READERS: dict[str, Callable[[Path], tuple[Columns, Sequence[int] | None]]] = {
+    ".tsv": _read_tsv,
+    ".csv": _read_csv,
+    ".jsonl": _read_jsonl,
+    ".parquet": _read_parquet,
+}

@@ -1,0 +1,131 @@
+"""Which columns of a table are texts and which is the label."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import ConfigError, InputError
+from .table import Table, as_table, select
+
+LABEL_NAMES = ("label", "labels", "score", "scores")
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Rows ready to be tokenized.
+
+    Attributes:
+        texts: column name to texts, in the order the loss sees them.
+        labels: one number for each row, or None.
+        label_name: the label's column, or None.
+        source: where the rows come from.
+    """
+
+    texts: dict[str, list[str]]
+    labels: list[float] | None
+    label_name: str | None
+    source: str
+
+    def __len__(self) -> int:
+        return len(next(iter(self.texts.values())))
+
+    def describe(self) -> str:
+        """One line that says how the columns are understood."""
+        label = f"label {self.label_name}" if self.label_name else "no label"
+        return f"{len(self):,} rows of {self.source}: texts {' + '.join(self.texts)}, {label}"
+
+
+def training_rows(
+    data: Any, *, columns: Sequence[str] | None = None, scale: tuple[float, float] | None = None
+) -> TrainingRows:
+    """Find texts and label in rows of any shape.
+
+    A column called label, labels, score or scores is the label and every other one is text, in order. With no such
+    column, the last one is the label if it holds numbers. With `columns`, only those are used, in that order.
+
+    Args:
+        data: anything `as_table` takes, or rows whose roles are already known.
+        columns: names of the columns to use.
+        scale: the labels that stand for 0 and 1; by default labels are taken as they are.
+
+    Raises:
+        InputError: a column cannot be what it has to be; the message names the first bad row.
+        ConfigError: the scale is empty.
+    """
+    if scale is not None and not scale[0] < scale[1]:
+        raise ConfigError(f"got the scale {scale}; expected two numbers, the smaller first")
+    if isinstance(data, TrainingRows):
+        return data
+    table = as_table(data)
+    if columns is not None:
+        table = select(table, columns)
+    label_name = _label_column(table, chosen=columns is not None)
+    texts = {name: _texts(table, name) for name in table.columns if name != label_name}
+    if not texts:
+        raise InputError(f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts")
+    labels = _labels(table, label_name, scale) if label_name else None
+    if scale is not None and labels is None:
+        raise InputError(f"got a scale and no labels: {table.source} has the columns {list(table.columns)}")
+    return TrainingRows(texts, labels, label_name, table.source)
+
+
+def _label_column(table: Table, *, chosen: bool) -> str | None:
+    named = [name for name in table.columns if name in LABEL_NAMES]
+    if len(named) > 1:
+        raise InputError(
+            f"{table.source} has several columns that could be the label: {named}; name the columns to use, for "
+            f'example columns=("sentence1", "sentence2", "{named[0]}")'
+        )
+    if named:
+        return named[0]
+    last = list(table.columns)[-1]
+    values = table.columns[last]
+    if len(table.columns) < 2:
+        return None
+    if all(_is_number(value) for value in values):
+        return last
+    # A named choice whose last column is written as numbers in a text file is a label too.
+    return last if chosen and all(isinstance(value, str) and _parses(value) for value in values) else None
+
+
+def _texts(table: Table, name: str) -> list[str]:
+    values = table.columns[name]
+    for row, value in enumerate(values):
+        if not isinstance(value, str):
+            raise InputError(
+                f"{table.at(row)}: column {name} holds {value!r} of type {type(value).__name__}; expected a text: drop "
+                f"the row, or name the columns to use"
+            )
+    return values
+
+
+def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[float]:
+    labels = []
+    for row, value in enumerate(table.columns[name]):
+        number = float(value) if _is_number(value) or (isinstance(value, str) and _parses(value)) else math.nan
+        if not math.isfinite(number):
+            raise InputError(f"{table.at(row)}: column {name} holds {value!r}; expected a finite number as label")
+        if scale is not None:
+            low, high = scale
+            if not low <= number <= high:
+                raise InputError(
+                    f"{table.at(row)}: got the label {number:g}; expected {low:g} to {high:g}, as scale says"
+                )
+            number = (number - low) / (high - low)
+        labels.append(number)
+    return labels
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) or type(value).__module__ == "numpy"
+
+
+def _parses(value: str) -> bool:
+    try:
+        float(value)
+    except ValueError:
+        return False
+    return True

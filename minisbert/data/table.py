@@ -1,0 +1,104 @@
+"""Rows of any shape as one table of named columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, InputTypeError
+from .readers import read_columns
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equal length.
+
+    Attributes:
+        columns: name to values, in order.
+        source: where the rows come from, for messages.
+        lines: the line of the source each row stands on, or None where it has no lines.
+    """
+
+    columns: dict[str, list[Any]]
+    source: str = "the data"
+    lines: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def at(self, row: int) -> str:
+        """How to call a row in a message: its line in a file, its index elsewhere."""
+        return f"{self.source}, line {self.lines[row]}" if self.lines else f"row {row} of {self.source}"
+
+
+def as_table(data: Any) -> Table:
+    """Read rows from a path, a list of dicts or tuples, a dict of columns, or anything iterable of rows.
+
+    Objects with `texts` and `label`, as the reference's InputExample, count as rows too.
+
+    Raises:
+        InputError: rows differ in shape, or there are none.
+        InputTypeError: `data` is nothing that holds rows.
+    """
+    if isinstance(data, Table):
+        table = data
+    elif isinstance(data, (str, Path)):
+        columns, lines = read_columns(Path(data))
+        table = Table(columns, source=str(data), lines=lines)
+    elif isinstance(data, Mapping):
+        table = Table({str(name): list(values) for name, values in data.items()})
+        sizes = {name: len(values) for name, values in table.columns.items()}
+        if len(set(sizes.values())) > 1:
+            raise InputError(
+                f"got columns of different lengths {sizes}; expected one value of each column for each row"
+            )
+    elif isinstance(data, Iterable):
+        table = _from_rows(list(data))
+    else:
+        raise InputTypeError(f"got {type(data).__name__} as data; expected a path, rows, or a dict of columns")
+    if not len(table):
+        raise InputError(f"{table.source} holds no rows; expected at least one")
+    return table
+
+
+def _from_rows(rows: list[Any]) -> Table:
+    if not rows:
+        return Table({})
+    rows = [_plain(row) for row in rows]
+    first = rows[0]
+    if isinstance(first, Mapping):
+        for number, row in enumerate(rows):
+            if not isinstance(row, Mapping) or row.keys() != first.keys():
+                got = list(row) if isinstance(row, Mapping) else type(row).__name__
+                raise InputError(f"row {number} has {got}; expected the keys of the first row, {list(first)}")
+        return Table({str(name): [row[name] for row in rows] for name in first})
+    if isinstance(first, (list, tuple)):
+        for number, row in enumerate(rows):
+            if not isinstance(row, (list, tuple)) or len(row) != len(first):
+                size = len(row) if isinstance(row, (list, tuple)) else f"a {type(row).__name__}, not"
+                raise InputError(f"row {number} has {size} value(s); expected {len(first)}, as in the first row")
+        return Table({f"column_{i}": [row[i] for row in rows] for i in range(len(first))})
+    raise InputTypeError(f"row 0 is a {type(first).__name__}; expected dicts, tuples or lists of texts and a label")
+
+
+def _plain(row: Any) -> Any:
+    texts = getattr(row, "texts", None)
+    if texts is None:
+        return row
+    label = getattr(row, "label", None)
+    return tuple(texts) if label is None else (*texts, label)
+
+
+def select(table: Table, columns: Sequence[str]) -> Table:
+    """Only the named columns, in that order.
+
+    Raises:
+        InputError: there is no column of that name.
+    """
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise InputError(f"{table.source} has the columns {list(table.columns)}; there is no {missing[0]!r}")
+    chosen = {name: table.columns[name] for name in columns}
+    return Table(chosen, table.source, table.lines)

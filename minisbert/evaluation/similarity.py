@@ -1,0 +1,139 @@
+"""How well similarities of embeddings agree with human scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import InputError
+from ..similarity import Precision, SimilarityFunction
+from ..text import check_texts
+from .base import Evaluator, append_csv
+
+if TYPE_CHECKING:
+    from ..model import SentenceTransformer
+
+
+class EmbeddingSimilarityEvaluator(Evaluator):
+    """Pearson and Spearman correlation of the similarity of two texts with a score.
+
+    Metrics `pearson_<function>` and `spearman_<function>` for each similarity function, and with several functions
+    `pearson_max` and `spearman_max`. The primary metric is Spearman of the main similarity, or the largest.
+
+    Args:
+        sentences1: first text of each pair.
+        sentences2: second text of each pair.
+        scores: a number for each pair, on any scale.
+        batch_size: most texts in one forward pass; by default only tokens are bounded.
+        main_similarity: the function whose Spearman is the primary metric.
+        similarity_fn_names: functions to evaluate; by default the model's own.
+        name: put before metric names and into the file name.
+        show_progress_bar: show one on a terminal.
+        write_csv: append to a CSV file where an output path is given.
+        precision: evaluate embeddings of this precision, normalized.
+        truncate_dim: evaluate only the leading dimensions.
+
+    Raises:
+        InputError: the three lists differ in length, hold fewer than two rows, or a score is not a finite number.
+    """
+
+    description = "Semantic Similarity"
+
+    def __init__(
+        self,
+        sentences1: Sequence[str],
+        sentences2: Sequence[str],
+        scores: Sequence[float],
+        *,
+        batch_size: int | None = None,
+        main_similarity: str | SimilarityFunction | None = None,
+        similarity_fn_names: Sequence[str] | None = None,
+        name: str = "",
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+        precision: Precision | None = None,
+        truncate_dim: int | None = None,
+    ) -> None:
+        super().__init__(name)
+        self.sentences1 = check_texts(sentences1, what="sentences1")
+        self.sentences2 = check_texts(sentences2, what="sentences2")
+        self.scores = _checked_scores(scores, len(self.sentences1), len(self.sentences2))
+        self.batch_size = batch_size
+        self.main_similarity = SimilarityFunction.of(main_similarity) if main_similarity else None
+        self.similarity_fn_names = [SimilarityFunction.of(fn) for fn in similarity_fn_names or ()]
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.precision = precision
+        self.truncate_dim = truncate_dim
+        postfix = f"_{precision}" if precision else ""
+        self.csv_file = f"similarity_evaluation{'_' + name if name else ''}{postfix}_results.csv"
+
+    def __call__(
+        self,
+        model: SentenceTransformer,
+        output_path: str | Path | None = None,
+        epoch: float = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Evaluate `model`: metric names, with the evaluator's name before them, to values."""
+        from scipy.stats import pearsonr, spearmanr
+
+        embeddings = self._encode(model)
+        first, second = embeddings[: len(self.scores)], embeddings[len(self.scores) :]
+        functions = self.similarity_fn_names or [SimilarityFunction.of(model.similarity_fn_name)]
+        metrics: dict[str, float] = {}
+        for function in functions:
+            similarities = function.pairwise(first, second).numpy()
+            constant = not np.ptp(similarities) or not np.ptp(self.scores)  # a correlation is not defined then
+            metrics[f"pearson_{function.value}"] = (
+                float("nan") if constant else float(pearsonr(self.scores, similarities)[0])
+            )
+            metrics[f"spearman_{function.value}"] = (
+                float("nan") if constant else float(spearmanr(self.scores, similarities)[0])
+            )
+        if len(functions) > 1:
+            for kind in ("pearson", "spearman"):
+                metrics[f"{kind}_max"] = max(metrics[f"{kind}_{function.value}"] for function in functions)
+        if self.write_csv and output_path is not None:
+            columns = {
+                f"{function.value}_{kind}": metrics[f"{kind}_{function.value}"]
+                for function in functions
+                for kind in ("pearson", "spearman")
+            }
+            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **columns})
+        if self.main_similarity is not None:
+            primary = f"spearman_{self.main_similarity.value}"
+        else:
+            primary = "spearman_max" if len(functions) > 1 else f"spearman_{functions[0].value}"
+        return self.named(metrics, primary=primary)
+
+    def _encode(self, model: SentenceTransformer) -> NDArray[Any]:
+        embeddings: NDArray[Any] = model.encode(
+            [*self.sentences1, *self.sentences2],
+            batch_size=self.batch_size,
+            show_progress_bar=self.show_progress_bar,
+            normalize_embeddings=self.precision is not None,
+            precision=self.precision or "float32",
+            truncate_dim=self.truncate_dim,
+        )
+        if self.precision == "binary":
+            embeddings = (embeddings.astype(np.int16) + 128).astype(np.uint8)
+        if self.precision in ("binary", "ubinary"):  # compare the bits, not the bytes they are packed in
+            embeddings = np.unpackbits(embeddings, axis=-1)
+        return embeddings.astype(np.float32)
+
+
+def _checked_scores(scores: Sequence[float], first: int, second: int) -> NDArray[np.float64]:
+    values = np.asarray(scores, dtype=np.float64)
+    if not len(values) == first == second:
+        raise InputError(f"got {first} and {second} sentences and {len(values)} scores; expected one of each per pair")
+    if len(values) < 2:
+        raise InputError(f"got {len(values)} pair(s); a correlation needs at least 2")
+    if not np.isfinite(values).all():
+        row = int(np.flatnonzero(~np.isfinite(values))[0])
+        raise InputError(f"scores[{row}] is {values[row]}; expected a finite number")
+    return values

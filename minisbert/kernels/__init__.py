@@ -1,0 +1,91 @@
+"""The one place where a fast version of an operation is chosen over its plain definition.
+
+`plain.py` holds the definitions; the fast versions live in the folder `kernels/` beside this package and are drop-ins
+for them. What runs is decided by device, dtype and what the machine offers, and by the mode: "auto" takes the fast
+version where there is one, "reference" takes the plain definition always. The mode comes from the environment
+variable MINISBERT_KERNELS, or from `with kernels.use("reference"):` for a block.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import Literal, TypeAlias, cast
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..packing import PackedBatch
+from . import plain
+
+Mode: TypeAlias = Literal["auto", "reference"]
+Linear: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
+
+# In a checkout the fast versions stand at the repository root; in an installation they are sub-packages of this one.
+_CHECKOUT = Path(__file__).resolve().parents[2] / "kernels"
+if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
+    __path__.append(str(_CHECKOUT))
+
+_override: ContextVar[Mode | None] = ContextVar("minisbert_kernels", default=None)
+
+
+@contextmanager
+def use(mode: Mode) -> Iterator[None]:
+    """Choose the kernels for a block of code, in this thread only."""
+    token = _override.set(_checked(mode))
+    try:
+        yield
+    finally:
+        _override.reset(token)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ weight.T + bias`: (tokens, in) to (tokens, out)."""
+    if x.device.type == "cpu" and _fast() and (fast := _cpu_linear()) and _exact(x, weight):
+        return fast(x, weight, bias)
+    return plain.linear(x, weight, bias)
+
+
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, *, heads: int, dropout: float, bias: Tensor | None
+) -> Tensor:
+    """Self-attention within each text: (tokens, dim) each, to (tokens, dim)."""
+    attended: Tensor = plain.attention(query, key, value, batch, heads=heads, dropout=dropout, bias=bias)
+    return attended
+
+
+def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
+    """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
+    return plain.text_sum(values, text_index, texts)
+
+
+def _fast() -> bool:
+    return (_override.get() or _environment_mode()) == "auto" and not torch.compiler.is_compiling()
+
+
+@cache
+def _environment_mode() -> Mode:
+    return _checked(os.environ.get("MINISBERT_KERNELS", "auto"))
+
+
+def _checked(mode: str) -> Mode:
+    if mode not in ("auto", "reference"):
+        raise ConfigError(f"got kernels {mode!r} (MINISBERT_KERNELS); expected auto or reference")
+    return cast(Mode, mode)
+
+
+def _exact(x: Tensor, weight: Tensor) -> bool:
+    # Under autocast the plain definition is cast by torch; a kernel would have to repeat its rules.
+    return x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+
+
+@cache
+def _cpu_linear() -> Linear | None:
+    module = importlib.import_module(".cpu_ops.linear", __name__)
+    return cast(Linear, module.linear) if module.available() else None

@@ -1,0 +1,85 @@
+"""What every loss has in common: it takes embeddings and labels and knows nothing of models or texts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+
+
+class Loss(nn.Module):
+    """Base of the losses.
+
+    `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels
+    or None; it returns a scalar. Losses compute in float32.
+
+    Attributes:
+        min_columns: fewest text columns the loss can work with.
+        max_columns: most text columns, or None for any number.
+        needs_labels: whether rows need a label.
+        label_range: smallest and largest label that makes sense, or None for any.
+    """
+
+    min_columns: ClassVar[int] = 2
+    max_columns: ClassVar[int | None] = None
+    needs_labels: ClassVar[bool] = False
+    label_range: tuple[float, float] | None = None
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The loss's parameters as the reference names them, for the model card."""
+        return {}
+
+    def check_rows(self, texts: Sequence[str], labels: Sequence[float] | None) -> None:
+        """Say in one line whether training rows fit the loss.
+
+        Args:
+            texts: names of the text columns.
+            labels: one for each row, or None.
+
+        Raises:
+            InputError: they do not fit.
+        """
+        name = type(self).__name__
+        most = self.max_columns
+        if len(texts) < self.min_columns or (most is not None and len(texts) > most):
+            wanted = f"{self.min_columns}" if most == self.min_columns else f"at least {self.min_columns}"
+            raise InputError(
+                f"got {len(texts)} text column(s) {list(texts)}; {name} expects {wanted}: name the columns to use, in "
+                f"order, such as anchor, positive"
+            )
+        if self.needs_labels and labels is None:
+            raise InputError(
+                f"got the text columns {list(texts)} and no labels; {name} expects a number for each row: call its "
+                f"column label or score, or name the columns to use with the label's last"
+            )
+        if self.label_range is not None and labels is not None:
+            low, high = min(labels), max(labels)
+            if low < self.label_range[0] or high > self.label_range[1]:
+                raise InputError(
+                    f"got labels from {low:g} to {high:g}; {name} expects {self.label_range[0]:g} to "
+                    f"{self.label_range[1]:g}: say with scale which labels stand for 0 and 1, such as "
+                    f"{math.floor(min(low, 0)):g} and {math.ceil(high):g}"
+                )
+
+
+def in_float32(embeddings: Sequence[Tensor]) -> list[Tensor]:
+    """The embeddings in float32 at least."""
+    return [part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in embeddings]
+
+
+def check_labels(labels: Tensor | None, rows: int, *, loss: str) -> Tensor:
+    """Labels as a float (rows,) tensor.
+
+    Raises:
+        InputError: there are none, or not one for each row.
+    """
+    if labels is None:
+        raise InputError(f"got no labels; {loss} expects one number for each of the {rows} rows")
+    if labels.numel() != rows:
+        raise InputError(f"got {labels.numel()} labels for {rows} rows; {loss} expects one for each row")
+    return labels.float().view(-1)

@@ -1,0 +1,59 @@
+"""Regression of the cosine similarity of two texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from .base import Loss, check_labels, in_float32
+
+
+class CosineSimilarityLoss(Loss):
+    """`loss_fct(cos_score_transformation(cos(a, b)), label)`, by default the mean squared error.
+
+    Two text columns and a label for each row, from -1 to 1 (usually 0 to 1).
+
+    Args:
+        model: not used; accepted because code for the reference passes it.
+        loss_fct: compares (batch,) scores with (batch,) labels.
+        cos_score_transformation: applied to the cosines first.
+    """
+
+    max_columns = 2
+    needs_labels = True
+
+    def __init__(
+        self,
+        model: object = None,
+        *,
+        loss_fct: nn.Module | None = None,
+        cos_score_transformation: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.loss_fct = loss_fct or nn.MSELoss()
+        self.cos_score_transformation = cos_score_transformation or nn.Identity()
+        # With another error or transformation the labels may mean something else than a cosine.
+        self.label_range = (-1.0, 1.0) if loss_fct is None and cos_score_transformation is None else None
+
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Two (batch, dim) tensors and (batch,) labels to a scalar."""
+        first, second = in_float32(embeddings)
+        target = check_labels(labels, len(first), loss=type(self).__name__)
+        cosines = torch.cosine_similarity(first, second)  # (batch,)
+        scores = self.cos_score_transformation(cosines)
+        return cast(Callable[[Tensor, Tensor], Tensor], self.loss_fct)(scores, target)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """The error function and the transformation, by their full names."""
+        return {
+            "loss_fct": _full_name(self.loss_fct),
+            "cos_score_transformation": _full_name(self.cos_score_transformation),
+        }
+
+
+def _full_name(module: nn.Module) -> str:
+    kind = type(module)
+    return f"{kind.__module__}.{kind.__qualname__}"

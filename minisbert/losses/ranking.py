@@ -1,0 +1,54 @@
+"""Ranking of each anchor's own positive above all other texts of the batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError, InputError
+from ..similarity import SimilarityMatrix, cos_sim
+from .base import Loss, in_float32
+
+
+class MultipleNegativesRankingLoss(Loss):
+    """Cross entropy of each anchor's positive among every positive and hard negative of the batch (InfoNCE).
+
+    Columns are (anchor, positive) and then any number of hard negatives; labels are ignored. With s the scaled
+    similarities of anchor i to all candidates, the loss is the mean over i of `-(s[own positive] - logsumexp(s))`
+    (Henderson et al. 2017; van den Oord et al. 2018).
+
+    Args:
+        model: not used; accepted because code for the reference passes it.
+        scale: multiplies the similarities, the inverse of a temperature.
+        similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
+
+    Raises:
+        ConfigError: the scale is not positive.
+    """
+
+    def __init__(
+        self, model: object = None, *, scale: float = 20.0, similarity_fct: SimilarityMatrix = cos_sim
+    ) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise ConfigError(f"got scale {scale}; expected a positive number")
+        self.scale = scale
+        self.similarity_fct = similarity_fct
+
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Two or more (batch, dim) tensors to a scalar."""
+        if len(embeddings) < 2:
+            raise InputError(
+                f"got {len(embeddings)} text column(s); MultipleNegativesRankingLoss expects anchor, positive"
+            )
+        anchors, *candidates = in_float32(embeddings)
+        scores = self.similarity_fct(anchors, torch.cat(candidates)) * self.scale  # (batch, batch * candidates)
+        own = scores.diagonal()  # the positives come first, so anchor i's own is column i
+        return -(own - scores.logsumexp(dim=1)).mean()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Scale and similarity."""
+        return {"scale": self.scale, "similarity_fct": getattr(self.similarity_fct, "__name__", "custom")}

@@ -1,0 +1,197 @@
+"""The BERT-family encoder over a packed batch: no padding from the embeddings to the last layer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import kernels
+from ..errors import InputError
+from ..packing import PackedBatch
+from .architectures import EncoderConfig
+
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "silu": F.silu,
+    "swish": F.silu,
+}
+
+
+class Linear(nn.Linear):
+    """A linear layer whose product goes through the kernel dispatch."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # nn.Linear's name for it
+        """(tokens, in) to (tokens, out)."""
+        return kernels.linear(input, self.weight, self.bias)
+
+
+class Embeddings(nn.Module):
+    """Word, position and token-type embeddings, normalized."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        dim = config.hidden_size
+        self.word = nn.Embedding(config.vocab_size, dim)
+        self.position = nn.Embedding(config.max_position_embeddings, dim)
+        self.token_type = nn.Embedding(config.type_vocab_size, dim) if config.type_vocab_size else None
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.dropout = config.hidden_dropout_prob
+        self.offset = config.position_offset
+        self.padding = config.pad_token_id
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embed the tokens of `batch`: (tokens, dim)."""
+        hidden: Tensor = self.word(batch.input_ids)
+        if self.token_type is not None:
+            hidden = hidden + self.token_type.weight[0]  # texts are single, so every token is of type 0
+        hidden = hidden + self.position(self._positions(batch))
+        return F.dropout(self.norm(hidden), self.dropout, self.training)
+
+    def _positions(self, batch: PackedBatch) -> Tensor:
+        if not self.offset:
+            return batch.positions
+        # RoBERTa and MPNet count positions over what is not the padding token. A text may spell that token out
+        # ("<pad>"); it then stays at the padding position and is not counted.
+        counted = (batch.input_ids != self.padding).long()
+        total = counted.cumsum(0)  # (tokens,), over the whole batch
+        before = total - counted
+        starts = batch.offsets[:-1].long()
+        in_text = total - before[starts][batch.text_index]
+        return in_text * counted + self.padding
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention within each text, with its residual and normalization."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        dim = config.hidden_size
+        self.query, self.key, self.value, self.output = (Linear(dim, dim) for _ in range(4))
+        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.heads = config.num_attention_heads
+        self.weight_dropout = config.attention_probs_dropout_prob
+        self.output_dropout = config.hidden_dropout_prob if config.attention_output_dropout else 0.0
+
+    def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
+        """(tokens, dim) to (tokens, dim); `bias` is (heads, longest, longest) or None."""
+        attended = kernels.attention(
+            self.query(hidden),
+            self.key(hidden),
+            self.value(hidden),
+            batch,
+            heads=self.heads,
+            dropout=self.weight_dropout if self.training else 0.0,
+            bias=bias,
+        )
+        output: Tensor = self.norm(F.dropout(self.output(attended), self.output_dropout, self.training) + hidden)
+        return output
+
+
+class FeedForward(nn.Module):
+    """The two linear layers after attention, with their residual and normalization."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.up = Linear(config.hidden_size, config.intermediate_size)
+        self.down = Linear(config.intermediate_size, config.hidden_size)
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        self.activation = _ACTIVATIONS[config.hidden_act]
+        self.dropout = config.hidden_dropout_prob
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """(tokens, dim) to (tokens, dim)."""
+        changed = self.down(self.activation(self.up(hidden)))
+        output: Tensor = self.norm(F.dropout(changed, self.dropout, self.training) + hidden)
+        return output
+
+
+class EncoderLayer(nn.Module):
+    """One layer: attention, then feed-forward."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.attention = SelfAttention(config)
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
+        """(tokens, dim) to (tokens, dim)."""
+        return self.feed_forward(self.attention(hidden, batch, bias))  # type: ignore[no-any-return]
+
+
+class Encoder(nn.Module):
+    """An encoder of the BERT family."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embeddings = Embeddings(config)
+        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        buckets = config.relative_attention_buckets
+        self.relative_attention_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
+        self._compiled: list[Callable[..., Tensor]] | None = None
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embed every token of `batch` in its text: (tokens, dim).
+
+        Raises:
+            InputError: a text is longer than the position embeddings allow.
+        """
+        if batch.max_length > self.config.max_tokens:
+            raise InputError(
+                f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
+                f"set max_seq_length to at most that"
+            )
+        hidden: Tensor = self.embeddings(batch)
+        bias = self._attention_bias(batch.max_length)
+        for layer in self._compiled or self.layers:
+            hidden = layer(hidden, batch, bias)
+        return hidden
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Run the layers through torch.compile for a block of code."""
+        self._compiled = [torch.compile(layer, dynamic=True) for layer in self.layers]
+        try:
+            yield
+        finally:
+            self._compiled = None
+
+    def reset_parameters(self) -> None:
+        """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""
+        for module in self.modules():
+            if isinstance(module, (nn.Linear, nn.Embedding)):
+                nn.init.normal_(module.weight, std=self.config.initializer_range)
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def _attention_bias(self, length: int) -> Tensor | None:
+        table = self.relative_attention_bias
+        if table is None:
+            return None
+        buckets = relative_buckets(length, table.num_embeddings, device=table.weight.device)
+        return table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]  # (heads, length, length)
+
+
+def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:
+    """Bucket of the distance between every two positions: int64, (length, length).
+
+    Half of the buckets are for each direction; within a direction the first half holds one distance each and the
+    rest grow logarithmically up to `max_distance` (Raffel et al. 2020, section 2.1; used by MPNet).
+    """
+    place = torch.arange(length, device=device)
+    distance = place[None, :] - place[:, None]
+    one_way = buckets // 2
+    exact = one_way // 2
+    size = distance.abs()
+    growth = torch.log(size.float().clamp(min=1) / exact) / math.log(max_distance / exact) * (one_way - exact)
+    far = (exact + growth.long()).clamp(max=one_way - 1)
+    return torch.where(size < exact, size, far) + (distance > 0).long() * one_way

@@ -1,0 +1,77 @@
+"""Any other Hugging Face encoder, behind the face of the native one: packed outside, padded inside."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ModelError
+from ..packing import PackedBatch, pad, unpad
+
+
+class ForeignEncoder(nn.Module):
+    """Wraps a model of `transformers` that maps input ids to token embeddings."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self._compiled: Callable[..., Any] | None = None
+
+    @classmethod
+    def load(cls, folder: Path) -> ForeignEncoder:
+        """Load the model in `folder`, without running code that comes with it.
+
+        Raises:
+            ModelError: transformers does not know or cannot read the model.
+        """
+        from transformers import AutoModel
+
+        try:
+            model = AutoModel.from_pretrained(folder, trust_remote_code=False, local_files_only=True, dtype="auto")
+        except (ValueError, OSError, KeyError, ImportError) as error:
+            reason = str(error).strip().split("\n")[0]
+            raise ModelError(f"transformers cannot load the encoder in {folder} ({reason})") from error
+        return cls(model)
+
+    @property
+    def hidden_size(self) -> int:
+        """Size of the token embeddings."""
+        return int(self._config.hidden_size)
+
+    @property
+    def max_tokens(self) -> int | None:
+        """The longest text the model has positions for, or None where it has no such limit."""
+        value = getattr(self._config, "max_position_embeddings", None)
+        return int(value) if isinstance(value, int) and value > 0 else None
+
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Embed every token of `batch`: (tokens, dim)."""
+        input_ids, mask = pad(batch.input_ids, batch)
+        output: Any = (self._compiled or self.model)(input_ids=input_ids, attention_mask=mask.to(torch.long))
+        return unpad(output[0], batch)
+
+    @contextmanager
+    def compiled(self) -> Iterator[None]:
+        """Run the model through torch.compile for a block of code."""
+        self._compiled = torch.compile(self.model, dynamic=True)
+        try:
+            yield
+        finally:
+            self._compiled = None
+
+    def save(self, folder: Path) -> None:
+        """Write the weights and config.json."""
+        self._model.save_pretrained(folder)
+
+    @property
+    def _model(self) -> Any:
+        return self.model
+
+    @property
+    def _config(self) -> Any:
+        return self.model.config

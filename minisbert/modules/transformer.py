@@ -1,0 +1,183 @@
+"""The first module of every model: texts to token ids to token embeddings."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError, ModelError
+from ..storage.files import read_json_object, write_json
+from ..storage.tokenizer import TokenizerSource, read_tokenizer
+from ..storage.weights import load_into, read_weights, write_weights
+from ..text import TextTokenizer
+from .architectures import ARCHITECTURES, checkpoint_names, encoder_config, is_native
+from .encoder import Encoder
+from .features import Features
+from .foreign import ForeignEncoder
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class Transformer(nn.Module):
+    """A tokenizer and the encoder that goes with it.
+
+    The encoder is native for the BERT family (see `architectures.py`); any other is run through transformers.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder | ForeignEncoder,
+        *,
+        config: Mapping[str, Any],
+        tokenizer: TokenizerSource,
+        max_seq_length: int | None = None,
+        do_lower_case: bool = False,
+        extra_tensors: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Put the parts together.
+
+        Args:
+            encoder: native or foreign.
+            config: the Hugging Face configuration, saved again as it is.
+            tokenizer: as read from the model folder.
+            max_seq_length: longest text in tokens; by default what tokenizer and encoder allow.
+            do_lower_case: whether texts are put in lower case before the tokenizer sees them.
+            extra_tensors: tensors of the checkpoint that embeddings do not need (BERT's pooler), saved again.
+        """
+        super().__init__()
+        self.auto_model = encoder
+        self.config = dict(config)
+        self.do_lower_case = do_lower_case
+        self.extra_tensors = dict(extra_tensors or {})
+        self._source = tokenizer
+        self.tokenizer = TextTokenizer(
+            tokenizer.tokenizer,
+            max_length=self._initial_length(max_seq_length),
+            lower_case=do_lower_case,
+            truncation_side=tokenizer.config.get("truncation_side", "right"),
+        )
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest text in tokens, special tokens included; what is beyond is cut off."""
+        return self.tokenizer.max_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        least, most = self.tokenizer.special_tokens + 1, self._position_limit() or value
+        if not least <= value <= most:
+            raise ConfigError(f"got max_seq_length {value}; this model takes {least} to {most} tokens")
+        self.tokenizer.max_length = value
+
+    @property
+    def embedding_dimension(self) -> int:
+        """Size of the token embeddings."""
+        encoder = self.auto_model
+        return encoder.hidden_size if isinstance(encoder, ForeignEncoder) else encoder.config.hidden_size
+
+    def forward(self, features: Features) -> Features:
+        """Set the token embeddings: (tokens, dim)."""
+        features.token_embeddings = self.auto_model(features.batch)
+        return features
+
+    def extra_repr(self) -> str:
+        """The settings, for `repr`."""
+        return f"{self.config.get('model_type')}, max_seq_length={self.max_seq_length}"
+
+    @classmethod
+    def load(cls, folder: Path, settings: Mapping[str, Any]) -> Transformer:
+        """Load from a model folder.
+
+        Args:
+            folder: holds config.json, weights and tokenizer.
+            settings: content of sentence_bert_config.json.
+
+        Raises:
+            ModelError: files are missing or do not fit each other.
+        """
+        config = read_json_object(folder / "config.json")
+        tokenizer = read_tokenizer(folder, model_type=str(config.get("model_type")))
+        encoder, extra = _native_encoder(folder, config) if is_native(config) else (ForeignEncoder.load(folder), {})
+        length = settings.get("max_seq_length")
+        if length is not None and not (isinstance(length, int) and length > 0):
+            raise ModelError(f"sentence_bert_config.json in {folder}: got max_seq_length {length!r}; expected a number")
+        return cls(
+            encoder,
+            config=config,
+            tokenizer=tokenizer,
+            max_seq_length=length,
+            do_lower_case=bool(settings.get("do_lower_case", False)),
+            extra_tensors=extra,
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write weights, configuration and tokenizer; what was not changed is written as it was read."""
+        encoder = self.auto_model
+        if isinstance(encoder, ForeignEncoder):
+            encoder.save(folder)
+        else:
+            tensors = encoder.state_dict()
+            names = checkpoint_names(self.config, tensors)
+            weights = {names[name]: tensor for name, tensor in tensors.items()}
+            dtype = encoder.embeddings.word.weight.dtype
+            extra = {name: tensor.to(dtype) for name, tensor in self.extra_tensors.items()}
+            write_weights(folder, {**weights, **extra})
+            write_json(folder / "config.json", _with_dtype(self.config, dtype))
+        for name, content in self._source.files.items():
+            (folder / name).write_bytes(content)
+        write_json(
+            folder / "sentence_bert_config.json",
+            {"max_seq_length": self.max_seq_length, "do_lower_case": self.do_lower_case},
+            indent=4,
+        )
+
+    def _position_limit(self) -> int | None:
+        encoder = self.auto_model
+        return encoder.max_tokens if isinstance(encoder, ForeignEncoder) else encoder.config.max_tokens
+
+    def _initial_length(self, asked: int | None) -> int:
+        limit = self._position_limit()
+        if asked is None:
+            known = [value for value in (limit, self._source.max_length) if value is not None]
+            return min(known, default=512)
+        if limit is not None and asked > limit:
+            warnings.warn(
+                f"max_seq_length is {asked}, but the model has positions for {limit} tokens: texts are cut there",
+                stacklevel=4,
+            )
+            return limit
+        return asked
+
+
+def _native_encoder(folder: Path, config: Mapping[str, Any]) -> tuple[Encoder, dict[str, Tensor]]:
+    with torch.device("meta"):
+        encoder = Encoder(encoder_config(config))
+    tensors = _canonical(read_weights(folder), prefix=ARCHITECTURES[config["model_type"]].prefix)
+    load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
+    return encoder, {name: tensor for name, tensor in tensors.items() if name.startswith("pooler.")}
+
+
+def _canonical(tensors: Mapping[str, Tensor], *, prefix: str) -> dict[str, Tensor]:
+    renamed = {}
+    for name, tensor in tensors.items():
+        plain = name.removeprefix(prefix)
+        for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
+            plain = plain.replace(old, new)
+        renamed[plain] = tensor
+    return renamed
+
+
+def _with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    name = next(name for name, value in _DTYPES.items() if value == dtype)
+    result = dict(config)
+    for key in ("dtype", "torch_dtype"):
+        if key in result:
+            result[key] = name
+    if name != "float32" and "dtype" not in result and "torch_dtype" not in result:
+        result["torch_dtype"] = name
+    return result

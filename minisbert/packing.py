@@ -1,0 +1,156 @@
+"""Token ids to packed batches: many texts as one matrix, with nothing padded.
+
+From the embedding layer to pooling a batch is one `(tokens, dim)` matrix. Texts stand in it one after the other,
+sorted by length, so that texts of equal length are neighbours and form a `Run`: a block that can be viewed as
+`(texts, length, dim)` without copying.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .text import TokenizedTexts
+
+
+class Run(NamedTuple):
+    """Neighbouring texts of equal length: rows `start` to `start + texts * length` of the token matrix."""
+
+    start: int
+    texts: int
+    length: int
+
+    @property
+    def rows(self) -> slice:
+        """The rows of the token matrix that belong to the run."""
+        return slice(self.start, self.start + self.texts * self.length)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Texts packed into one matrix of tokens.
+
+    Attributes:
+        input_ids: int64, (tokens,).
+        positions: int64, (tokens,): place of the token in its text, from 0.
+        text_index: int64, (tokens,): which text the token belongs to.
+        lengths: int64, (texts,), in packed order.
+        offsets: int32, (texts + 1,): where each text starts.
+        runs: texts of equal length, in packed order.
+        restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
+        prompt_length: leading tokens of every text that belong to a prompt.
+    """
+
+    input_ids: Tensor
+    positions: Tensor
+    text_index: Tensor
+    lengths: Tensor
+    offsets: Tensor
+    runs: tuple[Run, ...]
+    restore: Tensor
+    prompt_length: int = 0
+
+    @property
+    def texts(self) -> int:
+        """Number of texts."""
+        return self.lengths.shape[0]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return self.input_ids.shape[0]
+
+    @property
+    def max_length(self) -> int:
+        """Tokens of the longest text."""
+        return max(run.length for run in self.runs)
+
+    def to(self, device: torch.device | str) -> PackedBatch:
+        """The same batch with its tensors on `device`."""
+        if self.input_ids.device == torch.device(device):
+            return self
+        names = ("input_ids", "positions", "text_index", "lengths", "offsets", "restore")
+        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+
+
+def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:
+    """Pack the texts numbered `rows` (all by default), shortest first.
+
+    `restore` of the result leads back to the order of `rows`.
+    """
+    rows = np.arange(len(texts.lengths)) if rows is None else rows
+    order = np.argsort(texts.lengths[rows], kind="stable")
+    sorted_rows = rows[order]
+    lengths = texts.lengths[sorted_rows]
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    text_index = np.repeat(np.arange(len(rows)), lengths)
+    positions = np.arange(offsets[-1]) - offsets[text_index]
+    source = texts.offsets[sorted_rows][text_index] + positions
+    restore = np.empty(len(rows), np.int64)
+    restore[order] = np.arange(len(rows))
+    return PackedBatch(
+        input_ids=torch.from_numpy(texts.ids[source].astype(np.int64)),
+        positions=torch.from_numpy(positions),
+        text_index=torch.from_numpy(text_index),
+        lengths=torch.from_numpy(lengths),
+        offsets=torch.from_numpy(offsets.astype(np.int32)),
+        runs=tuple(_runs(lengths)),
+        restore=torch.from_numpy(restore),
+        prompt_length=prompt_length,
+    )
+
+
+def token_budget_batches(
+    lengths: NDArray[np.int64], *, max_tokens: int, max_texts: int | None = None
+) -> list[NDArray[np.int64]]:
+    """Cut texts into batches of at most `max_tokens` tokens (a longer text stands alone) and `max_texts` texts.
+
+    Texts are taken longest first, so the batch that needs the most memory comes first and texts of one batch are of
+    nearly one length. Returns row numbers, each row once.
+    """
+    order = np.argsort(-lengths, kind="stable")
+    batches: list[NDArray[np.int64]] = []
+    start = tokens = 0
+    for end, length in enumerate(lengths[order].tolist()):
+        full = tokens + length > max_tokens or (max_texts is not None and end - start >= max_texts)
+        if full and end > start:
+            batches.append(order[start:end])
+            start, tokens = end, 0
+        tokens += length
+    if len(order) > start:
+        batches.append(order[start:])
+    return batches
+
+
+def pad(hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
+    """Spread packed rows over a padded tensor.
+
+    Args:
+        hidden: (tokens,) or (tokens, dim).
+        batch: what `hidden` belongs to.
+
+    Returns:
+        The padded values, (texts, longest[, dim]) with zeros as padding, and the mask, bool, (texts, longest).
+    """
+    padded = hidden.new_zeros(batch.texts, batch.max_length, *hidden.shape[1:])
+    padded[batch.text_index, batch.positions] = hidden
+    mask = torch.arange(batch.max_length, device=hidden.device) < batch.lengths[:, None]  # (texts, longest)
+    return padded, mask
+
+
+def unpad(padded: Tensor, batch: PackedBatch) -> Tensor:
+    """Undo `pad`: (texts, longest, dim) to (tokens, dim)."""
+    return padded[batch.text_index, batch.positions]
+
+
+def _runs(lengths: NDArray[np.int64]) -> Iterator[Run]:
+    start = 0
+    for length, texts in zip(*np.unique(lengths, return_counts=True), strict=True):
+        yield Run(start, int(texts), int(length))
+        start += int(texts * length)

@@ -1,0 +1,180 @@
+"""Similarity of embeddings, and their smaller number formats.
+
+The functions take tensors, arrays or lists; one vector counts as a matrix of one row. Half-precision input is raised
+to float32 first. Euclidean and manhattan similarities are negative distances, so that more similar is always larger.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .errors import ConfigError, InputError
+
+Embeddings: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
+SimilarityMatrix: TypeAlias = Callable[[Embeddings, Embeddings], Tensor]
+Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+
+
+class SimilarityFunction(str, Enum):
+    """The similarity functions a model can be saved with."""
+
+    COSINE = "cosine"
+    DOT_PRODUCT = "dot"
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+
+    @classmethod
+    def of(cls, name: str | SimilarityFunction) -> SimilarityFunction:
+        """The function called `name`.
+
+        Raises:
+            ConfigError: there is none of that name.
+        """
+        try:
+            return cls(name)
+        except ValueError:
+            expected = ", ".join(member.value for member in cls)
+            raise ConfigError(f"got similarity function {name!r}; expected one of {expected}") from None
+
+    @property
+    def matrix(self) -> SimilarityMatrix:
+        """Similarities of all pairs, (n, d) and (m, d) to (n, m)."""
+        return _FUNCTIONS[self][0]
+
+    @property
+    def pairwise(self) -> SimilarityMatrix:
+        """Similarities row by row, (n, d) and (n, d) to (n,)."""
+        return _FUNCTIONS[self][1]
+
+
+def cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Cosine similarities of all pairs: (n, d) and (m, d) to (n, m). A zero vector is similar to nothing."""
+    return normalize_embeddings(_matrix(a)) @ normalize_embeddings(_matrix(b)).T
+
+
+def dot_score(a: Embeddings, b: Embeddings) -> Tensor:
+    """Dot products of all pairs: (n, d) and (m, d) to (n, m)."""
+    return _matrix(a) @ _matrix(b).T
+
+
+def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Negative euclidean distances of all pairs: (n, d) and (m, d) to (n, m)."""
+    return -torch.cdist(_matrix(a), _matrix(b), p=2.0)
+
+
+def manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Negative manhattan distances of all pairs: (n, d) and (m, d) to (n, m)."""
+    return -torch.cdist(_matrix(a), _matrix(b), p=1.0)
+
+
+def pairwise_cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Cosine similarity of each row of `a` with the same row of `b`: (n,)."""
+    return pairwise_dot_score(normalize_embeddings(_matrix(a)), normalize_embeddings(_matrix(b)))
+
+
+def pairwise_dot_score(a: Embeddings, b: Embeddings) -> Tensor:
+    """Dot product of each row of `a` with the same row of `b`: (n,)."""
+    left, right = _rows(a, b)
+    return (left * right).sum(-1)
+
+
+def pairwise_euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Negative euclidean distance of each row of `a` from the same row of `b`: (n,)."""
+    left, right = _rows(a, b)
+    return -(left - right).pow(2).sum(-1).sqrt()
+
+
+def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Negative manhattan distance of each row of `a` from the same row of `b`: (n,)."""
+    left, right = _rows(a, b)
+    return -(left - right).abs().sum(-1)
+
+
+def normalize_embeddings(embeddings: Tensor) -> Tensor:
+    """Scale the last dimension to length 1 (zero vectors stay zero)."""
+    return F.normalize(embeddings, p=2.0, dim=-1)
+
+
+_FUNCTIONS: dict[SimilarityFunction, tuple[SimilarityMatrix, SimilarityMatrix]] = {
+    SimilarityFunction.COSINE: (cos_sim, pairwise_cos_sim),
+    SimilarityFunction.DOT_PRODUCT: (dot_score, pairwise_dot_score),
+    SimilarityFunction.EUCLIDEAN: (euclidean_sim, pairwise_euclidean_sim),
+    SimilarityFunction.MANHATTAN: (manhattan_sim, pairwise_manhattan_sim),
+}
+
+
+def quantize_embeddings(
+    embeddings: Embeddings,
+    precision: Precision,
+    *,
+    ranges: NDArray[np.floating[Any]] | None = None,
+    calibration_embeddings: Embeddings | None = None,
+) -> NDArray[Any]:
+    """Store embeddings in fewer bits.
+
+    Args:
+        embeddings: (n, d) floats.
+        precision: "int8" and "uint8" cut each dimension into 256 equal steps between its smallest and largest value;
+            "binary" and "ubinary" keep one bit per dimension (value > 0), eight to a byte; "float32" changes nothing.
+        ranges: (2, d): smallest and largest value of each dimension, for "int8" and "uint8".
+        calibration_embeddings: take the ranges from these; by default, from `embeddings` themselves.
+
+    Returns:
+        (n, d) of the named type, or (n, d / 8) for the binary ones ("binary" is int8, "ubinary" uint8).
+
+    Raises:
+        ConfigError: an unknown precision.
+        InputError: dimensions that do not fill whole bytes, or one embedding with nothing to take ranges from.
+    """
+    values = np.atleast_2d(_matrix(embeddings).cpu().numpy())
+    if precision == "float32":
+        return values.astype(np.float32)
+    if precision in ("binary", "ubinary"):
+        if values.shape[-1] % 8:
+            raise InputError(f"got {values.shape[-1]} dimensions; {precision} needs a multiple of 8: use truncate_dim")
+        packed = np.packbits(values > 0, axis=-1)
+        return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
+    if precision not in ("int8", "uint8"):
+        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
+    if ranges is None:
+        calibration = values if calibration_embeddings is None else _matrix(calibration_embeddings).cpu().numpy()
+        if len(calibration) < 2:
+            raise InputError(
+                f"got {len(calibration)} embedding(s) to take the ranges of {precision} from; expected many: pass "
+                f"ranges or calibration_embeddings"
+            )
+        ranges = np.stack([calibration.min(axis=0), calibration.max(axis=0)])
+    steps = (ranges[1] - ranges[0]) / 255
+    steps = np.where(steps == 0, 1, steps)
+    levels = np.clip(np.floor((values - ranges[0]) / steps), 0, 255)
+    quantized: NDArray[Any] = levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
+    return quantized
+
+
+def _matrix(embeddings: Embeddings) -> Tensor:
+    if isinstance(embeddings, Tensor):
+        tensor = embeddings
+    elif isinstance(embeddings, (list, tuple)) and embeddings and isinstance(embeddings[0], Tensor):
+        tensor = torch.stack(list(embeddings))
+    else:
+        tensor = torch.as_tensor(np.asarray(embeddings))
+    if tensor.dtype in (torch.float16, torch.bfloat16):
+        tensor = tensor.float()
+    return tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
+
+
+def _rows(a: Embeddings, b: Embeddings) -> tuple[Tensor, Tensor]:
+    left, right = _matrix(a), _matrix(b)
+    if left.shape != right.shape:
+        raise InputError(
+            f"got {tuple(left.shape)} and {tuple(right.shape)}; pairwise similarity needs two matrices of one shape"
+        )
+    return left, right

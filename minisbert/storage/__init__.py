@@ -1,0 +1,1 @@
+"""Models on disk: where they are, how they are laid out, their weights and tokenizers."""

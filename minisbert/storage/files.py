@@ -1,0 +1,94 @@
+"""Reading and writing of single files and of whole folders, safely."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError, ModelError
+
+
+def read_json(path: Path) -> Any:
+    """Parse a JSON file of a model.
+
+    Raises:
+        ModelError: the file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing; expected it in a model folder: copy the whole model again") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); expected JSON: copy the file again") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Parse a JSON file whose top level is an object."""
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise ModelError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+    return value
+
+
+def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
+    """Write JSON with the reference's layout: no newline at the end, keys as they come."""
+    path.write_text(json.dumps(value, indent=indent), encoding="utf-8", newline="\n")
+
+
+def inside(root: Path, relative: str) -> Path:
+    """The path `relative` within `root`.
+
+    Raises:
+        ModelError: it is absolute, or leads out of `root`.
+    """
+    path = (root / relative).resolve()
+    if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
+        raise ModelError(f"got module path {relative!r} in {root}; expected a folder inside the model")
+    return path
+
+
+@contextmanager
+def replacing_folder(target: Path) -> Iterator[Path]:
+    """Give a temporary folder to write into; its files come to stand in `target` when the block ends without error.
+
+    A target that does not exist yet appears in one step. In one that exists, files are replaced one by one and files
+    of other names stay. After an error, nothing of `target` has changed.
+
+    Raises:
+        InputError: `target` cannot be written.
+    """
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+        temporary.chmod(0o755)
+        yield temporary
+        if target.exists():
+            _move_files(temporary, target)
+        else:
+            temporary.rename(target)
+    except OSError as error:
+        raise InputError(
+            f"cannot write {target} ({error.strerror or error}); expected a folder that can be written: check its "
+            f"rights and the free space, or choose another"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _move_files(source: Path, target: Path) -> None:
+    for path in sorted(source.rglob("*")):
+        place = target / path.relative_to(source)
+        if path.is_dir():
+            place.mkdir(exist_ok=True)
+        else:
+            os.replace(path, place)  # noqa: PTH105  # Path.replace reads the same; os.replace says that it is atomic

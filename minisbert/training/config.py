@@ -1,0 +1,92 @@
+"""All settings of a training run, in one frozen dataclass."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from ..errors import ConfigError
+
+PrecisionMode: TypeAlias = Literal["fp32", "fp16", "bf16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Settings of a training run. The defaults are the reference Trainer's.
+
+    Attributes:
+        epochs: passes over the rows.
+        batch_size: rows in one forward pass.
+        learning_rate: highest learning rate; it falls linearly to 0 at the last step.
+        warmup_steps: optimizer steps over which the rate rises from 0; a number below 1 is a share of all steps.
+        weight_decay: AdamW's, for weights that are neither biases nor of normalization layers.
+        max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
+        precision: "fp32", or mixed precision in "fp16" (with loss scaling) or "bf16". Weights stay in float32.
+        compile: run the layers through torch.compile.
+        seed: decides row order and dropout.
+        max_steps: stop after this many optimizer steps; overrides `epochs`.
+        gradient_accumulation: batches whose gradients are averaged for one optimizer step.
+        log_every: optimizer steps between two log entries.
+        eval_every: optimizer steps between two evaluations; None for the end only.
+        save_every: optimizer steps between two checkpoints; None for none.
+        save_total_limit: keep only so many checkpoints; None for all.
+        keep_best: at the end, go back to the weights with the best primary metric.
+
+    Raises:
+        ConfigError: a value is impossible.
+    """
+
+    epochs: int = 3
+    batch_size: int = 8
+    learning_rate: float = 5e-5
+    warmup_steps: float = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    precision: PrecisionMode = "fp32"
+    compile: bool = False
+    seed: int = 42
+    max_steps: int | None = None
+    gradient_accumulation: int = 1
+    log_every: int = 500
+    eval_every: int | None = None
+    save_every: int | None = None
+    save_total_limit: int | None = None
+    keep_best: bool = False
+
+    def __post_init__(self) -> None:
+        least = {
+            "epochs": 1,
+            "batch_size": 1,
+            "gradient_accumulation": 1,
+            "log_every": 1,
+            "max_steps": 1,
+            "eval_every": 1,
+            "save_every": 1,
+            "save_total_limit": 1,
+            "seed": 0,
+        }
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            optional = self.__dataclass_fields__[name].default is None
+            if optional and value is None:
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise ConfigError(f"got {name}={value!r}; expected a whole number from {smallest}")
+        for name in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm"):
+            value = getattr(self, name)
+            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+                raise ConfigError(f"got {name}={value!r}; expected a number from 0")
+        if self.precision not in ("fp32", "fp16", "bf16"):
+            raise ConfigError(f"got precision={self.precision!r}; expected fp32, fp16 or bf16")
+        if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ConfigError(f"got warmup_steps={self.warmup_steps}; expected whole steps, or a share below 1")
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Optimizer steps of the whole run."""
+        return self.max_steps or self.epochs * math.ceil(batches_per_epoch / self.gradient_accumulation)
+
+    def warmup(self, total_steps: int) -> int:
+        """Optimizer steps of the warm-up."""
+        steps = self.warmup_steps
+        return math.ceil(total_steps * steps) if steps < 1 else int(steps)

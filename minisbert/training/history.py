@@ -1,0 +1,64 @@
+"""What a training run leaves behind: its log entries, evaluations and totals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+LogEntry: TypeAlias = dict[str, float]
+OnLog: TypeAlias = Callable[[LogEntry], None]
+
+
+@dataclass
+class TrainingHistory:
+    """The course of a run.
+
+    Attributes:
+        entries: one for each log or evaluation: step and epoch, then loss, learning_rate, grad_norm and
+            tokens_per_second, or the metrics.
+        steps: optimizer steps done.
+        train_loss: mean loss over all steps.
+        seconds: wall time of this run, without what ran before a resume.
+        tokens: tokens trained on in this run.
+        best_metric: largest primary metric, or None without an evaluator.
+        best_step: the step it was reached at.
+        skipped_steps: fp16 steps that overflowed and changed nothing.
+    """
+
+    entries: list[LogEntry] = field(default_factory=list)
+    steps: int = 0
+    train_loss: float = 0.0
+    seconds: float = 0.0
+    tokens: int = 0
+    best_metric: float | None = None
+    best_step: int | None = None
+    skipped_steps: int = 0
+
+    def state(self) -> dict[str, Any]:
+        """Everything, as plain values."""
+        return asdict(self)
+
+
+class TrainingLog:
+    """Hands each entry to the history, to a JSONL file and to a callback."""
+
+    def __init__(self, history: TrainingHistory, file: Path | None, on_log: OnLog | None) -> None:
+        self.history = history
+        self._file = file
+        self._on_log = on_log
+        if file is not None:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = "".join(json.dumps(entry) + "\n" for entry in history.entries)
+            file.write_text(lines, encoding="utf-8")
+
+    def write(self, entry: LogEntry) -> None:
+        """Add an entry."""
+        self.history.entries.append(entry)
+        if self._file is not None:
+            with self._file.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(entry) + "\n")
+        if self._on_log is not None:
+            self._on_log(dict(entry))

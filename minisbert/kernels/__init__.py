@@ -56,8 +56,7 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, *, heads: int, dropout: float, bias: Tensor | None
 ) -> Tensor:
     """Self-attention within each text: (tokens, dim) each, to (tokens, dim)."""
-    attended: Tensor = plain.attention(query, key, value, batch, heads=heads, dropout=dropout, bias=bias)
-    return attended
+    return plain.attention(query, key, value, batch, heads=heads, dropout=dropout, bias=bias)
 
 
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
@@ -66,7 +65,8 @@ def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
 
 
 def _fast() -> bool:
-    return (_override.get() or _environment_mode()) == "auto" and not torch.compiler.is_compiling()
+    # torch.compile cannot trace the mode; it writes its own kernels anyway.
+    return not torch.compiler.is_compiling() and (_override.get() or _environment_mode()) == "auto"
 
 
 @cache

@@ -14,7 +14,6 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-@torch.compiler.disable  # type: ignore[untyped-decorator]  # the runs differ in every batch: a graph would never be reused
 def attention(
     query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, *, heads: int, dropout: float, bias: Tensor | None
 ) -> Tensor:

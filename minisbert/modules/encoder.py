@@ -70,7 +70,7 @@ class Embeddings(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention within each text, with its residual and normalization."""
+    """The linear layers around multi-head self-attention, with its residual and normalization."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -81,17 +81,12 @@ class SelfAttention(nn.Module):
         self.weight_dropout = config.attention_probs_dropout_prob
         self.output_dropout = config.hidden_dropout_prob if config.attention_output_dropout else 0.0
 
-    def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
-        """(tokens, dim) to (tokens, dim); `bias` is (heads, longest, longest) or None."""
-        attended = kernels.attention(
-            self.query(hidden),
-            self.key(hidden),
-            self.value(hidden),
-            batch,
-            heads=self.heads,
-            dropout=self.weight_dropout if self.training else 0.0,
-            bias=bias,
-        )
+    def before(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (tokens, dim) each."""
+        return self.query(hidden), self.key(hidden), self.value(hidden)
+
+    def after(self, attended: Tensor, hidden: Tensor) -> Tensor:
+        """What attention gave, (tokens, dim), and its input to (tokens, dim)."""
         output: Tensor = self.norm(F.dropout(self.output(attended), self.output_dropout, self.training) + hidden)
         return output
 
@@ -115,7 +110,7 @@ class FeedForward(nn.Module):
 
 
 class EncoderLayer(nn.Module):
-    """One layer: attention, then feed-forward."""
+    """One layer: attention within each text between `before` and `after`, which see one token at a time."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -123,8 +118,27 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
-        """(tokens, dim) to (tokens, dim)."""
-        return self.feed_forward(self.attention(hidden, batch, bias))  # type: ignore[no-any-return]
+        """(tokens, dim) to (tokens, dim); `bias` is (heads, longest, longest) or None."""
+        query, key, value = self.before(hidden)
+        attended = kernels.attention(
+            query,
+            key,
+            value,
+            batch,
+            heads=self.attention.heads,
+            dropout=self.attention.weight_dropout if self.training else 0.0,
+            bias=bias,
+        )
+        return self.after(attended, hidden)
+
+    def before(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values: (tokens, dim) each."""
+        return self.attention.before(hidden)
+
+    def after(self, attended: Tensor, hidden: Tensor) -> Tensor:
+        """What attention gave and its input, (tokens, dim) each, to the layer's output."""
+        output: Tensor = self.feed_forward(self.attention.after(attended, hidden))
+        return output
 
 
 class Encoder(nn.Module):
@@ -137,7 +151,6 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
-        self._compiled: list[Callable[..., Tensor]] | None = None
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).
@@ -152,18 +165,25 @@ class Encoder(nn.Module):
             )
         hidden: Tensor = self.embeddings(batch)
         bias = self._attention_bias(batch.max_length)
-        for layer in self._compiled or self.layers:
+        for layer in self.layers:
             hidden = layer(hidden, batch, bias)
         return hidden
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Run the layers through torch.compile for a block of code."""
-        self._compiled = [torch.compile(layer, dynamic=True) for layer in self.layers]
+        """Run what works token by token through torch.compile, for a block of code.
+
+        Only the number of tokens differs between batches there, so one graph serves all. Attention stays as it is:
+        its shapes are new in every batch.
+        """
+        parts = [(layer, name) for layer in self.layers for name in ("before", "after")]
+        for layer, name in parts:
+            setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))  # hides the method
         try:
             yield
         finally:
-            self._compiled = None
+            for layer, name in parts:
+                delattr(layer, name)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""

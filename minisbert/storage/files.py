@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,11 +65,10 @@ def replacing_folder(target: Path) -> Iterator[Path]:
     """
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
-    temporary: Path | None = None
+    temporary = target.parent / f".{target.name}-{uuid.uuid4().hex[:12]}"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-        temporary.chmod(0o755)
+        temporary.mkdir()
         yield temporary
         if target.exists():
             _move_files(temporary, target)
@@ -81,8 +80,7 @@ def replacing_folder(target: Path) -> Iterator[Path]:
             f"rights and the free space, or choose another"
         ) from error
     finally:
-        if temporary is not None:
-            shutil.rmtree(temporary, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _move_files(source: Path, target: Path) -> None:

@@ -41,7 +41,11 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    save_file(ready, folder / SAFETENSORS, metadata={"format": "pt"})
+    path = folder / SAFETENSORS
+    path.touch()
+    mode = path.stat().st_mode
+    save_file(ready, path, metadata={"format": "pt"})
+    path.chmod(mode)  # safetensors makes files that only their owner can read
 
 
 def load_into(

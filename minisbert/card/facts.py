@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 
@@ -60,6 +59,8 @@ class CardFacts:
 
 def versions() -> dict[str, str]:
     """Versions of what made a model, by the names the format uses."""
+    from importlib.metadata import PackageNotFoundError, version
+
     names = {"minisbert": "minisbert", "transformers": "transformers", "pytorch": "torch"}
     found = {}
     for key, package in names.items():

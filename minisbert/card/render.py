@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import yaml
-
 from .facts import CardFacts, TrainingFacts, versions
 
 _SIMILARITIES = {
@@ -20,6 +18,8 @@ _SIMILARITIES = {
 
 def render_card(facts: CardFacts) -> str:
     """The card as Markdown."""
+    import yaml
+
     front_matter = yaml.dump(_front_matter(facts), sort_keys=False, allow_unicode=True)
     sections = [_description(facts), _usage(facts)]
     if facts.training is not None:

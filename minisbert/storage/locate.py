@@ -29,9 +29,9 @@ def find_model(
         ModelError: there is no such model, or the Hub cannot be reached.
     """
     local = Path(name).expanduser()
-    if local.is_dir():
+    if str(name) and local.is_dir():
         return local
-    if local.exists():
+    if local.is_file():
         raise ModelError(f"got the file {name}; expected a model folder or a name such as all-MiniLM-L6-v2")
     text = str(name)
     if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or not text:

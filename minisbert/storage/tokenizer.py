@@ -23,6 +23,7 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
+_VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_tokenizer(folder: Path, *, model_type: str) -> TokenizerSource:
             tokenizer = Tokenizer.from_buffer(files["tokenizer.json"])
         elif "vocab.txt" in files and model_type in ("bert", "distilbert"):
             tokenizer = _word_piece(folder / "vocab.txt", config)
-        elif files:
+        elif any(name in files for name in _VOCABULARIES):
             tokenizer = _converted(folder)
         else:
             raise ModelError(f"{folder} has no tokenizer; expected tokenizer.json: copy the whole model again")

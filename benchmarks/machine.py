@@ -1,0 +1,55 @@
+"""What a result was measured on, and where results go."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from datetime import date
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RESULTS = Path(__file__).parent / "results"
+PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
+
+
+def fingerprint() -> dict[str, Any]:
+    """Processor, threads, versions and date."""
+    info = Path("/proc/cpuinfo")
+    fields = dict(line.split(":", 1) for line in info.read_text().splitlines() if ":" in line) if info.is_file() else {}
+    cpu = {name.strip(): value.strip() for name, value in fields.items()}
+    return {
+        "cpu": cpu.get("model name", platform.processor()),
+        "family_model": f"{cpu.get('cpu family', '?')}/{cpu.get('model', '?')}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "date": date.today().isoformat(),
+    }
+
+
+def save(name: str, result: dict[str, Any]) -> None:
+    """Write a result to results/NAME.json, and print it as one line of JSON."""
+    content = {"benchmark": name, "machine": fingerprint(), **result}
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    print(json.dumps(content))
+
+
+def table(rows: list[tuple[Any, ...]]) -> str:
+    """Rows of cells as aligned text."""
+    cells = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,56 @@
+"""What importing and the first embedding cost, in fresh processes, interleaved.
+
+python benchmarks/startup.py [--runs 7]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+
+from machine import save, table
+
+_CLOCK = "import sys, time; start = time.perf_counter(); {}; print(time.perf_counter() - start, len(sys.modules))"
+_MODEL = "from minisbert.storage.locate import packaged_model; name = str(packaged_model())"
+CASES = {
+    "import torch": "import torch",
+    "import torch, minisbert": "import torch, minisbert",
+    "import torch, all of minisbert": "import torch; from minisbert import SentenceTransformer, Trainer, losses, util",
+    "import sentence_transformers": "import sentence_transformers",
+    "first embedding, minisbert": f"{_MODEL}; from minisbert import SentenceTransformer as S; "
+    "S(name, device='cpu').encode('a')",
+    "first embedding, reference": f"{_MODEL}; from sentence_transformers import SentenceTransformer as S; "
+    "S(name, device='cpu').encode('a')",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=int, default=7)
+    runs = parser.parse_args().runs
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    modules: dict[str, int] = {}
+    for _ in range(runs + 1):  # the first round warms the file cache and does not count
+        for name, code in CASES.items():
+            printed = subprocess.run(
+                [sys.executable, "-c", _CLOCK.format(code)], capture_output=True, text=True, check=True
+            ).stdout.split()
+            seconds[name].append(float(printed[-2]))
+            modules[name] = int(printed[-1])
+    summary = {
+        name: {"median": statistics.median(values[1:]), "min": min(values[1:]), "max": max(values[1:])}
+        for name, values in seconds.items()
+    }
+    rows = [(name, v["median"], v["min"], v["max"], modules[name]) for name, v in summary.items()]
+    print(table([("seconds", "median", "min", "max", "modules"), *rows]))
+    over = [a - b for a, b in zip(seconds["import torch, all of minisbert"], seconds["import torch"], strict=True)][1:]
+    print(f"all of minisbert over torch: median {statistics.median(over) * 1000:.0f} ms")
+    save(
+        "startup", {"runs": runs, "seconds": summary, "modules": modules, "over_torch_median": statistics.median(over)}
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,308 @@
+"""Losses and their gradients equal the reference's on the same embeddings, and a plain float64 computation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from minisbert import util
+from minisbert.errors import ConfigError, InputError
+from minisbert.losses import CosineSimilarityLoss, Loss, MultipleNegativesRankingLoss
+
+TOLERANCE = 5e-7
+BATCHES = (1, 2, 7)
+SIMILARITIES = ("cos_sim", "dot_score")
+
+
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    """The reference's losses."""
+    return pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+
+
+def embeddings(columns: int, rows: int, *, dim: int = 16, seed: int = 0) -> list[Tensor]:
+    """Leaf tensors with gradients, one for each column."""
+    draw = np.random.default_rng(seed)
+    return [
+        torch.tensor(draw.normal(size=(rows, dim)) * 0.4, dtype=torch.float32).requires_grad_() for _ in range(columns)
+    ]
+
+
+def value_and_gradients(
+    loss: Callable[[list[Tensor]], Tensor], parts: Sequence[Tensor]
+) -> tuple[float, list[np.ndarray]]:
+    """The loss of fresh copies of `parts` and its gradient for each."""
+    copies = [part.detach().clone().requires_grad_() for part in parts]
+    value = loss(copies)
+    assert value.shape == ()
+    assert value.dtype == torch.float32
+    value.backward()
+    gradients = [copy.grad for copy in copies]
+    assert all(gradient is not None for gradient in gradients)
+    return value.item(), [gradient.numpy() for gradient in gradients if gradient is not None]
+
+
+def assert_equal(ours: Callable[..., Tensor], theirs: Callable[..., Tensor], parts: Sequence[Tensor]) -> None:
+    """Both losses give the same value and gradients."""
+    value, gradients = value_and_gradients(ours, parts)
+    expected, expected_gradients = value_and_gradients(theirs, parts)
+    assert value == pytest.approx(expected, rel=0, abs=TOLERANCE)
+    for got, wanted in zip(gradients, expected_gradients, strict=True):
+        np.testing.assert_allclose(got, wanted, rtol=0, atol=TOLERANCE)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+# ---- CosineSimilarityLoss -----------------------------------------------------------------------------------------
+
+LABELS = (0.9, -0.4, 0.0, 1.0, 0.31, -1.0, 0.5)
+
+
+@pytest.mark.parametrize("rows", BATCHES)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"loss_fct": nn.L1Loss()}, {"cos_score_transformation": nn.Sigmoid()}],
+    ids=["default", "absolute error", "sigmoid"],
+)
+def test_cosine_equals_the_reference(rows: int, options: dict[str, Any], theirs: Any) -> None:
+    labels = torch.tensor(LABELS[:rows])
+    ours, reference = CosineSimilarityLoss(**options), theirs.CosineSimilarityLoss(None, **options)
+    assert_equal(
+        lambda parts: ours(parts, labels),
+        lambda parts: reference.compute_loss_from_embeddings(parts, labels),
+        embeddings(2, rows),
+    )
+    assert ours.get_config_dict() == reference.get_config_dict()
+
+
+@pytest.mark.parametrize("rows", BATCHES)
+def test_cosine_by_hand(rows: int) -> None:
+    first, second = embeddings(2, rows, seed=1)
+    a, b = (unit(part.detach().double().numpy()) for part in (first, second))
+    cosines = (a * b).sum(axis=1)
+    labels = np.array(LABELS[:rows])
+    value, gradients = value_and_gradients(
+        lambda parts: CosineSimilarityLoss()(parts, torch.tensor(labels)), [first, second]
+    )
+    assert value == pytest.approx(((cosines - labels) ** 2).mean(), rel=0, abs=TOLERANCE)
+    # The derivative of a cosine by its first vector: (b - cos * a) / |first|, with a and b of length 1.
+    lengths = np.linalg.norm(first.detach().double().numpy(), axis=1)
+    expected = (2 * (cosines - labels) / rows / lengths)[:, None] * (b - cosines[:, None] * a)
+    np.testing.assert_allclose(gradients[0], expected, rtol=0, atol=TOLERANCE)
+
+
+def test_cosine_of_equal_and_opposite_texts() -> None:
+    rows = torch.eye(3)
+    assert CosineSimilarityLoss()([rows, rows], torch.ones(3)).item() == pytest.approx(0.0, abs=1e-12)
+    assert CosineSimilarityLoss()([rows, -rows], torch.ones(3)).item() == pytest.approx(4.0)
+    assert CosineSimilarityLoss()([rows, rows * 0], torch.full((3,), 0.5)).item() == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        torch.tensor([1, 0, 1]),
+        torch.tensor([True, False, True]),
+        torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64),
+        torch.tensor([[1.0], [0.0], [1.0]]),
+    ],
+)
+def test_labels_of_any_number_type(labels: Tensor) -> None:
+    parts = embeddings(2, 3)
+    expected = CosineSimilarityLoss()(parts, torch.tensor([1.0, 0.0, 1.0])).item()
+    assert CosineSimilarityLoss()(parts, labels).item() == expected
+
+
+# ---- MultipleNegativesRankingLoss -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", BATCHES)
+@pytest.mark.parametrize("negatives", [0, 1, 2, 3])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("scale", [1.0, 20.0, 50])
+def test_ranking_equals_the_reference(rows: int, negatives: int, similarity: str, scale: float, theirs: Any) -> None:
+    functions = pytest.importorskip("sentence_transformers.util")
+    ours = MultipleNegativesRankingLoss(scale=scale, similarity_fct=getattr(util, similarity))
+    reference = theirs.MultipleNegativesRankingLoss(None, scale=scale, similarity_fct=getattr(functions, similarity))
+    assert_equal(
+        ours, lambda parts: reference.compute_loss_from_embeddings(parts, None), embeddings(2 + negatives, rows, seed=2)
+    )
+    known = reference.get_config_dict()
+    assert ours.get_config_dict() == {name: known[name] for name in ("scale", "similarity_fct")}
+
+
+@pytest.mark.parametrize("rows", BATCHES)
+@pytest.mark.parametrize("negatives", [0, 2])
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("scale", [0.5, 20.0])
+def test_ranking_by_hand(rows: int, negatives: int, similarity: str, scale: float) -> None:
+    parts = embeddings(2 + negatives, rows, seed=3)
+    anchors, *candidates = (part.detach().double().numpy() for part in parts)
+    others = np.concatenate(candidates)
+    if similarity == "cos_sim":
+        scores = scale * unit(anchors) @ unit(others).T
+    else:
+        scores = scale * anchors @ others.T
+    shares = np.exp(scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    expected = -np.log(shares[np.arange(rows), np.arange(rows)]).mean()
+    loss = MultipleNegativesRankingLoss(scale=scale, similarity_fct=getattr(util, similarity))
+    value, gradients = value_and_gradients(loss, parts)
+    assert value == pytest.approx(expected, rel=2e-7, abs=TOLERANCE)
+    if similarity == "dot_score":
+        errors = (shares - np.eye(*shares.shape)) * scale / rows
+        np.testing.assert_allclose(gradients[0], errors @ others, rtol=1e-6, atol=2e-6)
+
+
+def test_ranking_with_one_candidate_is_zero() -> None:
+    assert MultipleNegativesRankingLoss()(embeddings(2, 1)).item() == 0.0
+
+
+def test_ranking_without_preference_is_the_logarithm_of_the_candidates() -> None:
+    parts = [torch.ones(4, 8) for _ in range(3)]
+    assert MultipleNegativesRankingLoss()(parts).item() == pytest.approx(math.log(8), abs=1e-6)
+
+
+def test_a_text_is_ranked_above_its_hard_negatives() -> None:
+    rows = torch.eye(3)
+    good = MultipleNegativesRankingLoss()([rows, rows, -rows]).item()
+    bad = MultipleNegativesRankingLoss()([rows, -rows, rows]).item()
+    assert good < 1e-6
+    assert bad > 39
+
+
+def test_ranking_stays_finite_at_large_scores() -> None:
+    parts = [part * 100 for part in embeddings(3, 5)]
+    loss = MultipleNegativesRankingLoss(similarity_fct=util.dot_score)
+    assert math.isfinite(loss(parts).item())
+
+
+def test_ranking_ignores_labels() -> None:
+    parts = embeddings(3, 4)
+    loss = MultipleNegativesRankingLoss()
+    assert loss(parts, torch.arange(4)).item() == loss(parts).item()
+
+
+# ---- both -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [CosineSimilarityLoss, MultipleNegativesRankingLoss])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(kind: type[Loss], dtype: torch.dtype) -> None:
+    parts = [part.detach().to(dtype) for part in embeddings(2, 7)]
+    labels = torch.tensor(LABELS)
+    value = kind()(parts, labels)
+    assert value.dtype == torch.float32
+    assert value.item() == kind()([part.float() for part in parts], labels).item()
+
+
+@pytest.mark.parametrize("kind", [CosineSimilarityLoss, MultipleNegativesRankingLoss])
+def test_gradients_in_float64_are_those_of_the_value(kind: type[Loss]) -> None:
+    parts = [part.detach().double().requires_grad_() for part in embeddings(2, 3)]
+    labels = torch.tensor(LABELS[:3], dtype=torch.float64)
+    assert torch.autograd.gradcheck(lambda *columns: kind()(columns, labels), parts)
+
+
+@pytest.mark.parametrize("kind", [CosineSimilarityLoss, MultipleNegativesRankingLoss])
+def test_the_model_may_be_passed_as_for_the_reference(kind: Callable[..., Loss]) -> None:
+    model = nn.Linear(2, 2)
+    assert list(kind(model).parameters()) == []
+    assert list(kind(model=model).parameters()) == []
+
+
+# ---- messages -------------------------------------------------------------------------------------------------------
+
+
+def refused(call: Callable[[], object]) -> str:
+    """The one-line message of an InputError."""
+    with pytest.raises(InputError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert "expect" in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("loss", "texts", "labels", "parts"),
+    [
+        (CosineSimilarityLoss(), ("a",), [0.5], ["1 text column(s) ['a']", "CosineSimilarityLoss expects 2", ": name"]),
+        (CosineSimilarityLoss(), ("a", "b", "c"), [0.5], ["3 text column(s) ['a', 'b', 'c']", "expects 2", ": name"]),
+        (CosineSimilarityLoss(), ("a", "b"), None, ["['a', 'b'] and no labels", "a number for each row", ": call"]),
+        (CosineSimilarityLoss(), ("a", "b"), [0, 4.5], ["from 0 to 4.5", "expects -1 to 1", "scale", "0 and 5"]),
+        (CosineSimilarityLoss(), ("a", "b"), [-3, 1], ["from -3 to 1", "expects -1 to 1", "scale", "-3 and 1"]),
+        (CosineSimilarityLoss(), ("a", "b"), [0, 1.001], ["1.001", "expects -1 to 1", "scale"]),
+        (MultipleNegativesRankingLoss(), ("a",), None, ["1 text column(s) ['a']", "at least 2", "anchor, positive"]),
+        (MultipleNegativesRankingLoss(), (), None, ["0 text column(s) []", "at least 2", "anchor, positive"]),
+    ],
+)
+def test_rows_that_do_not_fit(loss: Loss, texts: tuple[str, ...], labels: list[float] | None, parts: list[str]) -> None:
+    message = refused(lambda: loss.check_rows(texts, labels))
+    for part in parts:
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("loss", "texts", "labels"),
+    [
+        (CosineSimilarityLoss(), ("a", "b"), [-1.0, 0.0, 1.0]),
+        (CosineSimilarityLoss(loss_fct=nn.L1Loss()), ("a", "b"), [7.0]),
+        (CosineSimilarityLoss(cos_score_transformation=nn.Sigmoid()), ("a", "b"), [7.0]),
+        (MultipleNegativesRankingLoss(), ("a", "b"), None),
+        (MultipleNegativesRankingLoss(), ("a", "b", "c", "d", "e"), [9.0]),
+    ],
+)
+def test_rows_that_fit(loss: Loss, texts: tuple[str, ...], labels: list[float] | None) -> None:
+    loss.check_rows(texts, labels)
+
+
+@pytest.mark.parametrize(
+    ("columns", "labels", "parts"),
+    [
+        (2, None, ["no labels", "3 rows"]),
+        (2, torch.ones(2), ["2 labels for 3 rows"]),
+        (2, torch.ones(3, 2), ["6 labels for 3 rows"]),
+        (2, torch.tensor(1.0), ["1 labels for 3 rows"]),
+        (1, torch.ones(3), ["1 text column", "2"]),
+        (3, torch.ones(3), ["3 text column", "2"]),
+    ],
+)
+def test_cosine_refuses(columns: int, labels: Tensor | None, parts: list[str]) -> None:
+    message = refused(lambda: CosineSimilarityLoss()(embeddings(columns, 3), labels))
+    for part in [*parts, "CosineSimilarityLoss"]:
+        assert part in message
+
+
+@pytest.mark.parametrize("columns", [0, 1])
+def test_ranking_refuses(columns: int) -> None:
+    message = refused(lambda: MultipleNegativesRankingLoss()(embeddings(columns, 3)))
+    assert f"{columns} text column(s)" in message
+    assert "anchor, positive" in message
+
+
+@pytest.mark.parametrize("kind", [CosineSimilarityLoss, MultipleNegativesRankingLoss])
+@pytest.mark.parametrize("rows", [(3, 1), (1, 3), (2, 3), (3, 2)])
+def test_columns_of_different_length(kind: type[Loss], rows: tuple[int, int]) -> None:
+    parts = [embeddings(1, count)[0] for count in rows]
+    message = refused(lambda: kind()(parts, torch.ones(rows[0])))
+    assert str(list(rows)) in message
+
+
+@pytest.mark.parametrize("scale", [0, 0.0, -20.0, math.nan, math.inf])
+def test_impossible_scale(scale: float) -> None:
+    with pytest.raises(ConfigError, match=r"scale .*expected a positive"):
+        MultipleNegativesRankingLoss(scale=scale)
+
+
+@pytest.mark.parametrize("kind", [CosineSimilarityLoss, MultipleNegativesRankingLoss])
+def test_unknown_options(kind: Callable[..., Loss]) -> None:
+    with pytest.raises(TypeError, match="temperature"):
+        kind(temperature=0.05)

@@ -453,7 +453,8 @@ class SentenceTransformer(nn.Sequential):
 
     def _encode_as(self, names: tuple[str, ...], inputs: str | Sequence[str], options: dict[str, Any]) -> Any:
         if options.get("prompt") is None and options.get("prompt_name") is None:
-            options["prompt_name"] = next((name for name in names if self.prompts.get(name)), None)
+            # With no such prompt, the name's empty text is used, and not the model's default prompt.
+            options["prompt_name"] = next((name for name in names if self.prompts.get(name)), names[0])
         return self.encode(inputs, **options)
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:

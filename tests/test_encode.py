@@ -100,6 +100,7 @@ def test_prompts(model: SentenceTransformer) -> None:
 def test_default_prompt(tiny: Callable[[str], Path]) -> None:
     model = SentenceTransformer(tiny("bert"), device="cpu", prompts={"ask": "what is "}, default_prompt_name="ask")
     assert np.array_equal(model.encode("a cat"), model.encode("what is a cat", prompt=""))
+    assert np.array_equal(model.encode_query("a cat"), model.encode("a cat", prompt=""))
     with pytest.raises(ConfigError, match="got prompt name 'zz'"):
         SentenceTransformer(tiny("bert"), device="cpu", default_prompt_name="zz")
 

@@ -1,0 +1,70 @@
+"""The same on a CUDA device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+import torch
+
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
+
+pytestmark = pytest.mark.gpu
+TEXTS = ["a cat sat on the mat", "one", "", "why is the sky blue and the sea not", "one two three"] * 5
+
+
+def train(
+    folder: Path, *, resume: bool = False, output: Path | None = None, **settings: Any
+) -> tuple[list[float], Any]:
+    rows = [(TEXTS[i], TEXTS[i + 1], i % 5 / 4) for i in range(20)]
+    model = SentenceTransformer(folder, device="cuda")
+    entries: list[dict[str, float]] = []
+    config = TrainingConfig(epochs=3, batch_size=4, learning_rate=1e-3, log_every=1, **settings)
+    loss = losses.CosineSimilarityLoss()
+    Trainer(
+        model, rows, loss=loss, config=config, output_dir=output, on_log=entries.append, show_progress_bar=False
+    ).train(resume=resume)
+    return [entry["loss"] for entry in entries], model
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float16", 5e-3), ("bfloat16", 5e-2)])
+def test_encode(architecture: str, dtype: Any, bound: float, tiny: Callable[[str], Path]) -> None:
+    expected = SentenceTransformer(tiny(architecture), device="cpu").encode(TEXTS)
+    model = SentenceTransformer(tiny(architecture), device="cuda", dtype=dtype)
+    assert np.abs(model.encode(TEXTS) - expected).max() < bound
+    assert model.encode(TEXTS, convert_to_tensor=True).is_cuda
+    assert model.encode(TEXTS[0], device="cpu").shape == (32,)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_mixed_precision_follows_fp32(precision: Any, tiny: Callable[[str], Path]) -> None:
+    full, _ = train(tiny("bert"))
+    mixed, model = train(tiny("bert"), precision=precision)
+    np.testing.assert_allclose(mixed, full, rtol=0.2, atol=0.02)
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+def test_resume_follows_the_whole_run(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    whole, _ = train(tiny("bert"), precision="fp16", save_every=7, output=tmp_path)
+    again, _ = train(tiny("bert"), precision="fp16", save_every=7, output=tmp_path, resume=True)
+    np.testing.assert_allclose(again, whole[-len(again) :], rtol=1e-3)
+    assert len(again) == 1
+
+
+def test_global_generators_are_left_alone(tiny: Callable[[str], Path]) -> None:
+    torch.cuda.manual_seed(5)
+    before = torch.cuda.get_rng_state()
+    train(tiny("bert"))
+    assert torch.equal(torch.cuda.get_rng_state(), before)
+
+
+@pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
+def test_compiled(tiny: Callable[[str], Path]) -> None:
+    plain, _ = train(tiny("bert"))
+    compiled, _ = train(tiny("bert"), compile=True)
+    np.testing.assert_allclose(compiled[0], plain[0], rtol=0.2)

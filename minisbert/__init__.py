@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import evaluation, losses, modules, util
     from .data.examples import InputExample
-    from .model import SentenceTransformer
+    from .sentence_transformer import SentenceTransformer
     from .training.config import TrainingConfig
     from .training.history import TrainingHistory
     from .training.loop import Trainer
@@ -37,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "InputExample": "data.examples",
-    "SentenceTransformer": "model",
+    "SentenceTransformer": "sentence_transformer",
     "Trainer": "training.loop",
     "TrainingConfig": "training.config",
     "TrainingHistory": "training.history",

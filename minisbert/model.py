@@ -1,14 +1,13 @@
-"""`SentenceTransformer`: an ordered list of modules that turns texts into embeddings."""
+"""An ordered list of modules that turns texts into embeddings."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -16,20 +15,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from .card import CardFacts, TrainingFacts, render_card, versions
+from .encoding import BLOCK, EmbeddingRun, per_text
 from .errors import ConfigError, InputError, ModelError, TruncationWarning
 from .modules import Dense, Pooling, Transformer
 from .modules.features import Features
 from .modules.persistence import read_module, write_module
-from .packing import pack, token_budget_batches
-from .similarity import Embeddings, Precision, SimilarityFunction, normalize_embeddings, quantize_embeddings
+from .similarity import Embeddings, Precision, SimilarityFunction, quantize_embeddings
 from .storage.files import replacing_folder
 from .storage.layout import ModelSettings, read_layout, write_modules, write_settings
 from .storage.locate import find_model
 from .text import check_texts
-
-if TYPE_CHECKING:
-    from .training.fit import Callback, TrainObjective
-    from .training.history import TrainingHistory
 
 Truncation: TypeAlias = Literal["warn", "error", "count"]
 DType: TypeAlias = Literal["float32", "bfloat16", "float16"]
@@ -38,25 +33,9 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-_BLOCK = 16_384  # texts that are tokenized and sorted together; bounds the memory of long inputs
-_TOKENS_PER_FORWARD = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
 
 
-@dataclass(frozen=True)
-class _Embedded:
-    """What one forward pass made of some texts: their row numbers, and the features in packed order."""
-
-    rows: NDArray[np.int64]
-    features: Features
-
-    def sentences(self, truncate_dim: int | None, *, normalize: bool) -> Tensor:
-        """Embeddings in the order of `rows`: float32, (texts, dim)."""
-        embeddings = self.features.sentences.float()[self.features.batch.restore]
-        embeddings = embeddings[:, :truncate_dim] if truncate_dim is not None else embeddings
-        return normalize_embeddings(embeddings) if normalize else embeddings
-
-
-class SentenceTransformer(nn.Sequential):
+class EmbeddingModel(nn.Sequential):
     """Loads, runs and saves a sentence-embedding model.
 
     Args:
@@ -240,37 +219,35 @@ class SentenceTransformer(nn.Sequential):
         single = isinstance(inputs, str)
         texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
         dim = truncate_dim if truncate_dim is not None else self.truncate_dim
-        blocks = self._embed(
-            iter(texts),
-            total=len(texts),
+        self.to(device or self.device)
+        self.eval()
+        run = EmbeddingRun(
+            self,
+            self.transformer.tokenizer,
+            self.device,
+            texts,
             prompt=self._prompt(prompt, prompt_name),
             batch_size=batch_size,
             progress=bool(show_progress_bar),
-            device=device,
         )
-        if output_value != "sentence_embedding":
-            values = _per_text(blocks, len(texts), output_value, dim, normalize=normalize_embeddings)
-            return values[0] if single else values
-        width = self._width(dim)
-        if out is not None and (out.shape != (len(texts), width) or out.dtype != np.float32):
-            raise InputError(
-                f"got out of shape {out.shape} and type {out.dtype}; expected ({len(texts)}, {width}) float32"
+        result: Any
+        if output_value == "sentence_embedding":
+            in_array = convert_to_numpy and not convert_to_tensor
+            result = self._fill(run, len(texts), dim, normalize=normalize_embeddings, out=out, on_cpu=in_array)
+            if precision != "float32":
+                result = torch.from_numpy(quantize_embeddings(result, precision))
+            if in_array:
+                result = out if out is not None and precision == "float32" else result.numpy()
+            elif not convert_to_tensor:
+                result = list(result)
+        elif output_value in (None, "token_embeddings"):
+            result = per_text(run, len(texts), output_value, dim, normalize=normalize_embeddings)
+        else:
+            raise ConfigError(
+                f"got output_value {output_value!r}; expected sentence_embedding, token_embeddings or None"
             )
-        as_tensor = convert_to_tensor or not convert_to_numpy
-        place = "cpu" if out is not None or not as_tensor else torch.device(device or self.device)
-        filled = torch.empty(len(texts), width, device=place) if out is None else torch.from_numpy(out)
-        for block in blocks:
-            rows = torch.from_numpy(block.rows).to(filled.device)
-            filled[rows] = block.sentences(dim, normalize=normalize_embeddings).to(filled.device)
-        result: Any = filled
-        if precision is not None and precision != "float32":
-            result = torch.from_numpy(quantize_embeddings(filled, precision))
-        if convert_to_tensor:
-            return result[0] if single else result
-        if not convert_to_numpy:
-            return result[0] if single else list(result)
-        array = result.numpy() if out is None or precision != "float32" else out
-        return array[0] if single else array
+        self.report_truncation(run.truncated, len(texts))
+        return result[0] if single else result
 
     def encode_iter(
         self,
@@ -281,7 +258,7 @@ class SentenceTransformer(nn.Sequential):
         batch_size: int | None = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
-        block_size: int = _BLOCK,
+        block_size: int = BLOCK,
     ) -> Iterator[NDArray[np.float32]]:
         """Embed a stream of texts in flat memory, in blocks of `block_size` texts: float32, (block, dim) each."""
         stream = iter(inputs)
@@ -367,89 +344,28 @@ class SentenceTransformer(nn.Sequential):
 
     save = save_pretrained
 
-    # ---- training -------------------------------------------------------------------------------------------------
-
-    def fit(
-        self,
-        train_objectives: Sequence[TrainObjective],
-        *,
-        evaluator: Any = None,
-        epochs: int = 1,
-        steps_per_epoch: int | None = None,
-        scheduler: str = "WarmupLinear",
-        warmup_steps: int = 10_000,
-        optimizer_params: Mapping[str, float] | None = None,
-        weight_decay: float = 0.01,
-        evaluation_steps: int = 0,
-        output_path: str | Path | None = None,
-        save_best_model: bool = True,
-        max_grad_norm: float = 1.0,
-        use_amp: bool = False,
-        callback: Callback | None = None,
-        show_progress_bar: bool = True,
-        checkpoint_path: str | Path | None = None,
-        checkpoint_save_steps: int = 500,
-        checkpoint_save_total_limit: int = 0,
-    ) -> TrainingHistory:
-        """Train in the old style; see `minisbert.training.fit.fit` for what each argument means."""
-        from .training.fit import fit
-
-        return fit(
-            self,
-            train_objectives,
-            evaluator=evaluator,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            scheduler=scheduler,
-            warmup_steps=warmup_steps,
-            optimizer_params=optimizer_params,
-            weight_decay=weight_decay,
-            evaluation_steps=evaluation_steps,
-            output_path=output_path,
-            save_best_model=save_best_model,
-            max_grad_norm=max_grad_norm,
-            use_amp=use_amp,
-            callback=callback,
-            show_progress_bar=show_progress_bar,
-            checkpoint_path=checkpoint_path,
-            checkpoint_save_steps=checkpoint_save_steps,
-            checkpoint_save_total_limit=checkpoint_save_total_limit,
-        )
-
     # ---- inside ---------------------------------------------------------------------------------------------------
 
-    def _embed(
+    def _fill(
         self,
-        texts: Iterator[str],
+        run: EmbeddingRun,
+        texts: int,
+        truncate_dim: int | None,
         *,
-        total: int,
-        prompt: str,
-        batch_size: int | None,
-        progress: bool,
-        device: str | torch.device | None,
-    ) -> Iterator[_Embedded]:
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"got batch_size {batch_size}; expected at least 1, or None to go by tokens")
-        from tqdm import tqdm
-
-        self.to(device or self.device)
-        self.eval()
-        tokenizer = self.transformer.tokenizer
-        prompt_length = tokenizer.prompt_length(prompt) if prompt else 0
-        budget = _TOKENS_PER_FORWARD.get(self.device.type, 4_096)
-        start = truncated = 0
-        with tqdm(total=total, desc="Encoding", unit="text", disable=None if progress else True) as bar:
-            while block := list(islice(texts, _BLOCK)):
-                tokenized = tokenizer([prompt + text for text in block] if prompt else block)
-                truncated += tokenized.truncated
-                for rows in token_budget_batches(tokenized.lengths, max_tokens=budget, max_texts=batch_size):
-                    batch = pack(tokenized, rows, prompt_length=prompt_length).to(self.device)
-                    with torch.inference_mode():
-                        features = self(Features(batch))
-                    yield _Embedded(rows + start, features)
-                    bar.update(len(rows))
-                start += len(block)
-        self.report_truncation(truncated, total)
+        normalize: bool,
+        out: NDArray[np.float32] | None,
+        on_cpu: bool,
+    ) -> Tensor:
+        """All embeddings of a run in one tensor, that of `out` if it is given: float32, (texts, dim)."""
+        with self.truncate_sentence_embeddings(None):
+            shape = (texts, len(range(self.get_sentence_embedding_dimension())[:truncate_dim]))
+        if out is not None and (out.shape != shape or out.dtype != np.float32):
+            raise InputError(f"got out of shape {out.shape} and type {out.dtype}; expected {shape} float32")
+        filled = torch.empty(shape, device="cpu" if on_cpu else self.device) if out is None else torch.from_numpy(out)
+        for batch in run:
+            rows = torch.from_numpy(batch.rows).to(filled.device)
+            filled[rows] = batch.sentences(truncate_dim, normalize=normalize).to(filled.device)
+        return filled
 
     def _encode_as(self, names: tuple[str, ...], inputs: str | Sequence[str], options: dict[str, Any]) -> Any:
         if options.get("prompt") is None and options.get("prompt_name") is None:
@@ -467,10 +383,6 @@ class SentenceTransformer(nn.Sequential):
             raise ConfigError(f"got prompt name {name!r}; expected one of {sorted(self.prompts)}")
         return self.prompts[name]
 
-    def _width(self, truncate_dim: int | None) -> int:
-        with self.truncate_sentence_embeddings(None):
-            return len(range(self.get_sentence_embedding_dimension())[:truncate_dim])
-
     def _card_facts(self, model_name: str | None) -> CardFacts:
         return CardFacts(
             model_name=model_name,
@@ -483,7 +395,7 @@ class SentenceTransformer(nn.Sequential):
         )
 
 
-def repr_modules(model: SentenceTransformer) -> str:
+def repr_modules(model: EmbeddingModel) -> str:
     """The modules of a model, one a line."""
     lines = []
     for index, module in enumerate(model):
@@ -504,32 +416,6 @@ def _load(folder: Path) -> tuple[list[nn.Module], ModelSettings, str | None]:
 def _known_similarity(saved: str | None) -> str:
     names = [member.value for member in SimilarityFunction]
     return saved if saved in names else SimilarityFunction.COSINE.value
-
-
-def _per_text(
-    blocks: Iterator[_Embedded], texts: int, output_value: str | None, truncate_dim: int | None, *, normalize: bool
-) -> list[Any]:
-    if output_value not in (None, "token_embeddings"):
-        raise ConfigError(f"got output_value {output_value!r}; expected sentence_embedding, token_embeddings or None")
-    values: list[Any] = [None] * texts
-    for block in blocks:
-        batch = block.features.batch
-        lengths = batch.lengths.tolist()
-        tokens = torch.split(block.features.tokens.float().clone(), lengths)  # each (tokens of the text, dim)
-        ids = torch.split(batch.input_ids, lengths)
-        sentences = block.sentences(truncate_dim, normalize=normalize)
-        for row, packed in enumerate(batch.restore.tolist()):
-            values[int(block.rows[row])] = (
-                tokens[packed]
-                if output_value == "token_embeddings"
-                else {
-                    "input_ids": ids[packed],
-                    "attention_mask": torch.ones_like(ids[packed]),
-                    "token_embeddings": tokens[packed],
-                    "sentence_embedding": sentences[row],
-                }
-            )
-    return values
 
 
 def _default_device() -> str:

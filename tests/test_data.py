@@ -60,7 +60,7 @@ def refused(data: Any, kind: type[MinisbertError] = InputError, **options: Any) 
     return message
 
 
-# ---- files --------------------------------------------------------------------------------------------------------
+# ---- files ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_missing_files(name: str, tmp_path: Path) -> None:
     assert f"there is no file {tmp_path / name}" in refused(tmp_path / name)
 
 
-# ---- rows from Python ---------------------------------------------------------------------------------------------
+# ---- rows from Python -----------------------------------------------------------------------------------------------
 
 
 class ForeignExample:
@@ -289,7 +289,7 @@ def test_bad_rows(data: Any, kind: type[MinisbertError], parts: list[str]) -> No
         assert part in message
 
 
-# ---- roles --------------------------------------------------------------------------------------------------------
+# ---- roles ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", roles.LABEL_NAMES)
@@ -360,7 +360,7 @@ def test_description() -> None:
     assert training_rows({"a": ["x"] * 1_234}).describe().startswith("1,234 rows")
 
 
-# ---- scale --------------------------------------------------------------------------------------------------------
+# ---- scale ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_options_are_not_dropped_when_roles_are_known(options: dict[str, Any]) -
         training_rows(rows, **options)
 
 
-# ---- order --------------------------------------------------------------------------------------------------------
+# ---- order ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("rows", "batch_size"), [(1, 1), (1, 8), (20, 8), (24, 8), (7, 2)])

@@ -61,7 +61,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
 
 
-# ---- CosineSimilarityLoss -----------------------------------------------------------------------------------------
+# ---- CosineSimilarityLoss -------------------------------------------------------------------------------------------
 
 LABELS = (0.9, -0.4, 0.0, 1.0, 0.31, -1.0, 0.5)
 

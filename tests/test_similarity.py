@@ -180,7 +180,7 @@ def test_unknown_function(name: Any) -> None:
         SimilarityFunction.of(name)
 
 
-# ---- quantization -------------------------------------------------------------------------------------------------
+# ---- quantization ---------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

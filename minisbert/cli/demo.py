@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> None:
     from ..data.packaged import GRADED_ANSWERS_HELDOUT, GRADED_ANSWERS_TRAIN
     from ..data.roles import training_rows
     from ..losses import CosineSimilarityLoss
-    from ..model import SentenceTransformer
+    from ..sentence_transformer import SentenceTransformer
     from ..storage.locate import packaged_model
     from ..training.config import TrainingConfig
     from ..training.loop import Trainer

@@ -11,7 +11,7 @@ from ..errors import InputError
 
 if TYPE_CHECKING:
     from ..evaluation import EmbeddingSimilarityEvaluator
-    from ..model import SentenceTransformer
+    from ..sentence_transformer import SentenceTransformer
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -39,7 +39,7 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
     """Load the model called `name` with the options of `add_model_options`."""
-    from ..model import SentenceTransformer
+    from ..sentence_transformer import SentenceTransformer
 
     return SentenceTransformer(name, device=options.device, dtype=getattr(options, "dtype", None))
 

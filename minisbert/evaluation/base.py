@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ..errors import InputError
 
 if TYPE_CHECKING:
-    from ..model import SentenceTransformer
+    from ..model import EmbeddingModel
 
 
 class Evaluator(ABC):
@@ -32,7 +32,7 @@ class Evaluator(ABC):
     @abstractmethod
     def __call__(
         self,
-        model: SentenceTransformer,
+        model: EmbeddingModel,
         output_path: str | Path | None = None,
         epoch: float = -1,
         steps: int = -1,

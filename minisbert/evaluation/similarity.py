@@ -15,7 +15,7 @@ from ..text import check_texts
 from .base import Evaluator, append_csv
 
 if TYPE_CHECKING:
-    from ..model import SentenceTransformer
+    from ..model import EmbeddingModel
 
 
 class EmbeddingSimilarityEvaluator(Evaluator):
@@ -74,7 +74,7 @@ class EmbeddingSimilarityEvaluator(Evaluator):
 
     def __call__(
         self,
-        model: SentenceTransformer,
+        model: EmbeddingModel,
         output_path: str | Path | None = None,
         epoch: float = -1,
         steps: int = -1,
@@ -111,7 +111,7 @@ class EmbeddingSimilarityEvaluator(Evaluator):
             primary = "spearman_max" if len(functions) > 1 else f"spearman_{functions[0].value}"
         return self.named(metrics, primary=primary)
 
-    def _encode(self, model: SentenceTransformer) -> NDArray[Any]:
+    def _encode(self, model: EmbeddingModel) -> NDArray[Any]:
         embeddings: NDArray[Any] = model.encode(
             [*self.sentences1, *self.sentences2],
             batch_size=self.batch_size,

@@ -15,7 +15,7 @@ from ..storage.files import replacing_folder
 from .config import TrainingConfig
 
 if TYPE_CHECKING:
-    from ..model import SentenceTransformer
+    from ..model import EmbeddingModel
 
 _STATE = "training_state.pt"
 _MAY_CHANGE = ("log_every", "eval_every", "save_every", "save_total_limit")
@@ -39,7 +39,7 @@ class Checkpoint:
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     @classmethod
-    def save(cls, output_dir: Path, model: SentenceTransformer, *, step: int, state: dict[str, Any]) -> Checkpoint:
+    def save(cls, output_dir: Path, model: EmbeddingModel, *, step: int, state: dict[str, Any]) -> Checkpoint:
         """Write a checkpoint; it appears under its name only when it is complete."""
         folder = output_dir / f"checkpoint-{step}"
         with replacing_folder(folder) as temporary:

@@ -24,7 +24,7 @@ from ..data.sampling import batches_per_epoch, epoch_batches
 from ..errors import ConfigError, InputError
 from ..evaluation import Evaluator
 from ..losses import Loss
-from ..model import SentenceTransformer
+from ..model import EmbeddingModel
 from ..modules.features import Features
 from .checkpoint import Checkpoint, check_same_run, prune
 from .config import TrainingConfig
@@ -57,7 +57,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: SentenceTransformer,
+        model: EmbeddingModel,
         train_data: Any,
         *,
         loss: Loss,
@@ -320,8 +320,8 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
         yield
 
 
-def _load_weights(model: SentenceTransformer, folder: Path) -> None:
-    saved = SentenceTransformer(folder, device="cpu")
+def _load_weights(model: EmbeddingModel, folder: Path) -> None:
+    saved = EmbeddingModel(folder, device="cpu")
     model.load_state_dict(saved.state_dict())
 
 

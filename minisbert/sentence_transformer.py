@@ -1,0 +1,132 @@
+"""`SentenceTransformer`: the model, with the old way to train it on top."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from .data.roles import training_rows
+from .data.sampling import batches_per_epoch
+from .errors import ConfigError
+from .evaluation import Evaluator
+from .losses import Loss
+from .model import EmbeddingModel
+from .training.config import TrainingConfig
+from .training.history import LogEntry, TrainingHistory
+from .training.loop import Trainer
+
+TrainObjective: TypeAlias = tuple[Any, Loss]
+Callback: TypeAlias = Callable[[float, float, int], None]
+
+
+class SentenceTransformer(EmbeddingModel):
+    """A sentence-embedding model: `SentenceTransformer("all-MiniLM-L6-v2")`.
+
+    Arguments, and all that the model does besides `fit`, are those of `EmbeddingModel`.
+    """
+
+    def fit(
+        self,
+        train_objectives: Sequence[TrainObjective],
+        *,
+        evaluator: Evaluator | None = None,
+        epochs: int = 1,
+        steps_per_epoch: int | None = None,
+        scheduler: str = "WarmupLinear",
+        warmup_steps: int = 10_000,
+        optimizer_params: Mapping[str, float] | None = None,
+        weight_decay: float = 0.01,
+        evaluation_steps: int = 0,
+        output_path: str | Path | None = None,
+        save_best_model: bool = True,
+        max_grad_norm: float = 1.0,
+        use_amp: bool = False,
+        callback: Callback | None = None,
+        show_progress_bar: bool = True,
+        checkpoint_path: str | Path | None = None,
+        checkpoint_save_steps: int = 500,
+        checkpoint_save_total_limit: int = 0,
+    ) -> TrainingHistory:
+        """Train with the reference's old arguments.
+
+        The schedule reaches 0 at the true last step. With an evaluator and `save_best_model`, model and `output_path`
+        end with the best weights; otherwise with the last.
+
+        Args:
+            train_objectives: one pair of rows (a DataLoader, or anything `Trainer` takes) and loss.
+            evaluator: called every `evaluation_steps` steps, or after each epoch if that is 0, and at the end.
+            epochs: passes over the rows.
+            steps_per_epoch: optimizer steps that count as an epoch; by default all batches.
+            scheduler: "WarmupLinear".
+            warmup_steps: optimizer steps of the warm-up.
+            optimizer_params: {"lr": learning rate}, 2e-5 by default.
+            weight_decay: AdamW's.
+            evaluation_steps: see `evaluator`.
+            output_path: where the model is saved.
+            save_best_model: see above.
+            max_grad_norm: gradients are scaled down to this norm.
+            use_amp: train in mixed fp16.
+            callback: called with score, epoch and steps after each evaluation.
+            show_progress_bar: show one on a terminal.
+            checkpoint_path: where checkpoints go.
+            checkpoint_save_steps: steps between two.
+            checkpoint_save_total_limit: keep only so many; 0 for all.
+
+        Raises:
+            ConfigError: an argument has an impossible value.
+            InputError: the rows do not fit the loss.
+        """
+        if len(train_objectives) != 1:
+            raise ConfigError(f"got {len(train_objectives)} train objectives; expected one pair (rows, loss)")
+        if scheduler != "WarmupLinear":
+            raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")
+        unknown = sorted(set(optimizer_params or {}) - {"lr"})
+        if unknown:
+            raise ConfigError(f"got optimizer_params {unknown}; expected only 'lr'")
+        data, loss = train_objectives[0]
+        # A DataLoader gives its rows and batch size; they are shuffled anew here.
+        rows = training_rows(getattr(data, "dataset", data))
+        batch_size = getattr(data, "batch_size", None) or TrainingConfig.batch_size
+        steps = steps_per_epoch or batches_per_epoch(len(rows), batch_size)
+        if warmup_steps >= steps * epochs:
+            warnings.warn(
+                f"warmup_steps={warmup_steps} is not below the {steps * epochs} steps of this run: the learning rate "
+                f"never reaches its full value; a tenth of the steps is a usual choice",
+                stacklevel=3,
+            )
+        best = evaluator is not None and save_best_model and output_path is not None
+        config = TrainingConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=(optimizer_params or {}).get("lr", 2e-5),
+            warmup_steps=warmup_steps,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            precision="fp16" if use_amp else "fp32",
+            max_steps=steps * epochs if steps_per_epoch else None,
+            eval_every=evaluation_steps or steps,
+            save_every=checkpoint_save_steps if checkpoint_path else None,
+            save_total_limit=checkpoint_save_total_limit or None,
+            keep_best=best,
+        )
+
+        def report(entry: LogEntry) -> None:
+            if callback is not None and evaluator is not None and (name := f"eval_{evaluator.primary_metric}") in entry:
+                callback(entry[name], entry["epoch"], int(entry["step"]))
+
+        trainer = Trainer(
+            self,
+            rows,
+            loss=loss,
+            config=config,
+            evaluator=evaluator,
+            output_dir=checkpoint_path or output_path,
+            on_log=report,
+            show_progress_bar=show_progress_bar,
+        )
+        history = trainer.train()
+        if output_path is not None:
+            self.save_pretrained(output_path)
+        return history

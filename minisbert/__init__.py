@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from . import evaluation, losses, modules, util
     from .data.examples import InputExample
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from .training.history import TrainingHistory
     from .training.loop import Trainer
 
-__version__ = "0.1.0"
 __all__ = [
     "InputExample",
     "SentenceTransformer",

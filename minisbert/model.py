@@ -107,7 +107,7 @@ class EmbeddingModel(nn.Sequential):
         self._base_model = base_model
         self._card = card
         self._warned_truncation = False
-        self.to(device=device or _default_device(), dtype=_DTYPES[dtype] if dtype else None)
+        self.to(device=_usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
 
     # ---- what the model is ----------------------------------------------------------------------------------------
@@ -219,7 +219,7 @@ class EmbeddingModel(nn.Sequential):
         single = isinstance(inputs, str)
         texts = check_texts([inputs] if isinstance(inputs, str) else inputs)
         dim = truncate_dim if truncate_dim is not None else self.truncate_dim
-        self.to(device or self.device)
+        self.to(_usable_device(device or self.device))
         self.eval()
         run = EmbeddingRun(
             self,
@@ -418,7 +418,17 @@ def _known_similarity(saved: str | None) -> str:
     return saved if saved in names else SimilarityFunction.COSINE.value
 
 
-def _default_device() -> str:
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def _usable_device(device: str | torch.device | None) -> torch.device:
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise ConfigError(
+            f"got device {device!r}, which cannot be used here ({reason}); expected cpu, cuda or mps"
+        ) from None
+    return found

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..version import __version__
+
 
 @dataclass(frozen=True)
 class TrainingFacts:
@@ -61,9 +63,8 @@ def versions() -> dict[str, str]:
     """Versions of what made a model, by the names the format uses."""
     from importlib.metadata import PackageNotFoundError, version
 
-    names = {"minisbert": "minisbert", "transformers": "transformers", "pytorch": "torch"}
-    found = {}
-    for key, package in names.items():
+    found = {"minisbert": __version__}
+    for key, package in (("transformers", "transformers"), ("pytorch", "torch")):
         try:
             found[key] = version(package)
         except PackageNotFoundError:

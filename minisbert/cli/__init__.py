@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from ..errors import MinisbertError
+from ..version import __version__
 from . import demo, encode, evaluate, similarity, train
 
 _COMMANDS = (demo, train, encode, evaluate, similarity)
@@ -38,8 +39,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    from .. import __version__
-
     parser = argparse.ArgumentParser(
         prog="minisbert", description="Train, run, evaluate and save sentence-embedding models."
     )

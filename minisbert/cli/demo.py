@@ -12,7 +12,7 @@ from .options import Subparsers, add_command, check_writable, shortened, sts_eva
 _TEXTS = (
     "Ice floats because it is less dense than liquid water.",
     "Frozen water takes up more room for the same mass, so it stays on top.",
-    "Ice sinks because it is denser than liquid water.",
+    "Ice is cold and hard.",
     "Prices rise when demand grows faster than supply.",
 )
 
@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
     reloaded = SentenceTransformer(options.output)
     after = evaluator(reloaded)
     trained = reloaded.similarity_pairwise(reloaded.encode([_TEXTS[0]] * 3), reloaded.encode(_TEXTS[1:])).tolist()
-    print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers to questions not trained on:")
+    print(f"Agreement with the grader on {len(evaluator.scores)} answers not trained on:")
     print(table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in before)]))
     print(f"\nSimilarity to: {_TEXTS[0]}")
     rows_shown = [

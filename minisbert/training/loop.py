@@ -80,6 +80,11 @@ class Trainer:
         self.loss.check_rows(tuple(self._rows.texts), self._rows.labels)
         if self.config.save_every and self.output_dir is None:
             raise ConfigError("got save_every and no output_dir; expected a folder for the checkpoints")
+        half = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
+        if half:
+            raise ConfigError(
+                f"got weights in {half.pop()}; training needs float32: load the model with dtype='float32'"
+            )
         if self.config.keep_best and (evaluator is None or self.output_dir is None):
             raise ConfigError("got keep_best; it needs an evaluator to tell the best, and an output_dir to keep it in")
 
@@ -264,7 +269,7 @@ class _Run:
         self.log.write(self._entry(**{f"eval_{name}": value for name, value in metrics.items()}))
         metric = metrics[evaluator.primary_metric or next(iter(metrics))]
         best = self.history.best_metric
-        if best is None or metric > best:
+        if not math.isnan(metric) and (best is None or metric > best):
             self.history.best_metric, self.history.best_step = metric, self.step
             if self.config.keep_best and self.output_dir:
                 self.model.save_pretrained(self.output_dir / "best", create_model_card=False)

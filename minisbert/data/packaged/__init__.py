@@ -1,7 +1,7 @@
 """A small set of graded answers that comes with minisbert, written for it.
 
-Each row is a question, a reference answer, a student's answer and a grade from 0 to 5. The held-out rows are of other
-questions than the training rows.
+Each row is a question, a reference answer, a student's answer and a grade from 0 to 5. Of the held-out answers some are
+to questions of the training rows, and some to questions that do not occur there.
 """
 
 from __future__ import annotations

@@ -57,44 +57,48 @@ class SimilarityFunction(str, Enum):
 
 def cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Cosine similarities of all pairs: (n, d) and (m, d) to (n, m). A zero vector is similar to nothing."""
-    return normalize_embeddings(_matrix(a)) @ normalize_embeddings(_matrix(b)).T
+    left, right = _matrices(a, b)
+    return normalize_embeddings(left) @ normalize_embeddings(right).T
 
 
 def dot_score(a: Embeddings, b: Embeddings) -> Tensor:
     """Dot products of all pairs: (n, d) and (m, d) to (n, m)."""
-    return _matrix(a) @ _matrix(b).T
+    left, right = _matrices(a, b)
+    return left @ right.T
 
 
 def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative euclidean distances of all pairs: (n, d) and (m, d) to (n, m)."""
-    return -torch.cdist(_matrix(a), _matrix(b), p=2.0)
+    return -torch.cdist(*_matrices(a, b), p=2.0)
 
 
 def manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative manhattan distances of all pairs: (n, d) and (m, d) to (n, m)."""
-    return -torch.cdist(_matrix(a), _matrix(b), p=1.0)
+    return -torch.cdist(*_matrices(a, b), p=1.0)
 
 
 def pairwise_cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Cosine similarity of each row of `a` with the same row of `b`: (n,)."""
-    return pairwise_dot_score(normalize_embeddings(_matrix(a)), normalize_embeddings(_matrix(b)))
+    left, right = _matrices(a, b, same_rows=True)
+    return (normalize_embeddings(left) * normalize_embeddings(right)).sum(-1)
 
 
 def pairwise_dot_score(a: Embeddings, b: Embeddings) -> Tensor:
     """Dot product of each row of `a` with the same row of `b`: (n,)."""
-    left, right = _rows(a, b)
+    left, right = _matrices(a, b, same_rows=True)
     return (left * right).sum(-1)
 
 
 def pairwise_euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative euclidean distance of each row of `a` from the same row of `b`: (n,)."""
-    left, right = _rows(a, b)
-    return -(left - right).pow(2).sum(-1).sqrt()
+    left, right = _matrices(a, b, same_rows=True)
+    distances: Tensor = torch.linalg.vector_norm(left - right, dim=-1)
+    return -distances
 
 
 def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative manhattan distance of each row of `a` from the same row of `b`: (n,)."""
-    left, right = _rows(a, b)
+    left, right = _matrices(a, b, same_rows=True)
     return -(left - right).abs().sum(-1)
 
 
@@ -134,7 +138,7 @@ def quantize_embeddings(
         ConfigError: an unknown precision.
         InputError: dimensions that do not fill whole bytes, or one embedding with nothing to take ranges from.
     """
-    values = np.atleast_2d(_matrix(embeddings).cpu().numpy())
+    values = _floats(embeddings)
     if precision == "float32":
         return values.astype(np.float32)
     if precision in ("binary", "ubinary"):
@@ -144,37 +148,77 @@ def quantize_embeddings(
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     if precision not in ("int8", "uint8"):
         raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
-    if ranges is None:
-        calibration = values if calibration_embeddings is None else _matrix(calibration_embeddings).cpu().numpy()
-        if len(calibration) < 2:
-            raise InputError(
-                f"got {len(calibration)} embedding(s) to take the ranges of {precision} from; expected many: pass "
-                f"ranges or calibration_embeddings"
-            )
-        ranges = np.stack([calibration.min(axis=0), calibration.max(axis=0)])
-    steps = (ranges[1] - ranges[0]) / 255
+    if not len(values):
+        return values.astype(precision)
+    low, high = _ranges(values, precision, ranges, calibration_embeddings)
+    steps = (high - low) / 255
     steps = np.where(steps == 0, 1, steps)
-    levels = np.clip(np.floor((values - ranges[0]) / steps), 0, 255)
-    quantized: NDArray[Any] = levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)
-    return quantized
+    levels = np.clip(np.floor((values - low) / steps), 0, 255)
+    return levels.astype(np.uint8) if precision == "uint8" else (levels - 128).astype(np.int8)  # type: ignore[no-any-return]
+
+
+def _ranges(
+    values: NDArray[Any], precision: str, ranges: NDArray[Any] | None, calibration_embeddings: Embeddings | None
+) -> NDArray[Any]:
+    """Smallest and largest value of each dimension: (2, d)."""
+    dimension = values.shape[1]
+    if ranges is not None:
+        given = np.asarray(ranges)
+        if given.shape != (2, dimension):
+            raise InputError(f"got ranges of shape {given.shape}; expected (2, {dimension}): lowest and highest values")
+        return given
+    calibration = values if calibration_embeddings is None else _floats(calibration_embeddings)
+    if calibration.shape[1] != dimension:
+        raise InputError(f"got calibration embeddings of {calibration.shape[1]} dimensions; expected {dimension}")
+    if len(calibration) < 2:
+        raise InputError(
+            f"got {len(calibration)} embedding(s) to take the ranges of {precision} from; expected many: pass ranges "
+            f"or calibration_embeddings"
+        )
+    return np.stack([calibration.min(axis=0), calibration.max(axis=0)])
+
+
+def _floats(embeddings: Embeddings) -> NDArray[Any]:
+    """Embeddings as an array of floats: (n, d)."""
+    kind = getattr(embeddings, "dtype", None)
+    if kind is not None and not str(kind).removeprefix("torch.").startswith(("float", "bfloat")):
+        raise InputError(f"got embeddings of type {kind}; expected floats: quantize only what has not been quantized")
+    values: NDArray[Any] = _matrix(embeddings).detach().cpu().numpy()
+    return values
 
 
 def _matrix(embeddings: Embeddings) -> Tensor:
-    if isinstance(embeddings, Tensor):
-        tensor = embeddings
-    elif isinstance(embeddings, (list, tuple)) and embeddings and isinstance(embeddings[0], Tensor):
-        tensor = torch.stack(list(embeddings))
-    else:
-        tensor = torch.as_tensor(np.asarray(embeddings))
-    if tensor.dtype in (torch.float16, torch.bfloat16):
+    """Embeddings as a matrix of float32 or float64: (n, d)."""
+    try:
+        if isinstance(embeddings, Tensor):
+            tensor = embeddings
+        elif isinstance(embeddings, np.ndarray):
+            tensor = torch.from_numpy(embeddings)
+        elif embeddings and isinstance(embeddings[0], Tensor):
+            tensor = torch.stack(list(embeddings))
+        elif embeddings and isinstance(embeddings[0], np.ndarray):
+            tensor = torch.from_numpy(np.stack(embeddings))
+        else:
+            tensor = torch.tensor(embeddings)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(
+            f"got embeddings that are no matrix ({reason}); expected rows of numbers, all as long"
+        ) from None
+    if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
+    if tensor.ndim not in (1, 2):
+        raise InputError(f"got embeddings of shape {tuple(tensor.shape)}; expected (rows, dim) or (dim,)")
     return tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
 
 
-def _rows(a: Embeddings, b: Embeddings) -> tuple[Tensor, Tensor]:
+def _matrices(a: Embeddings, b: Embeddings, *, same_rows: bool = False) -> tuple[Tensor, Tensor]:
     left, right = _matrix(a), _matrix(b)
-    if left.shape != right.shape:
+    if same_rows and left.shape != right.shape:
         raise InputError(
-            f"got {tuple(left.shape)} and {tuple(right.shape)}; pairwise similarity needs two matrices of one shape"
+            f"got {tuple(left.shape)} and {tuple(right.shape)}; expected two matrices of one shape, to compare by rows"
         )
-    return left, right
+    if left.shape[1] != right.shape[1]:
+        raise InputError(f"got {left.shape[1]} and {right.shape[1]} dimensions; expected embeddings of one model")
+    kind = torch.promote_types(left.dtype, right.dtype)
+    return left.to(kind), right.to(kind)

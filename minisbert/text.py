@@ -118,8 +118,10 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
     Raises:
         InputTypeError: `texts` is not a sequence, or an entry is not a string.
     """
-    if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"):
-        raise InputTypeError(f"got {type(texts).__name__} for {what}; expected a string or a list of strings")
+    if isinstance(texts, (str, bytes, dict)) or not hasattr(texts, "__iter__"):
+        raise InputTypeError(
+            f"got {type(texts).__name__} for {what}; expected a list of strings: put a single text in a list"
+        )
     result = list(texts)
     for row, text in enumerate(result):
         if not isinstance(text, str):

@@ -117,6 +117,16 @@ def test_train_with_evaluation(done: Callable[..., Any], model: str, data: str, 
     assert (tmp_path / "out" / "README.md").is_file()
 
 
+def test_train_evaluates_on_chosen_columns(
+    done: Callable[..., Any], model: str, data: str, write: Callable[..., str], tmp_path: Path
+) -> None:
+    rows = [{"id": "7", "to": b, "from": a, "grade": c} for a, b, c in zip(FIRST, SECOND, SCORES, strict=True)]
+    other = write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    same, _ = done(*training(model, data, tmp_path / "one", "--eval", data, "--eval-columns", "first,second,score"))
+    out, _ = done(*training(model, data, tmp_path / "two", "--eval", other, "--eval-columns", "from,to,grade"))
+    assert out == same
+
+
 def test_train_on_chosen_columns(
     done: Callable[..., Any], model: str, write: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -242,6 +252,22 @@ def test_encode_options(done: Callable[..., Any], model: str, data: str, tmp_pat
     np.testing.assert_array_equal(np.load(tmp_path / "e"), expected)
 
 
+def test_encode_hands_its_options_on(
+    done: Callable[..., Any], model: str, data: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, Any] = {}
+
+    def encode(self: SentenceTransformer, texts: list[str], **options: Any) -> np.ndarray:
+        seen.update(options, texts=texts, dtype=str(next(self.parameters()).dtype))
+        return np.zeros((len(texts), 2), np.float32)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", encode)
+    options = ["--batch-size", 3, "--prompt-name", "query", "--dtype", "bfloat16", "--precision", "int8"]
+    done("encode", model, data, "--column", "first", "--output", tmp_path / "e.npy", *options)
+    wanted = {"texts": FIRST, "batch_size": 3, "prompt_name": "query", "precision": "int8", "dtype": "torch.bfloat16"}
+    assert {name: seen[name] for name in wanted} == wanted
+
+
 @pytest.mark.filterwarnings("default")
 def test_encode_says_that_texts_were_cut(
     done: Callable[..., Any], model: str, write: Callable[..., str], tmp_path: Path
@@ -264,9 +290,24 @@ def test_evaluate(done: Callable[..., Any], model: str, data: str) -> None:
     assert {name: float(value) for name, value in rows} == pytest.approx(expected, abs=6e-7)
     assert len({len(line) for line in out.splitlines()}) == 1
 
-    out, _ = done("evaluate", model, "--sts", data, "--json", "--columns", "first,second,score", "--dtype", "float32")
+    out, _ = done("evaluate", model, "--sts", data, "--json")
     assert json.loads(out) == {"model": model, "data": data, "rows": 10, **expected}
     assert out.count("\n") == 1
+
+
+def test_evaluate_chosen_columns_in_another_number_type(
+    done: Callable[..., Any], model: str, write: Callable[..., str]
+) -> None:
+    rows = [
+        {"id": "7", "to": b, "from": a, "score": 1, "grade": c} for a, b, c in zip(FIRST, SECOND, SCORES, strict=True)
+    ]
+    data = write("rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    options = ["--sts", data, "--columns", "from,to,grade", "--dtype", "bfloat16", "--device", "cpu", "--json"]
+    out, _ = done("evaluate", model, *options)
+    encoder = SentenceTransformer(model, device="cpu", dtype="bfloat16")
+    expected = EmbeddingSimilarityEvaluator(FIRST, SECOND, SCORES)(encoder)
+    assert json.loads(out) == {"model": model, "data": data, "rows": 10, **expected}
+    assert expected != EmbeddingSimilarityEvaluator(FIRST, SECOND, SCORES)(SentenceTransformer(model, device="cpu"))
 
 
 def test_evaluate_prints_json_that_every_parser_reads(

@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -25,7 +26,7 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
     name = path.name.lower().removesuffix(".gz")
     reader = next((read for ending, read in _READERS.items() if name.endswith(ending)), None)
     if reader is None:
-        raise InputError(f"got the data file {path}; expected a file that ends in {_FORMATS}")
+        raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected a data file: check its name")
     return reader(path)
@@ -44,14 +45,14 @@ def read_lines(path: Path) -> list[str]:
 def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
-        if path.suffix == ".gz":
+        if path.suffix.lower() == ".gz":
             content = gzip.decompress(content)
     except FileNotFoundError:
         raise InputError(
             f"there is no file {path}; expected a data file: check the name and the working folder"
         ) from None
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read ({error}); expected a complete file") from None
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -75,17 +76,21 @@ def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
                 rows.append(row)
                 lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: {error}; expected comma-separated values") from None
+        raise InputError(
+            f"{path}, line {reader.line_num}: {error}; expected comma-separated values: mend the quotes"
+        ) from None
     return _with_header(path, rows, lines)
 
 
 def _with_header(path: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> tuple[Columns, Sequence[int]]:
     header = rows[0] if rows else []
     if not header or len(set(header)) != len(header):
-        raise InputError(f"{path}, line 1: got the column names {header}; expected one different name for each column")
+        raise InputError(f"{path}, line 1: got the column names {header}; expected different ones: name each column")
     for line, row in zip(lines, rows, strict=True):
         if len(row) != len(header):
-            raise InputError(f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}: {header}")
+            raise InputError(
+                f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}, as in line 1: mend the line"
+            )
     return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}, lines[1:]
 
 
@@ -97,13 +102,17 @@ def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
             continue
         try:
             row = json.loads(line)
-        except (json.JSONDecodeError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: {error}; expected one JSON object in each line") from None
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}, line {number}: {error}; expected one JSON object: mend the line") from None
         if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: got a JSON {type(row).__name__}; expected an object")
+            raise InputError(
+                f"{path}, line {number}: got a JSON {type(row).__name__}; expected an object: mend the line"
+            )
         columns = columns or {name: [] for name in row}
         if row.keys() != columns.keys():
-            raise InputError(f"{path}, line {number}: got the keys {list(row)}; expected {list(columns)}")
+            raise InputError(
+                f"{path}, line {number}: got the keys {list(row)}; expected {list(columns)}: mend the line"
+            )
         for name, value in row.items():
             columns[name].append(value)
         lines.append(number)
@@ -118,7 +127,7 @@ def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
     try:
         columns: Columns = parquet.read_table(path).to_pydict()
     except (ArrowException, OSError) as error:
-        raise InputError(f"{path} cannot be read ({error}); expected a parquet file") from None
+        raise InputError(f"{path} cannot be read ({error}); expected a parquet file: write it again") from None
     return columns, None
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from ..errors import ConfigError, InputError
 from .table import Table, as_table, select
 
@@ -55,9 +57,16 @@ def training_rows(
         InputError: a column cannot be what it has to be; the message names the first bad row.
         ConfigError: the scale is empty.
     """
-    if scale is not None and not scale[0] < scale[1]:
-        raise ConfigError(f"got the scale {scale}; expected two numbers, the smaller first")
+    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+        raise ConfigError(
+            f"got the scale {scale}; expected two finite numbers, the smaller first: pass (0, 5) or the like"
+        )
     if isinstance(data, TrainingRows):
+        if columns is not None or scale is not None:
+            given = "columns" if columns is not None else "scale"
+            raise ConfigError(
+                f"got {given} for rows whose roles are known; expected it where they were read: pass it there"
+            )
         return data
     table = as_table(data)
     if columns is not None:
@@ -65,10 +74,15 @@ def training_rows(
     label_name = _label_column(table, chosen=columns is not None)
     texts = {name: _texts(table, name) for name in table.columns if name != label_name}
     if not texts:
-        raise InputError(f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts")
+        raise InputError(
+            f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts: add it"
+        )
     labels = _labels(table, label_name, scale) if label_name else None
     if scale is not None and labels is None:
-        raise InputError(f"got a scale and no labels: {table.source} has the columns {list(table.columns)}")
+        raise InputError(
+            f"got a scale, and {table.source} has the columns {list(table.columns)}; expected a label: name its column "
+            f"label or score"
+        )
     return TrainingRows(texts, labels, label_name, table.source)
 
 
@@ -76,8 +90,8 @@ def _label_column(table: Table, *, chosen: bool) -> str | None:
     named = [name for name in table.columns if name in LABEL_NAMES]
     if len(named) > 1:
         raise InputError(
-            f"{table.source} has several columns that could be the label: {named}; name the columns to use, for "
-            f'example columns=("sentence1", "sentence2", "{named[0]}")'
+            f"{table.source} has several columns that could be the label: {named}; expected one: name the columns to "
+            f'use, such as columns=("sentence1", "sentence2", "{named[0]}")'
         )
     if named:
         return named[0]
@@ -85,10 +99,10 @@ def _label_column(table: Table, *, chosen: bool) -> str | None:
     values = table.columns[last]
     if len(table.columns) < 2:
         return None
-    if all(_is_number(value) for value in values):
+    if any(_is_number(value) for value in values):
         return last
-    # A named choice whose last column is written as numbers in a text file is a label too.
-    return last if chosen and all(isinstance(value, str) and _parses(value) for value in values) else None
+    # A chosen last column that is written as numbers in a text file is a label too.
+    return last if chosen and all(_number(value) is not None for value in values) else None
 
 
 def _texts(table: Table, name: str) -> list[str]:
@@ -96,8 +110,8 @@ def _texts(table: Table, name: str) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise InputError(
-                f"{table.at(row)}: column {name} holds {value!r} of type {type(value).__name__}; expected a text: drop "
-                f"the row, or name the columns to use"
+                f"{table.at(row)}: column {name} holds {_shown(value)} of type {type(value).__name__}; expected a "
+                f"text: drop the row, or name the columns to use"
             )
     return values
 
@@ -105,14 +119,17 @@ def _texts(table: Table, name: str) -> list[str]:
 def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[float]:
     labels = []
     for row, value in enumerate(table.columns[name]):
-        number = float(value) if _is_number(value) or (isinstance(value, str) and _parses(value)) else math.nan
-        if not math.isfinite(number):
-            raise InputError(f"{table.at(row)}: column {name} holds {value!r}; expected a finite number as label")
+        number = _number(value)
+        if number is None:
+            raise InputError(
+                f"{table.at(row)}: column {name} holds {_shown(value)}; expected a finite number as label: "
+                f"mend or drop the row"
+            )
         if scale is not None:
             low, high = scale
             if not low <= number <= high:
                 raise InputError(
-                    f"{table.at(row)}: got the label {number:g}; expected {low:g} to {high:g}, as scale says"
+                    f"{table.at(row)}: got the label {number:g}; expected {low:g} to {high:g}: mend it or the scale"
                 )
             number = (number - low) / (high - low)
         labels.append(number)
@@ -120,12 +137,20 @@ def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) or type(value).__module__ == "numpy"
+    return isinstance(value, (int, float, np.number, np.bool_))
 
 
-def _parses(value: str) -> bool:
+def _number(value: Any) -> float | None:
+    """The finite number that `value` is or spells."""
+    if not _is_number(value) and not isinstance(value, str):
+        return None
     try:
-        float(value)
-    except ValueError:
-        return False
-    return True
+        number = float(value)
+    except (ValueError, OverflowError, TypeError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

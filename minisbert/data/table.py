@@ -48,18 +48,20 @@ def as_table(data: Any) -> Table:
         columns, lines = read_columns(Path(data))
         table = Table(columns, source=str(data), lines=lines)
     elif isinstance(data, Mapping):
-        table = Table({str(name): list(values) for name, values in data.items()})
+        table = Table({str(name): _column(str(name), values) for name, values in data.items()})
         sizes = {name: len(values) for name, values in table.columns.items()}
         if len(set(sizes.values())) > 1:
             raise InputError(
-                f"got columns of different lengths {sizes}; expected one value of each column for each row"
+                f"got columns of different lengths {sizes}; expected as many values in each: fill the gaps"
             )
     elif isinstance(data, Iterable):
         table = _from_rows(list(data))
     else:
-        raise InputTypeError(f"got {type(data).__name__} as data; expected a path, rows, or a dict of columns")
+        raise InputTypeError(
+            f"got {type(data).__name__} as data; expected a path, rows, or a dict of columns: pass one of them"
+        )
     if not len(table):
-        raise InputError(f"{table.source} holds no rows; expected at least one")
+        raise InputError(f"{table.source} holds no rows; expected at least one: check where the rows come from")
     return table
 
 
@@ -72,15 +74,30 @@ def _from_rows(rows: list[Any]) -> Table:
         for number, row in enumerate(rows):
             if not isinstance(row, Mapping) or row.keys() != first.keys():
                 got = list(row) if isinstance(row, Mapping) else type(row).__name__
-                raise InputError(f"row {number} has {got}; expected the keys of the first row, {list(first)}")
+                raise InputError(f"row {number} has {got}; expected the keys of the first row, {list(first)}: mend it")
         return Table({str(name): [row[name] for row in rows] for name in first})
     if isinstance(first, (list, tuple)):
         for number, row in enumerate(rows):
             if not isinstance(row, (list, tuple)) or len(row) != len(first):
                 size = len(row) if isinstance(row, (list, tuple)) else f"a {type(row).__name__}, not"
-                raise InputError(f"row {number} has {size} value(s); expected {len(first)}, as in the first row")
+                raise InputError(
+                    f"row {number} has {size} value(s); expected {len(first)}, as in the first row: mend it"
+                )
         return Table({f"column_{i}": [row[i] for row in rows] for i in range(len(first))})
-    raise InputTypeError(f"row 0 is a {type(first).__name__}; expected dicts, tuples or lists of texts and a label")
+    raise InputTypeError(
+        f"row 0 is a {type(first).__name__}; expected a dict, tuple or list: put the texts and label of a row in one"
+    )
+
+
+def _column(name: str, values: Any) -> list[Any]:
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InputTypeError(
+            f"column {name} is a {type(values).__name__}; expected a list: put one value for each row in it"
+        )
+    if hasattr(values, "tolist"):  # arrays and tensors
+        result: list[Any] = values.tolist()
+        return result
+    return list(values)
 
 
 def _plain(row: Any) -> Any:
@@ -95,10 +112,16 @@ def select(table: Table, columns: Sequence[str]) -> Table:
     """Only the named columns, in that order.
 
     Raises:
-        InputError: there is no column of that name.
+        InputError: there is no column of that name, or one is named twice.
     """
+    if not columns or len(set(columns)) < len(columns):
+        raise InputError(
+            f"got the columns {list(columns)} to use; expected each name once: name some of {list(table.columns)}"
+        )
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise InputError(f"{table.source} has the columns {list(table.columns)}; there is no {missing[0]!r}")
+        raise InputError(
+            f"there is no {missing[0]!r} in {table.source}; expected some of {list(table.columns)}: check the names"
+        )
     chosen = {name: table.columns[name] for name in columns}
     return Table(chosen, table.source, table.lines)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..similarity import Precision, SimilarityFunction
 from ..text import check_texts
 from .base import Evaluator, append_csv
@@ -65,6 +65,15 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         self.batch_size = batch_size
         self.main_similarity = SimilarityFunction.of(main_similarity) if main_similarity else None
         self.similarity_fn_names = [SimilarityFunction.of(fn) for fn in similarity_fn_names or ()]
+        if self.main_similarity is not None:
+            self.similarity_fn_names = self.similarity_fn_names or [self.main_similarity]
+            if self.main_similarity not in self.similarity_fn_names:
+                evaluated = ", ".join(function.value for function in self.similarity_fn_names)
+                raise ConfigError(
+                    f"got main_similarity {main_similarity!r}; expected one that is evaluated: {evaluated}"
+                )
+        if precision is not None and precision not in get_args(Precision):
+            raise ConfigError(f"got precision {precision!r}; expected {', '.join(get_args(Precision))}")
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
         self.precision = precision
@@ -128,12 +137,16 @@ class EmbeddingSimilarityEvaluator(Evaluator):
 
 
 def _checked_scores(scores: Sequence[float], first: int, second: int) -> NDArray[np.float64]:
-    values = np.asarray(scores, dtype=np.float64)
-    if not len(values) == first == second:
-        raise InputError(f"got {first} and {second} sentences and {len(values)} scores; expected one of each per pair")
-    if len(values) < 2:
-        raise InputError(f"got {len(values)} pair(s); a correlation needs at least 2")
-    if not np.isfinite(values).all():
-        row = int(np.flatnonzero(~np.isfinite(values))[0])
-        raise InputError(f"scores[{row}] is {values[row]}; expected a finite number")
+    if not len(scores) == first == second:
+        raise InputError(f"got {first} and {second} sentences and {len(scores)} scores; expected one of each per pair")
+    if first < 2:
+        raise InputError(f"got {first} pair(s); a correlation needs at least 2")
+    values = np.empty(first)
+    for row, score in enumerate(scores):
+        try:
+            values[row] = float(score)
+        except (TypeError, ValueError, OverflowError):
+            values[row] = np.nan
+        if not np.isfinite(values[row]):
+            raise InputError(f"scores[{row}] is {score!r}; expected a finite number")
     return values

@@ -67,9 +67,16 @@ class Loss(nn.Module):
                 )
 
 
-def in_float32(embeddings: Sequence[Tensor]) -> list[Tensor]:
-    """The embeddings in float32 at least."""
-    return [part.float() if part.dtype in (torch.float16, torch.bfloat16) else part for part in embeddings]
+def aligned(embeddings: Sequence[Tensor], *, loss: str) -> list[Tensor]:
+    """The columns in float32 at least, when each has one row for each training row.
+
+    Raises:
+        InputError: their lengths differ.
+    """
+    rows = [len(column) for column in embeddings]
+    if len(set(rows)) > 1:
+        raise InputError(f"got columns of {rows} rows; {loss} expects one embedding of each column for each row")
+    return [column.float() if column.dtype in (torch.float16, torch.bfloat16) else column for column in embeddings]
 
 
 def check_labels(labels: Tensor | None, rows: int, *, loss: str) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from .base import Loss, check_labels, in_float32
+from ..errors import InputError
+from .base import Loss, aligned, check_labels
 
 
 class CosineSimilarityLoss(Loss):
@@ -40,8 +41,11 @@ class CosineSimilarityLoss(Loss):
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Two (batch, dim) tensors and (batch,) labels to a scalar."""
-        first, second = in_float32(embeddings)
-        target = check_labels(labels, len(first), loss=type(self).__name__)
+        name = type(self).__name__
+        if len(embeddings) != 2:
+            raise InputError(f"got {len(embeddings)} text column(s); {name} expects 2")
+        first, second = aligned(embeddings, loss=name)
+        target = check_labels(labels, len(first), loss=name)
         cosines = torch.cosine_similarity(first, second)  # (batch,)
         scores = self.cos_score_transformation(cosines)
         return cast(Callable[[Tensor, Tensor], Tensor], self.loss_fct)(scores, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from ..errors import ConfigError, InputError
 from ..similarity import SimilarityMatrix, cos_sim
-from .base import Loss, in_float32
+from .base import Loss, aligned
 
 
 class MultipleNegativesRankingLoss(Loss):
@@ -33,18 +34,17 @@ class MultipleNegativesRankingLoss(Loss):
         self, model: object = None, *, scale: float = 20.0, similarity_fct: SimilarityMatrix = cos_sim
     ) -> None:
         super().__init__()
-        if not scale > 0:
+        if not 0 < scale < math.inf:
             raise ConfigError(f"got scale {scale}; expected a positive number")
         self.scale = scale
         self.similarity_fct = similarity_fct
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Two or more (batch, dim) tensors to a scalar."""
+        name = type(self).__name__
         if len(embeddings) < 2:
-            raise InputError(
-                f"got {len(embeddings)} text column(s); MultipleNegativesRankingLoss expects anchor, positive"
-            )
-        anchors, *candidates = in_float32(embeddings)
+            raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
+        anchors, *candidates = aligned(embeddings, loss=name)
         scores = self.similarity_fct(anchors, torch.cat(candidates)) * self.scale  # (batch, batch * candidates)
         own = scores.diagonal()  # the positives come first, so anchor i's own is column i
         return -(own - scores.logsumexp(dim=1)).mean()

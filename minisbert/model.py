@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .card import CardFacts, TrainingFacts, render_card, versions
 from .encoding import BLOCK, EmbeddingRun, per_text
-from .errors import ConfigError, InputError, ModelError, TruncationWarning
+from .errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
 from .modules import Dense, Pooling, Transformer
 from .modules.features import Features
 from .modules.persistence import read_module, write_module
@@ -181,7 +181,7 @@ class EmbeddingModel(nn.Sequential):
         batch_size: int | None = None,
         show_progress_bar: bool | None = None,
         output_value: Literal["sentence_embedding", "token_embeddings"] | None = "sentence_embedding",
-        precision: Precision = "float32",
+        precision: Precision | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: str | torch.device | None = None,
@@ -234,6 +234,7 @@ class EmbeddingModel(nn.Sequential):
         if output_value == "sentence_embedding":
             in_array = convert_to_numpy and not convert_to_tensor
             result = self._fill(run, len(texts), dim, normalize=normalize_embeddings, out=out, on_cpu=in_array)
+            precision = precision or "float32"
             if precision != "float32":
                 result = torch.from_numpy(quantize_embeddings(result, precision))
             if in_array:
@@ -261,6 +262,8 @@ class EmbeddingModel(nn.Sequential):
         block_size: int = BLOCK,
     ) -> Iterator[NDArray[np.float32]]:
         """Embed a stream of texts in flat memory, in blocks of `block_size` texts: float32, (block, dim) each."""
+        if isinstance(inputs, str):
+            raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
         stream = iter(inputs)
         while texts := list(islice(stream, block_size)):
             yield self.encode(

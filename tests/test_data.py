@@ -119,6 +119,23 @@ def test_jsonl_keys_may_stand_in_any_order(write: Callable[..., Path]) -> None:
     assert rows.texts == {"a": ["x", "w"], "b": ["y", "z"]}
 
 
+def test_empty_lines_between_rows_of_several_fields_are_none(write: Callable[..., Path]) -> None:
+    columns, lines = read_columns(write("rows.tsv", "a\tb\n\nx\ty\n\n"))
+    assert (columns, list(lines or ())) == ({"a": ["x"], "b": ["y"]}, [3])
+    assert read_columns(write("texts.tsv", "a\nx\n\ny\n"))[0] == {"a": ["x", "", "y"]}
+
+
+def test_a_csv_field_may_be_long(write: Callable[..., Path]) -> None:
+    assert len(read_columns(write("rows.csv", f"a,b\n{'x' * 200_000},y\n"))[0]["a"][0]) == 200_000
+
+
+def test_several_data_sets_are_not_columns() -> None:
+    datasets = pytest.importorskip("datasets")
+    parts = datasets.DatasetDict({"train": datasets.Dataset.from_dict(TEXTS)})
+    with pytest.raises(InputTypeError, match=r"pass data\['train'\]"):
+        training_rows(parts)
+
+
 def test_read_lines_ends_lines_at_line_feeds_only(write: Callable[..., Path]) -> None:
     path = write("texts.txt.gz", "one\u2028still one\r\n\n three\x0b\n")
     assert read_lines(path) == ["one\u2028still one", "", " three\x0b"]

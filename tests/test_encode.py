@@ -81,6 +81,9 @@ def test_out_and_blocks(model: SentenceTransformer, expected: np.ndarray, tmp_pa
     blocks = list(model.encode_iter((text for text in TEXTS), block_size=2))
     assert [len(block) for block in blocks] == [2, 2, 1]
     assert np.abs(np.concatenate(blocks) - expected).max() <= 1e-6
+    with pytest.raises(InputTypeError, match="put it in a list"):
+        next(model.encode_iter("abc"))
+    assert model.encode(TEXTS, precision=None).dtype == np.float32
     with pytest.raises(InputError, match=r"expected \(5, 32\) float32"):
         model.encode(TEXTS, out=np.empty((4, 32), np.float32))
 

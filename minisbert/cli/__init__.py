@@ -11,6 +11,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import NoReturn
 
 from ..errors import MinisbertError
 from ..version import __version__
@@ -38,10 +39,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong; argparse would print all options first. Commands are parsed by it too."""
+
+    def error(self, message: str) -> NoReturn:
+        """Leave with status 2."""
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())}: see {self.prog} --help\n")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="minisbert", description="Train, run, evaluate and save sentence-embedding models."
-    )
+    parser = _Parser(prog="minisbert", description="Train, run, evaluate and save sentence-embedding models.")
     parser.add_argument("--version", action="version", version=f"minisbert {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .options import Subparsers, add_command, add_model_options, check_writable, load_model
+from .options import Subparsers, add_command, add_model_options, check_writable, load_model, positive
 
 
 def add(commands: Subparsers) -> None:
@@ -24,9 +24,9 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--output", type=Path, required=True, help="file to write, (texts, dim)")
     parser.add_argument("--column", help="column of a .tsv, .csv, .jsonl or .parquet file that holds the texts")
     parser.add_argument("--prompt-name", help="saved prompt to put before each text")
-    parser.add_argument("--batch-size", type=int, help="most texts in one forward pass (default: bounded by tokens)")
+    parser.add_argument("--batch-size", type=positive, help="most texts in one forward pass (default: by tokens)")
     parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
-    parser.add_argument("--truncate-dim", type=int, help="keep only so many leading dimensions")
+    parser.add_argument("--truncate-dim", type=positive, help="keep only so many leading dimensions")
     parser.add_argument(
         "--precision",
         default="float32",
@@ -42,9 +42,10 @@ def run(options: argparse.Namespace) -> None:
 
     texts = _texts(options.file, options.column)
     output: Path = options.output
+    temporary = output.with_name(f".{output.name}.part")
+    check_writable(output.parent, file=temporary.name)
     if output.is_dir():
         raise InputError(f"{output} is a folder; expected the name of a file to write")
-    check_writable(output.parent)
     model = load_model(options, options.model)
     embeddings = model.encode(
         texts,
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         precision=options.precision,
         show_progress_bar=True,
     )
-    temporary = output.with_name(f".{output.name}.part")
+    output.parent.mkdir(parents=True, exist_ok=True)
     with temporary.open("wb") as file:
         np.save(file, embeddings)
     temporary.replace(output)
@@ -63,20 +64,19 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _texts(name: str, column: str | None) -> list[str]:
-    from ..data.readers import read_columns, read_lines
+    from ..data.readers import lines_of, read_columns, read_lines
+    from ..data.roles import column_texts
+    from ..data.table import Table
 
     if column is not None:
-        columns, _ = read_columns(Path(name))
+        columns, lines = read_columns(Path(name))
         if column not in columns:
             raise InputError(f"{name} has the columns {list(columns)}; got --column {column}, which is not there")
-        return columns[column]
-    if name != "-":
+        texts = column_texts(Table(columns, name, lines), column)
+    elif name != "-":
         texts = read_lines(Path(name))
     else:
-        try:
-            texts = sys.stdin.buffer.read().decode("utf-8").splitlines()
-        except UnicodeDecodeError as error:
-            raise InputError(f"standard input is not UTF-8 (byte {error.start}); expected UTF-8 text") from None
+        texts = lines_of(sys.stdin.buffer.read(), source="standard input")
     if not texts:
         raise InputError(f"{'standard input' if name == '-' else name} holds no texts; expected one a line")
     return texts

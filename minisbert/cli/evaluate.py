@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
 from .options import Subparsers, add_command, add_model_options, column_names, load_model, sts_evaluator, table
@@ -30,6 +31,7 @@ def run(options: argparse.Namespace) -> None:
     evaluator = sts_evaluator(options.sts, options.columns)
     metrics = evaluator(load_model(options, options.model))
     if options.json:
-        print(json.dumps({"model": options.model, "data": str(options.sts), "rows": len(evaluator.scores), **metrics}))
+        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+        print(json.dumps({"model": options.model, "data": str(options.sts), "rows": len(evaluator.scores), **known}))
     else:
         print(table([("metric", "value"), *((name, f"{value:.6f}") for name, value in metrics.items())]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -52,6 +53,13 @@ def column_names(text: str) -> list[str]:
     return names
 
 
+def positive(text: str) -> int:
+    """Parse a whole number from 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 1")
+    return int(text)
+
+
 def label_scale(text: str) -> tuple[float, float]:
     """Parse "LOW-HIGH"; either number may be negative."""
     dash = text.find("-", 1)
@@ -59,7 +67,7 @@ def label_scale(text: str) -> tuple[float, float]:
         low, high = float(text[:dash]), float(text[dash + 1 :])
     except ValueError:
         low = high = 0.0
-    if dash < 0 or not low < high:
+    if dash < 0 or not -math.inf < low < high < math.inf:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected LOW-HIGH, such as 0-5")
     return low, high
 
@@ -74,6 +82,8 @@ def sts_evaluator(path: Path, columns: Sequence[str] | None, *, name: str = "") 
     from ..evaluation import EmbeddingSimilarityEvaluator
 
     rows = training_rows(path, columns=columns)
+    if len(rows) < 2:
+        raise InputError(f"{path} holds {len(rows)} row; expected at least two to evaluate on: add rows")
     if len(rows.texts) != 2 or rows.labels is None:
         raise InputError(
             f"{path} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} score; expected two "
@@ -83,17 +93,20 @@ def sts_evaluator(path: Path, columns: Sequence[str] | None, *, name: str = "") 
     return EmbeddingSimilarityEvaluator(first, second, rows.labels, name=name)
 
 
-def check_writable(folder: Path) -> None:
-    """Say now, and not after the work, that a folder cannot be written.
+def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
+    """Say now, and not after the work, that a folder cannot be written, or no `file` in it.
 
     Raises:
         InputError: it cannot.
     """
-    probe = folder / ".minisbert-probe"
+    probe = folder / file
     try:
+        new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
         probe.unlink()
+        for path in new:
+            path.rmdir()
     except OSError as error:
         raise InputError(
             f"cannot write to {folder} ({error.strerror}); expected a folder that can be written: choose another"

@@ -43,7 +43,10 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as question,answer")
     parser.add_argument(
-        "--scale", type=label_scale, metavar="LOW-HIGH", help="the scores that stand for 0 and 1, such as 0-5"
+        "--scale",
+        type=label_scale,
+        metavar="LOW-HIGH",
+        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
     )
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use: text,text,score")

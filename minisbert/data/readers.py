@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
     Raises:
         InputError: the file is missing, of an unknown format, or broken; the message names file and line.
     """
-    name = path.name.lower().removesuffix(".gz")
+    name = path.name.lower()
     reader = next((read for ending, read in _READERS.items() if name.endswith(ending)), None)
     if reader is None:
         raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
@@ -38,7 +39,20 @@ def read_lines(path: Path) -> list[str]:
     Raises:
         InputError: the file is missing, not UTF-8, or not gzip though its name says so.
     """
-    lines = [line.removesuffix("\r") for line in _text(path).split("\n")]
+    return _lines(_text(path))
+
+
+def lines_of(content: bytes, *, source: str) -> list[str]:
+    """Lines of UTF-8 text that was read from `source`, without their line ends.
+
+    Raises:
+        InputError: it is not UTF-8.
+    """
+    return _lines(_decoded(content, source))
+
+
+def _lines(text: str) -> list[str]:
+    lines = [line.removesuffix("\r") for line in text.split("\n")]
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -53,23 +67,30 @@ def _text(path: Path) -> str:
         ) from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
+    return _decoded(content, str(path))
+
+
+def _decoded(content: bytes, source: str) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise InputError(
-            f"{path}, line {line}: got bytes that are not UTF-8; expected UTF-8: convert the file"
+            f"{source}, line {line}: got bytes that are not UTF-8; expected UTF-8: convert the file"
         ) from None
 
 
 def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    rows = [line.split("\t") for line in read_lines(path)]
-    return _with_header(path, rows, range(1, len(rows) + 1))
+    rows = {number: line.split("\t") for number, line in enumerate(read_lines(path), start=1)}
+    if len(rows.get(1, ())) > 1:  # where rows have several fields, an empty line is none
+        rows = {number: row for number, row in rows.items() if row != [""]}
+    return _with_header(path, list(rows.values()), list(rows))
 
 
 def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
     reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
     rows, lines = [], []
+    limit = csv.field_size_limit(sys.maxsize)
     try:
         for row in reader:
             if row:
@@ -79,6 +100,8 @@ def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
         raise InputError(
             f"{path}, line {reader.line_num}: {error}; expected comma-separated values: mend the quotes"
         ) from None
+    finally:
+        csv.field_size_limit(limit)
     return _with_header(path, rows, lines)
 
 
@@ -133,7 +156,10 @@ def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
 
 _READERS: dict[str, Callable[[Path], tuple[Columns, Sequence[int] | None]]] = {
     ".tsv": _read_tsv,
+    ".tsv.gz": _read_tsv,
     ".csv": _read_csv,
+    ".csv.gz": _read_csv,
     ".jsonl": _read_jsonl,
+    ".jsonl.gz": _read_jsonl,
     ".parquet": _read_parquet,
 }

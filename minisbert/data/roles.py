@@ -72,7 +72,7 @@ def training_rows(
     if columns is not None:
         table = select(table, columns)
     label_name = _label_column(table, chosen=columns is not None)
-    texts = {name: _texts(table, name) for name in table.columns if name != label_name}
+    texts = {name: column_texts(table, name) for name in table.columns if name != label_name}
     if not texts:
         raise InputError(
             f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts: add it"
@@ -105,7 +105,12 @@ def _label_column(table: Table, *, chosen: bool) -> str | None:
     return last if chosen and all(_number(value) is not None for value in values) else None
 
 
-def _texts(table: Table, name: str) -> list[str]:
+def column_texts(table: Table, name: str) -> list[str]:
+    """The values of a column, which have to be texts.
+
+    Raises:
+        InputError: one is not; the message names its row.
+    """
     values = table.columns[name]
     for row, value in enumerate(values):
         if not isinstance(value, str):

@@ -90,6 +90,8 @@ def _from_rows(rows: list[Any]) -> Table:
 
 
 def _column(name: str, values: Any) -> list[Any]:
+    if hasattr(values, "column_names"):
+        raise InputTypeError(f"got several data sets; expected the rows of one: pass data[{name!r}]")
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise InputTypeError(
             f"column {name} is a {type(values).__name__}; expected a list: put one value for each row in it"

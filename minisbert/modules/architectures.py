@@ -181,7 +181,7 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     if architecture.positions_after_padding:
         values["position_offset"] = values["pad_token_id"] + 1
     result = EncoderConfig(**values)
-    if result.hidden_size % result.num_attention_heads:
+    if not result.num_attention_heads or result.hidden_size % result.num_attention_heads:
         raise ModelError(
             f"config.json: got hidden size {result.hidden_size} and {result.num_attention_heads} attention heads; "
             f"expected a size that the number of heads divides"

@@ -104,12 +104,12 @@ class Trainer:
         dataset = TrainingDataset(self._rows, self.model.transformer.tokenizer)
         self.model.report_truncation(dataset.truncated, dataset.texts)
         checkpoint = self._checkpoint(resume)
-        if self._show:
-            start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
-            sys.stderr.write(f"{start}: {self._rows.describe()}, {type(self.loss).__name__}\n")
         compiled = self.model.transformer.auto_model.compiled() if self.config.compile else nullcontext()
         with _seeded(self.config.seed, self.model.device), compiled:
             run = _Run(self, dataset, checkpoint)
+            if self._show:
+                start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
+                sys.stderr.write(f"{start}: {self._rows.describe()}, {type(self.loss).__name__}\n")
             run.go()
         self.model.eval()
         self.model.training_facts = self._facts(run.history)
@@ -168,14 +168,15 @@ class _Run:
             self._restore(checkpoint)
         log_file = self.output_dir / "train_log.jsonl" if self.output_dir else None
         self.log = TrainingLog(self.history, log_file, trainer._on_log)
-        self.bar = tqdm(
-            total=self.total, initial=self.step, desc="Training", unit="step", disable=None if trainer._show else True
-        )
+        self._show = trainer._show
 
     def go(self) -> None:
         """Train from where the run stands to its end."""
         started = time.perf_counter()
         self.clock, self.tokens = started, 0
+        self.bar = tqdm(
+            total=self.total, initial=self.step, desc="Training", unit="step", disable=None if self._show else True
+        )
         with self.bar:
             for update in self._updates():
                 self.model.train()

@@ -29,9 +29,19 @@ _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 class Linear(nn.Linear):
     """A linear layer whose product goes through the kernel dispatch."""
 
+    def reset_parameters(self) -> None:
+        """Nothing: weights are loaded, or drawn by `Encoder.reset_parameters`."""
+
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # nn.Linear's name for it
         """(tokens, in) to (tokens, out)."""
         return kernels.linear(input, self.weight, self.bias)
+
+
+class Embedding(nn.Embedding):
+    """An embedding table. torch's own draws weights when it is made, and imports its compiler on the meta device."""
+
+    def reset_parameters(self) -> None:
+        """Nothing: weights are loaded, or drawn by `Encoder.reset_parameters`."""
 
 
 class Embeddings(nn.Module):
@@ -40,9 +50,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim = config.hidden_size
-        self.word = nn.Embedding(config.vocab_size, dim)
-        self.position = nn.Embedding(config.max_position_embeddings, dim)
-        self.token_type = nn.Embedding(config.type_vocab_size, dim) if config.type_vocab_size else None
+        self.word = Embedding(config.vocab_size, dim)
+        self.position = Embedding(config.max_position_embeddings, dim)
+        self.token_type = Embedding(config.type_vocab_size, dim) if config.type_vocab_size else None
         self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
         self.dropout = config.hidden_dropout_prob
         self.offset = config.position_offset
@@ -150,7 +160,7 @@ class Encoder(nn.Module):
         self.embeddings = Embeddings(config)
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         buckets = config.relative_attention_buckets
-        self.relative_attention_bias = nn.Embedding(buckets, config.num_attention_heads) if buckets else None
+        self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).

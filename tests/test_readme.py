@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -50,3 +51,12 @@ def test_the_tree_names_what_is_there() -> None:
     package = {path.name + ("/" if path.is_dir() else "") for path in (ROOT / "minisbert").iterdir()}
     hidden = {"__init__.py", "__main__.py", "__pycache__/", "py.typed"}
     assert listed - {"cpu_ops/"} == package - hidden
+
+
+def test_measured_numbers_are_those_of_the_results() -> None:
+    spec = importlib.util.spec_from_file_location("report", ROOT / "benchmarks" / "report.py")
+    assert spec is not None
+    assert spec.loader is not None
+    report = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(report)
+    assert report.render() in README

@@ -176,6 +176,8 @@ def test_best_weights_are_kept(folder: Path, tmp_path: Path) -> None:
     assert history.best_metric == max(scores.values())
     assert scores[history.best_step or 0] == history.best_metric != scores[history.steps]
     assert judge(model)["dev_spearman_cosine"] == pytest.approx(history.best_metric, abs=1e-9)
+    assert model.training_facts is not None
+    assert model.training_facts.metrics["dev_spearman_cosine"] == history.best_metric
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -293,6 +295,18 @@ def test_fit_warns_of_a_warm_up_that_never_ends(folder: Path) -> None:
 def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TrainingConfig(**settings)
+
+
+def test_output_that_cannot_be_written(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot write .*train_log.jsonl"):
+        train(folder, TrainingConfig(epochs=1), output_dir=tmp_path / "file")
+
+
+def test_half_weights_are_not_trained(folder: Path) -> None:
+    model = SentenceTransformer(folder, device="cpu", dtype="bfloat16")
+    with pytest.raises(ConfigError, match="load the model with dtype='float32'"):
+        Trainer(model, scored_pairs(), loss=losses.CosineSimilarityLoss())
 
 
 def test_contradicting_settings(folder: Path) -> None:

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from ..errors import InputError
+
 LogEntry: TypeAlias = dict[str, float]
 OnLog: TypeAlias = Callable[[LogEntry], None]
 
@@ -50,9 +52,14 @@ class TrainingLog:
         self._file = file
         self._on_log = on_log
         if file is not None:
-            file.parent.mkdir(parents=True, exist_ok=True)
             lines = "".join(json.dumps(entry) + "\n" for entry in history.entries)
-            file.write_text(lines, encoding="utf-8")
+            try:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(lines, encoding="utf-8")
+            except OSError as error:
+                raise InputError(
+                    f"cannot write {file} ({error.strerror}); expected a folder that can be written: choose another"
+                ) from None
 
     def write(self, entry: LogEntry) -> None:
         """Add an entry."""

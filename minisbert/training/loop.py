@@ -128,7 +128,10 @@ class Trainer:
         return found[0]
 
     def _facts(self, history: TrainingHistory) -> TrainingFacts:
-        last = next((entry for entry in reversed(history.entries) if any(k.startswith("eval_") for k in entry)), {})
+        evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
+        if self.config.keep_best and history.best_step is not None:
+            evaluations = [entry for entry in evaluations if entry["step"] == history.best_step]
+        final = evaluations[-1] if evaluations else {}
         return TrainingFacts(
             loss=type(self.loss).__name__,
             loss_parameters=self.loss.get_config_dict(),
@@ -136,7 +139,7 @@ class Trainer:
             text_columns=tuple(self._rows.texts),
             label_column=self._rows.label_name,
             settings=asdict(self.config),
-            metrics={name.removeprefix("eval_"): value for name, value in last.items() if name.startswith("eval_")},
+            metrics={name.removeprefix("eval_"): value for name, value in final.items() if name.startswith("eval_")},
             evaluated=self.evaluator.description if self.evaluator else "",
             log=tuple(history.entries),
         )

@@ -7,7 +7,7 @@ sorted by length, so that texts of equal length are neighbours and form a `Run`:
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -45,6 +45,7 @@ class PackedBatch:
         runs: texts of equal length, in packed order.
         restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
         prompt_length: leading tokens of every text that belong to a prompt.
+        mask: bool, (texts, longest), only in a batch made by `pack_padded`: which tokens are not padding.
     """
 
     input_ids: Tensor
@@ -55,6 +56,7 @@ class PackedBatch:
     runs: tuple[Run, ...]
     restore: Tensor
     prompt_length: int = 0
+    mask: Tensor | None = None
 
     @property
     def texts(self) -> int:
@@ -75,8 +77,10 @@ class PackedBatch:
         """The same batch with its tensors on `device`."""
         if self.input_ids.device == torch.device(device):
             return self
+        mask = None if self.mask is None else self.mask.to(device)
         names = ("input_ids", "positions", "text_index", "lengths", "offsets", "restore")
-        return replace(self, **{name: getattr(self, name).to(device, non_blocking=True) for name in names})
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
+        return replace(self, mask=mask, **moved)
 
 
 def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:
@@ -103,6 +107,35 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
         runs=tuple(_runs(lengths)),
         restore=torch.from_numpy(restore),
         prompt_length=prompt_length,
+    )
+
+
+def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int, length: int | None = None) -> PackedBatch:
+    """Pack texts in the order given, each filled up with the token `padding`.
+
+    What the reference computes, padding included: for `training/replay.py`, which has to repeat it to the bit.
+
+    Args:
+        texts: ids of each text.
+        padding: id of the padding token.
+        length: tokens of each text after padding; by default those of the longest.
+    """
+    width = length or max(map(len, texts))
+    count = len(texts)
+    ids = np.full((count, width), padding, np.int64)
+    mask = np.zeros((count, width), np.bool_)
+    for row, text in enumerate(texts):
+        ids[row, : len(text)] = text
+        mask[row, : len(text)] = True
+    return PackedBatch(
+        input_ids=torch.from_numpy(ids.reshape(-1)),
+        positions=torch.arange(width).repeat(count),
+        text_index=torch.arange(count).repeat_interleave(width),
+        lengths=torch.full((count,), width),
+        offsets=torch.arange(count + 1, dtype=torch.int32) * width,
+        runs=(Run(0, count, width),),
+        restore=torch.arange(count),
+        mask=torch.from_numpy(mask),
     )
 
 

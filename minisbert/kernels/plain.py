@@ -38,6 +38,9 @@ def attention(
             for part in (query, key, value)
         )
         mask = None if bias is None else bias[None, :, : run.length, : run.length].to(q.dtype)
+        if batch.mask is not None:
+            seen = batch.mask[:, None, None, :].expand(-1, 1, run.length, -1)  # (texts, 1, length, length)
+            mask = seen if mask is None else mask.masked_fill(~seen, -torch.inf)
         attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         outputs.append(attended.transpose(1, 2).reshape(run.texts * run.length, -1))  # (tokens of the run, dim)
     return torch.cat(outputs)

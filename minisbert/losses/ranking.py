@@ -46,8 +46,11 @@ class MultipleNegativesRankingLoss(Loss):
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
         anchors, *candidates = aligned(embeddings, loss=name)
         scores = self.similarity_fct(anchors, torch.cat(candidates)) * self.scale  # (batch, batch * candidates)
-        own = scores.diagonal()  # the positives come first, so anchor i's own is column i
-        return -(own - scores.logsumexp(dim=1)).mean()
+        return self.rank(scores)
+
+    def rank(self, scores: Tensor) -> Tensor:
+        """Scaled similarities, (batch, candidates) with each anchor's own positive on the diagonal, to a scalar."""
+        return -(scores.diagonal() - scores.logsumexp(dim=1)).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Scale and similarity."""

@@ -60,11 +60,24 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed the tokens of `batch`: (tokens, dim)."""
+        hidden = self._padded_sum(batch) if batch.mask is not None else self._sum(batch)
+        return F.dropout(self.norm(hidden), self.dropout, self.training)
+
+    def _sum(self, batch: PackedBatch) -> Tensor:
         hidden: Tensor = self.word(batch.input_ids)
         if self.token_type is not None:
             hidden = hidden + self.token_type.weight[0]  # texts are single, so every token is of type 0
-        hidden = hidden + self.position(self._positions(batch))
-        return F.dropout(self.norm(hidden), self.dropout, self.training)
+        return hidden + self.position(self._positions(batch))  # type: ignore[no-any-return]
+
+    def _padded_sum(self, batch: PackedBatch) -> Tensor:
+        """The sum as the reference takes it: the shapes of the look-ups decide the order in which gradients add up."""
+        ids = batch.input_ids.view(batch.texts, -1)  # (texts, length)
+        hidden: Tensor = self.word(ids)
+        if self.token_type is not None:
+            hidden = hidden + self.token_type(torch.zeros_like(ids))
+        places = self._positions(batch).view(batch.texts, -1)
+        hidden = hidden + self.position(places if self.offset else places[:1])
+        return hidden.view(batch.tokens, -1)
 
     def _positions(self, batch: PackedBatch) -> Tensor:
         if not self.offset:

@@ -55,8 +55,14 @@ class Pooling(nn.Module):
     def forward(self, features: Features) -> Features:
         """Set the sentence embeddings: (texts, dim)."""
         tokens, batch = features.tokens, features.batch
+        if batch.mask is not None and self.pooling_mode == ("mean",):
+            features.sentence_embedding = _padded_mean(tokens, batch.mask)
+            return features
         text_index, place = batch.text_index, batch.positions + 1
         counts = batch.lengths
+        if batch.mask is not None:
+            kept = batch.mask.view(-1)
+            tokens, text_index, place, counts = tokens[kept], text_index[kept], place[kept], batch.mask.sum(1)
         if not self.include_prompt and batch.prompt_length:
             tokens, text_index, place, counts = _without_prompt(tokens, batch)
         pooled = [POOLING_MODES[mode](tokens, text_index, place, counts) for mode in self.pooling_mode]
@@ -66,6 +72,13 @@ class Pooling(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
         return f"{self.embedding_dimension}, {'+'.join(self.pooling_mode)}, include_prompt={self.include_prompt}"
+
+
+def _padded_mean(tokens: Tensor, mask: Tensor) -> Tensor:
+    """The mean as the reference computes it, which decides the last bits."""
+    weights = mask[..., None].to(tokens.dtype)  # (texts, length, 1)
+    total = (tokens.view(*mask.shape, -1) * weights).sum(1)  # (texts, dim)
+    return total / weights.sum(1).clamp(min=1e-9)
 
 
 def _without_prompt(tokens: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -80,6 +80,11 @@ class Transformer(nn.Module):
         encoder = self.auto_model
         return encoder.hidden_size if isinstance(encoder, ForeignEncoder) else encoder.config.hidden_size
 
+    @property
+    def padding_token(self) -> int:
+        """Id of the token that fills up shorter texts where something has to be padded."""
+        return int(self.config.get("pad_token_id") or 0)
+
     def forward(self, features: Features) -> Features:
         """Set the token embeddings: (tokens, dim)."""
         features.token_embeddings = self.auto_model(features.batch)

@@ -9,6 +9,7 @@ from typing import Literal, TypeAlias
 from ..errors import ConfigError
 
 PrecisionMode: TypeAlias = Literal["fp32", "fp16", "bf16"]
+ReplayVersion: TypeAlias = Literal["5.1", "6.2"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +32,8 @@ class TrainingConfig:
         eval_every: optimizer steps between two evaluations; None for the end only.
         save_every: optimizer steps between two checkpoints; None for none.
         save_total_limit: keep only so many checkpoints; None for all.
+        replay: repeat the arithmetic and the random draws of the reference's Trainer of this version, on the CPU in
+            fp32: losses and weights are then bitwise its own. None for packed training, which is faster.
         keep_best: at the end, go back to the weights with the best primary metric.
 
     Raises:
@@ -53,6 +56,7 @@ class TrainingConfig:
     save_every: int | None = None
     save_total_limit: int | None = None
     keep_best: bool = False
+    replay: ReplayVersion | None = None
 
     def __post_init__(self) -> None:
         least = {
@@ -79,6 +83,10 @@ class TrainingConfig:
                 raise ConfigError(f"got {name}={value!r}; expected a number from 0")
         if self.precision not in ("fp32", "fp16", "bf16"):
             raise ConfigError(f"got precision={self.precision!r}; expected fp32, fp16 or bf16")
+        if self.replay not in (None, "5.1", "6.2"):
+            raise ConfigError(f"got replay={self.replay!r}; expected '5.1', '6.2' or None")
+        if self.replay and (self.precision != "fp32" or self.compile):
+            raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
         if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(f"got warmup_steps={self.warmup_steps}; expected whole steps, or a share below 1")
 

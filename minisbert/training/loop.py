@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
+from .. import kernels
 from ..card import TrainingFacts
 from ..data.roles import training_rows
 from ..data.sampling import batches_per_epoch, epoch_batches
@@ -26,6 +27,7 @@ from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.features import Features
+from . import replay
 from .checkpoint import Checkpoint, check_same_run, prune
 from .config import TrainingConfig
 from .dataset import TrainingDataset
@@ -80,6 +82,8 @@ class Trainer:
         self.loss.check_rows(tuple(self._rows.texts), self._rows.labels)
         if self.config.save_every and self.output_dir is None:
             raise ConfigError("got save_every and no output_dir; expected a folder for the checkpoints")
+        if self.config.replay is not None and model.device.type != "cpu":
+            raise ConfigError(f"got replay on {model.device}; expected the CPU: load the model with device='cpu'")
         half = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
         if half:
             raise ConfigError(
@@ -104,8 +108,7 @@ class Trainer:
         dataset = TrainingDataset(self._rows, self.model.transformer.tokenizer)
         self.model.report_truncation(dataset.truncated, dataset.texts)
         checkpoint = self._checkpoint(resume)
-        compiled = self.model.transformer.auto_model.compiled() if self.config.compile else nullcontext()
-        with _seeded(self.config.seed, self.model.device), compiled:
+        with _seeded(self.config.seed, self.model.device), self._way_to_run():
             run = _Run(self, dataset, checkpoint)
             if self._show:
                 start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
@@ -114,6 +117,11 @@ class Trainer:
         self.model.eval()
         self.model.training_facts = self._facts(run.history)
         return run.history
+
+    def _way_to_run(self) -> AbstractContextManager[None]:
+        if self.config.replay is not None:
+            return kernels.use("reference")
+        return self.model.transformer.auto_model.compiled() if self.config.compile else nullcontext()
 
     def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
         if isinstance(resume, bool):
@@ -149,7 +157,8 @@ class _Run:
     """One run: the loop and everything that changes while it goes."""
 
     def __init__(self, trainer: Trainer, dataset: TrainingDataset, checkpoint: Checkpoint | None) -> None:
-        self.model, self.loss, self.config = trainer.model, trainer.loss, trainer.config
+        self.model, self.config = trainer.model, trainer.config
+        self.loss = trainer.loss if self.config.replay is None else replay.loss_of(trainer.loss, self.config.replay)
         self.evaluator, self.output_dir = trainer.evaluator, trainer.output_dir
         self.dataset, self.device = dataset, trainer.model.device
         config = self.config
@@ -204,6 +213,8 @@ class _Run:
         config = self.config
         while self.step < self.total:
             epoch, done = divmod(self.step, self.updates_per_epoch)
+            if config.replay is not None and not done:
+                replay.draw_for_loader()
             batches = epoch_batches(len(self.dataset), config.batch_size, seed=config.seed, epoch=epoch)
             yield from islice(_grouped(batches, config.gradient_accumulation), done, done + self.total - self.step)
 
@@ -218,13 +229,12 @@ class _Run:
         self.learning_rate = rate
         step_loss = torch.zeros((), device=self.device)
         for rows in update:
-            batch = self.dataset.batch(rows).to(self.device)
             with self._autocast():
-                embeddings = batch.split(self.model(Features(batch.packed)).sentences)
-            loss = self.loss(embeddings, batch.labels) / len(update)
+                embeddings = self._embed(rows)
+            labels = self.dataset.labels(rows)
+            loss = self.loss(embeddings, None if labels is None else labels.to(self.device)) / len(update)
             self.scaler.scale(loss).backward()
             step_loss += loss.detach()
-            self.tokens += batch.packed.tokens
         self.scaler.unscale_(self.optimizer)
         limit = config.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -232,6 +242,17 @@ class _Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.losses.append(step_loss)
         return norm
+
+    def _embed(self, rows: NDArray[np.int64]) -> list[Tensor]:
+        """Embeddings of each text column: (rows, dim) each."""
+        if self.config.replay is not None:
+            columns = self.dataset.columns(rows)
+            self.tokens += sum(len(text) for texts in columns for text in texts)
+            return replay.forward(self.model, columns, version=self.config.replay)
+        batch = self.dataset.pack(rows).to(self.device)
+        self.tokens += batch.tokens
+        embeddings = self.model(Features(batch)).sentences[batch.restore]  # (columns * rows, dim)
+        return list(embeddings.chunk(self.dataset.column_count))
 
     def _scaled_step(self) -> None:
         if not self.scaler.is_enabled():
@@ -268,6 +289,8 @@ class _Run:
 
     def _evaluate(self, evaluator: Evaluator) -> None:
         paused = time.perf_counter()
+        if self.config.replay is not None:
+            replay.draw_for_loader()
         folder = self.output_dir / "eval" if self.output_dir else None
         metrics = evaluator(self.model, folder, epoch=self._epoch(), steps=self.step)
         self.log.write(self._entry(**{f"eval_{name}": value for name, value in metrics.items()}))

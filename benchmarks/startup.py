@@ -13,6 +13,10 @@ import sys
 from machine import save, table
 
 _CLOCK = "import sys, time; start = time.perf_counter(); {}; print(time.perf_counter() - start, len(sys.modules))"
+_OVER_TORCH = (
+    "import time, torch; start = time.perf_counter(); "
+    "from minisbert import SentenceTransformer, Trainer, losses, util; print(time.perf_counter() - start)"
+)
 _MODEL = "from minisbert.storage.locate import packaged_model; name = str(packaged_model())"
 CASES = {
     "import torch": "import torch",
@@ -26,6 +30,10 @@ CASES = {
 }
 
 
+def _python(code: str) -> list[str]:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=7)
@@ -34,9 +42,7 @@ def main() -> None:
     modules: dict[str, int] = {}
     for _ in range(runs + 1):  # the first round warms the file cache and does not count
         for name, code in CASES.items():
-            printed = subprocess.run(
-                [sys.executable, "-c", _CLOCK.format(code)], capture_output=True, text=True, check=True
-            ).stdout.split()
+            printed = _python(_CLOCK.format(code))
             seconds[name].append(float(printed[-2]))
             modules[name] = int(printed[-1])
     summary = {
@@ -45,7 +51,7 @@ def main() -> None:
     }
     rows = [(name, v["median"], v["min"], v["max"], modules[name]) for name, v in summary.items()]
     print(table([("seconds", "median", "min", "max", "modules"), *rows]))
-    over = [a - b for a, b in zip(seconds["import torch, all of minisbert"], seconds["import torch"], strict=True)][1:]
+    over = [float(_python(_OVER_TORCH)[0]) for _ in range(runs + 1)][1:]
     print(f"all of minisbert over torch: median {statistics.median(over) * 1000:.0f} ms")
     save(
         "startup", {"runs": runs, "seconds": summary, "modules": modules, "over_torch_median": statistics.median(over)}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +82,6 @@ def run_minisbert(
         "steps": [int(entry["step"]) for entry in logged],
         "losses": [entry["loss"] for entry in logged],
         "spearman": evaluator(model)["spearman_cosine"],
-        "seconds": history.seconds,
     }
 
 
@@ -112,9 +110,7 @@ def run_reference(rows: TrainingRows, dev: TrainingRows, loss: str, settings: di
             train_dataset=Dataset.from_dict(columns),
             loss=getattr(reference.sentence_transformer.losses, loss)(model),
         )
-        start = time.perf_counter()
         trainer.train()
-        seconds = time.perf_counter() - start
     first, second = (model.encode(texts) for texts in dev.texts.values())
     scores = model.similarity_pairwise(first, second).numpy()
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
@@ -124,7 +120,6 @@ def run_reference(rows: TrainingRows, dev: TrainingRows, loss: str, settings: di
         "steps": [entry["step"] for entry in logged],
         "losses": [entry["loss"] for entry in logged],
         "spearman": float(spearmanr(dev.labels, scores)[0]),
-        "seconds": seconds,
     }
 
 

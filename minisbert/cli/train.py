@@ -112,6 +112,8 @@ def _add_settings(parser: argparse.ArgumentParser) -> None:
             group.add_argument(option, action="store_true")
         elif kind == "PrecisionMode":
             group.add_argument(option, choices=("fp32", "fp16", "bf16"), default=default)
+        elif kind.startswith("ReplayVersion"):
+            group.add_argument(option, choices=("5.1", "6.2"), default=default, help="repeat this reference to the bit")
         else:
             number: Any = float if kind == "float" else int
             group.add_argument(option, type=number, default=default, metavar="N", help=f"default: {default}")

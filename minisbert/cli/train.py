@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> None:
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
     history = trainer.train(resume=options.resume)
     model.save_pretrained(options.output)
-    after = {name.removeprefix("eval_"): value for name, value in _last_evaluation(history.entries).items()}
-    if before:
+    if before and model.training_facts is not None:
+        after = model.training_facts.metrics  # of the weights that are kept
         names = [name for name in before if name in after]
         print(table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)]))
     sys.stderr.write(
@@ -93,10 +93,6 @@ def _loss(name: str) -> Loss:
 
     loss: Loss = getattr(losses, _LOSSES[name])()
     return loss
-
-
-def _last_evaluation(entries: list[dict[str, float]]) -> dict[str, float]:
-    return next((entry for entry in reversed(entries) if any(name.startswith("eval_") for name in entry)), {})
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import random
 import sys
 from collections.abc import Callable
@@ -25,6 +26,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="the real data sets are not beside the repository"))
         if item.get_closest_marker("gpu") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
+        if item.get_closest_marker("parity") and importlib.util.find_spec("sentence_transformers") is None:
+            item.add_marker(pytest.mark.skip(reason="sentence-transformers is not installed"))
+
+
+@pytest.fixture
+def compare(record_property: Callable[[str, object], None]) -> Callable[..., None]:
+    """Hold a difference from the reference to its bound, and record it for the table of benchmarks/parity.py.
+
+    `compare(what, largest, bound, cases=1)`; the rows of the table are the different values of `what`.
+    """
+
+    def hold(what: str, largest: float, bound: float, *, cases: int = 1) -> None:
+        record_property("parity", {"what": what, "cases": cases, "largest": float(largest), "bound": bound})
+        assert largest <= bound, f"{what}: largest difference {largest}, bound {bound}"
+
+    return hold
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,10 @@ import tiny_models
 from minisbert import SentenceTransformer
 
 reference = pytest.importorskip("sentence_transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
 
 
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)

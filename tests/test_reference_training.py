@@ -18,7 +18,7 @@ from minisbert.modules.architectures import checkpoint_names
 
 reference = pytest.importorskip("sentence_transformers")
 datasets = pytest.importorskip("datasets")
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 
 def rows(count: int, columns: int, *, labels: bool) -> dict[str, list[Any]]:

@@ -1,0 +1,51 @@
+"""Older versions of sentence-transformers, each in a virtual environment of its own.
+
+The environment variable MINISBERT_REFERENCES names the folders of those environments, joined by the path separator.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+@cache
+def _pythons() -> dict[str, Path]:
+    """Interpreter of each version there is, such as "5.1.2"."""
+    found = {}
+    for folder in filter(None, os.environ.get("MINISBERT_REFERENCES", "").split(os.pathsep)):
+        python = Path(folder) / "bin" / "python"
+        command = "from importlib.metadata import version; print(version('sentence-transformers'))"
+        found[_output(python, "-c", command).strip()] = python
+    return found
+
+
+def run_in(version: str, code: str, *arguments: object) -> Any:
+    """Run `code` in the environment of a version; returns what it prints, read as JSON.
+
+    The arguments stand in `sys.argv[1:]`. The calling test is skipped where the version is not at hand.
+    """
+    python = _pythons().get(version)
+    if python is None:
+        pytest.skip(f"MINISBERT_REFERENCES names no environment with sentence-transformers {version}")
+    return json.loads(_output(python, "-c", code, *map(str, arguments)).splitlines()[-1])
+
+
+def _output(python: Path, *arguments: str) -> str:
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [python, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**environment, "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"},
+    )
+    if done.returncode:
+        raise AssertionError(f"{python} failed:\n{done.stderr[-3000:]}")
+    return done.stdout

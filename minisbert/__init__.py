@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from .sentence_transformer import SentenceTransformer
     from .training.config import TrainingConfig
     from .training.history import TrainingHistory
-    from .training.loop import Trainer
+    from .training.trainer import Trainer
 
 __all__ = [
     "InputExample",
@@ -39,7 +39,7 @@ __all__ = [
 _HOMES = {
     "InputExample": "data.examples",
     "SentenceTransformer": "sentence_transformer",
-    "Trainer": "training.loop",
+    "Trainer": "training.trainer",
     "TrainingConfig": "training.config",
     "TrainingHistory": "training.history",
 }

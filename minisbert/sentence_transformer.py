@@ -7,17 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from .data.roles import training_rows
-from .data.sampling import batches_per_epoch
 from .errors import ConfigError
 from .evaluation import Evaluator
 from .losses import Loss
 from .model import EmbeddingModel
-from .training.config import TrainingConfig
+from .training.config import ReplayVersion, TrainingConfig
 from .training.history import LogEntry, TrainingHistory
-from .training.loop import Trainer
+from .training.objectives import FitTrainer, Objectives
 
-TrainObjective: TypeAlias = tuple[Any, Loss]
 Callback: TypeAlias = Callable[[float, float, int], None]
 
 
@@ -29,7 +26,7 @@ class SentenceTransformer(EmbeddingModel):
 
     def fit(
         self,
-        train_objectives: Sequence[TrainObjective],
+        train_objectives: Sequence[tuple[Any, Loss]],
         *,
         evaluator: Evaluator | None = None,
         epochs: int = 1,
@@ -48,6 +45,8 @@ class SentenceTransformer(EmbeddingModel):
         checkpoint_path: str | Path | None = None,
         checkpoint_save_steps: int = 500,
         checkpoint_save_total_limit: int = 0,
+        resume_from_checkpoint: bool = False,
+        replay: ReplayVersion | None = None,
     ) -> TrainingHistory:
         """Train with the reference's old arguments.
 
@@ -55,15 +54,16 @@ class SentenceTransformer(EmbeddingModel):
         end with the best weights; otherwise with the last.
 
         Args:
-            train_objectives: one pair of rows (a DataLoader, or anything `Trainer` takes) and loss.
-            evaluator: called every `evaluation_steps` steps, or after each epoch if that is 0, and at the end.
+            train_objectives: pairs of rows (a DataLoader, or anything `Trainer` takes) and loss; several take turns,
+                batch by batch, until one has no rows left in the epoch.
+            evaluator: called every `evaluation_steps` steps, after each epoch, and at the end.
             epochs: passes over the rows.
             steps_per_epoch: optimizer steps that count as an epoch; by default all batches.
             scheduler: "WarmupLinear".
             warmup_steps: optimizer steps of the warm-up.
             optimizer_params: {"lr": learning rate}, 2e-5 by default.
             weight_decay: AdamW's.
-            evaluation_steps: see `evaluator`.
+            evaluation_steps: see `evaluator`; 0 for none between the epochs' ends.
             output_path: where the model is saved.
             save_best_model: see above.
             max_grad_norm: gradients are scaled down to this norm.
@@ -73,60 +73,62 @@ class SentenceTransformer(EmbeddingModel):
             checkpoint_path: where checkpoints go.
             checkpoint_save_steps: steps between two.
             checkpoint_save_total_limit: keep only so many; 0 for all.
+            resume_from_checkpoint: go on from the newest checkpoint in `checkpoint_path`.
+            replay: "5.1" or "6.2" to repeat that version's `fit` to the bit, on the CPU: its schedule, which counts
+                full batches only and trains the last steps at rate 0, its optimizer, and its random draws.
 
         Raises:
             ConfigError: an argument has an impossible value.
             InputError: the rows do not fit the loss.
         """
-        if len(train_objectives) != 1:
-            raise ConfigError(f"got {len(train_objectives)} train objectives; expected one pair (rows, loss)")
         if scheduler != "WarmupLinear":
             raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")
         unknown = sorted(set(optimizer_params or {}) - {"lr"})
         if unknown:
             raise ConfigError(f"got optimizer_params {unknown}; expected only 'lr'")
-        data, loss = train_objectives[0]
-        # A DataLoader gives its rows and batch size; they are shuffled anew here.
-        rows = training_rows(getattr(data, "dataset", data))
-        batch_size = getattr(data, "batch_size", None) or TrainingConfig.batch_size
-        steps = steps_per_epoch or batches_per_epoch(len(rows), batch_size)
-        if warmup_steps >= steps * epochs:
+        if replay is not None and steps_per_epoch and epochs > 1:
+            raise ConfigError("got steps_per_epoch, which the reference ignores over several epochs; expected it not")
+        objectives = Objectives.of(train_objectives, replay=replay)
+        steps = (steps_per_epoch or objectives.steps_per_epoch) * epochs
+        if warmup_steps >= steps:
             warnings.warn(
-                f"warmup_steps={warmup_steps} is not below the {steps * epochs} steps of this run: the learning rate "
-                f"never reaches its full value; a tenth of the steps is a usual choice",
-                stacklevel=3,
+                f"warmup_steps={warmup_steps} is not below the {steps} steps of this run: the learning rate never "
+                f"reaches its full value; a tenth of the steps is a usual choice",
+                stacklevel=2,
             )
-        best = evaluator is not None and save_best_model and output_path is not None
         config = TrainingConfig(
             epochs=epochs,
-            batch_size=batch_size,
+            batch_size=objectives.batch_size,
             learning_rate=(optimizer_params or {}).get("lr", 2e-5),
             warmup_steps=warmup_steps,
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,
             precision="fp16" if use_amp else "fp32",
-            max_steps=steps * epochs if steps_per_epoch else None,
-            eval_every=evaluation_steps or steps,
+            max_steps=steps if steps_per_epoch else None,
+            multi_dataset_batch_sampler="round_robin",
+            eval_every=evaluation_steps or steps_per_epoch,
+            eval_each_epoch=not steps_per_epoch,
             save_every=checkpoint_save_steps if checkpoint_path else None,
             save_total_limit=checkpoint_save_total_limit or None,
-            keep_best=best,
+            keep_best=evaluator is not None and save_best_model and output_path is not None,
+            replay=replay,
         )
 
         def report(entry: LogEntry) -> None:
             if callback is not None and evaluator is not None and (name := f"eval_{evaluator.primary_metric}") in entry:
                 callback(entry[name], entry["epoch"], int(entry["step"]))
 
-        trainer = Trainer(
+        trainer = FitTrainer(
             self,
-            rows,
-            loss=loss,
+            objectives.rows,
+            loss=objectives.losses,
             config=config,
             evaluator=evaluator,
             output_dir=checkpoint_path or output_path,
             on_log=report,
             show_progress_bar=show_progress_bar,
         )
-        history = trainer.train()
+        history = trainer.train(resume=resume_from_checkpoint)
         if output_path is not None:
             self.save_pretrained(output_path)
         return history

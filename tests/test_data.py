@@ -18,7 +18,6 @@ from minisbert import InputExample
 from minisbert.data import roles
 from minisbert.data.readers import read_columns, read_lines
 from minisbert.data.roles import TrainingRows, training_rows
-from minisbert.data.sampling import batches_per_epoch, epoch_batches
 from minisbert.data.table import as_table
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
 
@@ -414,17 +413,3 @@ def test_options_are_not_dropped_when_roles_are_known(options: dict[str, Any]) -
     assert isinstance(rows, TrainingRows)
     with pytest.raises(ConfigError, match=next(iter(options))):
         training_rows(rows, **options)
-
-
-# ---- order ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("rows", "batch_size"), [(1, 1), (1, 8), (20, 8), (24, 8), (7, 2)])
-def test_epoch_batches(rows: int, batch_size: int) -> None:
-    before = torch.get_rng_state()
-    batches = list(epoch_batches(rows, batch_size, seed=42, epoch=3))
-    assert torch.equal(before, torch.get_rng_state())
-    expected = torch.randperm(rows, generator=torch.Generator().manual_seed(45)).tolist()
-    assert np.concatenate(batches).tolist() == expected
-    assert len(batches) == batches_per_epoch(rows, batch_size)
-    assert {len(batch) for batch in batches[:-1]} <= {batch_size}

@@ -1,6 +1,6 @@
 """Model cards: the README.md of a saved model."""
 
-from .facts import CardFacts, TrainingFacts, versions
+from .facts import CardFacts, DatasetFacts, TrainingFacts, versions
 from .render import render_card
 
-__all__ = ["CardFacts", "TrainingFacts", "render_card", "versions"]
+__all__ = ["CardFacts", "DatasetFacts", "TrainingFacts", "render_card", "versions"]

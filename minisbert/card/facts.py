@@ -10,26 +10,39 @@ from ..version import __version__
 
 
 @dataclass(frozen=True)
+class DatasetFacts:
+    """What a model was trained on.
+
+    Attributes:
+        name: of the data set; "" for the only one.
+        rows: training rows.
+        text_columns: names of the text columns.
+        label_column: name of the label column, or None.
+        loss: class name of the loss.
+        loss_parameters: its parameters.
+    """
+
+    name: str
+    rows: int
+    text_columns: tuple[str, ...]
+    label_column: str | None
+    loss: str
+    loss_parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
 class TrainingFacts:
     """How a model was trained.
 
     Attributes:
-        loss: class name of the loss.
-        loss_parameters: its parameters.
-        rows: training rows.
-        text_columns: names of the text columns.
-        label_column: name of the label column, or None.
+        datasets: what it was trained on.
         settings: every setting of the run by name.
         metrics: results of the last evaluation.
         evaluated: what was evaluated, such as "Semantic Similarity"; "" if nothing was.
         log: the log entries of the run.
     """
 
-    loss: str
-    loss_parameters: Mapping[str, Any]
-    rows: int
-    text_columns: tuple[str, ...]
-    label_column: str | None
+    datasets: tuple[DatasetFacts, ...]
     settings: Mapping[str, Any]
     metrics: Mapping[str, float]
     evaluated: str

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .facts import CardFacts, TrainingFacts, versions
+from .facts import CardFacts, DatasetFacts, TrainingFacts, versions
 
 _SIMILARITIES = {
     "cosine": "Cosine Similarity",
@@ -32,7 +32,8 @@ def _front_matter(facts: CardFacts) -> dict[str, Any]:
     training = facts.training
     tags = ["sentence-transformers", "sentence-similarity", "feature-extraction", "dense"]
     if training is not None:
-        tags += ["generated_from_trainer", f"dataset_size:{training.rows}", f"loss:{training.loss}"]
+        losses = dict.fromkeys(f"loss:{dataset.loss}" for dataset in training.datasets)
+        tags += ["generated_from_trainer", f"dataset_size:{sum(d.rows for d in training.datasets)}", *losses]
     matter: dict[str, Any] = {"tags": tags}
     if facts.base_model is not None:
         matter["base_model"] = _hub_name(facts.base_model)
@@ -111,25 +112,32 @@ def _evaluation(training: TrainingFacts) -> str:
 
 
 def _training(training: TrainingFacts) -> str:
-    label = f" and the label {training.label_column}" if training.label_column else ""
-    parameters = json.dumps(dict(training.loss_parameters), indent=4)
     lines = [
         "## Training Details",
         "",
         "### Training Dataset",
         "",
-        f"{training.rows:,} rows with the text columns {', '.join(training.text_columns)}{label}.",
-        "",
-        f"Loss: {training.loss} with these parameters:",
-        "",
-        f"```json\n{parameters}\n```",
-        "",
+        *(line for dataset in training.datasets for line in _dataset(dataset)),
         "### Training Hyperparameters",
         "",
         *(f"- `{name}`: {value}" for name, value in training.settings.items()),
     ]
     log = "\n".join(_log_rows(training))
     return "\n".join(lines) + (f"\n\n### Training Logs\n\n{log}" if log else "")
+
+
+def _dataset(dataset: DatasetFacts) -> list[str]:
+    label = f" and the label {dataset.label_column}" if dataset.label_column else ""
+    parameters = json.dumps(dict(dataset.loss_parameters), indent=4)
+    return [
+        *([f"#### {dataset.name}", ""] if dataset.name else []),
+        f"{dataset.rows:,} rows with the text columns {', '.join(dataset.text_columns)}{label}.",
+        "",
+        f"Loss: {dataset.loss} with these parameters:",
+        "",
+        f"```json\n{parameters}\n```",
+        "",
+    ]
 
 
 def _log_rows(training: TrainingFacts) -> Iterator[str]:

@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     from ..sentence_transformer import SentenceTransformer
     from ..storage.locate import packaged_model
     from ..training.config import TrainingConfig
-    from ..training.loop import Trainer
+    from ..training.trainer import Trainer
 
     columns = ("reference", "answer", "score")
     check_writable(options.output)

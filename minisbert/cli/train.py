@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 from .options import (
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     """Do it."""
     from ..data.roles import training_rows
     from ..training.config import TrainingConfig
-    from ..training.loop import Trainer
+    from ..training.trainer import Trainer
 
     config = TrainingConfig(**{name: getattr(options, name) for name in TrainingConfig.__dataclass_fields__})
     loss = _loss(options.loss)
@@ -96,20 +98,36 @@ def _loss(name: str) -> Loss:
 
 
 def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of TrainingConfig, with its default."""
+    """One option for each field of TrainingConfig, with its default and its description."""
     from ..training.config import TrainingConfig
 
     group = parser.add_argument_group("settings (the fields of TrainingConfig)")
+    about = _attribute_descriptions(TrainingConfig)
+    hints = get_type_hints(TrainingConfig)
     for field in fields(TrainingConfig):
         option = f"--{field.name.replace('_', '-')}"
-        default = None if field.default is MISSING else field.default
-        kind = str(field.type)
-        if kind == "bool":
-            group.add_argument(option, action="store_true")
-        elif kind == "PrecisionMode":
-            group.add_argument(option, choices=("fp32", "fp16", "bf16"), default=default)
-        elif kind.startswith("ReplayVersion"):
-            group.add_argument(option, choices=("5.1", "6.2"), default=default, help="repeat this reference to the bit")
+        text = about.get(field.name, "").replace("%", "%%")
+        kinds = [kind for kind in get_args(hints[field.name]) if kind is not NoneType]  # of `X | None`
+        kind: Any = kinds[0] if kinds and get_origin(hints[field.name]) is not Literal else hints[field.name]
+        if kind is bool:
+            group.add_argument(option, action="store_true", help=text)
+            continue
+        text = f"{text} (default: {field.default})" if field.default is not None else text
+        if get_origin(kind) is Literal:
+            group.add_argument(option, choices=get_args(kind), default=field.default, help=text)
         else:
-            number: Any = float if kind == "float" else int
-            group.add_argument(option, type=number, default=default, metavar="N", help=f"default: {default}")
+            group.add_argument(option, type=kind, default=field.default, metavar="N", help=text)
+
+
+def _attribute_descriptions(documented: type) -> dict[str, str]:
+    """The entries under "Attributes:" in a class's docstring."""
+    lines = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0].splitlines()
+    found: dict[str, str] = {}
+    name = ""
+    for line in lines:
+        if line.startswith("    ") and not line.startswith("     "):
+            name, _, found_text = line.strip().partition(": ")
+            found[name] = found_text
+        else:
+            found[name] += f" {line.strip()}"
+    return {name: text.rstrip(".") for name, text in found.items()}

@@ -1,27 +1,134 @@
-"""In which order rows are trained on."""
+"""In which order rows are trained on: the reference's orders, over one data set or several.
+
+They depend on the seed and the epoch alone, and nothing is drawn from the global generator. The permutations come from
+torch's own samplers, because what these draw when they run out of rows decides the order of the data sets after them.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils.data import BatchSampler, RandomSampler
+
+from .orders import DatasetOrder
+from .roles import TrainingRows
 
 
-def batches_per_epoch(rows: int, batch_size: int) -> int:
-    """Batches in one pass over the rows, the last, smaller one included."""
-    return math.ceil(rows / batch_size)
+class Batch(NamedTuple):
+    """Rows of one data set: its number, and int64 row numbers."""
+
+    dataset: int
+    rows: NDArray[np.int64]
 
 
-def epoch_batches(rows: int, batch_size: int, *, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """Row numbers of each batch of one epoch, shuffled.
+class EpochSampler:
+    """Cuts data sets into shuffled batches.
 
-    The order depends on `seed` and `epoch` alone and is the reference's: a permutation drawn by torch from a
-    generator seeded with their sum. Nothing is drawn from the global generator.
+    An epoch takes every row of every data set once ("proportional": the next batch comes from a data set drawn in
+    proportion to the batches it has) or a batch of each in turn until one is used up ("round_robin").
+
+    Args:
+        datasets: the rows.
+        batch_size: rows of a full batch; the last of a data set may be smaller.
+        seed: with the epoch it decides the order.
+        several: how batches of several data sets follow each other; None for the one data set there is.
+        no_duplicates: no text stands twice in a batch. Rows that wait for a later batch so long that the epoch has
+            its `ceil(rows / batch_size)` batches are left out of it.
+        duplicates_seed: takes the place of `seed` for batches without duplicates.
     """
-    generator = torch.Generator().manual_seed(seed + epoch)
-    order: NDArray[np.int64] = torch.randperm(rows, generator=generator).numpy()
-    for start in range(0, rows, batch_size):
-        yield order[start : start + batch_size]
+
+    def __init__(
+        self,
+        datasets: Sequence[TrainingRows],
+        *,
+        batch_size: int,
+        seed: int,
+        several: DatasetOrder | None = None,
+        no_duplicates: bool = False,
+        duplicates_seed: int | None = None,
+    ) -> None:
+        self._rows = [len(rows) for rows in datasets]
+        self._batch_size = batch_size
+        self._seed, self._duplicates_seed = seed, seed if duplicates_seed is None else duplicates_seed
+        self._several = several
+        self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
+
+    def __len__(self) -> int:
+        """Batches of an epoch."""
+        batches = self._batch_counts()
+        return min(batches) * len(batches) if self._several == "round_robin" else sum(batches)
+
+    def epoch(self, epoch: int) -> Iterator[Batch]:
+        """The batches of one epoch, counted from 0."""
+        generator = torch.Generator().manual_seed(self._seed + epoch)
+        batches = [self._batches(number, generator, epoch) for number in range(len(self._rows))]
+        if self._several == "round_robin":
+            turns = _round_robin(batches)
+        elif self._several == "proportional":
+            turns = _proportional(batches, self._batch_counts(), generator)
+        else:
+            turns = ((0, batch) for batch in batches[0])
+        for dataset, rows in islice(turns, len(self)):
+            yield Batch(dataset, np.array(rows, dtype=np.int64))
+
+    def _batch_counts(self) -> list[int]:
+        return [math.ceil(rows / self._batch_size) for rows in self._rows]
+
+    def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
+        """Row numbers of one data set, batch by batch; draws nothing before the first is asked for."""
+        if self._texts is None:
+            rows = range(self._rows[dataset])
+            yield from BatchSampler(RandomSampler(rows, generator=generator), self._batch_size, drop_last=False)
+        else:
+            generator.manual_seed(self._duplicates_seed + epoch)
+            order = torch.randperm(self._rows[dataset], generator=generator).tolist()
+            yield from _without_duplicates(order, self._texts[dataset], self._batch_size)
+
+
+def _round_robin(batches: Sequence[Iterator[list[int]]]) -> Iterator[tuple[int, list[int]]]:
+    for turn in zip(*batches, strict=False):  # ends with the smallest data set
+        yield from enumerate(turn)
+
+
+def _proportional(
+    batches: Sequence[Iterator[list[int]]], counts: Sequence[int], generator: torch.Generator
+) -> Iterator[tuple[int, list[int]]]:
+    turns = [dataset for dataset, count in enumerate(counts) for _ in range(count)]
+    for turn in torch.randperm(len(turns), generator=generator).tolist():
+        yield turns[turn], next(batches[turns[turn]])
+
+
+def _without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], batch_size: int) -> Iterator[list[int]]:
+    """Batches in which no text stands twice; a row that would repeat one waits for the next batch."""
+    waiting: list[int] = []
+    rest = iter(order)
+    while True:
+        batch: list[int] = []
+        taken: set[int] = set()
+        postponed: list[int] = []
+        first = iter(waiting)
+        for row in chain(first, rest):
+            if not taken.isdisjoint(texts[row]):
+                postponed.append(row)
+                continue
+            batch.append(row)
+            if len(batch) == batch_size:
+                break
+            taken |= texts[row]
+        if not batch:
+            return
+        yield batch
+        waiting = [*postponed, *first]
+
+
+def _text_numbers(rows: TrainingRows) -> list[frozenset[int]]:
+    """The different texts of each row, as numbers."""
+    numbers: dict[str, int] = {}
+    columns = [[numbers.setdefault(text, len(numbers)) for text in texts] for texts in rows.texts.values()]
+    return [frozenset(row) for row in zip(*columns, strict=True)]

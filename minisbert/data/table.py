@@ -106,8 +106,9 @@ def _plain(row: Any) -> Any:
     texts = getattr(row, "texts", None)
     if texts is None:
         return row
+    named = {f"sentence_{number}": text for number, text in enumerate(texts)}
     label = getattr(row, "label", None)
-    return tuple(texts) if label is None else (*texts, label)
+    return named if label is None else {**named, "label": label}
 
 
 def select(table: Table, columns: Sequence[str]) -> Table:

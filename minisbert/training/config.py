@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
+from ..data.orders import DatasetOrder, RowSampling
 from ..errors import ConfigError
 
 PrecisionMode: TypeAlias = Literal["fp32", "fp16", "bf16"]
@@ -28,8 +29,13 @@ class TrainingConfig:
         seed: decides row order and dropout.
         max_steps: stop after this many optimizer steps; overrides `epochs`.
         gradient_accumulation: batches whose gradients are averaged for one optimizer step.
+        batch_sampler: "batch_sampler" cuts the shuffled rows into batches; "no_duplicates" also sees to it that no
+            text stands twice in a batch, where it would be its own negative.
+        multi_dataset_batch_sampler: with several data sets, "proportional" takes every row of each once an epoch;
+            "round_robin" takes a batch of each in turn until one is used up.
         log_every: optimizer steps between two log entries.
-        eval_every: optimizer steps between two evaluations; None for the end only.
+        eval_every: optimizer steps between two evaluations; with None there is one at the end only.
+        eval_each_epoch: evaluate at the end of each epoch too.
         save_every: optimizer steps between two checkpoints; None for none.
         save_total_limit: keep only so many checkpoints; None for all.
         replay: repeat the arithmetic and the random draws of the reference's Trainer of this version, on the CPU in
@@ -51,8 +57,11 @@ class TrainingConfig:
     seed: int = 42
     max_steps: int | None = None
     gradient_accumulation: int = 1
+    batch_sampler: RowSampling = "batch_sampler"
+    multi_dataset_batch_sampler: DatasetOrder = "proportional"
     log_every: int = 500
     eval_every: int | None = None
+    eval_each_epoch: bool = False
     save_every: int | None = None
     save_total_limit: int | None = None
     keep_best: bool = False
@@ -81,10 +90,16 @@ class TrainingConfig:
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
                 raise ConfigError(f"got {name}={value!r}; expected a number from 0")
-        if self.precision not in ("fp32", "fp16", "bf16"):
-            raise ConfigError(f"got precision={self.precision!r}; expected fp32, fp16 or bf16")
-        if self.replay not in (None, "5.1", "6.2"):
-            raise ConfigError(f"got replay={self.replay!r}; expected '5.1', '6.2' or None")
+        choices: dict[str, tuple[str | None, ...]] = {
+            "precision": get_args(PrecisionMode),
+            "batch_sampler": get_args(RowSampling),
+            "multi_dataset_batch_sampler": get_args(DatasetOrder),
+            "replay": (*get_args(ReplayVersion), None),
+        }
+        for name, possible in choices.items():
+            if getattr(self, name) not in possible:
+                expected = ", ".join(map(repr, possible))
+                raise ConfigError(f"got {name}={getattr(self, name)!r}; expected one of {expected}")
         if self.replay and (self.precision != "fp32" or self.compile):
             raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
         if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import chain
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import nn
@@ -16,18 +15,25 @@ def linear_schedule(step: int, *, warmup: int, total: int) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
-def adamw(model: nn.Module, loss: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW over the parameters of model and loss; biases and normalization weights are not decayed."""
+def adamw(
+    model: nn.Module, losses: Sequence[nn.Module], *, learning_rate: float, weight_decay: float
+) -> torch.optim.AdamW:
+    """AdamW over the parameters of model and losses; biases and normalization weights are not decayed."""
     decayed: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
-    for name, parameter, owner in chain(_parameters(model), _parameters(loss)):
+    for name, parameter, owner in owned_parameters(model, *losses):
         plain = isinstance(owner, nn.LayerNorm) or "bias" in name
         (others if plain else decayed).append(parameter)
     groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
 
 
-def _parameters(root: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    for prefix, module in root.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            yield f"{prefix}.{name}", parameter, module
+def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
+    """Every parameter once, with its full name and the module that owns it."""
+    seen: set[nn.Parameter] = set()
+    for root in roots:
+        for prefix, module in root.named_modules():
+            for name, parameter in module.named_parameters(recurse=False):
+                if parameter not in seen:
+                    seen.add(parameter)
+                    yield f"{prefix}.{name}" if prefix else name, parameter, module

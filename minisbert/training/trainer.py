@@ -1,0 +1,197 @@
+"""`Trainer`: takes a model, rows and a loss, checks that they go together, and runs the loop."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from .. import kernels
+from ..card import DatasetFacts, TrainingFacts
+from ..data.roles import TrainingRows, training_rows
+from ..data.several import several_datasets
+from ..errors import ConfigError, InputError
+from ..evaluation import Evaluator
+from ..losses import Loss
+from ..model import EmbeddingModel
+from .checkpoint import Checkpoint
+from .config import TrainingConfig
+from .history import OnLog, TrainingHistory
+from .loop import TrainingRun
+from .replay import Replay
+
+
+class _TrainingSet(NamedTuple):
+    name: str
+    rows: TrainingRows
+    loss: Loss
+
+
+class Trainer:
+    """Fine-tunes a model on rows of texts.
+
+    Args:
+        model: trained in place.
+        train_data: a path, a list of dicts or tuples, a dict of columns, or anything iterable of rows; or several of
+            these under names, in a dict. Each batch then comes from one of them.
+        loss: turns the embeddings of a batch and its labels into a number; with several data sets one for all, or a
+            dict with one for each name.
+        config: settings of the run.
+        evaluator: called every `eval_every` steps and at the end.
+        output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
+        columns: the columns of `train_data` to use, in order.
+        scale: the labels that stand for 0 and 1.
+        on_log: called with each log entry.
+        show_progress_bar: show one on a terminal, and say at the start how the columns are understood.
+
+    Raises:
+        InputError: the rows do not fit the loss.
+        ConfigError: the settings contradict each other.
+    """
+
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        train_data: Any,
+        *,
+        loss: Loss | Mapping[str, Loss],
+        config: TrainingConfig | None = None,
+        evaluator: Evaluator | None = None,
+        output_dir: str | Path | None = None,
+        columns: Sequence[str] | None = None,
+        scale: tuple[float, float] | None = None,
+        on_log: OnLog | None = None,
+        show_progress_bar: bool = True,
+    ) -> None:
+        self.model = model
+        self.config = config or TrainingConfig()
+        self.evaluator = evaluator
+        self.output_dir = Path(output_dir) if output_dir is not None else None
+        named = several_datasets(train_data)
+        self._several = named is not None
+        self._sets: list[_TrainingSet] = []
+        datasets = named or {"": train_data}
+        for name, of in _losses(loss, datasets, several=self._several).items():
+            rows = training_rows(datasets[name], columns=columns, scale=scale)
+            of.check_rows(tuple(rows.texts), rows.labels)
+            self._sets.append(_TrainingSet(name, rows, of.to(model.device)))
+        self._on_log = on_log
+        self._show = show_progress_bar
+        if self.config.save_every and self.output_dir is None:
+            raise ConfigError("got save_every and no output_dir; expected a folder for the checkpoints")
+        if self.config.replay is not None and model.device.type != "cpu":
+            raise ConfigError(f"got replay on {model.device}; expected the CPU: load the model with device='cpu'")
+        half = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
+        if half:
+            raise ConfigError(
+                f"got weights in {half.pop()}; training needs float32: load the model with dtype='float32'"
+            )
+        if self.config.keep_best and (evaluator is None or self.output_dir is None):
+            raise ConfigError("got keep_best; it needs an evaluator to tell the best, and an output_dir to keep it in")
+
+    def train(self, *, resume: bool | str | Path = False) -> TrainingHistory:
+        """Train, and leave the model in evaluation mode.
+
+        Args:
+            resume: go on from the newest checkpoint in `output_dir` (from the start if there is none), or from the
+                one given.
+
+        Returns:
+            The course of the run.
+
+        Raises:
+            ConfigError: the checkpoint is of another run.
+        """
+        checkpoint = self._checkpoint(resume)
+        with _seeded(self.config.seed, self.model.device), self._way_to_run():
+            run = TrainingRun(
+                self.model,
+                [(rows, loss) for _, rows, loss in self._sets],
+                several=self._several,
+                config=self.config,
+                replay=self._replay(),
+                evaluator=self.evaluator,
+                output_dir=self.output_dir,
+                on_log=self._on_log,
+                checkpoint=checkpoint,
+                show_progress_bar=self._show,
+            )
+            if self._show:
+                start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
+                for name, rows, loss in self._sets:
+                    called = f" {name}:" if name else ""
+                    sys.stderr.write(f"{start}:{called} {rows.describe()}, {type(loss).__name__}\n")
+            run.go()
+        self.model.eval()
+        self.model.training_facts = self._facts(run.history)
+        return run.history
+
+    def _replay(self) -> Replay | None:
+        return Replay(self.config.replay) if self.config.replay is not None else None
+
+    def _way_to_run(self) -> AbstractContextManager[None]:
+        if self.config.replay is not None:
+            return kernels.use("reference")
+        return self.model.transformer.auto_model.compiled() if self.config.compile else nullcontext()
+
+    def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
+        if isinstance(resume, bool):
+            found = Checkpoint.all_in(self.output_dir) if resume and self.output_dir else []
+            return found[-1] if found else None
+        folder = Path(resume)
+        found = [checkpoint for checkpoint in Checkpoint.all_in(folder.parent) if checkpoint.folder == folder]
+        if not found:
+            raise InputError(
+                f"got {folder} to resume from; expected a checkpoint folder, such as OUTPUT/checkpoint-500"
+            )
+        return found[0]
+
+    def _facts(self, history: TrainingHistory) -> TrainingFacts:
+        evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
+        if self.config.keep_best and history.best_step is not None:
+            evaluations = [entry for entry in evaluations if entry["step"] == history.best_step]
+        final = evaluations[-1] if evaluations else {}
+        return TrainingFacts(
+            datasets=tuple(
+                DatasetFacts(
+                    name=name,
+                    rows=len(rows),
+                    text_columns=tuple(rows.texts),
+                    label_column=rows.label_name,
+                    loss=type(loss).__name__,
+                    loss_parameters=loss.get_config_dict(),
+                )
+                for name, rows, loss in self._sets
+            ),
+            settings=asdict(self.config),
+            metrics={name.removeprefix("eval_"): value for name, value in final.items() if name.startswith("eval_")},
+            evaluated=self.evaluator.description if self.evaluator else "",
+            log=tuple(history.entries),
+        )
+
+
+def _losses(loss: Loss | Mapping[str, Loss], datasets: Mapping[str, Any], *, several: bool) -> dict[str, Loss]:
+    """The loss of each data set."""
+    if not isinstance(loss, Mapping):
+        return dict.fromkeys(datasets, loss)
+    if not several:
+        raise ConfigError(f"got losses for {list(loss)} and one data set; expected one loss: pass it by itself")
+    if set(loss) != set(datasets):
+        raise ConfigError(
+            f"got losses for {list(loss)} and data sets {list(datasets)}; expected the same names: give each its loss"
+        )
+    return {name: loss[name] for name in datasets}
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Seed torch for a block of code, and leave its generators as they were."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

@@ -7,7 +7,7 @@ torch's own samplers, because what these draw when they run out of rows decides 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ class EpochSampler:
         several: how batches of several data sets follow each other; None for the one data set there is.
         no_duplicates: no text stands twice in a batch. Rows that wait for a later batch so long that the epoch has
             its `ceil(rows / batch_size)` batches are left out of it.
-        duplicates_seed: takes the place of `seed` for batches without duplicates.
+        duplicates_seed: epoch to the seed of batches without duplicates; by default the sum of both.
     """
 
     def __init__(
@@ -51,11 +51,12 @@ class EpochSampler:
         seed: int,
         several: DatasetOrder | None = None,
         no_duplicates: bool = False,
-        duplicates_seed: int | None = None,
+        duplicates_seed: Callable[[int], int] | None = None,
     ) -> None:
         self._rows = [len(rows) for rows in datasets]
         self._batch_size = batch_size
-        self._seed, self._duplicates_seed = seed, seed if duplicates_seed is None else duplicates_seed
+        self._seed = seed
+        self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)
         self._several = several
         self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
 
@@ -86,7 +87,7 @@ class EpochSampler:
             rows = range(self._rows[dataset])
             yield from BatchSampler(RandomSampler(rows, generator=generator), self._batch_size, drop_last=False)
         else:
-            generator.manual_seed(self._duplicates_seed + epoch)
+            generator.manual_seed(self._duplicates_seed(epoch))
             order = torch.randperm(self._rows[dataset], generator=generator).tolist()
             yield from _without_duplicates(order, self._texts[dataset], self._batch_size)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,7 +28,8 @@ def attention(
         batch: where the texts stand.
         heads: dim is split into this many heads.
         dropout: probability of dropping an attention weight.
-        bias: (heads, longest, longest) added to the scores before softmax, or None.
+        bias: (heads, longest, longest) added to the scores before softmax, or None; for a padded batch
+            (texts, heads, longest, longest).
 
     Returns:
         (tokens, dim).
@@ -37,13 +40,23 @@ def attention(
             part[run.rows].view(run.texts, run.length, heads, -1).transpose(1, 2)  # (texts, heads, length, dim / heads)
             for part in (query, key, value)
         )
-        mask = None if bias is None else bias[None, :, : run.length, : run.length].to(q.dtype)
         if batch.mask is not None:
-            seen = batch.mask[:, None, None, :].expand(-1, 1, run.length, -1)  # (texts, 1, length, length)
-            mask = seen if mask is None else mask.masked_fill(~seen, -torch.inf)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+            attended = _padded_attention(q, k, v, batch.mask, bias, dropout=dropout)
+        else:
+            added = None if bias is None else bias[None, :, : run.length, : run.length].to(q.dtype)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout)
         outputs.append(attended.transpose(1, 2).reshape(run.texts * run.length, -1))  # (tokens of the run, dim)
     return torch.cat(outputs)
+
+
+def _padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tensor | None, *, dropout: float) -> Tensor:
+    """Attention over texts of one padded length, as the reference takes it, which decides the last bits."""
+    seen = mask[:, None, None, :].expand(-1, 1, mask.shape[1], -1)  # (texts, 1, length, length)
+    if bias is None:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
+    scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + bias  # (texts, heads, length, length)
+    scores = scores + torch.zeros_like(seen, dtype=scores.dtype).masked_fill(~seen, torch.finfo(scores.dtype).min)
+    return F.dropout(scores.softmax(-1), dropout) @ v
 
 
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:

@@ -141,7 +141,7 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
-        """(tokens, dim) to (tokens, dim); `bias` is (heads, longest, longest) or None."""
+        """(tokens, dim) to (tokens, dim); `bias` is as for `kernels.attention`."""
         query, key, value = self.before(hidden)
         attended = kernels.attention(
             query,
@@ -187,7 +187,7 @@ class Encoder(nn.Module):
                 f"set max_seq_length to at most that"
             )
         hidden: Tensor = self.embeddings(batch)
-        bias = self._attention_bias(batch.max_length)
+        bias = self._attention_bias(batch)
         for layer in self.layers:
             hidden = layer(hidden, batch, bias)
         return hidden
@@ -216,12 +216,16 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
-    def _attention_bias(self, length: int) -> Tensor | None:
+    def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
         if table is None:
             return None
-        buckets = relative_buckets(length, table.num_embeddings, device=table.weight.device)
-        return table(buckets).permute(2, 0, 1)  # type: ignore[no-any-return]  # (heads, length, length)
+        buckets = relative_buckets(batch.max_length, table.num_embeddings, device=table.weight.device)
+        bias: Tensor = table(buckets).permute(2, 0, 1)  # (heads, length, length)
+        if batch.mask is None:
+            return bias
+        # One for each padded text, as the reference has it: that decides the order in which gradients add up.
+        return bias.expand(batch.texts, -1, -1, -1).contiguous()
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ class TrainingRun:
             seed=config.seed,
             several=config.multi_dataset_batch_sampler if several else None,
             no_duplicates=config.batch_sampler == "no_duplicates",
-            duplicates_seed=replay.duplicates_seed if replay else None,
+            duplicates_seed=partial(replay.duplicates_seed, seed=config.seed, several=several) if replay else None,
         )
         self.fingerprint = _fingerprint(self.datasets, several=several)
         self.updates_per_epoch = math.ceil(len(self.sampler) / config.gradient_accumulation)

@@ -39,10 +39,11 @@ class Replay:
     def __init__(self, version: ReplayVersion) -> None:
         self.version = version
 
-    @property
-    def duplicates_seed(self) -> int | None:
-        """What seeds batches without duplicates in place of the run's seed: 5.1 does not hand its seed on."""
-        return 0 if self.version == "5.1" else None
+    def duplicates_seed(self, epoch: int, *, seed: int, several: bool) -> int:
+        """What seeds batches without duplicates: 5.1 does not hand on its seed, and with several sets not the epoch."""
+        if self.version == "5.1":
+            return 0 if several else epoch
+        return seed + epoch
 
     def start_epoch(self) -> None:
         """Draw what the data loader draws when it is iterated."""

@@ -1,6 +1,7 @@
-"""Older versions of sentence-transformers, each in a virtual environment of its own.
+"""Versions of sentence-transformers, each run in an interpreter of its own.
 
-The environment variable MINISBERT_REFERENCES names the folders of those environments, joined by the path separator.
+The environment variable MINISBERT_REFERENCES names the folders of virtual environments with older versions, joined by
+the path separator; the version installed beside minisbert is always there.
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +21,7 @@ import pytest
 @cache
 def _pythons() -> dict[str, Path]:
     """Interpreter of each version there is, such as "5.1.2"."""
-    found = {}
+    found = {version("sentence-transformers"): Path(sys.executable)}
     for folder in filter(None, os.environ.get("MINISBERT_REFERENCES", "").split(os.pathsep)):
         python = Path(folder) / "bin" / "python"
         command = "from importlib.metadata import version; print(version('sentence-transformers'))"
@@ -26,14 +29,14 @@ def _pythons() -> dict[str, Path]:
     return found
 
 
-def run_in(version: str, code: str, *arguments: object) -> Any:
+def run_in(wanted: str, code: str, *arguments: object) -> Any:
     """Run `code` in the environment of a version; returns what it prints, read as JSON.
 
     The arguments stand in `sys.argv[1:]`. The calling test is skipped where the version is not at hand.
     """
-    python = _pythons().get(version)
+    python = _pythons().get(wanted)
     if python is None:
-        pytest.skip(f"MINISBERT_REFERENCES names no environment with sentence-transformers {version}")
+        pytest.skip(f"MINISBERT_REFERENCES names no environment with sentence-transformers {wanted}")
     return json.loads(_output(python, "-c", code, *map(str, arguments)).splitlines()[-1])
 
 

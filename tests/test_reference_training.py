@@ -10,11 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from tiny_models import WORDS
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
-from minisbert.modules.architectures import checkpoint_names
 
 reference = pytest.importorskip("sentence_transformers")
 datasets = pytest.importorskip("datasets")
@@ -92,44 +90,3 @@ def test_losses_rates_and_weights(
     np.testing.assert_allclose(got, expected, rtol=0, atol=2e-6)
     texts = data["anchor"]
     assert np.abs(model.encode(texts) - theirs.encode(texts)).max() < 2e-4
-
-
-def bitwise(ours: SentenceTransformer, theirs: Any) -> bool:
-    names = checkpoint_names(ours[0].config, ours[0].auto_model.state_dict())
-    expected = theirs[0].model.state_dict()
-    return all(torch.equal(tensor, expected[names[name]]) for name, tensor in ours[0].auto_model.state_dict().items())
-
-
-@pytest.mark.parametrize(
-    ("loss", "columns", "labels", "settings"),
-    [
-        ("CosineSimilarityLoss", 2, True, {}),
-        ("CosineSimilarityLoss", 2, True, {"gradient_accumulation": 2, "warmup_steps": 3, "weight_decay": 0.01}),
-        ("MultipleNegativesRankingLoss", 2, False, {}),
-        ("MultipleNegativesRankingLoss", 3, False, {"warmup_steps": 0.2}),
-        ("MultipleNegativesRankingLoss", 4, False, {"gradient_accumulation": 3}),
-    ],
-)
-def test_replay_is_bitwise_the_reference(
-    loss: str, columns: int, labels: bool, settings: dict[str, Any], tiny: Callable[[str], Path], tmp_path: Path
-) -> None:
-    data = rows(37, columns, labels=labels)
-    names = {"gradient_accumulation": "gradient_accumulation_steps"}
-    theirs, expected = reference_run(
-        tiny("bert"),
-        data,
-        loss,
-        tmp_path / "out",
-        per_device_train_batch_size=8,
-        num_train_epochs=3,
-        learning_rate=1e-3,
-        seed=7,
-        **{names.get(name, name): value for name, value in settings.items()},
-    )
-    model = SentenceTransformer(tiny("bert"), device="cpu")
-    config = TrainingConfig(epochs=3, batch_size=8, learning_rate=1e-3, seed=7, log_every=1, replay="6.2", **settings)
-    trainer = Trainer(model, data, loss=getattr(losses, loss)(), config=config, show_progress_bar=False)
-    history = trainer.train()
-    got = [(entry["loss"], entry["learning_rate"]) for entry in history.entries]
-    assert got == expected
-    assert bitwise(model, theirs)

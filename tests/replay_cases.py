@@ -173,7 +173,7 @@ def our_run(
     hook = torch.nn.modules.module.register_module_forward_hook(record)
     try:
         torch.manual_seed(1234)
-        model = SentenceTransformer(folder, device="cpu").to(dtype)
+        model = SentenceTransformer(folder, device="cpu", truncation="count").to(dtype)
         data = {name: rows.make() for name, rows in case.datasets.items()}
         of = {name: getattr(losses, rows.loss)(model) for name, rows in case.datasets.items()}
         judge = EmbeddingSimilarityEvaluator(PAIRS["anchor"], PAIRS["positive"], PAIRS["label"], write_csv=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -254,16 +255,125 @@ def test_fit(folder: Path, tmp_path: Path, as_loader: bool) -> None:
     assert np.array_equal(load(tmp_path / "model").encode("a cat"), model.encode("a cat"))
 
 
+def test_several_data_sets_each_with_its_loss(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = load(folder)
+    pairs = [{"a": row["a"], "b": row["b"]} for row in scored_pairs(10)]
+    trainer = Trainer(
+        model,
+        {"scored": scored_pairs(24), "pairs": pairs},
+        loss={"pairs": losses.MultipleNegativesRankingLoss(), "scored": losses.CosineSimilarityLoss()},
+        config=TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-3),
+    )
+    history = trainer.train()
+    assert history.steps == 2 * (3 + 2)
+    assert model.training_facts is not None
+    facts = model.training_facts.datasets
+    assert [(d.name, d.rows, d.loss) for d in facts] == [
+        ("scored", 24, "CosineSimilarityLoss"),
+        ("pairs", 10, "MultipleNegativesRankingLoss"),
+    ]
+    announced = capsys.readouterr().err
+    assert "scored: 24 rows" in announced
+    assert "pairs: 10 rows" in announced
+
+
+def test_resume_over_several_data_sets_is_exact(folder: Path, tmp_path: Path) -> None:
+    def run(output: Path | None, config: TrainingConfig, *, resume: bool = False) -> SentenceTransformer:
+        model = load(folder)
+        data = {"one": scored_pairs(20), "two": scored_pairs(9)}
+        loss = losses.CosineSimilarityLoss()
+        trainer = Trainer(model, data, loss=loss, config=config, output_dir=output, show_progress_bar=False)
+        trainer.train(resume=resume)
+        return model
+
+    config = TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-3, batch_sampler="no_duplicates", save_every=3)
+    straight = run(tmp_path / "run", config)
+    for step in (6, 9):
+        shutil.rmtree(tmp_path / "run" / f"checkpoint-{step}")
+    assert same_weights(straight, run(tmp_path / "run", config, resume=True))
+
+
+@pytest.mark.parametrize(
+    ("data", "names", "message"),
+    [
+        (scored_pairs(), ("a",), "expected one loss"),
+        ({"a": scored_pairs(), "b": scored_pairs()}, ("a", "c"), "expected the same names"),
+        ({"a": scored_pairs(), "b": [("x", "y")]}, ("a", "b"), "no labels"),
+    ],
+)
+def test_losses_that_do_not_go_with_the_data(folder: Path, data: Any, names: tuple[str, ...], message: str) -> None:
+    loss = {name: losses.CosineSimilarityLoss() for name in names}
+    with pytest.raises((ConfigError, InputError), match=message):
+        Trainer(load(folder), data, loss=loss)
+
+
+def test_evaluation_after_each_epoch(folder: Path) -> None:
+    config = TrainingConfig(epochs=2, batch_size=8, eval_every=2, eval_each_epoch=True)
+    model = load(folder)
+    loss = losses.CosineSimilarityLoss()
+    trainer = Trainer(model, scored_pairs(), loss=loss, config=config, evaluator=evaluator(), show_progress_bar=False)
+    history = trainer.train()
+    assert [entry["step"] for entry in history.entries if "eval_spearman_cosine" in entry] == [2, 3, 4, 6]
+
+
+@pytest.mark.parametrize("kind", [losses.CosineSimilarityLoss, losses.MultipleNegativesRankingLoss])
+def test_without_dropout_packed_training_is_replay(folder: Path, kind: Callable[[], losses.Loss]) -> None:
+    """In float64, where only what is computed can make a difference, and not its rounding."""
+    results = []
+    for replay in (None, "6.2", "5.1"):
+        model = load(folder).double()
+        for module in model.modules():
+            for name in ("dropout", "weight_dropout", "output_dropout"):
+                if isinstance(getattr(module, name, None), float):
+                    setattr(module, name, 0.0)
+        config = TrainingConfig(max_steps=50, batch_size=8, learning_rate=1e-3, log_every=1, replay=replay)
+        history = Trainer(model, scored_pairs(), loss=kind(), config=config, show_progress_bar=False).train()
+        weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+        results.append(([entry["loss"] for entry in history.entries], weights))
+    (packed, weights), *others = results
+    for losses_of_replay, weights_of_replay in others:
+        np.testing.assert_allclose(packed, losses_of_replay, rtol=0, atol=1e-9)
+        assert float((weights - weights_of_replay).abs().max()) <= 1e-6
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"scheduler": "cosine"}, "expected 'WarmupLinear'"),
         ({"optimizer_params": {"betas": 1}}, "expected only 'lr'"),
+        ({"replay": "6.2", "steps_per_epoch": 2, "epochs": 2}, "reference ignores over several epochs"),
     ],
 )
 def test_fit_refuses_what_it_does_not_do(folder: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         load(folder).fit([(scored_pairs(), losses.CosineSimilarityLoss())], **options)
+
+
+def test_fit_takes_turns_between_objectives(folder: Path) -> None:
+    model = load(folder)
+    examples = [InputExample(texts=[row["a"], row["b"]], label=row["score"]) for row in scored_pairs()]
+    pairs = [InputExample(texts=[row["a"], row["b"]]) for row in scored_pairs(12)]
+    history = model.fit(
+        [
+            (DataLoader(examples, batch_size=6), losses.CosineSimilarityLoss(model)),  # type: ignore[arg-type]
+            (DataLoader(pairs, batch_size=6), losses.MultipleNegativesRankingLoss(model)),  # type: ignore[arg-type]
+        ],
+        epochs=2,
+        warmup_steps=1,
+        show_progress_bar=False,
+    )
+    assert history.steps == 2 * 2 * 2
+    assert model.training_facts is not None
+    assert [d.text_columns for d in model.training_facts.datasets] == [("sentence_0", "sentence_1")] * 2
+
+
+def test_fit_refuses_batches_of_different_sizes(folder: Path) -> None:
+    loss = losses.CosineSimilarityLoss()
+    objectives = [(DataLoader(scored_pairs(), batch_size=size), loss) for size in (4, 6)]  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="expected one for all objectives"):
+        load(folder).fit(objectives)
+    with pytest.raises(ConfigError, match="no train objectives"):
+        load(folder).fit([])
 
 
 def test_fit_warns_of_a_warm_up_that_never_ends(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .mining import mine_hard_negatives
 from .search import community_detection, paraphrase_mining, paraphrase_mining_embeddings, semantic_search
 from .similarity import (
     SimilarityFunction,
@@ -28,6 +29,7 @@ __all__ = [
     "dot_score",
     "euclidean_sim",
     "manhattan_sim",
+    "mine_hard_negatives",
     "normalize_embeddings",
     "pairwise_angle_sim",
     "pairwise_cos_sim",

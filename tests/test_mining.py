@@ -398,7 +398,7 @@ CASES: dict[str, dict[str, Any]] = {
         "num_negatives": 5,
     },
     "random": {"sampling_strategy": "random", "range_max": 20},
-    "random of few": {"sampling_strategy": "random", "max_score": 0.8, "num_negatives": 4, "range_max": 45},
+    "random of few": {"sampling_strategy": "random", "max_score": 0.72, "num_negatives": 4, "range_max": 150},
     "prompts": {"query_prompt_name": "other", "corpus_prompt": "how "},
     "columns": {"anchor_column_name": "answer", "positive_column_name": "query"},
     "cross_encoder": {"cross_encoder": Digests(), "absolute_margin": 0.1, "max_score": 0.9},
@@ -438,7 +438,7 @@ def test_rows_are_the_references(
     if case == "nothing left":
         assert found == [0, 0, pairs, 0]
     else:
-        assert found[0] > 20
+        assert found[0] > 10
         assert found[2] > pairs
 
 

@@ -320,11 +320,10 @@ def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
         Scores, and int64 columns: (n, min(top_k, m)) each.
     """
     top_k = min(top_k, scores.shape[1])
-    values, columns = scores.topk(top_k, dim=1, sorted=False)
-    columns = columns.sort(dim=1).values
-    last = values.min(dim=1, keepdim=True).values
+    values, columns = scores.topk(min(top_k + 1, scores.shape[1]), dim=1)
+    last, columns = values[:, top_k - 1], columns[:, :top_k].sort(dim=1).values
     # `topk` picks any of the scores that are equal to the last; where it had a choice, take the first of them.
-    for row in ((scores >= last).sum(dim=1) > top_k).nonzero().flatten().tolist():
+    for row in (values[:, top_k:] == last[:, None]).any(dim=1).nonzero().flatten().tolist():
         above = (scores[row] > last[row]).nonzero().flatten()
         equal = (scores[row] == last[row]).nonzero().flatten()[: top_k - len(above)]
         columns[row] = torch.cat([above, equal]).sort().values

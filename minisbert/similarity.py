@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import ConfigError, InputError
+from .errors import ConfigError, InputError, InputTypeError
 
 Embeddings: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 SimilarityMatrix: TypeAlias = Callable[[Embeddings, Embeddings], Tensor]
+AnyMatrix = TypeVar("AnyMatrix", Tensor, NDArray[Any])
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
 
 
@@ -28,6 +29,7 @@ class SimilarityFunction(str, Enum):
 
     COSINE = "cosine"
     DOT_PRODUCT = "dot"
+    DOT = "dot"
     EUCLIDEAN = "euclidean"
     MANHATTAN = "manhattan"
 
@@ -43,6 +45,21 @@ class SimilarityFunction(str, Enum):
         except ValueError:
             expected = ", ".join(member.value for member in cls)
             raise ConfigError(f"got similarity function {name!r}; expected one of {expected}") from None
+
+    @staticmethod
+    def to_similarity_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
+        """`matrix` of the function called `name`."""
+        return SimilarityFunction.of(name).matrix
+
+    @staticmethod
+    def to_similarity_pairwise_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
+        """`pairwise` of the function called `name`."""
+        return SimilarityFunction.of(name).pairwise
+
+    @staticmethod
+    def possible_values() -> list[str]:
+        """The names there are."""
+        return [member.value for member in SimilarityFunction]
 
     @property
     def matrix(self) -> SimilarityMatrix:
@@ -100,6 +117,36 @@ def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative manhattan distance of each row of `a` from the same row of `b`: (n,)."""
     left, right = _matrices(a, b, same_rows=True)
     return -(left - right).abs().sum(-1)
+
+
+def pairwise_angle_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """How far the AnglE similarity of each row of `a` and the same row of `b` is from zero: (n,).
+
+    The halves of a row are the real and imaginary parts of complex numbers (an odd dimension is filled up with a zero).
+    The similarity is the sum of the real and imaginary parts of the product of one row, at length 1, with the
+    conjugate of the other.
+    """
+    left, right = _matrices(a, b, same_rows=True)
+    odd = left.shape[1] % 2
+    left, right = (normalize_embeddings(F.pad(rows, (0, odd))) for rows in (left, right))
+    (left_real, left_imaginary), (right_real, right_imaginary) = left.chunk(2, dim=1), right.chunk(2, dim=1)
+    real = (left * right).sum(-1)
+    imaginary = (left_imaginary * right_real - left_real * right_imaginary).sum(-1)
+    return (real + imaginary).abs()
+
+
+def truncate_embeddings(embeddings: AnyMatrix, truncate_dim: int | None) -> AnyMatrix:
+    """The leading `truncate_dim` dimensions of an array or tensor, without a copy; all of them if it is None.
+
+    Raises:
+        ConfigError: `truncate_dim` is below 1.
+        InputTypeError: the embeddings are in neither.
+    """
+    if not isinstance(embeddings, (Tensor, np.ndarray)):
+        raise InputTypeError(f"got embeddings in a {type(embeddings).__name__}; expected an array or tensor: make one")
+    if truncate_dim is not None and truncate_dim < 1:
+        raise ConfigError(f"got truncate_dim {truncate_dim}; expected at least 1, or None for all dimensions")
+    return embeddings[..., :truncate_dim]
 
 
 def normalize_embeddings(embeddings: Tensor) -> Tensor:
@@ -183,17 +230,21 @@ def _floats(embeddings: Embeddings) -> NDArray[Any]:
     kind = getattr(embeddings, "dtype", None)
     if kind is not None and not str(kind).removeprefix("torch.").startswith(("float", "bfloat")):
         raise InputError(f"got embeddings of type {kind}; expected floats: quantize only what has not been quantized")
-    values: NDArray[Any] = _matrix(embeddings).detach().cpu().numpy()
+    values: NDArray[Any] = embedding_matrix(embeddings).detach().cpu().numpy()
     return values
 
 
-def _matrix(embeddings: Embeddings) -> Tensor:
-    """Embeddings as a matrix of float32 or float64: (n, d)."""
+def embedding_matrix(embeddings: Embeddings) -> Tensor:
+    """Embeddings as a matrix of float32 or float64: (n, d). Shares memory where it can.
+
+    Raises:
+        InputError: they are no rows of numbers.
+    """
     try:
         if isinstance(embeddings, Tensor):
             tensor = embeddings
         elif isinstance(embeddings, np.ndarray):
-            tensor = torch.from_numpy(embeddings)
+            tensor = torch.from_numpy(np.require(embeddings, requirements=["C", "W"]))  # a read-only one is copied
         elif embeddings and isinstance(embeddings[0], Tensor):
             tensor = torch.stack(list(embeddings))
         elif embeddings and isinstance(embeddings[0], np.ndarray):
@@ -213,7 +264,7 @@ def _matrix(embeddings: Embeddings) -> Tensor:
 
 
 def _matrices(a: Embeddings, b: Embeddings, *, same_rows: bool = False) -> tuple[Tensor, Tensor]:
-    left, right = _matrix(a), _matrix(b)
+    left, right = embedding_matrix(a), embedding_matrix(b)
     if same_rows and left.shape != right.shape:
         raise InputError(
             f"got {tuple(left.shape)} and {tuple(right.shape)}; expected two matrices of one shape, to compare by rows"

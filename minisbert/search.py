@@ -1,0 +1,354 @@
+"""Search among embeddings: nearest neighbours, paraphrases, communities.
+
+Scores are computed in blocks, so that the chunk sizes bound the memory; they change no more than the last bits of a
+score. Where scores are equal, the lower index comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeAlias, TypedDict
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+from .errors import ConfigError, InputError, InputTypeError
+from .similarity import Embeddings, cos_sim, dot_score, embedding_matrix, normalize_embeddings
+from .text import check_texts
+
+ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+_Rows: TypeAlias = Tensor | NDArray[Any]
+
+
+class Hit(TypedDict):
+    """A corpus row that was found, and its score."""
+
+    corpus_id: int
+    score: float
+
+
+class Encodes(Protocol):
+    """A model, as far as `paraphrase_mining` needs one."""
+
+    def encode(self, inputs: list[str], /, *args: Any, **options: Any) -> Any:
+        """Texts to embeddings."""
+
+
+def semantic_search(
+    query_embeddings: Embeddings,
+    corpus_embeddings: Embeddings,
+    *,
+    query_chunk_size: int = 100,
+    corpus_chunk_size: int = 500_000,
+    top_k: int = 10,
+    score_function: ScoreFunction = cos_sim,
+) -> list[list[Hit]]:
+    """Find the rows of the corpus that are most similar to each query.
+
+    Args:
+        query_embeddings: (n, d), or (d,) for one query.
+        corpus_embeddings: (m, d).
+        query_chunk_size: queries that are compared at the same time.
+        corpus_chunk_size: corpus rows that they are compared with at the same time.
+        top_k: most hits for each query.
+        score_function: (n, d) and (m, d) tensors to (n, m) scores; larger is more similar.
+
+    Returns:
+        For each query its min(top_k, m) best hits, best first: {"corpus_id": row, "score": score}.
+
+    Raises:
+        InputError: embeddings that are no matrices of the same dimension.
+        ConfigError: a size or `top_k` below 1.
+    """
+    scores, rows = nearest(
+        query_embeddings,
+        corpus_embeddings,
+        top_k=top_k,
+        score_function=score_function,
+        query_chunk_size=query_chunk_size,
+        corpus_chunk_size=corpus_chunk_size,
+    )
+    return [
+        [{"corpus_id": row, "score": score} for row, score in zip(query_rows, query_scores, strict=True)]
+        for query_rows, query_scores in zip(rows.tolist(), scores.tolist(), strict=True)
+    ]
+
+
+def paraphrase_mining(
+    model: Encodes,
+    sentences: Sequence[str],
+    *,
+    show_progress_bar: bool = False,
+    batch_size: int | None = None,
+    query_chunk_size: int = 5_000,
+    corpus_chunk_size: int = 100_000,
+    max_pairs: int = 500_000,
+    top_k: int = 100,
+    score_function: ScoreFunction = cos_sim,
+    truncate_dim: int | None = None,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+) -> list[list[float | int]]:
+    """Find the most similar pairs among texts.
+
+    Args:
+        model: anything with the `encode` of a `SentenceTransformer`.
+        sentences: the texts.
+        show_progress_bar: show one on a terminal while texts are embedded.
+        batch_size: goes to `encode`, as do `truncate_dim`, `prompt_name` and `prompt`.
+        query_chunk_size: as in `paraphrase_mining_embeddings`, like the three arguments below.
+        corpus_chunk_size: see there.
+        max_pairs: see there.
+        top_k: see there.
+        score_function: see there.
+        truncate_dim: keep only this many leading dimensions.
+        prompt_name: name of the prompt to put before each text.
+        prompt: the prompt itself.
+
+    Returns:
+        [score, i, j] with i < j for each pair, best first.
+
+    Raises:
+        InputTypeError: `sentences` are no texts, or the model has no `encode`.
+        ConfigError: a size, `max_pairs` or `top_k` below 1.
+    """
+    if not hasattr(model, "encode"):
+        raise InputTypeError(
+            f"got a {type(model).__name__} as model; expected one with encode: pass a SentenceTransformer, or use "
+            f"paraphrase_mining_embeddings"
+        )
+    options = {
+        "batch_size": batch_size,
+        "truncate_dim": truncate_dim,
+        "prompt_name": prompt_name,
+        "prompt": prompt,
+    }
+    embeddings = model.encode(
+        check_texts(sentences, what="sentences"),
+        convert_to_tensor=True,
+        show_progress_bar=show_progress_bar,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+    return paraphrase_mining_embeddings(
+        embeddings,
+        query_chunk_size=query_chunk_size,
+        corpus_chunk_size=corpus_chunk_size,
+        max_pairs=max_pairs,
+        top_k=top_k,
+        score_function=score_function,
+    )
+
+
+def paraphrase_mining_embeddings(
+    embeddings: Embeddings,
+    *,
+    query_chunk_size: int = 5_000,
+    corpus_chunk_size: int = 100_000,
+    max_pairs: int = 500_000,
+    top_k: int = 100,
+    score_function: ScoreFunction = cos_sim,
+) -> list[list[float | int]]:
+    """Find the most similar pairs among embeddings.
+
+    Args:
+        embeddings: (n, d).
+        query_chunk_size: rows that are compared at the same time.
+        corpus_chunk_size: rows that they are compared with at the same time.
+        max_pairs: most pairs to return.
+        top_k: a pair counts when one of its rows is among the `top_k` most similar ones of the other.
+        score_function: as in `semantic_search`; should be symmetric.
+
+    Returns:
+        [score, i, j] with i < j for each pair, best first, then by i and j.
+
+    Raises:
+        InputError: embeddings that are no matrix.
+        ConfigError: a size, `max_pairs` or `top_k` below 1.
+    """
+    _at_least_one(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
+    rows = _rows(embeddings)
+    count = len(rows)
+    pairs, pair_scores = np.empty(0, np.int64), np.empty(0, np.float32)  # a pair is i * count + j
+    for start in range(0, count, query_chunk_size):
+        found_scores, found = nearest(
+            rows[start : start + query_chunk_size],
+            rows,
+            top_k=top_k + 1,  # the row itself is among them
+            score_function=score_function,
+            query_chunk_size=query_chunk_size,
+            corpus_chunk_size=corpus_chunk_size,
+        )
+        others, scores = found.cpu().numpy(), found_scores.cpu().numpy()
+        queries = np.arange(start, start + len(others))[:, None]
+        wanted = others != queries
+        wanted &= wanted.cumsum(axis=1) <= top_k
+        new = (np.minimum(others, queries) * count + np.maximum(others, queries))[wanted]
+        # A pair that is found from both sides keeps the score of its first row.
+        pairs, first = np.unique(np.concatenate([pairs, new]), return_index=True)
+        pair_scores = np.concatenate([pair_scores, scores[wanted]])[first]
+        best = np.argsort(-pair_scores, kind="stable")[:max_pairs]
+        pairs, pair_scores = pairs[best], pair_scores[best]
+    columns = pair_scores.tolist(), (pairs // max(count, 1)).tolist(), (pairs % max(count, 1)).tolist()
+    return [list(pair) for pair in zip(*columns, strict=True)]
+
+
+def community_detection(
+    embeddings: Embeddings,
+    threshold: float = 0.75,
+    *,
+    min_community_size: int = 10,
+    batch_size: int = 1024,
+    show_progress_bar: bool = False,
+) -> list[list[int]]:
+    """Find groups of embeddings around a common centre.
+
+    A group is everything whose cosine similarity to the centre is at least `threshold`. The largest group comes first
+    and takes its members; each further one consists of what is left.
+
+    Args:
+        embeddings: (n, d).
+        threshold: least cosine similarity to the centre.
+        min_community_size: least size of a group, its centre included.
+        batch_size: rows that are compared with all others at the same time.
+        show_progress_bar: show one on a terminal.
+
+    Returns:
+        The rows of each group: the centre, then the others from near to far; largest group first.
+
+    Raises:
+        InputError: embeddings that are no matrix.
+        ConfigError: a size below 1.
+    """
+    _at_least_one(min_community_size=min_community_size, batch_size=batch_size)
+    rows = _rows(embeddings)
+    count = len(rows)
+    if count < min_community_size:
+        return []
+    with torch.no_grad():
+        directions = normalize_embeddings(embedding_matrix(rows))
+        sizes = np.empty(count, np.int64)
+        with tqdm(
+            total=count, desc="Finding communities", unit="row", disable=None if show_progress_bar else True
+        ) as bar:
+            for start in range(0, count, batch_size):
+                near = directions[start : start + batch_size] @ directions.T >= threshold
+                sizes[start : start + batch_size] = near.sum(dim=1).cpu().numpy()
+                bar.update(len(near))
+        centres = np.argsort(-sizes, kind="stable")
+        centres = centres[sizes[centres] >= min_community_size]
+        taken = np.zeros(count, bool)
+        communities: list[list[int]] = []
+        # Members are found once more, only for centres that are still free: keeping those of every row could take as
+        # much memory as all scores.
+        while len(centres):
+            batch = centres[:batch_size]
+            for centre, scores in zip(batch.tolist(), directions[batch] @ directions.T, strict=True):
+                if taken[centre]:
+                    continue
+                near = (scores >= threshold).nonzero().flatten()
+                members = near[scores[near].argsort(descending=True, stable=True)].cpu().numpy()
+                members = members[~taken[members]]
+                if len(members) >= min_community_size:
+                    community = [centre, *members[members != centre].tolist()]
+                    taken[community] = True
+                    communities.append(community)
+            centres = centres[batch_size:]
+            centres = centres[~taken[centres]]
+    return sorted(communities, key=len, reverse=True)
+
+
+def nearest(
+    query_embeddings: Embeddings,
+    corpus_embeddings: Embeddings,
+    *,
+    top_k: int,
+    score_function: ScoreFunction = cos_sim,
+    query_chunk_size: int = 100,
+    corpus_chunk_size: int = 500_000,
+) -> tuple[Tensor, Tensor]:
+    """What `semantic_search` finds, as tensors.
+
+    Returns:
+        Scores and corpus rows (int64), each (n, min(top_k, m)), on the device of the corpus.
+
+    Raises:
+        InputError: as for `semantic_search`, or scores of another shape than (n, m).
+        ConfigError: as for `semantic_search`.
+    """
+    _at_least_one(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
+    queries, corpus = _rows(query_embeddings), _rows(corpus_embeddings)
+    if not len(queries) or not len(corpus):
+        return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
+    cosine = score_function is cos_sim
+    starts = range(0, len(queries), query_chunk_size)
+    best: list[tuple[Tensor, Tensor]] = []
+    with torch.no_grad():
+        for corpus_start in range(0, len(corpus), corpus_chunk_size):
+            right = embedding_matrix(corpus[corpus_start : corpus_start + corpus_chunk_size])
+            right = normalize_embeddings(right) if cosine else right
+            for chunk, start in enumerate(starts):
+                left = embedding_matrix(queries[start : start + query_chunk_size]).to(right.device)
+                scores = dot_score(normalize_embeddings(left), right) if cosine else score_function(left, right)
+                if scores.shape != (len(left), len(right)):
+                    raise InputError(
+                        f"got scores of shape {tuple(scores.shape)} for {len(left)} queries and {len(right)} corpus "
+                        f"rows; expected a number for each pair: pass cos_sim, dot_score or a function like them"
+                    )
+                values, columns = top_scores(scores, top_k)
+                if not corpus_start:
+                    best.append((values, columns))
+                    continue
+                # What was found before stands first, so that the stable sort leaves lower rows before equal ones.
+                both = torch.cat([best[chunk][0], values], dim=1)
+                rows = torch.cat([best[chunk][1], columns + corpus_start], dim=1)
+                both, order = both.sort(dim=1, descending=True, stable=True)
+                best[chunk] = both[:, :top_k], rows.gather(1, order[:, :top_k])
+    return torch.cat([values for values, _ in best]), torch.cat([rows for _, rows in best])
+
+
+def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
+    """The largest scores of each row and their columns, best first and lower columns first among equal ones.
+
+    Args:
+        scores: (n, m), m at least 1.
+        top_k: how many, at least 1; all of them if there are fewer.
+
+    Returns:
+        Scores, and int64 columns: (n, min(top_k, m)) each.
+    """
+    top_k = min(top_k, scores.shape[1])
+    values, columns = scores.topk(min(top_k + 1, scores.shape[1]), dim=1)
+    last, columns = values[:, top_k - 1], columns[:, :top_k].sort(dim=1).values
+    # `topk` picks any of the scores that are equal to the last; where it had a choice, take the first of them.
+    for row in (values[:, top_k:] == last[:, None]).any(dim=1).nonzero().flatten().tolist():
+        above = (scores[row] > last[row]).nonzero().flatten()
+        equal = (scores[row] == last[row]).nonzero().flatten()[: top_k - len(above)]
+        columns[row] = torch.cat([above, equal]).sort().values
+    values, order = scores.gather(1, columns).sort(dim=1, descending=True, stable=True)
+    return values, columns.gather(1, order)
+
+
+def _rows(embeddings: Embeddings) -> _Rows:
+    """Embeddings as a matrix that is not converted yet, so that a memory map is read chunk by chunk: (n, d)."""
+    if isinstance(embeddings, (Tensor, np.ndarray)):
+        rows: _Rows = embeddings
+    elif not hasattr(embeddings, "__len__"):
+        raise InputTypeError(
+            f"got {type(embeddings).__name__} as embeddings; expected a tensor, array or list: make one of them"
+        )
+    else:
+        rows = embedding_matrix(embeddings) if len(embeddings) else np.empty((0, 0), np.float32)
+    if rows.ndim not in (1, 2):
+        raise InputError(f"got embeddings of shape {tuple(rows.shape)}; expected (rows, dim) or (dim,)")
+    if rows.ndim == 1:
+        return rows[None] if len(rows) else rows.reshape(0, 0)
+    return rows
+
+
+def _at_least_one(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, (int, np.integer)) or size < 1:
+            raise ConfigError(f"got {name} {size!r}; expected a whole number of at least 1: pass a larger one")

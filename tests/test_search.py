@@ -1,0 +1,433 @@
+"""Search against definitions by brute force, and against the installed reference."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from older_references import run_in
+
+from minisbert import SentenceTransformer, util
+from minisbert.errors import ConfigError, InputError, InputTypeError
+from minisbert.search import nearest, top_scores
+
+parity = pytest.mark.parity
+SETTINGS = settings(max_examples=60, deadline=None)
+
+
+def vectors(rows: int, dim: int = 16, *, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+
+
+@st.composite
+def whole_vectors(draw: st.DrawFn, *, least: int = 0) -> np.ndarray:
+    """Few, small whole numbers: their dot products are exact, and many are equal."""
+    rows = draw(st.integers(least, 12))
+    values = draw(st.lists(st.integers(-2, 2), min_size=rows * 2, max_size=rows * 2))
+    return np.asarray(values, np.float32).reshape(rows, 2)
+
+
+def ranked(scores: np.ndarray, top_k: int) -> list[list[tuple[int, float]]]:
+    """The definition: all columns by score, then by number."""
+    return [
+        sorted(((column, float(score)) for column, score in enumerate(row)), key=lambda hit: (-hit[1], hit[0]))[:top_k]
+        for row in scores
+    ]
+
+
+def as_tuples(hits: Any) -> list[list[tuple[int, float]]]:
+    return [[(hit["corpus_id"], hit["score"]) for hit in row] for row in hits]
+
+
+# ---- semantic_search -----------------------------------------------------------------------------
+
+
+@SETTINGS
+@given(whole_vectors(), whole_vectors(), st.integers(1, 15), st.integers(1, 5), st.integers(1, 5))
+def test_search_is_a_sort_whatever_the_chunks(
+    queries: np.ndarray, corpus: np.ndarray, top_k: int, query_chunk: int, corpus_chunk: int
+) -> None:
+    hits = util.semantic_search(
+        queries,
+        corpus,
+        top_k=top_k,
+        score_function=util.dot_score,
+        query_chunk_size=query_chunk,
+        corpus_chunk_size=corpus_chunk,
+    )
+    assert as_tuples(hits) == ranked(queries @ corpus.T, top_k)
+
+
+@SETTINGS
+@given(st.lists(st.lists(st.integers(0, 2), min_size=7, max_size=7), min_size=1, max_size=4), st.integers(1, 9))
+def test_top_scores_takes_the_first_of_equals(rows: list[list[int]], top_k: int) -> None:
+    scores, columns = top_scores(torch.tensor(rows, dtype=torch.float32), top_k)
+    got = [list(zip(*row, strict=True)) for row in zip(columns.tolist(), scores.tolist(), strict=True)]
+    assert got == ranked(np.asarray(rows), top_k)
+
+
+def test_search_by_hand() -> None:
+    hits = util.semantic_search([[2.0, 0.0]], [[0.0, 1.0], [3.0, 4.0], [5.0, 0.0], [0.0, 0.0]], top_k=3)
+    assert [[hit["corpus_id"] for hit in row] for row in hits] == [[2, 1, 0]]
+    assert [hit["score"] for hit in hits[0]] == pytest.approx([1.0, 0.6, 0.0])
+    assert type(hits[0][0]["corpus_id"]) is int
+    assert type(hits[0][0]["score"]) is float
+
+
+FORMS: dict[str, Callable[[np.ndarray], Any]] = {
+    "tensor": torch.from_numpy,
+    "float64 array": lambda values: values.astype(np.float64),
+    "float16 tensor": lambda values: torch.from_numpy(values).half(),
+    "list of lists": lambda values: values.tolist(),
+    "list of tensors": lambda values: list(torch.from_numpy(values)),
+    "part of a graph": lambda values: torch.from_numpy(values).requires_grad_(),
+    "back to front": lambda values: values[::-1].copy()[::-1],
+    "whole numbers": lambda values: (values * 30).astype(np.int8),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_search_takes_every_form(form: str) -> None:
+    queries, corpus = vectors(3), vectors(20, seed=1)
+    got = util.semantic_search(FORMS[form](queries), FORMS[form](corpus), top_k=1)
+    scores = util.cos_sim(queries, corpus)
+    assert [hits[0]["corpus_id"] for hits in got] == scores.argmax(dim=1).tolist()
+    assert [hits[0]["score"] for hits in got] == pytest.approx(scores.max(dim=1).values.tolist(), abs=0.02)
+    assert util.community_detection(FORMS[form](corpus), -1, min_community_size=20)
+    assert len(util.paraphrase_mining_embeddings(FORMS[form](corpus))) == 190
+
+
+def test_search_reads_a_file_of_embeddings(tmp_path: Path) -> None:
+    np.save(tmp_path / "corpus.npy", vectors(50))
+    corpus = np.load(tmp_path / "corpus.npy", mmap_mode="r")
+    got = util.semantic_search(corpus[7], corpus, top_k=2, corpus_chunk_size=8)
+    assert got[0][0]["corpus_id"] == 7
+    assert util.cos_sim(corpus[7], corpus).argmax() == 7
+
+
+@pytest.mark.parametrize("empty", [[], np.zeros((0, 4)), torch.zeros(0, 4), np.zeros(0)])
+def test_nothing_to_search(empty: Any) -> None:
+    assert util.semantic_search(vectors(2, 4), empty) == [[], []]
+    assert util.semantic_search(empty, vectors(2, 4)) == []
+    assert util.paraphrase_mining_embeddings(empty) == []
+    assert util.community_detection(empty, min_community_size=1) == []
+
+
+def test_nearest_gives_tensors() -> None:
+    scores, rows = nearest(vectors(3), vectors(5), top_k=9)
+    assert scores.shape == rows.shape == (3, 5)
+    assert rows.dtype == torch.int64
+
+
+def test_scores_are_computed_in_blocks() -> None:
+    shapes = []
+
+    def score(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        shapes.append((len(a), len(b)))
+        return util.dot_score(a, b)
+
+    util.semantic_search(vectors(5), vectors(7), score_function=score, query_chunk_size=2, corpus_chunk_size=3, top_k=2)
+    assert max(shapes) == (2, 3)
+    assert sum(a * b for a, b in shapes) == 35
+    shapes.clear()
+    util.paraphrase_mining_embeddings(vectors(7), score_function=score, query_chunk_size=2, corpus_chunk_size=3)
+    assert max(shapes) == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: util.semantic_search(vectors(1), vectors(1), top_k=0), ConfigError, "got top_k 0; expected"),
+        (lambda: util.semantic_search(vectors(1), vectors(1), top_k=1.5), ConfigError, "got top_k 1.5; expected"),
+        (lambda: util.semantic_search([], [], query_chunk_size=0), ConfigError, "got query_chunk_size 0"),
+        (lambda: util.semantic_search(vectors(1), vectors(1, 3)), InputError, "got 16 and 3 dimensions"),
+        (lambda: util.semantic_search(np.zeros((1, 2, 3)), vectors(1)), InputError, r"got embeddings of shape \(1, 2"),
+        (lambda: util.semantic_search(iter([]), vectors(1)), InputTypeError, "got list_iterator as embeddings"),
+        (lambda: util.semantic_search(["a"], vectors(1)), InputError, "are no matrix"),
+        (
+            lambda: util.semantic_search(vectors(2), vectors(2), score_function=util.pairwise_cos_sim),
+            InputError,
+            r"got scores of shape \(2,\) for 2 queries",
+        ),
+        (lambda: util.paraphrase_mining_embeddings([], max_pairs=0), ConfigError, "got max_pairs 0"),
+        (lambda: util.paraphrase_mining(None, ["a"]), InputTypeError, "got a NoneType as model; expected one with"),
+        (lambda: util.community_detection(vectors(2), min_community_size=0), ConfigError, "got min_community_size 0"),
+        (lambda: util.community_detection(vectors(2), batch_size=0), ConfigError, "got batch_size 0"),
+        (lambda: util.truncate_embeddings(vectors(2), 0), ConfigError, "got truncate_dim 0"),
+        (lambda: util.truncate_embeddings([[1.0]], 1), InputTypeError, "got embeddings in a list"),
+        (lambda: util.pairwise_angle_sim(vectors(2), vectors(3)), InputError, "expected two matrices of one shape"),
+    ],
+)
+def test_bad_input_is_named(call: Callable[[], Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()
+
+
+# ---- paraphrase_mining ---------------------------------------------------------------------------
+
+
+def all_pairs(scores: np.ndarray, top_k: int, max_pairs: int) -> list[list[float]]:
+    """The definition: pairs of which one is among the best of the other, by score, then by number."""
+    count = len(scores)
+    others = scores.astype(np.float64)
+    np.fill_diagonal(others, -math.inf)
+    found = {
+        (min(i, j), max(i, j)) for i, row in enumerate(ranked(others, min(top_k, max(count - 1, 0)))) for j, _ in row
+    }
+    return [[float(scores[i, j]), i, j] for i, j in sorted(found, key=lambda pair: (-scores[pair], *pair))[:max_pairs]]
+
+
+@SETTINGS
+@given(whole_vectors(), st.integers(1, 13), st.integers(1, 30), st.integers(1, 5), st.integers(1, 5))
+def test_paraphrases_are_a_sort_whatever_the_chunks(
+    values: np.ndarray, top_k: int, max_pairs: int, query_chunk: int, corpus_chunk: int
+) -> None:
+    got = util.paraphrase_mining_embeddings(
+        values,
+        top_k=top_k,
+        max_pairs=max_pairs,
+        score_function=util.dot_score,
+        query_chunk_size=query_chunk,
+        corpus_chunk_size=corpus_chunk,
+    )
+    assert got == all_pairs(values @ values.T, top_k, max_pairs)
+
+
+def test_paraphrases_of_texts(tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    texts = ["the cat sat", "a dog ran to the sea", "the cat sat", "why is the sky blue"]
+    (score, first, second), *others = util.paraphrase_mining(model, texts)
+    assert (first, second) == (0, 2)
+    assert score == pytest.approx(1, abs=1e-5)
+    assert len(others) == 5
+    assert util.paraphrase_mining(model, []) == util.paraphrase_mining(model, ["one"]) == []
+    with pytest.raises(InputTypeError, match=r"sentences\[1\] is None"):
+        util.paraphrase_mining(model, ["a", None])
+
+
+def test_paraphrase_options_reach_encode() -> None:
+    class Model:
+        def encode(self, texts: list[str], **options: Any) -> Any:
+            self.options = options
+            return [[1.0, 0.0]] * len(texts)
+
+    model = Model()
+    assert util.paraphrase_mining(model, ("a", "b"), truncate_dim=3, prompt="", batch_size=7) == [[1.0, 0, 1]]
+    assert model.options == {
+        "convert_to_tensor": True,
+        "show_progress_bar": False,
+        "truncate_dim": 3,
+        "prompt": "",
+        "batch_size": 7,
+    }
+
+
+# ---- community_detection -------------------------------------------------------------------------
+
+
+def groups(scores: np.ndarray, threshold: float, least: int) -> list[list[int]]:
+    """The definition: centres by the size of their neighbourhood; each takes what is left of it."""
+    near = [[j for j, score in row if score >= threshold] for row in ranked(scores, len(scores))]
+    taken: set[int] = set()
+    found = []
+    for centre in sorted(range(len(near)), key=lambda row: -len(near[row])):
+        left = [row for row in near[centre] if row not in taken]
+        if centre not in taken and len(near[centre]) >= least and len(left) >= least:
+            found.append([centre, *(row for row in left if row != centre)])
+            taken.update(found[-1])
+    return sorted(found, key=len, reverse=True)
+
+
+@pytest.mark.parametrize("threshold", [-1.0, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("least", [1, 3, 10])
+@pytest.mark.parametrize("batch_size", [1, 7, 1024])
+def test_communities_by_definition(threshold: float, least: int, batch_size: int) -> None:
+    values = vectors(80, 4)
+    scores = util.cos_sim(values, values).numpy()
+    got = util.community_detection(values, threshold, min_community_size=least, batch_size=batch_size)
+    assert got == groups(scores, threshold, least)
+
+
+def test_communities_by_hand() -> None:
+    values = [[1.0, 0.0]] * 3 + [[0.0, 1.0]] * 4 + [[-1.0, 0.0]]
+    assert util.community_detection(values, min_community_size=3) == [[3, 4, 5, 6], [0, 1, 2]]
+    assert util.community_detection(values, min_community_size=4) == [[3, 4, 5, 6]]
+    assert util.community_detection(values, min_community_size=9) == []
+    assert util.community_detection([1.0, 0.0], min_community_size=1) == [[0]]
+
+
+@SETTINGS
+@given(whole_vectors(least=1), st.integers(1, 4), st.integers(1, 5))
+def test_communities_share_no_row(values: np.ndarray, least: int, batch_size: int) -> None:
+    found = util.community_detection(values, 0.8, min_community_size=least, batch_size=batch_size)
+    rows = [row for group in found for row in group]
+    assert len(rows) == len(set(rows))
+    assert [len(group) for group in found] == sorted(map(len, found), reverse=True)
+    scores = util.cos_sim(values, values)
+    assert all(len(group) >= least and all(scores[group[0], row] > 0.799 for row in group) for group in found)
+
+
+# ---- the smaller functions -----------------------------------------------------------------------
+
+
+def test_angle_similarity_by_hand() -> None:
+    # Unit complex numbers i and 1: the conjugate product is i or -i, of which the parts sum to 1 or -1.
+    assert util.pairwise_angle_sim([[0.0, 2.0], [3.0, 0.0]], [[5.0, 0.0], [0.0, 1.0]]).tolist() == [1.0, 1.0]
+    assert util.pairwise_angle_sim([[1.0, 1.0], [1.0, 0.0]], [[1.0, 0.0], [-1.0, 0.0]]).tolist() == pytest.approx(
+        [2**0.5, 1.0]
+    )
+    assert util.pairwise_angle_sim([[3.0]], [[-2.0]]).tolist() == [1.0]
+
+
+def test_truncate_embeddings_is_a_view() -> None:
+    values = vectors(3)
+    assert np.shares_memory(util.truncate_embeddings(values, 4), values)
+    assert util.truncate_embeddings(values, 4).shape == (3, 4)
+    assert util.truncate_embeddings(values, None) is not None
+    assert util.truncate_embeddings(torch.from_numpy(values[0]), 99).shape == (16,)
+
+
+def test_similarity_function_by_the_names_of_the_reference() -> None:
+    assert util.SimilarityFunction.possible_values() == ["cosine", "dot", "euclidean", "manhattan"]
+    assert util.SimilarityFunction.to_similarity_fn("dot") is util.dot_score
+    assert util.SimilarityFunction.to_similarity_pairwise_fn("cosine") is util.pairwise_cos_sim
+    assert util.SimilarityFunction.DOT is util.SimilarityFunction.DOT_PRODUCT
+    assert util.pytorch_cos_sim is util.cos_sim
+
+
+def test_util_needs_no_model_code() -> None:
+    code = """
+import sys
+import minisbert.util
+heavy = ("minisbert.model", "minisbert.modules", "minisbert.storage", "transformers", "tokenizers", "safetensors")
+print([name for name in heavy if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+# ---- against the reference -----------------------------------------------------------------------
+
+
+Hits = list[list[tuple[Any, float]]]
+
+
+def apart(got: Hits, expected: Hits) -> float:
+    """Largest difference between two rankings: of the scores at a rank, and of the scores of a thing.
+
+    Things with scores so close that rounding decides may have changed places. What only one side has is compared
+    with the last of the other side, which took its place.
+    """
+    assert [len(row) for row in got] == [len(row) for row in expected]
+    largest = 0.0
+    for ours, theirs in zip(got, expected, strict=True):
+        ranks = [abs(a[1] - b[1]) for a, b in zip(ours, theirs, strict=True)]
+        left, right = dict(ours), dict(theirs)
+        things = [abs(left.get(thing, ours[-1][1]) - right.get(thing, theirs[-1][1])) for thing in {*left, *right}]
+        largest = max(largest, *ranks, *things)
+    return largest
+
+
+def as_ranking(pairs: list[Any]) -> Hits:
+    return [[((i, j), score) for score, i, j in pairs]]
+
+
+@parity
+@pytest.mark.parametrize("function", ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"])
+def test_search_is_the_references(function: str, compare: Callable[..., None]) -> None:
+    reference = pytest.importorskip("sentence_transformers.util")
+    queries, corpus = vectors(60, 48), vectors(300, 48, seed=1)
+    largest = 0.0
+    for options in ({}, {"top_k": 3}, {"top_k": 1000}, {"corpus_chunk_size": 70, "query_chunk_size": 9}):
+        ours = util.semantic_search(queries, corpus, score_function=getattr(util, function), **options)
+        theirs = reference.semantic_search(
+            torch.from_numpy(queries),
+            torch.from_numpy(corpus),
+            score_function=getattr(reference, function),
+            **options,
+        )
+        largest = max(largest, apart(as_tuples(ours), as_tuples(theirs)))
+    compare("semantic_search: scores (same hits)", largest, 1e-5 if function == "euclidean_sim" else 1e-6, cases=4)
+
+
+@parity
+def test_paraphrases_are_the_references(tiny: Callable[[str], Path], compare: Callable[..., None]) -> None:
+    reference = pytest.importorskip("sentence_transformers")
+    values = torch.from_numpy(vectors(120, 24))
+    largest = 0.0
+    cases: list[dict[str, int]] = [{}, {"top_k": 1}, {"top_k": 5, "max_pairs": 100}, {"max_pairs": 7}]
+    cases += [{"query_chunk_size": 31, "corpus_chunk_size": 17, "top_k": 3, "max_pairs": 50}]
+    for options in cases:
+        ours = util.paraphrase_mining_embeddings(values, **options)
+        theirs = reference.util.paraphrase_mining_embeddings(values, **options)
+        largest = max(largest, apart(as_ranking(ours), as_ranking(theirs)))
+        if "max_pairs" in options:
+            assert len(ours) == options["max_pairs"]
+    compare("paraphrase_mining: scores (same pairs)", largest, 1e-6, cases=len(cases))
+    folder = tiny("bert")
+    texts = ["the cat sat", "a dog ran to the sea", "why is the sky blue", "one two three"]
+    options = {"truncate_dim": 20, "prompt": "how "}
+    ours = util.paraphrase_mining(SentenceTransformer(folder, device="cpu"), texts, **options)
+    theirs = reference.util.paraphrase_mining(
+        reference.SentenceTransformer(str(folder), device="cpu"), texts, **options
+    )
+    compare("paraphrase_mining: scores (same pairs)", apart(as_ranking(ours), as_ranking(theirs)), 1e-6)
+
+
+@parity
+def test_communities_are_the_references(compare: Callable[..., None]) -> None:
+    reference = pytest.importorskip("sentence_transformers.util")
+    centres = vectors(12, 24, seed=2)
+    values = np.repeat(centres, 25, axis=0) + 0.5 * vectors(300, 24, seed=3)
+    different = cases = 0
+    for threshold in (0.3, 0.75, 0.9):
+        for least in (1, 5, 10, 301):
+            for batch_size in (64, 1024):
+                ours = util.community_detection(values, threshold, min_community_size=least, batch_size=batch_size)
+                theirs = reference.community_detection(values, threshold, least, batch_size)
+                different += ours != theirs
+                cases += 1
+    assert util.community_detection(values, 0.75)
+    compare("community_detection: lists that differ", different, 0, cases=cases)
+
+
+@parity
+@pytest.mark.parametrize("dim", [8, 7])
+def test_angle_similarity_is_the_references(dim: int, compare: Callable[..., None]) -> None:
+    reference = pytest.importorskip("sentence_transformers.util")
+    a, b = vectors(50, dim), vectors(50, dim, seed=1)
+    a[3] = 0
+    difference = (util.pairwise_angle_sim(a, b) - reference.pairwise_angle_sim(a, b)).abs().max()
+    compare("pairwise_angle_sim", difference, 1e-6, cases=50)
+
+
+@parity
+def test_search_is_that_of_an_older_reference(tmp_path: Path, compare: Callable[..., None]) -> None:
+    queries, corpus = vectors(20), vectors(300, seed=1)
+    np.savez(tmp_path / "embeddings.npz", queries=queries, corpus=corpus)
+    code = """
+import json, sys
+import numpy as np
+import torch
+from sentence_transformers import util
+loaded = np.load(sys.argv[1])
+queries, corpus = torch.from_numpy(loaded["queries"]), torch.from_numpy(loaded["corpus"])
+print(json.dumps([
+    util.semantic_search(queries, corpus, top_k=5),
+    util.paraphrase_mining_embeddings(corpus, top_k=3),
+]))
+"""
+    hits, pairs = run_in("5.1.2", code, tmp_path / "embeddings.npz")
+    found = apart(as_tuples(util.semantic_search(queries, corpus, top_k=5)), as_tuples(hits))
+    mined = apart(as_ranking(util.paraphrase_mining_embeddings(corpus, top_k=3)), as_ranking(pairs))
+    compare("semantic_search, paraphrase_mining: scores of 5.1.2", max(found, mined), 1e-6, cases=2)

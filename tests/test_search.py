@@ -15,7 +15,7 @@ import torch
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from older_references import run_in
+from references import run_in
 
 from minisbert import SentenceTransformer, util
 from minisbert.errors import ConfigError, InputError, InputTypeError

@@ -20,7 +20,7 @@ from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
 class Transformer(nn.Module):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import index
+from typing import Any, Literal, Protocol, TypeAlias, cast
 
 import numpy as np
 import torch
@@ -13,13 +14,65 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import ConfigError
+from .inputs import Text, with_prompt
 from .modules.features import Features
 from .packing import pack, token_budget_batches
-from .similarity import normalize_embeddings
+from .similarity import Precision, normalize_embeddings, quantize_embeddings
 from .text import TextTokenizer
 
 BLOCK = 16_384  # texts that are tokenized and sorted together; bounds the memory of long inputs
 _TOKENS_PER_FORWARD = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
+
+OutputValue: TypeAlias = Literal["sentence_embedding", "token_embeddings"]
+# (texts, dim), or one value for each text
+Values: TypeAlias = "Tensor | list[Any]"
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """What is made of texts, in this process or in another.
+
+    Attributes:
+        prompt: put before each text.
+        batch_size: most texts in one forward pass, or None to go by tokens alone.
+        output_value: which value of a text; None for all in a dictionary.
+        normalize: scale each sentence embedding to length 1.
+        truncate_dim: slice each sentence embedding up to here.
+
+    Raises:
+        ConfigError: an impossible value.
+    """
+
+    prompt: str = ""
+    batch_size: int | None = None
+    output_value: OutputValue | None = "sentence_embedding"
+    normalize: bool = False
+    truncate_dim: int | None = None
+
+    def __post_init__(self) -> None:
+        check_count("batch_size", self.batch_size, otherwise="None to go by tokens")
+        if not isinstance(self.prompt, str):
+            raise ConfigError(f"got prompt {self.prompt!r}; expected a string, which is put before each text")
+        if self.output_value not in ("sentence_embedding", "token_embeddings", None):
+            raise ConfigError(
+                f"got output_value {self.output_value!r}; expected sentence_embedding, token_embeddings or None"
+            )
+        if self.truncate_dim is not None and not hasattr(self.truncate_dim, "__index__"):
+            raise ConfigError(f"got truncate_dim {self.truncate_dim!r}; expected a whole number of dimensions")
+
+
+class Run(Protocol):
+    """Embeds texts while it is iterated: places of some texts, and their values in that order.
+
+    Attributes:
+        truncated: how many texts were cut so far.
+    """
+
+    truncated: int
+
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
+        """Do the work."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -27,36 +80,47 @@ class EmbeddedBatch:
     """What one forward pass made of some texts.
 
     Attributes:
-        rows: int64, (texts,): their places among all texts.
         features: the batch after the last module, in packed order.
+        token_types: whether the model knows the types of tokens.
     """
 
-    rows: NDArray[np.int64]
     features: Features
+    token_types: bool
 
-    def sentences(self, truncate_dim: int | None, *, normalize: bool) -> Tensor:
-        """Embeddings in the order of `rows`: float32, (texts, dim)."""
+    def values(self, options: EncodeOptions) -> Values:
+        """What `options` asks for, in the caller's order."""
+        if options.output_value == "sentence_embedding":
+            return self._sentences(options)
+        if options.output_value == "token_embeddings":
+            tokens = self._split(self._tokens())
+            return [tokens[packed] for packed in self.features.batch.restore.tolist()]
+        return list(self._everything(options))
+
+    def _sentences(self, options: EncodeOptions) -> Tensor:
+        """Embeddings: float32, (texts, dim)."""
         embeddings = self.features.sentences.float()[self.features.batch.restore]
-        embeddings = embeddings[:, :truncate_dim] if truncate_dim is not None else embeddings
-        return normalize_embeddings(embeddings) if normalize else embeddings
+        embeddings = embeddings[:, : options.truncate_dim]
+        return normalize_embeddings(embeddings) if options.normalize else embeddings
 
-    def texts(self, truncate_dim: int | None, *, normalize: bool) -> Iterator[tuple[int, dict[str, Tensor]]]:
-        """For each text its place among all texts, and its ids, mask, token and sentence embeddings, unpadded."""
+    def _everything(self, options: EncodeOptions) -> Iterator[dict[str, Tensor]]:
+        """For each text its ids, types, mask, token and sentence embeddings, unpadded."""
         batch = self.features.batch
-        lengths = batch.lengths.tolist()
-        tokens = torch.split(self.features.tokens.float().clone(), lengths)  # each (tokens of the text, dim)
-        ids = torch.split(batch.input_ids, lengths)
-        sentences = self.sentences(truncate_dim, normalize=normalize)
-        for row, packed in enumerate(batch.restore.tolist()):
-            yield (
-                int(self.rows[row]),
-                {
-                    "input_ids": ids[packed],
-                    "attention_mask": torch.ones_like(ids[packed]),
-                    "token_embeddings": tokens[packed],
-                    "sentence_embedding": sentences[row],
-                },
-            )
+        ids, tokens = self._split(batch.input_ids), self._split(self._tokens())
+        types = None if batch.token_types is None else self._split(batch.token_types)
+        for packed, sentence in zip(batch.restore.tolist(), self._sentences(options), strict=True):
+            values = {"input_ids": ids[packed]}
+            if self.token_types:
+                values["token_type_ids"] = torch.zeros_like(ids[packed]) if types is None else types[packed]
+            values["attention_mask"] = torch.ones_like(ids[packed])
+            yield {**values, "token_embeddings": tokens[packed], "sentence_embedding": sentence}
+
+    def _tokens(self) -> Tensor:
+        # The copy is an ordinary tensor, where the original belongs to inference mode.
+        return self.features.tokens.float().clone()
+
+    def _split(self, values: Tensor) -> Sequence[Tensor]:
+        """Rows of a token matrix, text by text."""
+        return torch.split(values, self.features.batch.lengths.tolist())
 
 
 class EmbeddingRun:
@@ -67,15 +131,12 @@ class EmbeddingRun:
         tokenizer: of the model.
         device: where the model is.
         texts: what to embed.
-        prompt: put before each text.
-        batch_size: most texts in one forward pass, or None to go by tokens alone.
+        options: what to make of them.
         progress: show a bar on a terminal.
+        first: number of the first text, for messages.
 
     Attributes:
         truncated: how many texts were cut so far.
-
-    Raises:
-        ConfigError: the batch size is below 1.
     """
 
     def __init__(
@@ -83,40 +144,80 @@ class EmbeddingRun:
         forward: Callable[[Features], Features],
         tokenizer: TextTokenizer,
         device: torch.device,
-        texts: Sequence[str],
+        texts: list[Text],
+        options: EncodeOptions,
         *,
-        prompt: str = "",
-        batch_size: int | None = None,
         progress: bool = False,
+        first: int = 0,
     ) -> None:
-        if batch_size is not None and batch_size < 1:
-            raise ConfigError(f"got batch_size {batch_size}; expected at least 1, or None to go by tokens")
         self._forward, self._tokenizer, self._device = forward, tokenizer, device
-        self._texts, self._prompt, self._batch_size, self._progress = texts, prompt, batch_size, progress
+        self._texts, self._options, self._progress, self._first = texts, options, progress, first
         self.truncated = 0
 
-    def __iter__(self) -> Iterator[EmbeddedBatch]:
-        prompt = self._prompt
-        prompt_length = self._tokenizer.prompt_length(prompt) if prompt else 0
+    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
+        options = self._options
+        prompt_length = self._tokenizer.prompt_length(options.prompt) if options.prompt else 0
         budget = _TOKENS_PER_FORWARD.get(self._device.type, 4_096)
-        bar = tqdm(total=len(self._texts), desc="Encoding", unit="text", disable=None if self._progress else True)
-        with bar:
+        with progress_bar(len(self._texts), show=self._progress) as bar:
             for start in range(0, len(self._texts), BLOCK):
-                block = self._texts[start : start + BLOCK]
-                tokenized = self._tokenizer([prompt + text for text in block] if prompt else block)
+                block = with_prompt(self._texts[start : start + BLOCK], options.prompt)
+                tokenized = self._tokenizer(block, first=self._first + start)
                 self.truncated += tokenized.truncated
-                for rows in token_budget_batches(tokenized.lengths, max_tokens=budget, max_texts=self._batch_size):
+                for rows in token_budget_batches(tokenized.lengths, max_tokens=budget, max_texts=options.batch_size):
                     batch = pack(tokenized, rows, prompt_length=prompt_length).to(self._device)
                     with torch.inference_mode():
                         features = self._forward(Features(batch))
-                    yield EmbeddedBatch(rows + start, features)
+                    yield rows + start, EmbeddedBatch(features, self._tokenizer.token_types).values(options)
                     bar.update(len(rows))
 
 
-def per_text(run: EmbeddingRun, texts: int, key: str | None, truncate_dim: int | None, *, normalize: bool) -> list[Any]:
-    """One of the values of `EmbeddedBatch.texts` for each text in order, or with no `key` all of them."""
-    values: list[Any] = [None] * texts
-    for batch in run:
-        for row, found in batch.texts(truncate_dim, normalize=normalize):
-            values[row] = found if key is None else found[key]
+def collect(run: Run, values: Values) -> Values:
+    """Put what a run yields into `values`, each at its place."""
+    for rows, found in run:
+        if isinstance(values, Tensor):
+            values[torch.from_numpy(rows).to(values.device)] = cast(Tensor, found).to(values.device)
+        else:
+            for row, value in zip(rows.tolist(), found, strict=True):
+                values[row] = value
     return values
+
+
+def quantized(values: Values, precision: Precision) -> Values:
+    """Sentence embeddings, or the token embeddings of all texts together, in fewer bits.
+
+    Token embeddings become one array for each text, as in the reference.
+    """
+    if isinstance(values, Tensor):
+        return torch.from_numpy(quantize_embeddings(values, precision))
+    if not values:
+        return []
+    together = quantize_embeddings(torch.cat(values), precision)
+    return np.split(together, np.cumsum([len(tokens) for tokens in values])[:-1])
+
+
+def check_count(name: str, value: object, *, otherwise: str) -> None:
+    """Refuse an option that is neither None nor a whole number from 1 on.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if value is not None and (not hasattr(value, "__index__") or index(value) < 1):
+        raise ConfigError(f"got {name} {value!r}; expected at least 1, or {otherwise}")
+
+
+class _NoBar:
+    """Shows nothing. A bar of tqdm, though disabled, makes a lock, and a worker that is ended would leak it."""
+
+    def __enter__(self) -> _NoBar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def update(self, texts: int) -> None:
+        """Count."""
+
+
+def progress_bar(texts: int, *, show: bool) -> tqdm[Any] | _NoBar:
+    """What counts texts: a bar on a terminal, or nothing."""
+    return tqdm(total=texts, desc="Encoding", unit="text", disable=None) if show else _NoBar()

@@ -4,7 +4,8 @@
     ├── ConfigError     (ValueError)  an option whose value cannot work
     ├── InputError      (ValueError)  texts, rows, labels or files that cannot be used
     ├── InputTypeError  (TypeError)   an argument of a kind that cannot be used
-    └── ModelError      (ValueError)  a model that cannot be found or read
+    ├── ModelError      (ValueError)  a model that cannot be found or read
+    └── PoolError       (RuntimeError)  processes that cannot be started, or have ended
 
 Each message is one line: what was got, what was expected, and how to mend it. Anything else that is raised is a
 defect of minisbert.
@@ -31,6 +32,10 @@ class InputTypeError(MinisbertError, TypeError):
 
 class ModelError(MinisbertError, ValueError):
     """A model cannot be found, or its files cannot be read."""
+
+
+class PoolError(MinisbertError, RuntimeError):
+    """The processes of an encoding pool cannot be started, or have ended."""
 
 
 class TruncationWarning(UserWarning):

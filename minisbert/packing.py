@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,7 @@ class PackedBatch:
         restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
         prompt_length: leading tokens of every text that belong to a prompt.
         mask: bool, (texts, longest), only in a batch made by `pack_padded`: which tokens are not padding.
+        token_types: int64, (tokens,), only where not all are 0: which text of a pair the token belongs to.
     """
 
     input_ids: Tensor
@@ -57,6 +58,7 @@ class PackedBatch:
     restore: Tensor
     prompt_length: int = 0
     mask: Tensor | None = None
+    token_types: Tensor | None = None
 
     @property
     def texts(self) -> int:
@@ -77,10 +79,9 @@ class PackedBatch:
         """The same batch with its tensors on `device`."""
         if self.input_ids.device == torch.device(device):
             return self
-        mask = None if self.mask is None else self.mask.to(device)
-        names = ("input_ids", "positions", "text_index", "lengths", "offsets", "restore")
-        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in names}
-        return replace(self, mask=mask, **moved)
+        tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
+        return replace(self, **moved)
 
 
 def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:
@@ -98,6 +99,7 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
     source = texts.offsets[sorted_rows][text_index] + positions
     restore = np.empty(len(rows), np.int64)
     restore[order] = np.arange(len(rows))
+    types = None if texts.types is None else texts.types[source].astype(np.int64)
     return PackedBatch(
         input_ids=torch.from_numpy(texts.ids[source].astype(np.int64)),
         positions=torch.from_numpy(positions),
@@ -107,6 +109,7 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
         runs=tuple(_runs(lengths)),
         restore=torch.from_numpy(restore),
         prompt_length=prompt_length,
+        token_types=torch.from_numpy(types) if types is not None and types.any() else None,
     )
 
 

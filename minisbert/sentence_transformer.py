@@ -5,9 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from .errors import ConfigError
+from .errors import ConfigError, InputError
 from .evaluation import Evaluator
 from .losses import Loss
 from .model import EmbeddingModel
@@ -15,14 +15,32 @@ from .training.config import ReplayVersion, TrainingConfig
 from .training.history import LogEntry, TrainingHistory
 from .training.objectives import FitTrainer, Objectives
 
+EvaluationResult = TypeVar("EvaluationResult")
 Callback: TypeAlias = Callable[[float, float, int], None]
 
 
 class SentenceTransformer(EmbeddingModel):
     """A sentence-embedding model: `SentenceTransformer("all-MiniLM-L6-v2")`.
 
-    Arguments, and all that the model does besides `fit`, are those of `EmbeddingModel`.
+    Arguments, and all that the model does besides `fit` and `evaluate`, are those of `EmbeddingModel`.
     """
+
+    def evaluate(
+        self, evaluator: Callable[..., EvaluationResult], output_path: str | Path | None = None
+    ) -> EvaluationResult:
+        """Call an evaluator with this model; what it writes goes into the folder `output_path`.
+
+        Raises:
+            InputError: the folder cannot be made.
+        """
+        if output_path is not None:
+            try:
+                Path(output_path).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(
+                    f"cannot make the folder {output_path} ({error.strerror}); expected a path that can be written"
+                ) from None
+        return evaluator(self, output_path)
 
     def fit(
         self,

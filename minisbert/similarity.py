@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ Embeddings: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 SimilarityMatrix: TypeAlias = Callable[[Embeddings, Embeddings], Tensor]
 AnyMatrix = TypeVar("AnyMatrix", Tensor, NDArray[Any])
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
 class SimilarityFunction(str, Enum):

@@ -1,4 +1,4 @@
-"""Texts to token ids, once, without padding.
+"""Texts and pairs of texts to token ids, once, without padding.
 
 A `tokenizers.Tokenizer` does the work. Its truncation and padding are switched off when it is taken over, and it is
 never configured again, so one tokenizer may serve several threads. Texts are cut to the model's length here, which
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import InputError, InputTypeError
+from .inputs import Text
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -30,11 +31,13 @@ class TokenizedTexts:
         ids: int32, (tokens,), special tokens included.
         lengths: int64, (texts,).
         truncated: how many texts were cut to the maximum length.
+        types: int32, (tokens,): which text of a pair a token belongs to; None if every token is of type 0.
     """
 
     ids: NDArray[np.int32]
     lengths: NDArray[np.int64]
     truncated: int
+    types: NDArray[np.int32] | None = None
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
@@ -44,18 +47,32 @@ class TokenizedTexts:
     @staticmethod
     def join(parts: Sequence[TokenizedTexts]) -> TokenizedTexts:
         """Put the texts of several parts one after the other."""
+        types = None
+        if any(part.types is not None for part in parts):
+            types = np.concatenate([np.zeros_like(part.ids) if part.types is None else part.types for part in parts])
         return TokenizedTexts(
             ids=np.concatenate([part.ids for part in parts]),
             lengths=np.concatenate([part.lengths for part in parts]),
             truncated=sum(part.truncated for part in parts),
+            types=types,
         )
 
 
 class TextTokenizer:
-    """Turns texts into token ids, cut to `max_length` tokens with the special tokens kept."""
+    """Turns texts into token ids, cut to `max_length` tokens with the special tokens kept.
+
+    Attributes:
+        token_types: whether the model tells the two texts of a pair apart by the types of their tokens.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int, lower_case: bool = False, truncation_side: str = "right"
+        self,
+        tokenizer: Tokenizer,
+        *,
+        max_length: int,
+        lower_case: bool = False,
+        truncation_side: str = "right",
+        token_types: bool = False,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -63,53 +80,93 @@ class TextTokenizer:
         self.max_length = max_length
         self.lower_case = lower_case
         self.truncation_side = truncation_side
-        specials = tokenizer.encode("a").special_tokens_mask
+        self.token_types = token_types
+        example = tokenizer.encode("a")
+        specials = example.special_tokens_mask
         self._prefix, self._suffix = _leading_ones(specials), _leading_ones(specials[::-1])
+        self._single_texts_have_types = token_types and any(example.type_ids)
 
     @property
     def special_tokens(self) -> int:
         """How many special tokens frame a single text."""
         return self._prefix + self._suffix
 
-    def __call__(self, texts: Sequence[str]) -> TokenizedTexts:
+    def __call__(self, texts: Sequence[Text], *, first: int = 0) -> TokenizedTexts:
         """Tokenize `texts`.
+
+        Args:
+            texts: strings and pairs.
+            first: number of the first text, for messages.
 
         Raises:
             InputTypeError: an entry is not a string.
-            InputError: a string holds characters that are not valid Unicode.
+            InputError: a string holds characters that are not valid Unicode, or the maximum length is too small for
+                a pair.
         """
-        encodings = self._encode(texts)
+        encodings = self._encode(texts, first)
         ids = [encoding.ids for encoding in encodings]
+        pairs = {row for row, text in enumerate(texts) if not isinstance(text, str)}
+        with_types = self.token_types and (bool(pairs) or self._single_texts_have_types)
+        types = [encoding.type_ids for encoding in encodings] if with_types else []
         truncated = 0
         for row, row_ids in enumerate(ids):
             if len(row_ids) > self.max_length:
-                ids[row] = self._cut(row_ids)
+                kept = self._kept_of_pair(encodings[row]) if row in pairs else self._kept(len(row_ids))
+                ids[row] = [row_ids[place] for place in kept]
+                if with_types:
+                    types[row] = [types[row][place] for place in kept]
                 truncated += 1
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
-        flat = np.fromiter(chain.from_iterable(ids), np.int32, int(lengths.sum()))
-        return TokenizedTexts(flat, lengths, truncated)
+        tokens = int(lengths.sum())
+        return TokenizedTexts(
+            np.fromiter(chain.from_iterable(ids), np.int32, tokens),
+            lengths,
+            truncated,
+            np.fromiter(chain.from_iterable(types), np.int32, tokens) if with_types else None,
+        )
 
-    def count(self, texts: Sequence[str]) -> NDArray[np.int64]:
+    def count(self, texts: Sequence[Text]) -> NDArray[np.int64]:
         """Tokens of each text before any cut, special tokens included: int64, (texts,)."""
-        encodings = self._encode(texts)
+        encodings = self._encode(texts, 0)
         return np.fromiter((len(encoding.ids) for encoding in encodings), np.int64, len(encodings))
 
     def prompt_length(self, prompt: str) -> int:
         """How many leading tokens a prompt takes up: its own and the special tokens before it."""
         return int(self.count([prompt])[0]) - self._suffix
 
-    def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        batch = [text.lower() for text in texts] if self.lower_case else list(texts)
+    def _encode(self, texts: Sequence[Text], first: int) -> list[Encoding]:
+        batch = [_lower(text) for text in texts] if self.lower_case else list(texts)
         try:
             return self.tokenizer.encode_batch_fast(batch)
         except TypeError:
-            raise InputError(_invalid_unicode(batch)) from None
+            raise InputError(_invalid_unicode(batch, first)) from None
 
-    def _cut(self, ids: list[int]) -> list[int]:
-        room = self.max_length - self.special_tokens
-        body = ids[self._prefix : len(ids) - self._suffix]
-        body = body[:room] if self.truncation_side == "right" else body[-room:]
-        return ids[: self._prefix] + body + ids[len(ids) - self._suffix :]
+    def _kept(self, length: int) -> list[int]:
+        """Places of the tokens of a single text that stay."""
+        room, end = self.max_length - self.special_tokens, length - self._suffix
+        body = range(self._prefix, end)
+        return [*range(self._prefix), *_side(body, room, self.truncation_side), *range(end, length)]
+
+    def _kept_of_pair(self, encoding: Encoding) -> list[int]:
+        """Places of the tokens of a pair that stay: the longer text is cut first, then both to about a half."""
+        sources = encoding.sequence_ids
+        bodies = [[place for place, source in enumerate(sources) if source == number] for number in (0, 1)]
+        specials = {place for place, source in enumerate(sources) if source is None}
+        room = self.max_length - len(specials)
+        if room < 0:
+            raise InputError(
+                f"got a pair of texts and max_seq_length={self.max_length}; expected at least {len(specials)}, for the "
+                f"special tokens of a pair: raise max_seq_length"
+            )
+        short, long = sorted(map(len, bodies))
+        if 2 * short > room:
+            short, long = room // 2, room - room // 2
+        else:
+            long = room - short
+        sizes = (short, long) if len(bodies[0]) <= len(bodies[1]) else (long, short)
+        for body, size in zip(bodies, sizes, strict=True):
+            specials.update(_side(body, size, self.truncation_side))
+        return sorted(specials)
 
 
 def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
@@ -133,6 +190,14 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
     return result
 
 
+def _side(places: Sequence[int], size: int, truncation_side: str) -> Sequence[int]:
+    return places[:size] if truncation_side == "right" else places[max(len(places) - size, 0) :]
+
+
+def _lower(text: Text) -> Text:
+    return text.lower() if isinstance(text, str) else (text[0].lower(), text[1].lower())
+
+
 def _leading_ones(mask: Sequence[int]) -> int:
     count = 0
     for value in mask:
@@ -142,13 +207,15 @@ def _leading_ones(mask: Sequence[int]) -> int:
     return count
 
 
-def _invalid_unicode(texts: Sequence[str]) -> str:
-    for row, text in enumerate(texts):
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError as error:
-            return (
-                f"texts[{row}] holds the lone surrogate {text[error.start]!r} at character {error.start}; expected "
-                f"valid Unicode: read the text with its true encoding, or use text.encode(errors='replace').decode()"
-            )
+def _invalid_unicode(texts: Sequence[Text], first: int) -> str:
+    for row, entry in enumerate(texts, start=first):
+        for text in (entry,) if isinstance(entry, str) else entry:
+            try:
+                text.encode("utf-8")
+            except UnicodeEncodeError as error:
+                return (
+                    f"texts[{row}] holds the lone surrogate {text[error.start]!r} at character {error.start}; expected "
+                    f"valid Unicode: read the text with its true encoding, or use "
+                    f"text.encode(errors='replace').decode()"
+                )
     return "the tokenizer refused the texts; expected a list of strings"

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import threading
 import warnings
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minisbert import SentenceTransformer
-from minisbert.errors import ConfigError, InputError, InputTypeError, TruncationWarning
+from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
+from minisbert.similarity import PRECISIONS
 
 TEXTS = ["a cat sat on the mat", "one", "", "why is the sky blue and the sea not", "one two three"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """For many small calls, threads cost more than they give."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +60,22 @@ def test_return_types(model: SentenceTransformer, expected: np.ndarray) -> None:
         assert model.encode(single, convert_to_numpy=False).shape == (32,)
 
 
-@pytest.mark.parametrize("kind", [tuple, np.array, lambda texts: np.array(texts, dtype=object), iter])
+class Column:
+    """Like pandas.Series or a column of `datasets`: a length, an order, and no more."""
+
+    ndim = 1
+
+    def __init__(self, texts: list[str]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __iter__(self) -> Any:
+        return iter(self.texts)
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, lambda texts: np.array(texts, dtype=object), Column, deque])
 def test_kinds_of_input(kind: Callable[[list[str]], Any], model: SentenceTransformer, expected: np.ndarray) -> None:
     assert np.array_equal(model.encode(kind(TEXTS)), expected)
 
@@ -153,6 +182,20 @@ def test_precisions(precision: Any, dtype: type, width: int, model: SentenceTran
         ({"a": 1}, "got dict for texts"),
         (["fine", None], r"texts\[1\] is None of type NoneType"),
         (["fine", 3.5], r"texts\[1\] is 3.5 of type float"),
+        ({"a", "b"}, "got set for texts"),
+        ({"a": 1}.keys(), "got dict_keys for texts"),
+        ((text for text in TEXTS), "got generator for texts; .* encode_iter"),
+        (iter(TEXTS), "got list_iterator for texts"),
+        (np.array("a cat"), "got ndarray for texts"),
+        (np.array([1, 2]), r"texts\[0\] is 1 of type int"),
+        (np.array([b"a"]), r"texts\[0\] is b'a' of type bytes"),
+        (torch.zeros(2, 3), "got Tensor for texts"),
+        (range(3), r"texts\[0\] is 0 of type int"),
+        (Path("texts.txt"), "got .*Path for texts"),
+        (["fine", ("a", "b", "c")], r"texts\[1\] is \('a', 'b', 'c'\) of type tuple; expected a string, or a pair"),
+        ([["a"]], r"texts\[0\] is \['a'\] of type list"),
+        ([("a", None)], r"texts\[0\] is \('a', None\)"),
+        ([[]], r"texts\[0\] is \[\] of type list"),
     ],
 )
 def test_what_is_not_a_text(bad: Any, message: str, model: SentenceTransformer) -> None:
@@ -221,3 +264,245 @@ def test_kernels_and_definitions_agree(minilm: Path) -> None:
     with kernels.use("reference"):
         plain = model.encode(TEXTS)
     assert np.abs(fast - plain).max() <= 1e-6
+
+
+PAIR = ("a cat sat", "the dog ran fast")
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_pairs_are_embedded_jointly(architecture: str, tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny(architecture), device="cpu")
+    joint = model.encode([PAIR])
+    assert joint.shape == (1, 32)
+    assert np.array_equal(model.encode([list(PAIR)]), joint)
+    assert np.array_equal(model.encode(np.array([PAIR])), joint)
+    assert np.abs(model.encode([PAIR[::-1]]) - joint).max() > 1e-4
+    mixed = model.encode(["a cat", PAIR, "one two three", PAIR])
+    assert np.abs(mixed[[1, 3]] - joint).max() <= 1e-6
+    assert np.abs(mixed[0] - model.encode("a cat")).max() <= 1e-6
+    assert np.array_equal(model.encode([PAIR], prompt="what "), model.encode([("what a cat sat", PAIR[1])]))
+    assert model.encode(PAIR).shape == (2, 32)  # a tuple of texts is two texts
+    assert model.count_tokens([PAIR])[0] == len(model.encode([PAIR], output_value="token_embeddings")[0])
+
+
+def test_token_types_of_pairs_matter_where_the_model_has_them(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    (row,) = model.encode([PAIR], output_value=None)
+    assert row["token_type_ids"].tolist() == [0] * 5 + [1] * 5
+    assert list(row) == ["input_ids", "token_type_ids", "attention_mask", "token_embeddings", "sentence_embedding"]
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    settings = json.loads((folder / "tokenizer_config.json").read_text())
+    settings["model_input_names"] = ["input_ids", "attention_mask"]
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+    without = SentenceTransformer(folder, device="cpu")
+    assert "token_type_ids" not in without.encode([PAIR], output_value=None)[0]
+    assert np.abs(without.encode([PAIR]) - model.encode([PAIR])).max() > 1e-4
+    assert np.array_equal(without.encode(TEXTS), model.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "kept"),
+    [(10, 3, (6, 3)), (3, 10, (3, 6)), (9, 9, (4, 5)), (6, 5, (5, 4)), (5, 6, (4, 5)), (1, 12, (1, 8)), (4, 4, (4, 4))],
+)
+def test_the_longer_text_of_a_pair_is_cut_first(
+    first: int, second: int, kept: tuple[int, int], tiny: Callable[[str], Path]
+) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu", truncation="count")
+    model.max_seq_length = 12  # 9 for the texts
+    words = tiny_models.WORDS
+    pair = (" ".join(words[:first]), " ".join(words[:second]))
+    (row,) = model.encode([pair], output_value=None)
+    ids = [model.tokenizer.token_to_id(word) for word in words]
+    assert row["input_ids"].tolist() == [2, *ids[: kept[0]], 3, *ids[: kept[1]], 3]
+    assert row["token_type_ids"].tolist() == [0] * (kept[0] + 2) + [1] * (kept[1] + 1)
+    assert model.truncated_texts == (first + second > 9)
+    model.max_seq_length = 3
+    assert len(model.encode([pair], output_value="token_embeddings")[0]) == 3
+
+
+def test_too_little_room_for_a_pair(tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("xlm-roberta"), device="cpu", truncation="count")
+    model.max_seq_length = 3
+    with pytest.raises(InputError, match=r"got a pair of texts and max_seq_length=3; expected at least 4"):
+        model.encode([PAIR])
+
+
+def test_older_names_and_single_pairs(model: SentenceTransformer, expected: np.ndarray) -> None:
+    assert np.array_equal(model.encode(sentences=TEXTS), expected)
+    assert np.array_equal(model.encode_query(sentences=TEXTS), model.encode_query(TEXTS))
+    assert np.array_equal(model.encode_document(sentences=TEXTS), expected)
+    with pytest.raises(ConfigError, match="got both inputs and sentences"):
+        model.encode(TEXTS, sentences=TEXTS)
+    with pytest.raises(InputTypeError, match="got NoneType for texts"):
+        model.encode()
+    assert model.get_max_seq_length() == model.max_seq_length == 48
+    assert model[0].model is model[0].auto_model
+    assert model.dtype == torch.float32
+
+
+def test_impossible_options(model: SentenceTransformer) -> None:
+    for options, message in [
+        ({"batch_size": -1}, "got batch_size -1; expected at least 1"),
+        ({"batch_size": 1.5}, "got batch_size 1.5"),
+        ({"batch_size": "8"}, "got batch_size '8'"),
+        ({"truncate_dim": 2.0}, "got truncate_dim 2.0"),
+        ({"prompt": 5}, "got prompt 5"),
+        ({"precision": ""}, "got precision ''"),
+        ({"precision": "int8", "output_value": None}, "with output_value=None"),
+        ({"output_value": "token_embeddings", "out": np.empty((5, 32), np.float32)}, "got out with output_value"),
+        ({"device": "nowhere"}, "got device 'nowhere'"),
+        ({"chunk_size": 0}, "got chunk_size 0"),
+    ]:
+        with pytest.raises(ConfigError, match=message):
+            model.encode(TEXTS, **options)
+    with pytest.raises(InputError, match="got 1 embedding"):
+        model.encode("a cat", precision="int8")
+    for encode in (model.encode_query, model.encode_document):
+        with pytest.raises(TypeError, match="normalise"):
+            encode(TEXTS, normalise=True)
+    with pytest.raises(ConfigError, match="got max_seq_length None"):
+        model.max_seq_length = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(("dim", "width"), [(0, 0), (-1, 31), (-32, 0), (-99, 0), (5, 5), (99, 32), (np.int64(3), 3)])
+def test_truncate_dim_is_a_slice(dim: int, width: int, model: SentenceTransformer, expected: np.ndarray) -> None:
+    got = model.encode(TEXTS, truncate_dim=dim)
+    assert got.shape == (5, width)
+    assert np.array_equal(got, expected[:, :dim])
+    with model.truncate_embeddings(dim):
+        assert model.get_embedding_dimension() == width
+        assert np.array_equal(model.encode(TEXTS), got)
+        assert model.encode(TEXTS, truncate_dim=7).shape == (5, 7)
+
+
+def test_token_embeddings_in_fewer_bits(model: SentenceTransformer) -> None:
+    tokens = model.encode(TEXTS, output_value="token_embeddings")
+    rows = model.encode(TEXTS, output_value="token_embeddings", precision="uint8")
+    assert [row.shape for row in rows] == [tuple(value.shape) for value in tokens]
+    together = np.concatenate(rows)
+    assert together.dtype == np.uint8
+    assert (together.min(0) == 0).all()  # one range over the tokens of all texts
+    assert (together.max(0) >= 254).all()
+    assert model.encode([], output_value="token_embeddings", precision="int8") == []
+
+
+def test_tensors_are_ordinary_ones(model: SentenceTransformer) -> None:
+    (row,) = model.encode(TEXTS[:1], output_value=None)
+    tensors = [
+        *row.values(),
+        model.encode(TEXTS, convert_to_tensor=True),
+        *model.encode(TEXTS, convert_to_numpy=False),
+        *model.encode(TEXTS, output_value="token_embeddings"),
+    ]
+    assert not any(tensor.is_inference() for tensor in tensors)
+    weight = torch.ones(32, requires_grad=True)
+    (tensors[-1] @ weight).sum().backward()
+    assert weight.grad is not None
+
+
+def test_preprocess(model: SentenceTransformer, tiny: Callable[[str], Path]) -> None:
+    features = model.tokenize(["a cat", PAIR])
+    assert features["input_ids"].shape == (2, 10)
+    assert features["input_ids"][0].tolist()[4:] == [0] * 6
+    assert features["attention_mask"].sum(1).tolist() == model.count_tokens(["a cat", PAIR]).tolist() == [4, 10]
+    assert features["token_type_ids"].tolist() == [[0] * 10, [0] * 5 + [1] * 5]
+    prompted = model.preprocess(["cat"], prompt="what is ")
+    assert torch.equal(prompted["input_ids"], model.preprocess(["what is cat"])["input_ids"])
+    assert model.preprocess([]) == {}
+    with pytest.raises(InputTypeError, match="put it in a list"):
+        model.preprocess("a cat")
+    mpnet = SentenceTransformer(tiny("mpnet"), device="cpu").preprocess(["a cat", "one"])
+    assert list(mpnet) == ["input_ids", "attention_mask"]
+    assert mpnet["input_ids"][1].tolist()[3:] == [1]
+
+
+def test_prompt_tokens_in_pooling(tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    with_prompt = model.encode(["a cat"], prompt="what is ")
+    model.set_pooling_include_prompt(False)
+    without = model.encode(["a cat"], prompt="what is ")
+    assert np.abs(with_prompt - without).max() > 1e-4
+    tokens = model.encode(["a cat"], prompt="what is ", output_value="token_embeddings")[0]
+    expected = torch.nn.functional.normalize(tokens[3:].mean(0), dim=0)
+    torch.testing.assert_close(torch.from_numpy(without[0]), expected, rtol=1e-5, atol=1e-6)
+    bare = SentenceTransformer(modules=[model[0]], device="cpu")
+    with pytest.raises(ModelError, match="the model has no Pooling module"):
+        bare.set_pooling_include_prompt(True)
+
+
+def test_role_prompts(tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu", prompts={"passage": "of "}, default_prompt_name="passage")
+    assert np.array_equal(model.encode_query(["a cat"]), model.encode(["a cat"], prompt=""))
+    assert np.array_equal(model.encode_document(["a cat"]), model.encode(["of a cat"], prompt=""))
+    assert np.array_equal(model.encode(["a cat"]), model.encode(["of a cat"], prompt=""))
+    del model.prompts["query"]
+    assert np.array_equal(model.encode_query(["a cat"]), model.encode(["a cat"]))
+
+
+@pytest.mark.parametrize(("change", "bound"), [("half", 5e-3), ("bfloat16", 5e-2), ("double", 1e-6), ("float", 0)])
+def test_other_number_types_give_float32(change: str, bound: float, tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    expected = model.encode(TEXTS)
+    changed = getattr(model, change)()
+    assert changed is model
+    for got in (model.encode(TEXTS), model.encode(TEXTS, convert_to_tensor=True).numpy()):
+        assert got.dtype == np.float32
+        assert np.abs(got - expected).max() <= bound
+    assert model.encode(TEXTS, output_value="token_embeddings")[0].dtype == torch.float32
+    assert np.abs(model.float().encode(TEXTS) - expected).max() <= bound
+
+
+def test_evaluate(model: SentenceTransformer, tmp_path: Path) -> None:
+    calls: list[Any] = []
+
+    def evaluator(got: SentenceTransformer, output_path: Path | None) -> dict[str, float]:
+        calls.append((got, output_path))
+        return {"score": 1.0}
+
+    assert model.evaluate(evaluator, tmp_path / "a" / "b") == {"score": 1.0}
+    assert (tmp_path / "a" / "b").is_dir()
+    model.evaluate(evaluator)
+    assert calls == [(model, tmp_path / "a" / "b"), (model, None)]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make the folder"):
+        model.evaluate(evaluator, tmp_path / "file" / "x")
+
+
+unicode_texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+unicode_inputs = st.lists(st.one_of(unicode_texts, st.tuples(unicode_texts, unicode_texts)), min_size=1, max_size=8)
+
+
+@pytest.fixture(scope="module")
+def reloaded(model: SentenceTransformer, tmp_path_factory: pytest.TempPathFactory) -> SentenceTransformer:
+    folder = tmp_path_factory.mktemp("saved") / "model"
+    model.save_pretrained(folder)
+    return SentenceTransformer(folder, device="cpu")
+
+
+@settings(max_examples=12, deadline=None)
+@given(inputs=unicode_inputs)
+def test_a_reloaded_model_is_the_same(inputs: Any, model: SentenceTransformer, reloaded: SentenceTransformer) -> None:
+    assert np.array_equal(model.encode(inputs), reloaded.encode(inputs))
+
+
+@settings(max_examples=12, deadline=None)
+@given(inputs=unicode_inputs, prompt=unicode_texts)
+def test_a_prompt_is_text_put_before(inputs: Any, prompt: str, model: SentenceTransformer) -> None:
+    before = [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in inputs]
+    assert np.array_equal(model.encode(inputs, prompt=prompt), model.encode(before))
+
+
+@settings(max_examples=12, deadline=None)
+@given(inputs=unicode_inputs, dim=st.integers(-40, 40), size=st.integers(1, 3), precision=st.sampled_from(PRECISIONS))
+def test_conversions_agree(inputs: Any, dim: int, size: int, precision: Any, model: SentenceTransformer) -> None:
+    options: dict[str, Any] = {"truncate_dim": dim, "batch_size": size, "precision": precision}
+    width = len(range(32)[:dim])
+    if (len(inputs) < 2 and "int8" in precision) or (width % 8 and "binary" in precision):
+        with pytest.raises(InputError, match="multiple of 8|got 1 embedding"):
+            model.encode(inputs, **options)
+        return
+    array = model.encode(inputs, **options)
+    assert array.shape == (len(inputs), width // 8 if "binary" in precision else width)
+    assert np.array_equal(model.encode(inputs, convert_to_tensor=True, **options).numpy(), array)
+    rows = model.encode(inputs, convert_to_numpy=False, **options)
+    assert np.array_equal(np.stack([row.numpy() for row in rows]), array)

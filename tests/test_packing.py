@@ -34,6 +34,20 @@ def test_pack_keeps_every_token_and_leads_back(lengths: list[int], draw: object)
     assert batch.max_length == max(lengths[row] for row in rows)
 
 
+def test_token_types_follow_their_tokens() -> None:
+    ids, types = np.array([7, 8, 9, 5, 6], np.int32), np.array([0, 1, 1, 0, 0], np.int32)
+    texts = TokenizedTexts(ids, np.array([3, 2]), 0, types)
+    batch = pack(texts)
+    assert batch.input_ids.tolist() == [5, 6, 7, 8, 9]
+    assert batch.token_types is not None
+    assert batch.token_types.tolist() == [0, 0, 0, 1, 1]
+    assert pack(texts, np.array([1])).token_types is None  # a single text alone pays nothing
+    joined = TokenizedTexts.join([tokenized([2]), texts])
+    assert joined.types is not None
+    assert joined.types.tolist() == [0, 0, 0, 1, 1, 0, 0]
+    assert TokenizedTexts.join([tokenized([2]), tokenized([1])]).types is None
+
+
 @given(lengths_of_texts, st.integers(1, 100), st.one_of(st.none(), st.integers(1, 7)))
 def test_budget_batches_hold_each_row_once(lengths: list[int], budget: int, most: int | None) -> None:
     values = np.array(lengths)

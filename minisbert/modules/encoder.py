@@ -66,7 +66,8 @@ class Embeddings(nn.Module):
     def _sum(self, batch: PackedBatch) -> Tensor:
         hidden: Tensor = self.word(batch.input_ids)
         if self.token_type is not None:
-            hidden = hidden + self.token_type.weight[0]  # texts are single, so every token is of type 0
+            types = batch.token_types
+            hidden = hidden + (self.token_type.weight[0] if types is None else self.token_type(types))
         return hidden + self.position(self._positions(batch))  # type: ignore[no-any-return]
 
     def _padded_sum(self, batch: PackedBatch) -> Tensor:
@@ -174,6 +175,11 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
+
+    @property
+    def token_types(self) -> bool:
+        """Whether the two texts of a pair are told apart by the types of their tokens."""
+        return self.config.type_vocab_size > 1
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,10 +50,17 @@ class ForeignEncoder(nn.Module):
         value = getattr(self._config, "max_position_embeddings", None)
         return int(value) if isinstance(value, int) and value > 0 else None
 
+    @property
+    def token_types(self) -> bool:
+        """Whether the two texts of a pair are told apart by the types of their tokens."""
+        known = "token_type_ids" in inspect.signature(self.model.forward).parameters
+        return known and getattr(self._config, "type_vocab_size", 2) > 1
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch`: (tokens, dim)."""
         input_ids, mask = pad(batch.input_ids, batch)
-        output: Any = (self._compiled or self.model)(input_ids=input_ids, attention_mask=mask.to(torch.long))
+        types = {} if batch.token_types is None else {"token_type_ids": pad(batch.token_types, batch)[0]}
+        output: Any = (self._compiled or self.model)(input_ids=input_ids, attention_mask=mask.to(torch.long), **types)
         return unpad(output[0], batch)
 
     @contextmanager

@@ -20,6 +20,7 @@ from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
 
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # where tokenizer_config.json names none
 _DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -60,7 +61,13 @@ class Transformer(nn.Module):
             max_length=self._initial_length(max_seq_length),
             lower_case=do_lower_case,
             truncation_side=tokenizer.config.get("truncation_side", "right"),
+            token_types=encoder.token_types and "token_type_ids" in tokenizer.config.get("model_input_names", _INPUTS),
         )
+
+    @property
+    def model(self) -> Encoder | ForeignEncoder:
+        """The encoder, under the name that version 6 of the reference has for it."""
+        return self.auto_model
 
     @property
     def max_seq_length(self) -> int:

@@ -1,0 +1,230 @@
+"""What a model is: modules that run one after the other, and the settings that embeddings are made with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
+from .inputs import Text, read_inputs, with_prompt
+from .modules import Dense, Pooling, Transformer
+from .modules.features import Features
+from .similarity import Embeddings, SimilarityFunction
+
+Truncation: TypeAlias = Literal["warn", "error", "count"]
+
+
+class ModuleStack(nn.Sequential):
+    """Modules with prompts, a similarity function and a maximum length.
+
+    Attributes:
+        prompts: texts by name that are put before inputs.
+        default_prompt_name: the prompt used where a call names none.
+        truncate_dim: keep only this many leading dimensions of each embedding.
+        truncation: "warn", "error" or "count": what happens when a text is longer than `max_seq_length`.
+        truncated_texts: how many texts were cut so far.
+
+    Raises:
+        ConfigError: an impossible value.
+    """
+
+    def __init__(
+        self,
+        modules: Sequence[nn.Module],
+        *,
+        prompts: Mapping[str, str],
+        default_prompt_name: str | None,
+        similarity_fn_name: str | None,
+        truncate_dim: int | None,
+        truncation: Truncation,
+    ) -> None:
+        super().__init__(*modules)
+        if truncation not in ("warn", "error", "count"):
+            raise ConfigError(f"got truncation {truncation!r}; expected warn, error or count")
+        self.prompts: dict[str, str] = {"query": "", "document": "", **prompts}
+        self.default_prompt_name = default_prompt_name
+        self.prompt_text(None, None)
+        self.similarity_fn_name = similarity_fn_name
+        self.truncate_dim = truncate_dim
+        self.truncation: Truncation = truncation
+        self.truncated_texts = 0
+        self._warned_truncation = False
+
+    # ---- the modules ----------------------------------------------------------------------------------------------
+
+    def forward(self, features: Features) -> Features:
+        """Run a packed batch through all modules."""
+        for module in self:
+            features = module(features)
+        return features
+
+    @property
+    def transformer(self) -> Transformer:
+        """The first module: tokenizer and encoder."""
+        first = self[0]
+        if not isinstance(first, Transformer):
+            raise ModelError(f"the first module is a {type(first).__name__}; expected a Transformer")
+        return first
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored in."""
+        return next(self.parameters()).dtype
+
+    def set_pooling_include_prompt(self, include_prompt: bool) -> None:
+        """Say whether the tokens of a prompt count in pooling.
+
+        Raises:
+            ModelError: the model has no pooling.
+        """
+        pooling = next((module for module in self if isinstance(module, Pooling)), None)
+        if pooling is None:
+            raise ModelError("the model has no Pooling module; expected one to set include_prompt of")
+        pooling.include_prompt = include_prompt
+
+    # ---- texts and tokens -----------------------------------------------------------------------------------------
+
+    @property
+    def tokenizer(self) -> Any:
+        """The `tokenizers.Tokenizer` behind the model. Do not configure it: it is shared by all calls."""
+        return self.transformer.tokenizer.tokenizer
+
+    @property
+    def max_seq_length(self) -> int:
+        """Longest text in tokens, special tokens included; what is beyond is cut off."""
+        return self.transformer.max_seq_length
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        if not hasattr(value, "__index__"):
+            raise ConfigError(f"got max_seq_length {value!r}; expected a whole number of tokens")
+        self.transformer.max_seq_length = value
+
+    def get_max_seq_length(self) -> int:
+        """`max_seq_length`."""
+        return self.max_seq_length
+
+    def count_tokens(self, inputs: str | Sequence[Text]) -> NDArray[np.int64]:
+        """Tokens of each text before any cut, special tokens included: int64, (texts,)."""
+        return self.transformer.tokenizer.count(read_inputs(inputs)[0])
+
+    def preprocess(self, inputs: Sequence[Text], *, prompt: str | None = None) -> dict[str, Tensor]:
+        """Token ids as the reference shows them, for a look at what the model sees.
+
+        Returns:
+            "input_ids", "attention_mask" and, if the model has them, "token_type_ids": int64, (texts, longest), padded
+            on the right. No texts give an empty dictionary.
+
+        Raises:
+            InputTypeError: not a list of texts.
+        """
+        texts, single = read_inputs(inputs)
+        if single:
+            raise InputTypeError("got one text to tokenize; expected several: put it in a list")
+        if not texts:
+            return {}
+        tokenizer = self.transformer.tokenizer
+        tokenized = tokenizer(with_prompt(texts, prompt or ""))
+        mask = np.arange(tokenized.lengths.max()) < tokenized.lengths[:, None]  # (texts, longest)
+        ids = np.full(mask.shape, self.transformer.padding_token, np.int64)
+        ids[mask] = tokenized.ids
+        values = {"input_ids": ids}
+        if tokenizer.token_types:
+            values["token_type_ids"] = types = np.zeros_like(ids)
+            types[mask] = 0 if tokenized.types is None else tokenized.types
+        values["attention_mask"] = mask.astype(np.int64)
+        return {name: torch.from_numpy(value) for name, value in values.items()}
+
+    tokenize = preprocess
+
+    def prompt_text(self, prompt: str | None, name: str | None) -> str:
+        """The prompt to use: `prompt`, or else the one called `name`, or else the model's default.
+
+        Raises:
+            ConfigError: there is no prompt of that name.
+        """
+        if prompt is not None:
+            return prompt
+        name = name if name is not None else self.default_prompt_name
+        if name is None:
+            return ""
+        if name not in self.prompts:
+            raise ConfigError(f"got prompt name {name!r}; expected one of {sorted(self.prompts)}")
+        return self.prompts[name]
+
+    def report_truncation(self, truncated: int, texts: int) -> None:
+        """Count cut texts and warn once, or raise, as `truncation` says.
+
+        Raises:
+            InputError: texts were cut and `truncation` is "error".
+        """
+        if not truncated:
+            return
+        message = (
+            f"{truncated} of {texts} texts are longer than max_seq_length={self.max_seq_length} tokens; what is beyond "
+            f"is cut off: raise max_seq_length, split the texts, or pass truncation='count'"
+        )
+        if self.truncation == "error":
+            raise InputError(message)
+        self.truncated_texts += truncated
+        if self.truncation == "warn" and not self._warned_truncation:
+            self._warned_truncation = True
+            warnings.warn(message, TruncationWarning, stacklevel=4)
+
+    # ---- embeddings -----------------------------------------------------------------------------------------------
+
+    def get_sentence_embedding_dimension(self) -> int:
+        """Size of an embedding, after `truncate_dim`."""
+        return self.dimension(self.truncate_dim)
+
+    get_embedding_dimension = get_sentence_embedding_dimension
+
+    def dimension(self, truncate_dim: int | None) -> int:
+        """Size of an embedding that is sliced up to `truncate_dim`."""
+        size = self.transformer.embedding_dimension
+        for module in self:
+            if isinstance(module, Pooling):
+                size = module.output_dimension
+            elif isinstance(module, Dense):
+                size = module.linear.out_features
+        return len(range(size)[:truncate_dim])
+
+    @contextmanager
+    def truncate_embeddings(self, truncate_dim: int | None) -> Iterator[None]:
+        """Set `truncate_dim` for a block of code."""
+        before, self.truncate_dim = self.truncate_dim, truncate_dim
+        try:
+            yield
+        finally:
+            self.truncate_dim = before
+
+    truncate_sentence_embeddings = truncate_embeddings
+
+    @property
+    def similarity_fn_name(self) -> str:
+        """Name of the similarity the embeddings are made for."""
+        return self._similarity.value
+
+    @similarity_fn_name.setter
+    def similarity_fn_name(self, name: str | SimilarityFunction | None) -> None:
+        self._similarity = SimilarityFunction.of(name or SimilarityFunction.COSINE)
+
+    def similarity(self, a: Embeddings, b: Embeddings) -> Tensor:
+        """Similarity of every row of `a` to every row of `b`: (n, d) and (m, d) to float32 (n, m)."""
+        return self._similarity.matrix(a, b)
+
+    def similarity_pairwise(self, a: Embeddings, b: Embeddings) -> Tensor:
+        """Similarity of each row of `a` to the same row of `b`: (n, d) and (n, d) to float32 (n,)."""
+        return self._similarity.pairwise(a, b)

@@ -19,12 +19,14 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from . import evaluation, losses, modules, util
     from .data.examples import InputExample
+    from .model.pool import EncodingPool
     from .sentence_transformer import SentenceTransformer
     from .training.config import TrainingConfig
     from .training.history import TrainingHistory
     from .training.trainer import Trainer
 
 __all__ = [
+    "EncodingPool",
     "InputExample",
     "SentenceTransformer",
     "Trainer",
@@ -37,6 +39,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EncodingPool": "model.pool",
     "InputExample": "data.examples",
     "SentenceTransformer": "sentence_transformer",
     "Trainer": "training.trainer",

@@ -16,10 +16,11 @@ import tiny_models
 import torch
 from conftest import ROOT
 
-from minisbert import SentenceTransformer, pool
-from minisbert.encoding import EncodeOptions, collect
+from minisbert import SentenceTransformer
 from minisbert.errors import ConfigError, InputError, PoolError
-from minisbert.pool import EncodingPool, PoolRun
+from minisbert.model import pool
+from minisbert.model.encoding import EncodeOptions, collect
+from minisbert.model.pool import EncodingPool, PoolRun
 
 TEXTS = [" ".join(tiny_models.WORDS[i % 7 : i % 7 + 1 + i % 11]) for i in range(60)]
 INPUTS: list[Any] = [*TEXTS, ("a cat", "the dog"), ""]

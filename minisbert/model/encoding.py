@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from .errors import ConfigError
-from .inputs import Text, with_prompt
-from .modules.features import Features
-from .packing import pack, token_budget_batches
-from .similarity import Precision, normalize_embeddings, quantize_embeddings
-from .text import TextTokenizer
+from ..errors import ConfigError
+from ..inputs import Text, with_prompt
+from ..modules.features import Features
+from ..packing import pack, token_budget_batches
+from ..similarity import Precision, normalize_embeddings, quantize_embeddings
+from ..text import TextTokenizer
 
 BLOCK = 16_384  # texts that are tokenized and sorted together; bounds the memory of long inputs
 _TOKENS_PER_FORWARD = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}

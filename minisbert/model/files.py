@@ -10,17 +10,17 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import nn
 
-from .card import CardFacts, TrainingFacts, render_card, versions
+from ..card import CardFacts, TrainingFacts, render_card, versions
+from ..errors import ConfigError
+from ..modules import Pooling, Transformer
+from ..modules.persistence import read_module, write_module
+from ..similarity import SimilarityFunction
+from ..storage.files import replacing_folder
+from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
+from ..storage.locate import find_model
 from .devices import usable_device
 from .embedder import Embedder
-from .errors import ConfigError
-from .modules import Pooling, Transformer
-from .modules.persistence import read_module, write_module
-from .similarity import SimilarityFunction
 from .stack import Truncation
-from .storage.files import replacing_folder
-from .storage.layout import ModelSettings, read_layout, write_modules, write_settings
-from .storage.locate import find_model
 
 DType: TypeAlias = Literal["float32", "bfloat16", "float16"]
 _DTYPES: Mapping[str, torch.dtype] = {

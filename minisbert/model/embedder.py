@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..errors import ConfigError, InputError, InputTypeError
+from ..inputs import Text, read_inputs
+from ..similarity import PRECISIONS, Precision
 from .devices import usable_device
 from .encoding import BLOCK, EmbeddingRun, EncodeOptions, OutputValue, Run, Values, check_count, collect, quantized
-from .errors import ConfigError, InputError, InputTypeError
-from .inputs import Text, read_inputs
 from .pool import EncodingPool, PoolRun
-from .similarity import PRECISIONS, Precision
 from .stack import ModuleStack
 
 # One text; or several texts and pairs of texts: a list, a tuple, an array, a pandas.Series.

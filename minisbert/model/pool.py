@@ -24,10 +24,10 @@ import torch
 import torch.multiprocessing
 from numpy.typing import NDArray
 
+from ..errors import ConfigError, PoolError
+from ..inputs import Text
 from .devices import devices_for_processes, usable_device
 from .encoding import EncodeOptions, Values, check_count, progress_bar
-from .errors import ConfigError, PoolError
-from .inputs import Text
 
 if TYPE_CHECKING:
     from types import TracebackType

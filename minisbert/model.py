@@ -19,7 +19,7 @@ from .encoding import BLOCK, EmbeddingRun, per_text
 from .errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
 from .modules import Dense, Pooling, Transformer
 from .modules.features import Features
-from .modules.persistence import read_module, write_module
+from .modules.persistence import read_modules, write_module
 from .similarity import Embeddings, Precision, SimilarityFunction, quantize_embeddings
 from .storage.files import replacing_folder
 from .storage.layout import ModelSettings, read_layout, write_modules, write_settings
@@ -409,11 +409,7 @@ def repr_modules(model: EmbeddingModel) -> str:
 
 def _load(folder: Path) -> tuple[list[nn.Module], ModelSettings, str | None]:
     layout = read_layout(folder)
-    modules = [read_module(spec) for spec in layout.modules]
-    if layout.plain and isinstance(modules[0], Transformer):
-        warnings.warn(f"{folder} says nothing about pooling: mean pooling is used", stacklevel=4)
-        modules.append(Pooling(modules[0].embedding_dimension, "mean"))
-    return modules, layout.settings, layout.card
+    return read_modules(layout), layout.settings, layout.card
 
 
 def _known_similarity(saved: str | None) -> str:

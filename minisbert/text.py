@@ -54,14 +54,11 @@ class TokenizedTexts:
 class TextTokenizer:
     """Turns texts into token ids, cut to `max_length` tokens with the special tokens kept."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, *, max_length: int, lower_case: bool = False, truncation_side: str = "right"
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, *, max_length: int, truncation_side: str = "right") -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.lower_case = lower_case
         self.truncation_side = truncation_side
         specials = tokenizer.encode("a").special_tokens_mask
         self._prefix, self._suffix = _leading_ones(specials), _leading_ones(specials[::-1])
@@ -99,7 +96,7 @@ class TextTokenizer:
         return int(self.count([prompt])[0]) - self._suffix
 
     def _encode(self, texts: Sequence[str]) -> list[Encoding]:
-        batch = [text.lower() for text in texts] if self.lower_case else list(texts)
+        batch = list(texts)
         try:
             return self.tokenizer.encode_batch_fast(batch)
         except TypeError:

@@ -49,7 +49,7 @@ def write_module(module: nn.Module, folder: Path) -> None:
         return
     write_json(folder / "config.json", _describe(module), indent=4)
     if module.state_dict():
-        write_weights(folder, module.state_dict())
+        write_weights(folder, module.state_dict(), labelled=False)
 
 
 def _read_module(spec: ModuleSpec) -> nn.Module:

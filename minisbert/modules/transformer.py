@@ -62,7 +62,7 @@ class Transformer(nn.Module):
         self.tokenizer = TextTokenizer(
             tokenizer.tokenizer,
             max_length=self._initial_length(max_seq_length),
-            truncation_side=tokenizer.config.get("truncation_side", "right"),
+            truncation_side=tokenizer.truncation_side,
         )
 
     @property

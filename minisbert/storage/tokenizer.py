@@ -53,12 +53,14 @@ class TokenizerSource:
         config: tokenizer_config.json, or {}, with what the model's settings put over it.
         files: name to content of every tokenizer file of the folder.
         kind: class of transformers that stands for it, without "Fast".
+        truncation_side: the end at which long texts are cut, "left" or "right".
     """
 
     tokenizer: Tokenizer
     config: dict[str, Any]
     files: dict[str, bytes]
     kind: str
+    truncation_side: str
 
     @property
     def max_length(self) -> int | None:
@@ -132,7 +134,11 @@ def read_tokenizer(
             f"the tokenizer of {folder} cannot be read ({reason}); expected tokenizer.json, or files that transformers "
             f"makes one from: copy them again, or save the tokenizer once with save_pretrained"
         ) from None
-    return TokenizerSource(tokenizer, own, files, kind)
+    # Of the cutting and padding saved in tokenizer.json, only the side of the cut is meant to last.
+    side = own.get("truncation_side") or str((tokenizer.truncation or {}).get("direction", "right")).lower()
+    if side not in ("left", "right"):
+        raise ModelError(f"{folder / _CONFIG}: got truncation_side {side!r}; expected left or right")
+    return TokenizerSource(tokenizer, own, files, kind, side)
 
 
 def put_in_lower_case(tokenizer: Tokenizer) -> None:

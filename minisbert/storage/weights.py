@@ -34,15 +34,15 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write `tensors` to model.safetensors in `folder`."""
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True) -> None:
+    """Write `tensors` to model.safetensors in `folder`, labelled as PyTorch's as transformers does it, or not."""
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     path = folder / SAFETENSORS
     path.touch()
     mode = path.stat().st_mode
-    save_file(ready, path, metadata={"format": "pt"})
+    save_file(ready, path, metadata={"format": "pt"} if labelled else None)
     path.chmod(mode)  # safetensors makes files that only their owner can read
 
 

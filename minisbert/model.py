@@ -105,6 +105,7 @@ class EmbeddingModel(nn.Sequential):
         self.truncated_texts = 0
         self.training_facts: TrainingFacts | None = None
         self._base_model = base_model
+        self._other_settings = settings.other
         self._card = card
         self._warned_truncation = False
         self.to(device=_usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
@@ -338,7 +339,13 @@ class EmbeddingModel(nn.Sequential):
             folders = write_modules(folder, [type(module).__name__ for module in self])
             for module, place in zip(self, folders, strict=True):
                 write_module(module, place)
-            settings = ModelSettings(self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim)
+            settings = ModelSettings(
+                self.prompts,
+                self.default_prompt_name,
+                self.similarity_fn_name,
+                self.truncate_dim,
+                self._other_settings,
+            )
             write_settings(folder, settings, versions=versions())
             if create_model_card:
                 kept = self._card if self.training_facts is None else None

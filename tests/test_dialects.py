@@ -294,6 +294,7 @@ def test_written_files_to_the_letter(folder: Path, tmp_path: Path) -> None:
 
 def test_only_what_was_changed_changes(folder: Path, tmp_path: Path) -> None:
     edit(folder / "config.json", my_key={"a": [1]}, dtype="float32", torch_dtype="float32")
+    edit(folder / MODEL, requirements={"transformers": ">=4"})
     (folder / "README.md").write_text("my card\n")
     model = load(folder)
     model.save_pretrained(tmp_path / "before")
@@ -303,3 +304,4 @@ def test_only_what_was_changed_changes(folder: Path, tmp_path: Path) -> None:
     assert [name for name in before if before[name] != after[name]] == [SETTINGS]
     assert read(tmp_path / "after" / SETTINGS) == {"max_seq_length": 12, "do_lower_case": False}
     assert read(tmp_path / "after" / "config.json") == read(folder / "config.json")
+    assert read(tmp_path / "after" / MODEL)["requirements"] == {"transformers": ">=4"}

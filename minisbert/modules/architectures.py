@@ -46,7 +46,6 @@ class Architecture:
     """How the checkpoints of one architecture name their configuration and their tensors.
 
     Attributes:
-        prefix: what stands before every tensor name when the checkpoint was saved with a head.
         names: our tensor names to theirs, without `.weight` and `.bias`; `{}` is the layer number.
         keys: our configuration field names to theirs, where they differ.
         defaults: what is assumed for fields the configuration leaves out, where that differs from `EncoderConfig`.
@@ -55,7 +54,6 @@ class Architecture:
             a text is not counted.
     """
 
-    prefix: str
     names: Mapping[str, str]
     keys: Mapping[str, str]
     defaults: Mapping[str, Any]
@@ -117,12 +115,11 @@ _SIZES = {  # what Hugging Face assumes for BERT, RoBERTa and MPNet where a conf
     "max_position_embeddings": 512,
 }
 
-_BERT = Architecture("bert.", _BERT_NAMES, {}, _SIZES, {}, positions_after_padding=False)
+_BERT = Architecture(_BERT_NAMES, {}, _SIZES, {}, positions_after_padding=False)
 _ROBERTA = Architecture(
-    "roberta.", _BERT_NAMES, {}, {**_SIZES, "vocab_size": 50265, "pad_token_id": 1}, {}, positions_after_padding=True
+    _BERT_NAMES, {}, {**_SIZES, "vocab_size": 50265, "pad_token_id": 1}, {}, positions_after_padding=True
 )
 _DISTILBERT = Architecture(
-    "distilbert.",
     _DISTILBERT_NAMES,
     _DISTILBERT_KEYS,
     {**_SIZES, "num_hidden_layers": 6},
@@ -130,7 +127,6 @@ _DISTILBERT = Architecture(
     positions_after_padding=False,
 )
 _MPNET = Architecture(
-    "mpnet.",
     _MPNET_NAMES,
     {"relative_attention_buckets": "relative_attention_num_buckets"},
     {**_SIZES, "vocab_size": 30527, "pad_token_id": 1, "relative_attention_buckets": 32},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,15 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..packing import PackedBatch, pad, unpad
+
+# Models of an encoder and a decoder, and the class that loads their encoder alone.
+_ENCODERS_OF_PAIRS: Mapping[str, str] = {
+    "t5": "T5EncoderModel",
+    "mt5": "MT5EncoderModel",
+    "umt5": "UMT5EncoderModel",
+    "longt5": "LongT5EncoderModel",
+    "switch_transformers": "SwitchTransformersEncoderModel",
+}
 
 
 class ForeignEncoder(nn.Module):
@@ -24,16 +33,26 @@ class ForeignEncoder(nn.Module):
         self._compiled: Callable[..., Any] | None = None
 
     @classmethod
-    def load(cls, folder: Path) -> ForeignEncoder:
+    def load(
+        cls, folder: Path, *, changes: Mapping[str, Any] | None = None, dtype: str | None = None
+    ) -> ForeignEncoder:
         """Load the model in `folder`, without running code that comes with it.
+
+        Args:
+            folder: holds config.json and weights.
+            changes: put over the content of config.json.
+            dtype: what the weights are loaded as; by default what they are saved in.
 
         Raises:
             ModelError: transformers does not know or cannot read the model.
         """
-        from transformers import AutoModel
+        import transformers
 
+        local = {"trust_remote_code": False, "local_files_only": True}
         try:
-            model = AutoModel.from_pretrained(folder, trust_remote_code=False, local_files_only=True, dtype="auto")
+            config = transformers.AutoConfig.from_pretrained(folder, **local, **(changes or {}))
+            loader = getattr(transformers, _ENCODERS_OF_PAIRS.get(config.model_type, "AutoModel"))
+            model = loader.from_pretrained(folder, config=config, dtype=dtype or "auto", **local)
         except (ValueError, OSError, KeyError, ImportError) as error:
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"transformers cannot load the encoder in {folder} ({reason})") from error

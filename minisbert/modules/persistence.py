@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -10,28 +11,31 @@ from torch import nn
 from ..errors import ConfigError, ModelError
 from ..storage import dialects
 from ..storage.files import write_json
-from ..storage.layout import ModuleSpec
+from ..storage.layout import ModelLayout, ModuleSpec
 from ..storage.weights import load_into, read_weights, write_weights
 from .pooling import Pooling
 from .sentence import Dense, Dropout, LayerNorm, Normalize
 from .transformer import Transformer
 
 
-def read_module(spec: ModuleSpec) -> nn.Module:
-    """Build the module that `spec` describes, weights included.
+def read_modules(layout: ModelLayout) -> list[nn.Module]:
+    """Build the modules of a folder, weights included, all in the number type of the transformer.
 
     Raises:
-        ModelError: its files are incomplete or say something impossible.
+        ModelError: files are incomplete, say something impossible, or do not fit each other.
     """
-    if spec.kind == "Transformer":
-        return Transformer.load(spec.folder, spec.config)
-    try:
-        module = _build(spec.kind, spec.config)
-    except (KeyError, TypeError, ConfigError) as error:
-        raise ModelError(f"{spec.folder / 'config.json'} does not describe a {spec.kind} ({error})") from None
-    if module.state_dict():
-        load_into(module, read_weights(spec.folder), source=spec.folder)
-    return module
+    modules = [_read_module(spec) for spec in layout.modules]
+    transformer = modules[0]
+    if not isinstance(transformer, Transformer):
+        raise ModelError(f"the first module is a {type(transformer).__name__}; expected a Transformer")
+    if layout.pooling is not None:
+        warnings.warn(layout.note, stacklevel=5)
+        modules.append(Pooling(transformer.embedding_dimension, layout.pooling))
+    _check_widths(modules, transformer.embedding_dimension, layout)
+    dtype = next(transformer.parameters()).dtype
+    for module in modules:
+        module.to(dtype)
+    return modules
 
 
 def write_module(module: nn.Module, folder: Path) -> None:
@@ -45,7 +49,26 @@ def write_module(module: nn.Module, folder: Path) -> None:
         return
     write_json(folder / "config.json", _describe(module), indent=4)
     if module.state_dict():
-        write_weights(folder, module.state_dict())
+        write_weights(folder, module.state_dict(), labelled=False)
+
+
+def _read_module(spec: ModuleSpec) -> nn.Module:
+    if spec.kind == "Transformer":
+        return Transformer.load(spec.folder, spec.config)
+    try:
+        module = _build(spec.kind, spec.config)
+    except (KeyError, TypeError, RuntimeError, ConfigError) as error:
+        reason = f"it has no {error}" if isinstance(error, KeyError) else error
+        raise ModelError(f"{spec.folder / 'config.json'} does not describe a {spec.kind} ({reason})") from None
+    if module.state_dict():
+        tensors = read_weights(spec.folder)
+        surplus = sorted(set(tensors) - set(module.state_dict()))
+        if surplus:
+            raise ModelError(
+                f"the weights in {spec.folder} hold {surplus[0]}, which the {spec.kind} of its config.json has not"
+            )
+        load_into(module, tensors, source=spec.folder)
+    return module
 
 
 def _build(kind: str, config: dict[str, Any]) -> nn.Module:
@@ -53,17 +76,47 @@ def _build(kind: str, config: dict[str, Any]) -> nn.Module:
         dimension, modes, include_prompt = dialects.read_pooling(config)
         return Pooling(dimension, modes, include_prompt=include_prompt)
     if kind == "Dense":
-        return Dense(
-            config["in_features"],
-            config["out_features"],
-            bias=config.get("bias", True),
-            activation_function=config.get("activation_function", "torch.nn.modules.activation.Tanh"),
-        )
+        return _dense(config)
     if kind == "LayerNorm":
         return LayerNorm(config["dimension"])
     if kind == "Dropout":
-        return Dropout(config["dropout"])
+        return Dropout(config.get("dropout", 0.2))
+    dialects.check_feature_names(kind, config)
     return Normalize()
+
+
+def _dense(config: dict[str, Any]) -> Dense:
+    dialects.check_feature_names("Dense", config)
+    known = (*dialects.DENSE_KEYS, *dialects.NORMALIZE_CONFIG, "use_residual")
+    unknown = sorted(set(config) - set(known))
+    if unknown:
+        warnings.warn(f"Dense config.json: {', '.join(unknown)} left out; known are {', '.join(known)}", stacklevel=8)
+    return Dense(
+        config["in_features"],
+        config["out_features"],
+        bias=bool(config.get("bias", True)),
+        activation_function=config.get("activation_function", dialects.DEFAULT_ACTIVATION),
+        use_residual=bool(config.get("use_residual", False)),
+    )
+
+
+def _check_widths(modules: list[nn.Module], token_width: int, layout: ModelLayout) -> None:
+    """Make sure that each module takes what the one before it gives."""
+    width = token_width
+    for index, module in enumerate(modules):
+        taken, given = width, width
+        if isinstance(module, Pooling):
+            width, taken, given = token_width, module.embedding_dimension, module.output_dimension
+        elif isinstance(module, Dense):
+            taken, given = module.linear.in_features, module.linear.out_features
+        elif isinstance(module, LayerNorm):
+            taken = module.norm.normalized_shape[0]
+        if taken != width:
+            raise ModelError(
+                f"{layout.modules[index].folder / 'config.json'}: its {type(module).__name__} takes {taken} values; "
+                f"expected {width}, what the module before it gives"
+            )
+        width = given
 
 
 def _describe(module: nn.Module) -> dict[str, Any]:
@@ -78,7 +131,8 @@ def _describe(module: nn.Module) -> dict[str, Any]:
             module.linear.bias is not None,
             module.activation_function,
         )
-        return dict(zip(dialects.DENSE_KEYS, values, strict=True))
+        config: dict[str, Any] = dict(zip(dialects.DENSE_KEYS, values, strict=True))
+        return {**config, "use_residual": True} if module.use_residual else config
     if isinstance(module, LayerNorm):
         return {"dimension": module.norm.normalized_shape[0]}
     if isinstance(module, Dropout):

@@ -21,7 +21,7 @@ class Pooling(nn.Module):
     """Pools the tokens of each text; several modes are concatenated in the order given.
 
     Modes (formulas of the reference): "cls" the first token; "lasttoken" the last; "max" per dimension; "mean";
-    "mean_sqrt_len" the sum over the square root of the count; "weightedmean" the mean weighted by place, from 1.
+    "mean_sqrt_len_tokens" the sum over the square root of the count; "weightedmean" the mean weighted by place, from 1.
     Sums are taken in float32 at least, and the result is of that type.
 
     Args:
@@ -122,7 +122,7 @@ POOLING_MODES: dict[str, _Pool] = {
     "cls": _cls,
     "max": _max,
     "mean": _mean,
-    "mean_sqrt_len": _mean_sqrt_len,
+    "mean_sqrt_len_tokens": _mean_sqrt_len,
     "weightedmean": _weightedmean,
     "lasttoken": _lasttoken,
 }

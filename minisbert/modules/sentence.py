@@ -2,20 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
+
 import torch.nn.functional as F
 from torch import nn
 
 from ..errors import ConfigError
 from ..similarity import normalize_embeddings
+from ..storage.dialects import is_count
 from .features import Features
 
-ACTIVATION_FUNCTIONS: dict[str, type[nn.Module]] = {
-    "torch.nn.modules.activation.Tanh": nn.Tanh,
-    "torch.nn.modules.activation.ReLU": nn.ReLU,
-    "torch.nn.modules.activation.GELU": nn.GELU,
-    "torch.nn.modules.activation.SiLU": nn.SiLU,
-    "torch.nn.modules.activation.Sigmoid": nn.Sigmoid,
-    "torch.nn.modules.linear.Identity": nn.Identity,
+# torch's activations that need no argument, have no weights, and keep the size of an embedding.
+_PLAIN: tuple[type[nn.Module], ...] = (
+    nn.CELU,
+    nn.ELU,
+    nn.GELU,
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.Identity,
+    nn.LeakyReLU,
+    nn.LogSigmoid,
+    nn.Mish,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.RReLU,
+    nn.SELU,
+    nn.Sigmoid,
+    nn.SiLU,
+    nn.Softplus,
+    nn.Softshrink,
+    nn.Softsign,
+    nn.Tanh,
+    nn.Tanhshrink,
+)
+_OVER_DIMENSIONS: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax, nn.Softmin)
+# By full name, as it stands in a saved model. The table is closed: no name found in a file is ever imported.
+ACTIVATION_FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
+    **{f"{kind.__module__}.{kind.__name__}": kind for kind in _PLAIN},
+    **{f"{kind.__module__}.{kind.__name__}": partial(kind, dim=-1) for kind in _OVER_DIMENSIONS},
 }
 
 
@@ -36,9 +63,10 @@ class Dense(nn.Module):
         out_features: size after.
         bias: whether the layer adds a bias.
         activation_function: one of `ACTIVATION_FUNCTIONS`, by its full torch name.
+        use_residual: add the embedding to the result, through a linear layer of its own where the sizes differ.
 
     Raises:
-        ConfigError: an unknown activation function.
+        ConfigError: an unknown activation function, or a size that is none.
     """
 
     def __init__(
@@ -48,20 +76,30 @@ class Dense(nn.Module):
         *,
         bias: bool = True,
         activation_function: str = "torch.nn.modules.activation.Tanh",
+        use_residual: bool = False,
     ) -> None:
         super().__init__()
-        if activation_function not in ACTIVATION_FUNCTIONS:
+        if activation_function not in tuple(ACTIVATION_FUNCTIONS):
             raise ConfigError(
                 f"got activation function {activation_function!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}"
             )
+        if not (is_count(in_features) and is_count(out_features)):
+            raise ConfigError(f"got sizes {in_features!r} and {out_features!r}; expected two numbers above 0")
         self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.activation = ACTIVATION_FUNCTIONS[activation_function]()
         self.activation_function = activation_function
+        self.use_residual = use_residual
+        self.residual = None
+        if use_residual and in_features != out_features:
+            self.residual = nn.Linear(in_features, out_features, bias=False)
 
     def forward(self, features: Features) -> Features:
         """(texts, in) to (texts, out)."""
         sentences = features.sentences.to(self.linear.weight.dtype)
-        features.sentence_embedding = self.activation(self.linear(sentences))
+        result = self.activation(self.linear(sentences))
+        if self.use_residual:
+            result = result + (sentences if self.residual is None else self.residual(sentences))
+        features.sentence_embedding = result
         return features
 
 

@@ -10,18 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError
 from ..storage.files import read_json_object, write_json
-from ..storage.tokenizer import TokenizerSource, read_tokenizer
+from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
+from ..storage.transformer_settings import DTYPES, known_dtype, read_transformer_settings
 from ..storage.weights import load_into, read_weights, write_weights
 from ..text import TextTokenizer
-from .architectures import ARCHITECTURES, checkpoint_names, encoder_config, is_native
+from .architectures import checkpoint_names, encoder_config, is_native
 from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
 
 _INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # where tokenizer_config.json names none
-_DTYPES = {"float32": torch.float32, "float64": torch.float64, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
+_WORDS = "embeddings.word_embeddings.weight"  # in every architecture of the BERT family
 
 
 class Transformer(nn.Module):
@@ -53,14 +55,15 @@ class Transformer(nn.Module):
         super().__init__()
         self.auto_model = encoder
         self.config = dict(config)
-        self.do_lower_case = do_lower_case
+        self.do_lower_case = do_lower_case or tokenizer.drops_lower_case
         self.extra_tensors = dict(extra_tensors or {})
         self._source = tokenizer
+        if do_lower_case:
+            put_in_lower_case(tokenizer.tokenizer)
         self.tokenizer = TextTokenizer(
             tokenizer.tokenizer,
             max_length=self._initial_length(max_seq_length),
-            lower_case=do_lower_case,
-            truncation_side=tokenizer.config.get("truncation_side", "right"),
+            truncation_side=tokenizer.truncation_side,
             token_types=encoder.token_types and "token_type_ids" in tokenizer.config.get("model_input_names", _INPUTS),
         )
 
@@ -112,18 +115,20 @@ class Transformer(nn.Module):
         Raises:
             ModelError: files are missing or do not fit each other.
         """
-        config = read_json_object(folder / "config.json")
-        tokenizer = read_tokenizer(folder, model_type=str(config.get("model_type")))
-        encoder, extra = _native_encoder(folder, config) if is_native(config) else (ForeignEncoder.load(folder), {})
-        length = settings.get("max_seq_length")
-        if length is not None and not (isinstance(length, int) and length > 0):
-            raise ModelError(f"sentence_bert_config.json in {folder}: got max_seq_length {length!r}; expected a number")
+        asked = read_transformer_settings(settings, source=folder)
+        config = {**read_json_object(folder / "config.json"), **asked.config}
+        tokenizer = read_tokenizer(folder, config=config, changes=asked.tokenizer)
+        encoder: Encoder | ForeignEncoder
+        if is_native(config):
+            encoder, extra = _native_encoder(folder, config, dtype=asked.dtype)
+        else:
+            encoder, extra = ForeignEncoder.load(folder, changes=asked.config, dtype=asked.dtype), {}
         return cls(
             encoder,
             config=config,
             tokenizer=tokenizer,
-            max_seq_length=length,
-            do_lower_case=bool(settings.get("do_lower_case", False)),
+            max_seq_length=asked.max_seq_length,
+            do_lower_case=asked.do_lower_case,
             extra_tensors=extra,
         )
 
@@ -139,8 +144,8 @@ class Transformer(nn.Module):
             dtype = encoder.embeddings.word.weight.dtype
             extra = {name: tensor.to(dtype) for name, tensor in self.extra_tensors.items()}
             write_weights(folder, {**weights, **extra})
-            write_json(folder / "config.json", _with_dtype(self.config, dtype))
-        for name, content in self._source.files.items():
+            write_json(folder / "config.json", _with_dtype(self.config, dtype), end="\n")
+        for name, content in self._source.written_files().items():
             (folder / name).write_bytes(content)
         write_json(
             folder / "sentence_bert_config.json",
@@ -160,21 +165,31 @@ class Transformer(nn.Module):
         if limit is not None and asked > limit:
             warnings.warn(
                 f"max_seq_length is {asked}, but the model has positions for {limit} tokens: texts are cut there",
-                stacklevel=4,
+                stacklevel=9,
             )
             return limit
         return asked
 
 
-def _native_encoder(folder: Path, config: Mapping[str, Any]) -> tuple[Encoder, dict[str, Tensor]]:
+def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | None) -> tuple[Encoder, dict[str, Tensor]]:
+    """The encoder with its weights, and the checkpoint's tensors that it does not need but a copy should have."""
     with torch.device("meta"):
         encoder = Encoder(encoder_config(config))
-    tensors = _canonical(read_weights(folder), prefix=ARCHITECTURES[config["model_type"]].prefix)
+    tensors = _canonical(read_weights(folder))
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
+    name = dtype or known_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
+    encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
     return encoder, {name: tensor for name, tensor in tensors.items() if name.startswith("pooler.")}
 
 
-def _canonical(tensors: Mapping[str, Tensor], *, prefix: str) -> dict[str, Tensor]:
+def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by the names of a checkpoint without a head, as transformers now writes them.
+
+    With a head, names begin with that of the architecture ("bert."), and with more where a wrapper around the model
+    was saved ("0.auto_model."). The word embeddings tell what it is.
+    """
+    prefixes = sorted((name.removesuffix(_WORDS) for name in tensors if name.endswith(_WORDS)), key=len)
+    prefix = prefixes[0] if prefixes else ""
     renamed = {}
     for name, tensor in tensors.items():
         plain = name.removeprefix(prefix)
@@ -185,7 +200,7 @@ def _canonical(tensors: Mapping[str, Tensor], *, prefix: str) -> dict[str, Tenso
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    name = next(name for name, value in _DTYPES.items() if value == dtype)
+    name = str(dtype).removeprefix("torch.")
     result = dict(config)
     for key in ("dtype", "torch_dtype"):
         if key in result:

@@ -36,9 +36,9 @@ def read_json_object(path: Path) -> dict[str, Any]:
     return value
 
 
-def write_json(path: Path, value: Any, *, indent: int | None = 2) -> None:
-    """Write JSON with the reference's layout: no newline at the end, keys as they come."""
-    path.write_text(json.dumps(value, indent=indent), encoding="utf-8", newline="\n")
+def write_json(path: Path, value: Any, *, indent: int = 2, end: str = "") -> None:
+    """Write JSON with the reference's layout: no newline at the end (transformers' has one), keys as they come."""
+    path.write_text(json.dumps(value, indent=indent) + end, encoding="utf-8", newline="\n")
 
 
 def inside(root: Path, relative: str) -> Path:

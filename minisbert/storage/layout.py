@@ -29,12 +29,13 @@ class ModuleSpec:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What config_sentence_transformers.json says."""
+    """What config_sentence_transformers.json says; `other` holds keys that minisbert only hands on."""
 
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity_fn_name: str | None = None
     truncate_dim: int | None = None
+    other: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,23 @@ class ModelLayout:
         modules: in order.
         settings: prompts, similarity and the like.
         card: text of README.md, or None.
-        plain: whether the folder is a bare Hugging Face checkpoint, with no word about pooling.
+        pooling: the mode to add to a lone transformer, where the folder names no modules; None where it does.
+        note: why it is added, for a warning.
     """
 
     modules: tuple[ModuleSpec, ...]
     settings: ModelSettings
     card: str | None
-    plain: bool
+    pooling: str | None = None
+    note: str = ""
 
 
 def read_layout(folder: Path) -> ModelLayout:
     """Read what stands in a model folder, weights and tokenizer aside.
 
-    A folder without modules.json is a bare Hugging Face checkpoint: a transformer with mean pooling.
+    A folder without modules.json is a bare Hugging Face checkpoint, and of a model of another kind, such as a sparse
+    encoder, only the checkpoint is of use: both give a transformer with mean pooling, or with last-token pooling if
+    it was made to generate text. As in the reference, nothing else is then read.
 
     Raises:
         ModelError: files are missing, unreadable, or of a kind minisbert does not know.
@@ -66,21 +71,20 @@ def read_layout(folder: Path) -> ModelLayout:
         raise ModelError(f"{folder} has neither modules.json nor config.json; expected a complete model folder")
     settings_file = folder / "config_sentence_transformers.json"
     saved = read_json_object(settings_file) if settings_file.is_file() else {}
-    foreign_type = saved.get("model_type", "SentenceTransformer") != "SentenceTransformer"
-    plain = foreign_type or not (folder / "modules.json").is_file()
-    if plain:
-        modules: tuple[ModuleSpec, ...] = (ModuleSpec("Transformer", folder, _transformer_config(folder)),)
-    else:
-        modules = _modules(folder)
+    model_type = saved.get("model_type", dialects.MODEL_TYPE)
+    if not (folder / "modules.json").is_file():
+        return _bare(folder, f"{folder} says nothing about pooling")
+    if model_type != dialects.MODEL_TYPE:
+        return _bare(folder, f"{folder} is a {model_type}, not a {dialects.MODEL_TYPE}: its modules are left out")
     readme = folder / "README.md"
     card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
-    return ModelLayout(modules, _settings(saved, settings_file), card, plain)
+    return ModelLayout(_modules(folder), _settings(saved, settings_file), card)
 
 
 def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str, str]) -> None:
     """Write config_sentence_transformers.json."""
     content: dict[str, Any] = {
-        "model_type": "SentenceTransformer",
+        "model_type": dialects.MODEL_TYPE,
         "__version__": {"sentence_transformers": dialects.WRITTEN_VERSION, **versions},
         "prompts": settings.prompts,
         "default_prompt_name": settings.default_prompt_name,
@@ -88,7 +92,7 @@ def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str,
     }
     if settings.truncate_dim is not None:
         content["truncate_dim"] = settings.truncate_dim
-    write_json(folder / "config_sentence_transformers.json", content)
+    write_json(folder / "config_sentence_transformers.json", {**content, **settings.other})
 
 
 def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
@@ -101,6 +105,15 @@ def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
         folders[-1].mkdir(exist_ok=True)
     write_json(folder / "modules.json", entries)
     return folders
+
+
+def _bare(folder: Path, reason: str) -> ModelLayout:
+    config = read_json_object(folder / "config.json")
+    architectures = config.get("architectures") or [""]
+    causal = str(architectures[0]).endswith("ForCausalLM") and bool(config.get("is_causal", True))
+    pooling = "lasttoken" if causal else "mean"
+    note = f"{reason}: {'last-token' if causal else 'mean'} pooling is used"
+    return ModelLayout((ModuleSpec("Transformer", folder, {}),), ModelSettings(), None, pooling, note)
 
 
 def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
@@ -121,7 +134,7 @@ def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
 def _module_config(kind: str, folder: Path) -> dict[str, Any]:
     if kind == "Transformer":
         return _transformer_config(folder)
-    if kind == "Normalize":
+    if kind == "Normalize" and not (folder / "config.json").is_file():
         return {}  # older versions leave its folder empty, and git and zip then lose it
     return read_json_object(folder / "config.json")
 
@@ -135,15 +148,15 @@ def _transformer_config(folder: Path) -> dict[str, Any]:
 
 def _settings(saved: dict[str, Any], source: Path) -> ModelSettings:
     prompts = saved.get("prompts") or {}
-    default = saved.get("default_prompt_name")
-    if not isinstance(prompts, dict) or not all(isinstance(text, str) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
         raise ModelError(f"{source}: got {prompts!r} for prompts; expected an object of texts")
-    if default is not None and default not in prompts:
-        raise ModelError(f"{source}: got default_prompt_name {default!r}; expected one of {sorted(prompts)}")
     dimension = saved.get("truncate_dim")
+    if dimension is not None and not dialects.is_count(dimension):
+        raise ModelError(f"{source}: got truncate_dim {dimension!r}; expected a number of dimensions, or null")
     return ModelSettings(
-        prompts=dict(prompts),
-        default_prompt_name=default,
+        prompts={name: text for name, text in prompts.items() if text is not None},
+        default_prompt_name=saved.get("default_prompt_name"),
         similarity_fn_name=saved.get("similarity_fn_name"),
-        truncate_dim=dimension if isinstance(dimension, int) else None,
+        truncate_dim=dimension,
+        other={key: value for key, value in saved.items() if key not in dialects.MODEL_KEYS},
     )

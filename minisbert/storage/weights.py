@@ -14,7 +14,8 @@ from .files import inside, read_json_object
 
 SAFETENSORS = "model.safetensors"
 PICKLE = "pytorch_model.bin"
-INDEX = "model.safetensors.index.json"
+# In the order in which transformers looks for them; an index names the files over which a checkpoint is spread.
+_FORMS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -23,28 +24,25 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: there is no checkpoint, or it is incomplete.
     """
-    if (folder / SAFETENSORS).is_file():
-        return _read_safetensors(folder / SAFETENSORS)
-    if (folder / INDEX).is_file():
-        shards = sorted(set(read_json_object(folder / INDEX).get("weight_map", {}).values()))
-        tensors: dict[str, Tensor] = {}
-        for shard in shards:
-            tensors.update(_read_safetensors(inside(folder, str(shard))))
-        return tensors
-    if (folder / PICKLE).is_file():
-        return _read_pickle(folder / PICKLE)
-    raise ModelError(f"{folder} has no weights; expected {SAFETENSORS} (or {PICKLE}): copy the whole model again")
+    form = next((name for name in _FORMS if (folder / name).is_file()), None)
+    if form is None:
+        raise ModelError(f"{folder} has no weights; expected {SAFETENSORS} (or {PICKLE}): copy the whole model again")
+    files = _shards(folder, form) if form.endswith(".index.json") else [folder / form]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors.update(_read_safetensors(file) if form.startswith(SAFETENSORS) else _read_pickle(file))
+    return tensors
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write `tensors` to model.safetensors in `folder`."""
+def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True) -> None:
+    """Write `tensors` to model.safetensors in `folder`, labelled as PyTorch's as transformers does it, or not."""
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
     path = folder / SAFETENSORS
     path.touch()
     mode = path.stat().st_mode
-    save_file(ready, path, metadata={"format": "pt"})
+    save_file(ready, path, metadata={"format": "pt"} if labelled else None)
     path.chmod(mode)  # safetensors makes files that only their owner can read
 
 
@@ -79,6 +77,13 @@ def load_into(
     module.load_state_dict({name: tensors[names[name]] for name in wanted}, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
+
+
+def _shards(folder: Path, index: str) -> list[Path]:
+    places = read_json_object(folder / index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
+        raise ModelError(f"{folder / index}: expected a weight_map from tensors to files: copy the file again")
+    return [inside(folder, name) for name in sorted(set(places.values()))]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

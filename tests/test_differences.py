@@ -1,0 +1,389 @@
+"""Every row of the README's table of differences, shown on minisbert's side."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from torch.utils.data import DataLoader
+
+from minisbert import EncodingPool, InputExample, SentenceTransformer, Trainer, TrainingConfig, losses, modules, util
+from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError, ModelError, PoolError
+from minisbert.errors import TruncationWarning as Cut
+from minisbert.evaluation import EmbeddingSimilarityEvaluator
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+TABLE = README[README.index("Where the reference does something else:") : README.index("## Measured")]
+ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \|$", TABLE, flags=re.MULTILINE)
+TEXTS = ["a cat sat on the mat", "the dog", "why is the sky blue"]
+PAIRS = [("a cat", "the cat sat", 1.0), ("a dog", "red sky", 0.25), ("one", "two three", 0.5), ("how", "why not", 0.0)]
+CHECKS: dict[str, Callable[[Path, Path], None]] = {}
+
+
+def row(title: str) -> Callable[[Callable[[Path, Path], None]], Callable[[Path, Path], None]]:
+    """Register the check of a row; it is given a model folder and an empty place."""
+
+    def register(check: Callable[[Path, Path], None]) -> Callable[[Path, Path], None]:
+        CHECKS[title] = check
+        return check
+
+    return register
+
+
+def test_every_row_has_its_check() -> None:
+    assert sorted(ROWS) == sorted(CHECKS)
+
+
+@pytest.mark.parametrize("title", CHECKS)
+def test_row(title: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    CHECKS[title](tiny("bert"), tmp_path)
+
+
+def load(folder: Path, **options: Any) -> SentenceTransformer:
+    return SentenceTransformer(folder, device="cpu", **options)
+
+
+def edited(folder: Path, place: Path, file: str, change: Callable[[Any], Any]) -> Path:
+    """A copy of a model with one JSON file changed."""
+    copy = shutil.copytree(folder, place / "edited")
+    content = json.loads((copy / file).read_text())
+    (copy / file).write_text(json.dumps(change(content) or content))
+    return copy
+
+
+def evaluator() -> EmbeddingSimilarityEvaluator:
+    first, second, scores = zip(*PAIRS, strict=True)
+    return EmbeddingSimilarityEvaluator(first, second, scores)
+
+
+def train(model: SentenceTransformer, rows: Sequence[Any] = PAIRS, **settings: Any) -> Any:
+    options = {name: settings.pop(name) for name in ("evaluator", "output_dir") if name in settings}
+    config = TrainingConfig(**{"batch_size": 2, "learning_rate": 1e-3, **settings})
+    loss = losses.CosineSimilarityLoss()
+    return Trainer(model, rows, loss=loss, config=config, show_progress_bar=False, **options).train()
+
+
+def fit(model: SentenceTransformer, rows: Sequence[Any] = PAIRS, **options: Any) -> Any:
+    examples: Any = [InputExample(texts=[a, b], label=label) for a, b, label in rows]
+    loader: Any = DataLoader(examples, batch_size=3)
+    objectives = [(loader, losses.CosineSimilarityLoss())]
+    return model.fit(objectives, **{"warmup_steps": 0, "show_progress_bar": False, **options})
+
+
+# ---- encode ---------------------------------------------------------------------------------------------------------
+
+
+@row("`encode([])`")
+def _(folder: Path, place: Path) -> None:
+    empty = load(folder).encode([])
+    assert (empty.shape, empty.dtype) == ((0, 32), np.float32)
+
+
+@row("`encode` without `batch_size`")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    sizes: list[int] = []
+    model[0].register_forward_pre_hook(lambda module, inputs: sizes.append(inputs[0].batch.texts))
+    model.encode(["a cat"] * 100)
+    assert sizes == [100]
+
+
+@row("tensors from `encode`")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    for options in ({}, {"output_value": "token_embeddings"}):
+        for tensor in model.encode(TEXTS, convert_to_tensor=True, **options):
+            assert not tensor.is_inference()
+            (tensor * torch.ones(1, requires_grad=True)).sum().backward()
+
+
+@row("embeddings of a float16 or float64 model")
+def _(folder: Path, place: Path) -> None:
+    for dtype in (torch.float16, torch.float64):
+        assert load(folder).to(dtype).encode(TEXTS).dtype == np.float32
+
+
+@row("`encode(output_value=None)`")
+def _(folder: Path, place: Path) -> None:
+    model = SentenceTransformer(modules=list(load(folder))[:2], device="cpu")
+    values = model.encode(TEXTS, output_value=None, normalize_embeddings=True)
+    assert [len(value["input_ids"]) for value in values] == model.count_tokens(TEXTS).tolist()
+    assert all(float(value["sentence_embedding"].norm()) == pytest.approx(1) for value in values)
+
+
+@row("texts beyond `max_seq_length`")
+def _(folder: Path, place: Path) -> None:
+    long = "cat " * 100
+    model = load(folder)
+    with pytest.warns(Cut, match="1 of 2 texts"):
+        model.encode([long, "a cat"])
+    model.encode([long])  # warned of once
+    assert model.truncated_texts == 2
+    with pytest.raises(InputError, match="longer than max_seq_length"):
+        load(folder, truncation="error").encode([long])
+
+
+@row("`max_seq_length` beyond the model's positions")
+def _(folder: Path, place: Path) -> None:
+    copy = edited(folder, place, "sentence_bert_config.json", lambda config: {**config, "max_seq_length": 1000})
+    with pytest.warns(UserWarning, match="positions for 64 tokens"):
+        model = load(copy, truncation="count")
+    assert model.max_seq_length == 64
+    assert model.encode("cat " * 2000).shape == (32,)
+
+
+@row("a pair that has no room for its special tokens")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder, truncation="count")
+    model.transformer.tokenizer.max_length = 2
+    with pytest.raises(InputError, match="special tokens of a pair"):
+        model.encode([("a", "b")])
+
+
+@row("`pandas.Series`")
+def _(folder: Path, place: Path) -> None:
+    class Series:  # as far as `encode` needs one; pandas is not a requirement
+        def __len__(self) -> int:
+            return len(TEXTS)
+
+        def __iter__(self) -> Any:
+            return iter(TEXTS)
+
+    model = load(folder)
+    assert np.array_equal(model.encode(Series()), model.encode(TEXTS))  # type: ignore[arg-type]
+
+
+@row("something that is no text")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputTypeError, match=r"texts\[1\] is None") as caught:
+        load(folder).encode(["a", None])  # type: ignore[list-item]
+    assert isinstance(caught.value, TypeError)
+
+
+@row("unknown keyword of `encode`")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(TypeError, match="task"):
+        load(folder).encode(TEXTS, task="query")  # type: ignore[call-arg]
+
+
+@row("both `inputs` and `sentences`; `pool` and `device`")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    with pytest.raises(ConfigError, match="both inputs and sentences"):
+        model.encode(TEXTS, sentences=TEXTS)
+    with EncodingPool(model, ["cpu"]) as pool, pytest.raises(ConfigError, match="expected one of them"):
+        model.encode(TEXTS, pool=pool, device="cpu")
+
+
+@row("`default_prompt_name` set to an unknown name")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    model.default_prompt_name = "nothing"
+    with pytest.raises(ConfigError, match="nothing"):
+        model.encode(TEXTS)
+
+
+@row('`encode_document` with an empty "document" prompt')
+def _(folder: Path, place: Path) -> None:
+    model = load(folder, prompts={"passage": "the sea: "})
+    assert np.array_equal(model.encode_document(TEXTS), model.encode(TEXTS, prompt="the sea: "))
+
+
+@row('`preprocess("one text")`')
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputTypeError, match="put it in a list"):
+        load(folder).preprocess("one text")
+
+
+@row("`set_pooling_include_prompt` without a Pooling module")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(ModelError, match="no Pooling"):
+        SentenceTransformer(modules=[load(folder)[0]], device="cpu").set_pooling_include_prompt(False)
+
+
+@row("`get_embedding_dimension` with `truncate_dim=-3`")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder, truncate_dim=-3)
+    assert model.get_embedding_dimension() == 29 == model.encode("a cat").shape[0]
+
+
+@row("a model that changed after its pool was started")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    with EncodingPool(model, ["cpu"]) as pool:
+        model.max_seq_length = 8
+        with pytest.raises(PoolError, match="start a new pool"):
+            model.encode(TEXTS, pool=pool)
+
+
+# ---- search ---------------------------------------------------------------------------------------------------------
+
+
+@row("`truncate_embeddings(embeddings, 0)`")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(MinisbertError):
+        util.truncate_embeddings(np.ones((2, 4), np.float32), 0)
+
+
+@row("equal scores in `semantic_search` and its relatives")
+def _(folder: Path, place: Path) -> None:
+    ones = np.ones((50, 4), np.float32)
+    assert [hit["corpus_id"] for hit in util.semantic_search(ones[:1], ones, top_k=7)[0]] == list(range(7))
+    assert [pair[1:] for pair in util.paraphrase_mining_embeddings(ones, max_pairs=3)] == [[0, 1], [0, 2], [0, 3]]
+
+
+def mined(model: SentenceTransformer, **options: Any) -> dict[str, list[Any]]:
+    pairs = [("a cat", "the cat sat"), ("a dog", "the dog ran"), ("red sky", "blue sky")]
+    return util.mine_hard_negatives(pairs, model, **{"num_negatives": 1, "verbose": False, **options})
+
+
+@row("`mine_hard_negatives`: an anchor that stands in the corpus")
+def _(folder: Path, place: Path) -> None:
+    rows = mined(load(folder), corpus=["a cat", "a dog", "red sky"])
+    assert all(a != n for a, n in zip(rows["column_0"], rows["negative"], strict=True))
+
+
+@row("`mine_hard_negatives`: a column that is not there")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputError, match="question"):
+        mined(load(folder), anchor_column_name="question")
+
+
+@row('`mine_hard_negatives(sampling_strategy="random")`')
+def _(folder: Path, place: Path) -> None:
+    state = random.getstate()
+    first, again = (mined(load(folder), sampling_strategy="random", range_max=4) for _ in range(2))
+    assert first == again
+    assert random.getstate() == state
+
+
+@row("`mine_hard_negatives`: result")
+def _(folder: Path, place: Path) -> None:
+    rows = mined(load(folder), output_format="labeled-pair")
+    assert set(rows["label"]) == {0.0, 1.0}
+    assert all(type(label) is float for label in rows["label"])
+    train(load(folder), rows, epochs=1)
+
+
+# ---- training -------------------------------------------------------------------------------------------------------
+
+
+@row("labels outside -1 to 1 with CosineSimilarityLoss")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputError, match="say with scale"):
+        train(load(folder), [("a", "b", 5.0), ("c", "d", 1.0)])
+
+
+@row("`fit`: schedule with a last, partial batch")
+def _(folder: Path, place: Path) -> None:
+    first, second = (load(folder) for _ in range(2))
+    fit(first, epochs=1)  # batches of 3 and 1: with the reference's schedule the second step is at rate 0
+    fit(second, epochs=1, replay="6.2")
+    assert not all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+    history = fit(load(folder), epochs=2)
+    assert history.entries[-1]["learning_rate"] == pytest.approx(2e-5 / 4)
+
+
+@row("`fit`: rows whose labels are all 0")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    fit(model, [("a cat", "blue sky", 0), ("a dog", "one", 0)])
+    assert model.training_facts is not None
+    assert model.training_facts.datasets[0].label_column == "label"
+
+
+@row("`fit`: `steps_per_epoch` with several epochs")
+def _(folder: Path, place: Path) -> None:
+    assert fit(load(folder), epochs=3, steps_per_epoch=1).steps == 3
+
+
+@row("`fit`: model in memory after training with an evaluator")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    options = {"epochs": 4, "optimizer_params": {"lr": 0.05}, "evaluator": evaluator(), "output_path": place / "best"}
+    history = fit(model, **options)
+    assert history.best_step is not None
+    assert np.array_equal(model.encode(TEXTS), load(place / "best").encode(TEXTS))
+
+
+@row("losses since the last log entry, at the end of training")
+def _(folder: Path, place: Path) -> None:
+    history = train(load(folder), epochs=5, log_every=4)
+    assert [entry["step"] for entry in history.entries] == [4, 8, 10]
+
+
+@row("evaluation during training")
+def _(folder: Path, place: Path) -> None:
+    quiet, watched = (load(folder) for _ in range(2))
+    train(quiet, epochs=2)
+    train(watched, epochs=2, evaluator=evaluator(), eval_every=1)
+    assert all(torch.equal(a, b) for a, b in zip(quiet.parameters(), watched.parameters(), strict=True))
+
+
+@row("global random state after training")
+def _(folder: Path, place: Path) -> None:
+    before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1]  # noqa: NPY002
+    train(load(folder), epochs=1)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert before[1] == random.getstate()
+    assert np.array_equal(before[2], np.random.get_state()[1])  # noqa: NPY002
+
+
+@row("`encode` after mixed-precision training")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    train(model, epochs=1, precision="bf16")
+    model.save_pretrained(place / "saved")
+    assert np.array_equal(model.encode(TEXTS), load(place / "saved").encode(TEXTS))
+
+
+# ---- model folders --------------------------------------------------------------------------------------------------
+
+
+@row("module types beyond the six, in modules.json")
+def _(folder: Path, place: Path) -> None:
+    copy = edited(folder, place, "modules.json", lambda entries: entries[2].update(type="subprocess.Popen"))
+    with pytest.raises(ModelError, match="runs no code from a model folder"):
+        load(copy)
+
+
+@row("activation function of Dense that is not torch's own")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match=r"torch\.nn\.modules\.activation\.Tanh"):
+        modules.Dense(32, 8, activation_function="os.system")
+
+
+@row("a module made for another size than the one before it")
+def _(folder: Path, place: Path) -> None:
+    copy = edited(folder, place, "1_Pooling/config.json", lambda config: {**config, "word_embedding_dimension": 31})
+    with pytest.raises(ModelError, match="31"):
+        load(copy)
+
+
+@row("`padding_side: left` with a BERT tokenizer")
+def _(folder: Path, place: Path) -> None:
+    copy = edited(folder, place, "tokenizer_config.json", lambda config: {**config, "padding_side": "left"})
+    assert np.array_equal(load(copy).encode(TEXTS), load(folder).encode(TEXTS))
+
+
+@row("6.2's own save of a `do_lower_case` BERT model")
+def _(folder: Path, place: Path) -> None:
+    def lower_first(content: Any) -> None:  # as 6.2 writes it
+        kept = {**content["normalizer"], "lowercase": False, "strip_accents": False}
+        content["normalizer"] = {"type": "Sequence", "normalizers": [{"type": "Lowercase"}, kept]}
+
+    copy = edited(folder, place, "tokenizer.json", lower_first)
+    settings = json.loads((copy / "tokenizer_config.json").read_text())
+    (copy / "tokenizer_config.json").write_text(json.dumps({**settings, "do_lower_case": False}))
+    model = load(copy)
+    assert np.array_equal(model.encode("A CAT"), model.encode("a cat"))
+    assert np.array_equal(model.encode("A CAT"), load(folder).encode("a cat"))

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ConfigError, InputError, InputTypeError
+from ..errors import ConfigError, InputTypeError
 from ..inputs import Text, read_inputs
 from ..similarity import PRECISIONS, Precision
 from .devices import usable_device
-from .encoding import BLOCK, EmbeddingRun, EncodeOptions, OutputValue, Run, Values, check_count, collect, quantized
+from .encoding import BLOCK, EncodeOptions, OutputValue, Run, check_count, collect, quantized, room_for, start_run
 from .pool import EncodingPool, PoolRun
 from .stack import ModuleStack
 
@@ -96,11 +96,11 @@ class Embedder(ModuleStack):
         run: Run
         with self._pool(pool, device) as workers:
             if workers is None:
-                run = self._run(texts, options, progress=bool(show_progress_bar))
+                run = start_run(self, texts, options, progress=bool(show_progress_bar))
             else:
                 run = PoolRun(workers, texts, options, chunk_size=chunk_size, progress=bool(show_progress_bar))
             place = torch.device("cpu") if in_array or workers is not None else self.device
-            values = collect(run, self._room(len(texts), options, out=out, device=place))
+            values = collect(run, room_for(self, len(texts), options, out=out, device=place))
         result: Any = values if precision == "float32" else quantized(values, precision)
         if isinstance(result, Tensor) and in_array:
             result = out if out is not None and precision == "float32" else result.numpy()
@@ -223,32 +223,7 @@ class Embedder(ModuleStack):
         """End the processes of a pool."""
         pool.close()
 
-    def embed_here(self, texts: list[Text], options: EncodeOptions, *, first: int = 0) -> tuple[Values, int]:
-        """The part of `encode` that each process does for itself: values, and how many texts were cut."""
-        run = self._run(texts, options, first=first)
-        return collect(run, self._room(len(texts), options, device=torch.device("cpu"))), run.truncated
-
     # ---- inside ---------------------------------------------------------------------------------------------------
-
-    def _run(
-        self, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
-    ) -> EmbeddingRun:
-        self.eval()
-        tokenizer = self.transformer.tokenizer
-        return EmbeddingRun(self, tokenizer, self.device, texts, options, progress=progress, first=first)
-
-    def _room(
-        self, texts: int, options: EncodeOptions, *, device: torch.device, out: NDArray[np.float32] | None = None
-    ) -> Values:
-        """Where the values of a run go, that is into `out` if it is given."""
-        if options.output_value != "sentence_embedding":
-            return [None] * texts
-        shape = (texts, self.dimension(options.truncate_dim))
-        if out is None:
-            return torch.empty(shape, device=device)
-        if out.shape != shape or out.dtype != np.float32:
-            raise InputError(f"got out of shape {out.shape} and type {out.dtype}; expected {shape} float32")
-        return torch.from_numpy(out)
 
     def _pool(self, pool: EncodingPool | None, device: Device | None) -> AbstractContextManager[EncodingPool | None]:
         """The pool to embed in, which ends with this call if it was made for it; or else the model is moved."""

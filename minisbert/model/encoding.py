@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from ..inputs import Text, with_prompt
 from ..modules.features import Features
 from ..packing import pack, token_budget_batches
 from ..similarity import Precision, normalize_embeddings, quantize_embeddings
 from ..text import TextTokenizer
+from .stack import ModuleStack
 
 BLOCK = 16_384  # texts that are tokenized and sorted together; bounds the memory of long inputs
 _TOKENS_PER_FORWARD = {"cpu": 4_096, "cuda": 65_536, "mps": 16_384}
@@ -169,6 +170,39 @@ class EmbeddingRun:
                         features = self._forward(Features(batch))
                     yield rows + start, EmbeddedBatch(features, self._tokenizer.token_types).values(options)
                     bar.update(len(rows))
+
+
+def start_run(
+    model: ModuleStack, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
+) -> EmbeddingRun:
+    """A pass of `model`, in evaluation mode, over texts."""
+    model.eval()
+    return EmbeddingRun(
+        model, model.transformer.tokenizer, model.device, texts, options, progress=progress, first=first
+    )
+
+
+def room_for(
+    model: ModuleStack,
+    texts: int,
+    options: EncodeOptions,
+    *,
+    device: torch.device,
+    out: NDArray[np.float32] | None = None,
+) -> Values:
+    """Where the values of a run go, that is into `out` if it is given.
+
+    Raises:
+        InputError: `out` does not fit.
+    """
+    if options.output_value != "sentence_embedding":
+        return [None] * texts
+    shape = (texts, model.dimension(options.truncate_dim))
+    if out is None:
+        return torch.empty(shape, device=device)
+    if out.shape != shape or out.dtype != np.float32:
+        raise InputError(f"got out of shape {out.shape} and type {out.dtype}; expected {shape} float32")
+    return torch.from_numpy(out)
 
 
 def collect(run: Run, values: Values) -> Values:

@@ -27,12 +27,11 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, PoolError
 from ..inputs import Text
 from .devices import devices_for_processes, usable_device
-from .encoding import EncodeOptions, Values, check_count, progress_bar
+from .encoding import EncodeOptions, Values, check_count, collect, progress_bar, room_for, start_run
+from .stack import ModuleStack
 
 if TYPE_CHECKING:
     from types import TracebackType
-
-    from .embedder import Embedder
 
 _MOST_TEXTS = 5_000
 _CHUNKS_PER_WORKER = 10
@@ -67,7 +66,7 @@ class _Worker:
     pipe: Connection
     device: str
 
-    def start(self, model: Embedder) -> None:
+    def start(self, model: ModuleStack) -> None:
         """Hand over the model."""
         try:
             self.pipe.send(model)
@@ -120,7 +119,7 @@ class EncodingPool:
         PoolError: a worker did not start.
     """
 
-    def __init__(self, model: Embedder, devices: Sequence[str | torch.device] | None = None) -> None:
+    def __init__(self, model: ModuleStack, devices: Sequence[str | torch.device] | None = None) -> None:
         names = list(map(str, devices_for_processes() if devices is None else devices))
         if not names:
             raise ConfigError("got no devices for the processes of a pool; expected a list such as ['cpu', 'cpu']")
@@ -165,7 +164,7 @@ class EncodingPool:
         """End the processes. A closed pool embeds nothing."""
         self._stop()
 
-    def check(self, model: Embedder) -> None:
+    def check(self, model: ModuleStack) -> None:
         """Make sure that the pool can embed what `model` would embed now.
 
         Raises:
@@ -256,7 +255,7 @@ def _work(pipe: Connection, device: str, threads: int) -> None:
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # the parent is gone
         try:
-            model: Embedder = pipe.recv().to(device)
+            model: ModuleStack = pipe.recv().to(device)
         except Exception as error:
             pipe.send(_Done(error=_portable(error)))
             return
@@ -265,10 +264,11 @@ def _work(pipe: Connection, device: str, threads: int) -> None:
             pipe.send(_result(model, pipe.recv()))
 
 
-def _result(model: Embedder, job: _Job) -> _Done:
+def _result(model: ModuleStack, job: _Job) -> _Done:
     try:
-        values, truncated = model.embed_here(job.texts, job.options, first=job.first)
-        return _Done(_mapped(values, lambda tensor: tensor.cpu().numpy()), truncated)
+        run = start_run(model, job.texts, job.options, first=job.first)
+        values = collect(run, room_for(model, len(job.texts), job.options, device=torch.device("cpu")))
+        return _Done(_mapped(values, lambda tensor: tensor.cpu().numpy()), run.truncated)
     except Exception as error:
         return _Done(error=_portable(error))
 
@@ -291,7 +291,7 @@ def _mapped(values: Any, change: Callable[[Any], Any]) -> Any:
     return change(values)
 
 
-def _shared(model: Embedder) -> Embedder:
+def _shared(model: ModuleStack) -> ModuleStack:
     """The model as workers receive it: on the CPU, in memory that they share."""
     if model.device.type != "cpu":
         model = copy.deepcopy(model).to("cpu")
@@ -305,7 +305,7 @@ def _shared(model: Embedder) -> Embedder:
         ) from None
 
 
-def _state(model: Embedder) -> tuple[object, ...]:
+def _state(model: ModuleStack) -> tuple[object, ...]:
     """What differs after a change of settings or weights."""
     weights = [(parameter.data_ptr(), parameter._version) for parameter in model.parameters()]
     return [module.extra_repr() for module in model], weights

@@ -1,65 +1,26 @@
-"""EmbeddingSimilarityEvaluator gives the reference's metrics, names and CSV files."""
+"""EmbeddingSimilarityEvaluator: metrics by definition and by hand, their names, and CSV files."""
 
 from __future__ import annotations
 
 import csv
 import inspect
 import math
-import warnings
-import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from common import PRECISIONS, FixedModel, scored_pairs
 
 from minisbert import SentenceTransformer
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator, Evaluator
-from minisbert.similarity import quantize_embeddings
+from minisbert.similarity import SimilarityFunction, quantize_embeddings
 
 FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
-PRECISIONS = (None, "float32", "int8", "uint8", "binary", "ubinary")
-WORDS = "the a cat dog sat on mat ran fast slow red blue sky sea tree one two three how what is why".split()
-
-
-def pairs(count: int, *, seed: int = 0) -> tuple[list[str], list[str], list[float]]:
-    """Random texts and scores."""
-    draw = np.random.default_rng(seed)
-    first, second = ([" ".join(draw.choice(WORDS, draw.integers(1, 12))) for _ in range(count)] for _ in range(2))
-    return first, second, draw.random(count).round(3).tolist()
-
-
-class FixedModel:
-    """Gives every text an embedding of its own, whatever it is encoded with: for comparisons to the last bit."""
-
-    similarity_fn_name = "cosine"
-    model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *arguments: None)
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        normalize_embeddings: bool,
-        precision: Any,
-        truncate_dim: int | None,
-        batch_size: int | None = None,
-        show_progress_bar: bool = False,
-        convert_to_numpy: bool = True,
-    ) -> np.ndarray:
-        rows = [np.random.default_rng(zlib.crc32(text.encode())).normal(size=32) for text in texts]
-        values = torch.tensor(np.array(rows), dtype=torch.float32)[:, :truncate_dim]
-        values = torch.nn.functional.normalize(values, dim=-1) if normalize_embeddings else values
-        return quantize_embeddings(values, precision) if precision else values.numpy()
-
-
-@pytest.fixture(scope="module")
-def reference() -> Any:
-    """The reference's evaluator."""
-    return pytest.importorskip("sentence_transformers.sentence_transformer.evaluation").EmbeddingSimilarityEvaluator
+FILE = "similarity_evaluation_results.csv"
 
 
 @pytest.fixture(scope="module")
@@ -72,101 +33,137 @@ def model(folder: Path) -> SentenceTransformer:
     return SentenceTransformer(folder, device="cpu")
 
 
-@pytest.fixture(scope="module")
-def their_model(folder: Path) -> Any:
-    package = pytest.importorskip("sentence_transformers")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return package.SentenceTransformer(str(folder), device="cpu")
+# ---- by definition --------------------------------------------------------------------------------------------------
 
 
-# ---- equal to the reference -----------------------------------------------------------------------------------------
+def correlation(a: np.ndarray, b: np.ndarray) -> float:
+    """Pearson's: covariance over the product of the deviations."""
+    a, b = a - a.mean(), b - b.mean()
+    return float((a * b).sum() / math.sqrt((a * a).sum() * (b * b).sum()))
+
+
+def ranks(values: np.ndarray) -> np.ndarray:
+    """How many are smaller, with half of the equal ones."""
+    return (values[:, None] > values).sum(axis=1) + (values[:, None] == values).sum(axis=1) / 2
+
+
+def similarities(function: str, precision: Any) -> np.ndarray:
+    """Of the pairs, by `FixedModel`, in float64; binary embeddings count bit by bit."""
+    first, second, _ = scored_pairs(60)
+    rows = FixedModel().encode(
+        [*first, *second], normalize_embeddings=precision is not None, precision=None, truncate_dim=None
+    )
+    rows = rows if precision is None else quantize_embeddings(rows, precision if "int" in precision else "float32")
+    rows = rows > 0 if precision in ("binary", "ubinary") else rows
+    a, b = rows.astype(np.float64)[:60], rows.astype(np.float64)[60:]
+    if function == "cosine":
+        a, b = (side / np.linalg.norm(side, axis=1, keepdims=True) for side in (a, b))
+    if function in ("cosine", "dot"):
+        return (a * b).sum(axis=1)
+    apart = np.abs(a - b)
+    return -np.sqrt((apart**2).sum(axis=1)) if function == "euclidean" else -apart.sum(axis=1)
 
 
 @pytest.mark.parametrize("functions", [None, ["dot"], ["manhattan", "cosine"], list(FUNCTIONS)])
 @pytest.mark.parametrize("name", ["", "sts-dev"])
-@pytest.mark.parametrize("precision", PRECISIONS)
-def test_metrics_and_files_are_equal(
-    functions: list[str] | None, name: str, precision: Any, reference: Any, tmp_path: Path
-) -> None:
-    options = {"similarity_fn_names": functions, "name": name, "precision": precision}
-    ours, theirs = EmbeddingSimilarityEvaluator(*pairs(60), **options), reference(*pairs(60), **options)
-    for epoch, steps in ((-1, -1), (0.5, 20), (1, 40)):
-        got = ours(FixedModel(), tmp_path / "ours" / "eval", epoch=epoch, steps=steps)
-        expected = theirs(FixedModel(), str(tmp_path / "theirs" / "eval"), epoch=epoch, steps=steps)
-        assert got == expected
-        assert list(got) == list(expected)
-    assert ours.primary_metric == theirs.primary_metric
-    assert ours.primary_metric in got
-    assert ours.description == theirs.description
-    files = {path.name: path.read_bytes() for path in (tmp_path / "ours" / "eval").iterdir()}
-    assert files == {path.name: path.read_bytes() for path in (tmp_path / "theirs" / "eval").iterdir()}
-    assert list(files) == [theirs.csv_file]
+@pytest.mark.parametrize("precision", [None, *PRECISIONS])
+def test_metrics_by_definition(functions: list[str] | None, name: str, precision: Any) -> None:
+    evaluator = EmbeddingSimilarityEvaluator(
+        *scored_pairs(60), similarity_fn_names=functions, name=name, precision=precision
+    )
+    expected, scores = {}, np.array(scored_pairs(60)[2])
+    for function in functions or ["cosine"]:
+        values = similarities(function, precision).round(6)  # equal ones are so whatever the rounding
+        expected[f"pearson_{function}"] = correlation(scores, values)
+        expected[f"spearman_{function}"] = correlation(ranks(scores), ranks(values))
+    if functions and len(functions) > 1:
+        for kind in ("pearson", "spearman"):
+            expected[f"{kind}_max"] = max(expected[f"{kind}_{function}"] for function in functions)
+    prefix = f"{name}_" if name else ""
+    got = evaluator(FixedModel())
+    # Cosines of bits are equal so often that Spearman depends on which of them float32 tells apart.
+    tolerance = 1e-3 if precision in ("binary", "ubinary") else 5e-6
+    assert got == pytest.approx({prefix + metric: value for metric, value in expected.items()}, rel=0, abs=tolerance)
+    assert list(got) == [prefix + metric for metric in expected]
+    assert all(type(value) is float for value in got.values())
+    primary = "max" if len(functions or []) > 1 else (functions or ["cosine"])[0]
+    assert evaluator.primary_metric == f"{prefix}spearman_{primary}"
 
 
 @pytest.mark.parametrize(
-    "options",
+    ("options", "primary", "expected"),
     [
-        {"main_similarity": "dot"},
-        {"main_similarity": "euclidean", "similarity_fn_names": ["cosine", "euclidean"]},
-        {"truncate_dim": 8},
-        {"truncate_dim": 16, "precision": "ubinary"},
+        ({}, "spearman_cosine", {"pearson_cosine": 0.28190616720326406, "spearman_cosine": 0.3237888828998623}),
+        (
+            {"main_similarity": "dot"},
+            "spearman_dot",
+            {"pearson_dot": 0.30783274676283157, "spearman_dot": 0.3319579322066983},
+        ),
+        (
+            {"main_similarity": "euclidean", "similarity_fn_names": ["cosine", "euclidean"]},
+            "spearman_euclidean",
+            {
+                "pearson_cosine": 0.28190616720326406,
+                "spearman_cosine": 0.3237888828998623,
+                "pearson_euclidean": 0.2585615262894182,
+                "spearman_euclidean": 0.2363189263763262,
+                "pearson_max": 0.28190616720326406,
+                "spearman_max": 0.3237888828998623,
+            },
+        ),
+        (
+            {"truncate_dim": 8},
+            "spearman_cosine",
+            {"pearson_cosine": 0.14590940471904945, "spearman_cosine": 0.13703997000447274},
+        ),
+        (
+            {"truncate_dim": 16, "precision": "ubinary"},
+            "spearman_cosine",
+            {"pearson_cosine": 0.04400338620627311, "spearman_cosine": 0.0697596906874785},
+        ),
     ],
 )
-def test_options_are_equal(options: dict[str, Any], reference: Any) -> None:
-    ours, theirs = EmbeddingSimilarityEvaluator(*pairs(60), **options), reference(*pairs(60), **options)
-    got, expected = ours(FixedModel()), theirs(FixedModel())
-    assert got == expected
-    assert ours.primary_metric == theirs.primary_metric
-    assert ours.primary_metric in got
-
-
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [(None, 1e-5), ("int8", 5e-3), ("uint8", 5e-3), ("binary", 1e-5), ("ubinary", 1e-5)]
-)
-@pytest.mark.parametrize("functions", [None, list(FUNCTIONS)])
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_model_from_disk(
-    precision: Any,
-    tolerance: float,
-    functions: list[str] | None,
-    model: SentenceTransformer,
-    their_model: Any,
-    reference: Any,
-) -> None:
-    options = {"similarity_fn_names": functions, "precision": precision}
-    ours, theirs = EmbeddingSimilarityEvaluator(*pairs(80), **options), reference(*pairs(80), **options)
-    got, expected = ours(model), theirs(their_model)
+def test_metrics_of_the_reference(options: dict[str, Any], primary: str, expected: dict[str, float]) -> None:
+    # Written down from sentence-transformers 6.2.0.
+    evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(60), **options)
+    assert evaluator.description == "Semantic Similarity"
+    got = evaluator(FixedModel())
+    assert got == pytest.approx(expected, rel=0, abs=1e-6)
     assert list(got) == list(expected)
-    assert got == pytest.approx(expected, rel=0, abs=tolerance)
-    assert all(type(value) is float for value in got.values())
-    assert ours.primary_metric == theirs.primary_metric
+    assert evaluator.primary_metric == primary
+
+
+@pytest.mark.parametrize("precision", [None, "int8", "ubinary"])
+def test_a_model_from_disk(precision: Any, model: SentenceTransformer) -> None:
+    first, second, scores = scored_pairs(80)
+    got = EmbeddingSimilarityEvaluator(first, second, scores, precision=precision)(model)
+    rows = model.encode([*first, *second], normalize_embeddings=precision is not None, precision=precision or "float32")
+    rows = np.unpackbits(rows, axis=1) if precision == "ubinary" else rows
+    cosines = SimilarityFunction.COSINE.pairwise(rows[:80], rows[80:]).double().numpy()
+    assert list(got) == ["pearson_cosine", "spearman_cosine"]
+    assert got["pearson_cosine"] == pytest.approx(correlation(np.array(scores), cosines), abs=1e-6)
+    assert got["spearman_cosine"] == pytest.approx(correlation(ranks(np.array(scores)), ranks(cosines)), abs=1e-6)
 
 
 @pytest.mark.parametrize("constant", ["scores", "texts"])
 @pytest.mark.parametrize("functions", [None, ["cosine", "dot"]])
 def test_constant_input_gives_nan(
-    constant: str, functions: list[str] | None, reference: Any, model: SentenceTransformer, tmp_path: Path
+    constant: str, functions: list[str] | None, model: SentenceTransformer, tmp_path: Path
 ) -> None:
-    first, second, scores = pairs(10)
+    first, second, scores = scored_pairs(10)
     if constant == "scores":
         scores = [0.5] * 10
     else:
         first, second = ["a cat"] * 10, ["a dog"] * 10
-    got = EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=functions)(
-        FixedModel(), tmp_path / "ours"
-    )
-    assert got
-    assert all(math.isnan(value) for value in got.values())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        expected = reference(first, second, scores, similarity_fn_names=functions)(
-            FixedModel(), str(tmp_path / "theirs")
-        )
-    assert list(got) == list(expected)
-    file = "similarity_evaluation_results.csv"
-    assert (tmp_path / "ours" / file).read_bytes() == (tmp_path / "theirs" / file).read_bytes()
-    assert all(math.isnan(value) for value in EmbeddingSimilarityEvaluator(first, second, scores)(model).values())
+    evaluator = EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=functions)
+    for each in (FixedModel(), model):
+        got = evaluator(each, tmp_path)
+        assert len(got) == (6 if functions else 2)
+        assert all(math.isnan(value) for value in got.values())
+    columns, row = "cosine_pearson,cosine_spearman", "-1,-1,nan,nan"
+    if functions:
+        columns, row = f"{columns},dot_pearson,dot_spearman", f"{row},nan,nan"
+    assert (tmp_path / FILE).read_bytes() == f"epoch,steps,{columns}\r\n{row}\r\n{row}\r\n".encode()
 
 
 # ---- by hand --------------------------------------------------------------------------------------------------------
@@ -206,7 +203,7 @@ def test_two_pairs_are_enough() -> None:
 
 def test_the_similarity_is_the_models_own(folder: Path) -> None:
     other = SentenceTransformer(folder, device="cpu", similarity_fn_name="manhattan")
-    evaluator = EmbeddingSimilarityEvaluator(*pairs(10))
+    evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(10))
     assert list(evaluator(other)) == ["pearson_manhattan", "spearman_manhattan"]
     other.similarity_fn_name = "dot"
     assert list(evaluator(other)) == ["pearson_dot", "spearman_dot"]
@@ -214,7 +211,7 @@ def test_the_similarity_is_the_models_own(folder: Path) -> None:
 
 
 def test_file_name_header_and_rows(model: SentenceTransformer, tmp_path: Path) -> None:
-    evaluator = EmbeddingSimilarityEvaluator(*pairs(10), name="dev", precision="int8")
+    evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(10), name="dev", precision="int8")
     first = evaluator(model, tmp_path / "new" / "eval", epoch=0.25, steps=3)
     evaluator(model, tmp_path / "new" / "eval")
     (file,) = (tmp_path / "new" / "eval").iterdir()
@@ -229,14 +226,14 @@ def test_file_name_header_and_rows(model: SentenceTransformer, tmp_path: Path) -
 
 @pytest.mark.parametrize(("write_csv", "output"), [(False, True), (True, False)])
 def test_no_file_unless_asked_for(write_csv: bool, output: bool, model: SentenceTransformer, tmp_path: Path) -> None:
-    evaluator = EmbeddingSimilarityEvaluator(*pairs(5), write_csv=write_csv)
+    evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(5), write_csv=write_csv)
     evaluator(model, tmp_path / "eval" if output else None)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_evaluating_leaves_random_numbers_and_mode_alone(model: SentenceTransformer) -> None:
     before = torch.get_rng_state()
-    evaluator = EmbeddingSimilarityEvaluator(*pairs(10), batch_size=3)
+    evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(10), batch_size=3)
     assert evaluator.primary_metric is None
     first = evaluator(model)
     assert torch.equal(torch.get_rng_state(), before)
@@ -245,8 +242,8 @@ def test_evaluating_leaves_random_numbers_and_mode_alone(model: SentenceTransfor
 
 
 def test_batch_size_does_not_matter(model: SentenceTransformer) -> None:
-    one = EmbeddingSimilarityEvaluator(*pairs(30), batch_size=1)(model)
-    assert EmbeddingSimilarityEvaluator(*pairs(30))(model) == pytest.approx(one, rel=0, abs=1e-5)
+    one = EmbeddingSimilarityEvaluator(*scored_pairs(30), batch_size=1)(model)
+    assert EmbeddingSimilarityEvaluator(*scored_pairs(30))(model) == pytest.approx(one, rel=0, abs=1e-5)
 
 
 def test_an_evaluator_of_ones_own(model: SentenceTransformer) -> None:
@@ -307,13 +304,13 @@ def test_what_cannot_be_evaluated(
 
 def test_dimensions_that_fill_no_bytes(model: SentenceTransformer) -> None:
     with pytest.raises(InputError, match="12 dimensions.*multiple of 8"):
-        EmbeddingSimilarityEvaluator(*pairs(5), precision="binary", truncate_dim=12)(model)
+        EmbeddingSimilarityEvaluator(*scored_pairs(5), precision="binary", truncate_dim=12)(model)
 
 
 def test_a_place_that_cannot_be_written(model: SentenceTransformer, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match=r"cannot write .*file.*similarity_evaluation_results\.csv"):
-        EmbeddingSimilarityEvaluator(*pairs(5))(model, tmp_path / "file")
+        EmbeddingSimilarityEvaluator(*scored_pairs(5))(model, tmp_path / "file")
 
 
 def test_unknown_options() -> None:

@@ -1,4 +1,4 @@
-"""Hard negatives against their definition, and against the installed reference."""
+"""Hard negatives: by hand, against their definition, and how they are asked for."""
 
 from __future__ import annotations
 
@@ -7,46 +7,17 @@ import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zlib import crc32
 
 import numpy as np
 import pytest
 import tiny_models
-import torch
+from common import Angles
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.errors import ConfigError, InputError, InputTypeError
-from minisbert.similarity import cos_sim, pairwise_cos_sim
 from minisbert.util import mine_hard_negatives
-
-parity = pytest.mark.parity
-FORMATS = ("triplet", "n-tuple", "labeled-pair", "labeled-list")
-
-
-class Angles:
-    """A model for which a text is an angle in degrees: similarity is the cosine of the difference."""
-
-    device = torch.device("cpu")
-
-    def encode_query(self, texts: list[str], **options: Any) -> torch.Tensor:
-        self.query_options = options
-        return self._encode(texts)
-
-    def encode_document(self, texts: list[str], **options: Any) -> torch.Tensor:
-        self.document_options = options
-        return self._encode(texts)
-
-    def similarity(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return cos_sim(a, b)
-
-    def similarity_pairwise(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return pairwise_cos_sim(a, b)
-
-    def _encode(self, texts: list[str]) -> torch.Tensor:
-        angles = torch.tensor([math.radians(float(text)) for text in texts], dtype=torch.float64)
-        return torch.stack([angles.cos(), angles.sin()], dim=1).float()
 
 
 def mine(rows: Any, **options: Any) -> dict[str, list[Any]]:
@@ -89,16 +60,12 @@ def test_tuples_by_hand() -> None:
 
 def test_labeled_pairs_by_hand() -> None:
     rows = [("0", "10"), ("0", "30"), ("90", "95")]
-    got = mine(rows, num_negatives=1, output_format="labeled-pair", max_score=0.5)
-    assert (
-        got
-        == {
-            "column_0": ["0", "0", "0", "90"],
-            "column_1": ["10", "30", "95", "95"],
-            "label": [1.0, 1.0, 0.0, 1.0],
-        }
-        or got["column_1"][-1] == "30"
-    )
+    got = mine(rows, num_negatives=1, output_format="labeled-pair", max_score=0.6)
+    assert got == {
+        "column_0": ["0", "0", "0", "90", "90"],
+        "column_1": ["10", "30", "95", "95", "30"],
+        "label": [1.0, 1.0, 0.0, 1.0, 0.0],
+    }
     assert all(type(label) is float for label in got["label"])
     scores = mine(rows, num_negatives=1, output_format="labeled-pair", output_scores=True)
     assert scores["score"][:3] == [cosine(10), cosine(30), cosine(95)]
@@ -157,6 +124,37 @@ def test_random_negatives_depend_on_the_seed_alone() -> None:
     assert angles[:3] == sorted(set(angles[:3]))
     few = mine(rows, corpus=["2", "3"], sampling_strategy="random", num_negatives=3)
     assert sorted(few["negative"][:3]) == ["2", "3", "41"]
+
+
+@pytest.mark.parametrize(
+    ("seed", "options", "expected"),
+    [
+        (0, {"range_max": 30}, ["14", "26", "29", "38", "26", "11"]),
+        (7, {"range_max": 30}, ["6", "12", "14", "38", "37", "19"]),
+        (
+            7,
+            {"range_max": 30, "range_min": 2, "max_score": 0.95, "num_negatives": 4},
+            ["21", "23", "26", "27", "18", "17", "11", "10"],
+        ),
+    ],
+)
+def test_random_negatives_are_the_references(seed: int, options: dict[str, Any], expected: list[str]) -> None:
+    # Written down from sentence-transformers 6.2.0, after `random.seed(seed)`.
+    rows, corpus = {"q": ["0", "40"], "a": ["1", "41"]}, [str(angle) for angle in range(2, 40)]
+    assert mine(rows, corpus=corpus, sampling_strategy="random", seed=seed, **options)["negative"] == expected
+
+
+@pytest.mark.parametrize(
+    ("output_format", "expected"),
+    [
+        ("triplet", {"question": [], "answer": [], "negative": []}),
+        ("n-tuple", {"question": [], "answer": [], "negative_1": [], "negative_2": []}),
+        ("labeled-pair", {**ROWS, "label": [1.0, 1.0]}),
+        ("labeled-list", {"question": [], "answer": [], "labels": []}),
+    ],
+)
+def test_no_negatives_left(output_format: str, expected: dict[str, list[Any]]) -> None:
+    assert mine(ROWS, num_negatives=2, max_score=-1.1, output_format=output_format) == expected
 
 
 def test_a_cross_encoder_decides() -> None:
@@ -256,7 +254,7 @@ def by_definition(rows: list[tuple[str, str]], corpus: list[str], options: dict[
     skipping = [options.get(name) for name in ("max_score", "absolute_margin", "relative_margin")]
     wide = 1 if skipping == [None] * 3 else 10
     last = options.get("range_max") or options["range_min"] + wide * options["num_negatives"] + most
-    scores = model.similarity(model._encode(list(positives)), model._encode(documents)).tolist()
+    scores = model.similarity(model.embed(list(positives)), model.embed(documents)).tolist()
     found = set()
     for anchor, row in zip(positives, scores, strict=True):
         score = dict(zip(documents, row, strict=True))
@@ -299,194 +297,3 @@ def test_negatives_by_definition(rows: list[tuple[str, str]], corpus: list[str],
     assert len(triplets) == len(got["negative"])
     expected = by_definition(rows, corpus, options)
     assert triplets == {(a, p, negative) for a, p in rows for anchor, negative in expected if anchor == a}
-
-
-# ---- against the reference --------------------------------------------------------------------
-
-
-class Remembering:
-    """A model of the reference, for many calls with the same texts."""
-
-    def __init__(self, model: Any) -> None:
-        self.device, self.similarity, self.similarity_pairwise = (
-            model.device,
-            model.similarity,
-            model.similarity_pairwise,
-        )
-        self.encoders = {"query": model.encode_query, "document": model.encode_document}
-        self.known: dict[Any, np.ndarray] = {}
-
-    def encode_query(self, texts: list[str], **options: Any) -> np.ndarray:
-        return self._encode("query", texts, **options)
-
-    def encode_document(self, texts: list[str], **options: Any) -> np.ndarray:
-        return self._encode("document", texts, **options)
-
-    def _encode(
-        self, kind: str, texts: list[str], prompt: str | None = None, prompt_name: str | None = None, **_: Any
-    ) -> np.ndarray:
-        key = (kind, prompt, prompt_name, *texts)
-        if key not in self.known:
-            self.known[key] = self.encoders[kind](
-                texts, prompt=prompt, prompt_name=prompt_name, normalize_embeddings=True
-            )
-        return self.known[key]
-
-
-class Digests:
-    """A cross-encoder with a score of its own for any two texts."""
-
-    def predict(self, pairs: list[tuple[str, str]], **_: Any) -> torch.Tensor:
-        return torch.tensor([crc32(f"{a}, {b}".encode()) / 2**32 for a, b in pairs])
-
-
-@pytest.fixture(scope="module")
-def texts() -> tuple[dict[str, list[str]], list[str]]:
-    """Pairs, of which some share an anchor, a positive, or both; and a corpus that holds some positives."""
-    draw = random.Random(1)
-    sentences = list(
-        dict.fromkeys(" ".join(draw.choices(tiny_models.WORDS, k=draw.randint(3, 14))) for _ in range(180))
-    )
-    anchors, others = sentences[:40], sentences[40:]
-    rows = [(anchor, f"{anchor} {draw.choice(tiny_models.WORDS)} not") for anchor in anchors]
-    rows += [(draw.choice(anchors), document) for document in others[:10]] + rows[:3]
-    draw.shuffle(rows)
-    return {"query": [a for a, _ in rows], "answer": [p for _, p in rows]}, [*others, rows[5][1]]
-
-
-@pytest.fixture(scope="module")
-def reference_model(tiny: Callable[[str], Path]) -> Any:
-    reference = pytest.importorskip("sentence_transformers")
-    model = reference.SentenceTransformer(str(tiny("bert")), device="cpu", prompts={"query": "what is ", "other": "a "})
-    return Remembering(model)
-
-
-def compared(ours: dict[str, list[Any]], theirs: Any, what: str, compare: Callable[..., None]) -> None:
-    """The same rows, and scores within the bound."""
-    names = ("score", "scores")
-    assert list(ours) == theirs.column_names
-    for name in ours:
-        if name not in names:
-            assert ours[name] == list(theirs[name]), name
-    scores = [
-        np.concatenate([np.zeros(0), *(np.ravel(row) for name in columns if name in names for row in columns[name])])
-        for columns in (ours, theirs.to_dict())
-    ]
-    assert len(scores[0]) == len(scores[1])
-    compare(what, np.abs(scores[0] - scores[1]).max(initial=0), 1e-6, cases=len(theirs))
-
-
-CASES: dict[str, dict[str, Any]] = {
-    "default": {},
-    "one": {"num_negatives": 1},
-    "many": {"num_negatives": 8},
-    "range": {"range_min": 4, "range_max": 12},
-    "range_min": {"range_min": 3},
-    "few documents": {"range_max": 70, "num_negatives": 20},
-    "max_score": {"max_score": 0.8},
-    "min_score": {"min_score": 0.9},
-    "absolute_margin": {"absolute_margin": 0.05},
-    "no absolute_margin": {"absolute_margin": 0},
-    "relative_margin": {"relative_margin": 0.05},
-    "everything": {
-        "range_min": 2,
-        "range_max": 40,
-        "max_score": 0.9,
-        "min_score": 0.2,
-        "absolute_margin": 0.01,
-        "relative_margin": 0.02,
-        "num_negatives": 5,
-    },
-    "random": {"sampling_strategy": "random", "range_max": 20},
-    "random of few": {"sampling_strategy": "random", "max_score": 0.72, "num_negatives": 4, "range_max": 150},
-    "prompts": {"query_prompt_name": "other", "corpus_prompt": "how "},
-    "columns": {"anchor_column_name": "answer", "positive_column_name": "query"},
-    "cross_encoder": {"cross_encoder": Digests(), "absolute_margin": 0.1, "max_score": 0.9},
-    "cross_encoder and min_score": {"cross_encoder": Digests(), "min_score": 0.1},
-    "nothing left": {"max_score": -1},
-}
-
-
-@parity
-@pytest.mark.parametrize("case", CASES)
-def test_rows_are_the_references(
-    case: str,
-    texts: tuple[dict[str, list[str]], list[str]],
-    reference_model: Any,
-    compare: Callable[..., None],
-) -> None:
-    datasets = pytest.importorskip("datasets")
-    from sentence_transformers.util import mine_hard_negatives as theirs
-
-    rows, documents = texts
-    number = list(CASES).index(case)
-    dataset, found = datasets.Dataset.from_dict(rows), []
-    for turn, output_format in enumerate(FORMATS):
-        shared = {
-            **CASES[case],
-            "corpus": documents if case != "columns" and (turn + number) % 2 else None,
-            "output_format": output_format,
-            "output_scores": bool((turn // 2 + number) % 2),
-            "verbose": False,
-        }
-        random.seed(7)
-        expected = theirs(dataset, reference_model, **shared)
-        got = mine_hard_negatives(rows, reference_model, **shared, seed=7)
-        compared(got, expected, f"mine_hard_negatives, {output_format}: scores (same rows)", compare)
-        found.append(len(got["query"]))
-    pairs = len(set(zip(*rows.values(), strict=True)))
-    if case == "nothing left":
-        assert found == [0, 0, pairs, 0]
-    else:
-        assert found[0] > 10
-        assert found[2] > pairs
-
-
-@parity
-def test_positives_among_the_candidates(
-    texts: tuple[dict[str, list[str]], list[str]], reference_model: Any, compare: Callable[..., None]
-) -> None:
-    datasets = pytest.importorskip("datasets")
-    from sentence_transformers.util import mine_hard_negatives as theirs
-
-    rows, documents = texts
-    shared = {
-        "corpus": documents,
-        "include_positives": True,
-        "num_negatives": 20,
-        "output_scores": True,
-        "verbose": False,
-    }
-    dataset = datasets.Dataset.from_dict(rows)
-    got, expected = mine_hard_negatives(dataset, reference_model, **shared), theirs(dataset, reference_model, **shared)
-    assert any(positive in others for positive, *others in zip(*list(got.values())[1:22], strict=True))
-    compared(got, expected, "mine_hard_negatives, include_positives: scores (same rows)", compare)
-
-
-@parity
-def test_rows_of_our_own_model_are_the_references(
-    texts: tuple[dict[str, list[str]], list[str]],
-    tiny: Callable[[str], Path],
-    reference_model: Any,
-    compare: Callable[..., None],
-) -> None:
-    datasets = pytest.importorskip("datasets")
-    from sentence_transformers.util import mine_hard_negatives as theirs
-
-    rows, documents = texts
-    ours = SentenceTransformer(tiny("bert"), device="cpu", prompts={"query": "what is "})
-    shared = {"corpus": documents, "relative_margin": 0.01, "output_scores": True, "verbose": False}
-    expected = theirs(datasets.Dataset.from_dict(rows), reference_model, **shared)
-    got = mine_hard_negatives(rows, ours, **shared)
-    compared(got, expected, "mine_hard_negatives, each with its own model", compare)
-
-
-@parity
-def test_the_reference_takes_the_anchor_for_its_own_negative() -> None:
-    datasets = pytest.importorskip("datasets")
-    from sentence_transformers.util import mine_hard_negatives as theirs
-
-    rows = {"a": ["0", "40", "90"], "b": ["10", "0", "95"]}
-    options = {"num_negatives": 1, "verbose": False}
-    assert theirs(datasets.Dataset.from_dict(rows), Angles(), **options)["negative"][0] == "0"
-    assert mine_hard_negatives(rows, Angles(), **options)["negative"][0] == "95"

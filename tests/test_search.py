@@ -1,4 +1,4 @@
-"""Search against definitions by brute force, and against the installed reference."""
+"""Search, paraphrases and communities, by hand and against definitions by brute force."""
 
 from __future__ import annotations
 
@@ -12,21 +12,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from common import FORMS, as_tuples, difference, vectors
 from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from references import run_in
 
 from minisbert import SentenceTransformer, util
 from minisbert.errors import ConfigError, InputError, InputTypeError
 from minisbert.search import nearest, top_scores
 
-parity = pytest.mark.parity
 SETTINGS = settings(max_examples=60, deadline=None)
-
-
-def vectors(rows: int, dim: int = 16, *, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
 
 
 @st.composite
@@ -43,10 +38,6 @@ def ranked(scores: np.ndarray, top_k: int) -> list[list[tuple[int, float]]]:
         sorted(((column, float(score)) for column, score in enumerate(row)), key=lambda hit: (-hit[1], hit[0]))[:top_k]
         for row in scores
     ]
-
-
-def as_tuples(hits: Any) -> list[list[tuple[int, float]]]:
-    return [[(hit["corpus_id"], hit["score"]) for hit in row] for row in hits]
 
 
 # ---- semantic_search -----------------------------------------------------------------------------
@@ -84,27 +75,23 @@ def test_search_by_hand() -> None:
     assert type(hits[0][0]["score"]) is float
 
 
-FORMS: dict[str, Callable[[np.ndarray], Any]] = {
-    "tensor": torch.from_numpy,
-    "float64 array": lambda values: values.astype(np.float64),
-    "float16 tensor": lambda values: torch.from_numpy(values).half(),
-    "list of lists": lambda values: values.tolist(),
-    "list of tensors": lambda values: list(torch.from_numpy(values)),
+ALL_FORMS: dict[str, Callable[[np.ndarray], Any]] = {
+    **FORMS,
     "part of a graph": lambda values: torch.from_numpy(values).requires_grad_(),
     "back to front": lambda values: values[::-1].copy()[::-1],
     "whole numbers": lambda values: (values * 30).astype(np.int8),
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ALL_FORMS)
 def test_search_takes_every_form(form: str) -> None:
     queries, corpus = vectors(3), vectors(20, seed=1)
-    got = util.semantic_search(FORMS[form](queries), FORMS[form](corpus), top_k=1)
+    got = util.semantic_search(ALL_FORMS[form](queries), ALL_FORMS[form](corpus), top_k=1)
     scores = util.cos_sim(queries, corpus)
     assert [hits[0]["corpus_id"] for hits in got] == scores.argmax(dim=1).tolist()
     assert [hits[0]["score"] for hits in got] == pytest.approx(scores.max(dim=1).values.tolist(), abs=0.02)
-    assert util.community_detection(FORMS[form](corpus), -1, min_community_size=20)
-    assert len(util.paraphrase_mining_embeddings(FORMS[form](corpus))) == 190
+    assert util.community_detection(ALL_FORMS[form](corpus), -1, min_community_size=20)
+    assert len(util.paraphrase_mining_embeddings(ALL_FORMS[form](corpus))) == 190
 
 
 def test_search_reads_a_file_of_embeddings(tmp_path: Path) -> None:
@@ -289,6 +276,18 @@ def test_angle_similarity_by_hand() -> None:
     assert util.pairwise_angle_sim([[3.0]], [[-2.0]]).tolist() == [1.0]
 
 
+@pytest.mark.parametrize("dim", [8, 7])
+def test_angle_similarity_by_definition(dim: int) -> None:
+    a, b = vectors(50, dim, zero_row=3), vectors(50, dim, seed=1)
+    left, right = (np.pad(rows.astype(np.float64), ((0, 0), (0, dim % 2))) for rows in (a, b))
+    x, y = (rows[:, :4] + 1j * rows[:, 4:] for rows in (left, right))
+    lengths = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    product = (x * y.conj()).sum(axis=1) / np.where(lengths, lengths, 1)
+    expected = np.abs(product.real + product.imag)
+    assert expected[3] == 0
+    assert difference(util.pairwise_angle_sim(a, b), expected) <= 5e-7
+
+
 def test_truncate_embeddings_is_a_view() -> None:
     values = vectors(3)
     assert np.shares_memory(util.truncate_embeddings(values, 4), values)
@@ -314,120 +313,3 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-
-
-# ---- against the reference -----------------------------------------------------------------------
-
-
-Hits = list[list[tuple[Any, float]]]
-
-
-def apart(got: Hits, expected: Hits) -> float:
-    """Largest difference between two rankings: of the scores at a rank, and of the scores of a thing.
-
-    Things with scores so close that rounding decides may have changed places. What only one side has is compared
-    with the last of the other side, which took its place.
-    """
-    assert [len(row) for row in got] == [len(row) for row in expected]
-    largest = 0.0
-    for ours, theirs in zip(got, expected, strict=True):
-        ranks = [abs(a[1] - b[1]) for a, b in zip(ours, theirs, strict=True)]
-        left, right = dict(ours), dict(theirs)
-        things = [abs(left.get(thing, ours[-1][1]) - right.get(thing, theirs[-1][1])) for thing in {*left, *right}]
-        largest = max(largest, *ranks, *things)
-    return largest
-
-
-def as_ranking(pairs: list[Any]) -> Hits:
-    return [[((i, j), score) for score, i, j in pairs]]
-
-
-@parity
-@pytest.mark.parametrize("function", ["cos_sim", "dot_score", "euclidean_sim", "manhattan_sim"])
-def test_search_is_the_references(function: str, compare: Callable[..., None]) -> None:
-    reference = pytest.importorskip("sentence_transformers.util")
-    queries, corpus = vectors(60, 48), vectors(300, 48, seed=1)
-    largest = 0.0
-    for options in ({}, {"top_k": 3}, {"top_k": 1000}, {"corpus_chunk_size": 70, "query_chunk_size": 9}):
-        ours = util.semantic_search(queries, corpus, score_function=getattr(util, function), **options)
-        theirs = reference.semantic_search(
-            torch.from_numpy(queries),
-            torch.from_numpy(corpus),
-            score_function=getattr(reference, function),
-            **options,
-        )
-        largest = max(largest, apart(as_tuples(ours), as_tuples(theirs)))
-    compare("semantic_search: scores (same hits)", largest, 1e-5 if function == "euclidean_sim" else 1e-6, cases=4)
-
-
-@parity
-def test_paraphrases_are_the_references(tiny: Callable[[str], Path], compare: Callable[..., None]) -> None:
-    reference = pytest.importorskip("sentence_transformers")
-    values = torch.from_numpy(vectors(120, 24))
-    largest = 0.0
-    cases: list[dict[str, int]] = [{}, {"top_k": 1}, {"top_k": 5, "max_pairs": 100}, {"max_pairs": 7}]
-    cases += [{"query_chunk_size": 31, "corpus_chunk_size": 17, "top_k": 3, "max_pairs": 50}]
-    for options in cases:
-        ours = util.paraphrase_mining_embeddings(values, **options)
-        theirs = reference.util.paraphrase_mining_embeddings(values, **options)
-        largest = max(largest, apart(as_ranking(ours), as_ranking(theirs)))
-        if "max_pairs" in options:
-            assert len(ours) == options["max_pairs"]
-    compare("paraphrase_mining: scores (same pairs)", largest, 1e-6, cases=len(cases))
-    folder = tiny("bert")
-    texts = ["the cat sat", "a dog ran to the sea", "why is the sky blue", "one two three"]
-    options = {"truncate_dim": 20, "prompt": "how "}
-    ours = util.paraphrase_mining(SentenceTransformer(folder, device="cpu"), texts, **options)
-    theirs = reference.util.paraphrase_mining(
-        reference.SentenceTransformer(str(folder), device="cpu"), texts, **options
-    )
-    compare("paraphrase_mining: scores (same pairs)", apart(as_ranking(ours), as_ranking(theirs)), 1e-6)
-
-
-@parity
-def test_communities_are_the_references(compare: Callable[..., None]) -> None:
-    reference = pytest.importorskip("sentence_transformers.util")
-    centres = vectors(12, 24, seed=2)
-    values = np.repeat(centres, 25, axis=0) + 0.5 * vectors(300, 24, seed=3)
-    different = cases = 0
-    for threshold in (0.3, 0.75, 0.9):
-        for least in (1, 5, 10, 301):
-            for batch_size in (64, 1024):
-                ours = util.community_detection(values, threshold, min_community_size=least, batch_size=batch_size)
-                theirs = reference.community_detection(values, threshold, least, batch_size)
-                different += ours != theirs
-                cases += 1
-    assert util.community_detection(values, 0.75)
-    compare("community_detection: lists that differ", different, 0, cases=cases)
-
-
-@parity
-@pytest.mark.parametrize("dim", [8, 7])
-def test_angle_similarity_is_the_references(dim: int, compare: Callable[..., None]) -> None:
-    reference = pytest.importorskip("sentence_transformers.util")
-    a, b = vectors(50, dim), vectors(50, dim, seed=1)
-    a[3] = 0
-    difference = (util.pairwise_angle_sim(a, b) - reference.pairwise_angle_sim(a, b)).abs().max()
-    compare("pairwise_angle_sim", difference, 1e-6, cases=50)
-
-
-@parity
-def test_search_is_that_of_an_older_reference(tmp_path: Path, compare: Callable[..., None]) -> None:
-    queries, corpus = vectors(20), vectors(300, seed=1)
-    np.savez(tmp_path / "embeddings.npz", queries=queries, corpus=corpus)
-    code = """
-import json, sys
-import numpy as np
-import torch
-from sentence_transformers import util
-loaded = np.load(sys.argv[1])
-queries, corpus = torch.from_numpy(loaded["queries"]), torch.from_numpy(loaded["corpus"])
-print(json.dumps([
-    util.semantic_search(queries, corpus, top_k=5),
-    util.paraphrase_mining_embeddings(corpus, top_k=3),
-]))
-"""
-    hits, pairs = run_in("5.1.2", code, tmp_path / "embeddings.npz")
-    found = apart(as_tuples(util.semantic_search(queries, corpus, top_k=5)), as_tuples(hits))
-    mined = apart(as_ranking(util.paraphrase_mining_embeddings(corpus, top_k=3)), as_ranking(pairs))
-    compare("semantic_search, paraphrase_mining: scores of 5.1.2", max(found, mined), 1e-6, cases=2)

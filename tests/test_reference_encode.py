@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import tiny_models
-import torch
 from references import run_in
 
 from minisbert import SentenceTransformer
@@ -197,15 +196,6 @@ ERRORS: list[tuple[Any, dict[str, Any]]] = [
     (LIST[0], {"precision": "int8"}),
     (LIST, {"precision": "binary", "truncate_dim": 7, "output_value": None}),
 ]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """For the many small calls below, threads cost more than they give."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

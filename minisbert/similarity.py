@@ -261,7 +261,9 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
         tensor = tensor.float()
     if tensor.ndim not in (1, 2):
         raise InputError(f"got embeddings of shape {tuple(tensor.shape)}; expected (rows, dim) or (dim,)")
-    return tensor.unsqueeze(0) if tensor.ndim == 1 else tensor
+    if tensor.ndim == 1:
+        return tensor.unsqueeze(0) if len(tensor) else tensor.reshape(0, 0)
+    return tensor
 
 
 def _matrices(a: Embeddings, b: Embeddings, *, same_rows: bool = False) -> tuple[Tensor, Tensor]:

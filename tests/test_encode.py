@@ -94,6 +94,22 @@ def test_order_and_batch_size_do_not_matter(
     assert np.abs(model.encode([texts[i] for i in order]) - one_by_one[order]).max() <= 1e-6
 
 
+def test_out_that_cannot_be_filled(model: SentenceTransformer, tmp_path: Path) -> None:
+    shape = (len(TEXTS), 32)
+    np.zeros(shape, np.float32).tofile(tmp_path / "array")
+    frozen = np.zeros(shape, np.float32)
+    frozen.setflags(write=False)
+    for out in (frozen, np.memmap(tmp_path / "array", np.float32, "r", shape=shape), np.zeros(shape, np.float32)[::-1]):
+        with pytest.raises(InputError, match="cannot be written to"):
+            model.encode(TEXTS, out=out)
+    wrong: Any
+    for wrong in ([0.0], np.zeros(shape), np.zeros((1, 32), np.float32)):
+        with pytest.raises(InputError, match=r"expected an array of \(5, 32\) float32"):
+            model.encode(TEXTS, out=wrong)
+    with pytest.raises(ConfigError, match="block_size"):
+        next(model.encode_iter(TEXTS, block_size=0))
+
+
 def test_out_and_blocks(model: SentenceTransformer, expected: np.ndarray, tmp_path: Path) -> None:
     out = np.lib.format.open_memmap(tmp_path / "out.npy", mode="w+", dtype=np.float32, shape=(5, 32))
     assert model.encode(TEXTS, out=out) is out
@@ -104,7 +120,7 @@ def test_out_and_blocks(model: SentenceTransformer, expected: np.ndarray, tmp_pa
     with pytest.raises(InputTypeError, match="put it in a list"):
         next(model.encode_iter("abc"))
     assert model.encode(TEXTS, precision=None).dtype == np.float32
-    with pytest.raises(InputError, match=r"expected \(5, 32\) float32"):
+    with pytest.raises(InputError, match=r"expected an array of \(5, 32\) float32"):
         model.encode(TEXTS, out=np.empty((4, 32), np.float32))
 
 

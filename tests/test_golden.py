@@ -52,6 +52,7 @@ def test_losses_and_gradients(name: str) -> None:
 
 
 @same_dropout
+@pytest.mark.filterwarnings("ignore:.* left out of each epoch")
 @pytest.mark.filterwarnings("ignore:warmup_steps")  # the default of fit, on little data
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("version", VERSIONS)

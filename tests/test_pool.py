@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -209,3 +210,13 @@ def test_a_script_without_its_guard_gets_a_hint(tiny: Callable[[str], Path], tmp
     )  # fmt: skip
     assert done.returncode == 1
     assert "under `if __name__ == '__main__':`" in done.stderr
+
+
+def test_threads_take_turns(model: SentenceTransformer) -> None:
+    texts = [f"{word} {number}" for number in range(60) for word in ("cat", "dog")]
+    expected = [model.encode(texts), model.encode(texts[::-1])]
+    with EncodingPool(model, ["cpu", "cpu"]) as workers, ThreadPoolExecutor(2) as threads:
+        for _ in range(3):
+            jobs = [threads.submit(model.encode, part, pool=workers, chunk_size=7) for part in (texts, texts[::-1])]
+            for job, wanted in zip(jobs, expected, strict=True):
+                assert np.abs(job.result() - wanted).max() <= 1e-6

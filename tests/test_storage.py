@@ -245,3 +245,17 @@ def test_saving_over_a_file(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="is a file; expected a folder"):
         SentenceTransformer(folder, device="cpu").save_pretrained(tmp_path / "file")
     assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_save_that_cannot_end_changes_nothing(folder: Path, tmp_path: Path) -> None:
+    target = shutil.copytree(folder, tmp_path / "target")
+    shutil.rmtree(target / "2_Normalize", ignore_errors=True)
+    (target / "2_Normalize").write_text("a file")
+    before = {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    model = SentenceTransformer(folder, device="cpu")
+    model.max_seq_length = 7
+    with pytest.raises(InputError, match="2_Normalize is a file; expected a folder"):
+        model.save_pretrained(target)
+    assert before == {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match="got '' as path"):
+        model.save_pretrained("")

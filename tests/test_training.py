@@ -142,7 +142,7 @@ def test_resume_takes_the_newest_checkpoint_and_starts_anew_without_one(folder: 
         train(folder, replace(config, learning_rate=0.1), resume=True, output_dir=tmp_path)
     model = load(folder)
     other = Trainer(model, scored_pairs(20), loss=losses.CosineSimilarityLoss(), config=config, output_dir=tmp_path)
-    with pytest.raises(ConfigError, match="the training rows are others"):
+    with pytest.raises(ConfigError, match="the training rows or losses are others"):
         other.train(resume=True)
     with pytest.raises(InputError, match="expected a checkpoint folder"):
         other.train(resume=tmp_path / "nothing")
@@ -293,6 +293,77 @@ def test_resume_over_several_data_sets_is_exact(folder: Path, tmp_path: Path) ->
     assert same_weights(straight, run(tmp_path / "run", config, resume=True))
 
 
+def test_checkpoints_of_another_run_are_left_alone(folder: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=8, save_every=2, save_total_limit=1)
+    train(folder, config, output_dir=tmp_path)
+    with pytest.raises(ConfigError, match="checkpoints of an earlier run, up to checkpoint-2"):
+        train(folder, config, output_dir=tmp_path)
+    with pytest.raises(ConfigError, match="no output_dir"):
+        train(folder, config, resume=True)
+
+
+@pytest.mark.parametrize("damage", ["no key", "no dict", "wrong type", "step too far"])
+def test_a_checkpoint_that_does_not_fit_changes_nothing(damage: str, folder: Path, tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=8, learning_rate=1e-2, save_every=2)
+    train(folder, config, output_dir=tmp_path)
+    path = tmp_path / "checkpoint-2" / "training_state.pt"
+    state = torch.load(path, weights_only=True)
+    damaged: dict[str, Any] = {
+        "no key": {name: value for name, value in state.items() if name != "rng"},
+        "no dict": [1],
+        "wrong type": {**state, "rng": "5"},
+        "step too far": {**state, "step": 10**9},
+    }
+    torch.save(damaged[damage], path)
+    model = load(folder)
+    loss = losses.CosineSimilarityLoss()
+    trainer = Trainer(model, scored_pairs(), loss=loss, config=config, output_dir=tmp_path, show_progress_bar=False)
+    with pytest.raises(InputError, match="resume from an earlier"):
+        trainer.train(resume=True)
+    assert same_weights(model, load(folder))
+
+
+def test_resume_is_of_the_same_loss_and_model(folder: Path, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    config = TrainingConfig(epochs=1, batch_size=8, save_every=2)
+    train(folder, config, output_dir=tmp_path)
+    other_loss, other_model = losses.MultipleNegativesRankingLoss(), tiny("mpnet")
+    for place, loss in ((folder, other_loss), (other_model, losses.CosineSimilarityLoss())):
+        trainer = Trainer(
+            load(place), scored_pairs(), loss=loss, config=config, output_dir=tmp_path, show_progress_bar=False
+        )
+        with pytest.raises(ConfigError, match="others|of another model"):
+            trainer.train(resume=True)
+
+
+def test_what_is_no_loss(folder: Path) -> None:
+    wrong: Any
+    for wrong in (None, "cosine", torch.nn.MSELoss(), losses.CosineSimilarityLoss):
+        with pytest.raises(ConfigError, match="expected a loss"):
+            Trainer(load(folder), scored_pairs(), loss=wrong)
+
+
+def test_rows_left_out_of_an_epoch_are_told_of(folder: Path) -> None:
+    rows = [("a cat", "the cat sat")] * 10 + [("red", "blue")]
+    config = TrainingConfig(epochs=1, batch_size=4, batch_sampler="no_duplicates")
+    trainer = Trainer(
+        load(folder), rows, loss=losses.MultipleNegativesRankingLoss(), config=config, show_progress_bar=False
+    )
+    with pytest.warns(UserWarning, match="7 of 11 rows are left out of each epoch"):
+        trainer.train()
+
+
+def test_errors_name_the_data_set(folder: Path) -> None:
+    for data, message in (
+        ({"good": scored_pairs(), "bad": [("x", "y", "no number")]}, "data set 'bad'"),
+        ({"good": scored_pairs(), "bad": [("x", "y", 5.0)]}, "data set 'bad': got labels from 5"),
+    ):
+        with pytest.raises(InputError, match=message):
+            Trainer(load(folder), data, loss=losses.CosineSimilarityLoss())
+    for scale in (5, (0, 1, 2), {"a": (0, 5)}):
+        with pytest.raises(ConfigError, match="expected two finite numbers"):
+            Trainer(load(folder), scored_pairs(), loss=losses.CosineSimilarityLoss(), scale=scale)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("data", "names", "message"),
     [
@@ -365,6 +436,21 @@ def test_fit_takes_turns_between_objectives(folder: Path) -> None:
     assert history.steps == 2 * 2 * 2
     assert model.training_facts is not None
     assert [d.text_columns for d in model.training_facts.datasets] == [("sentence_0", "sentence_1")] * 2
+
+
+def test_fit_trains_the_rows_that_the_sampler_gives(folder: Path) -> None:
+    examples: Any = [InputExample(texts=[row["a"], row["b"]], label=row["score"]) for row in scored_pairs()]
+    for loader in (
+        DataLoader(torch.utils.data.Subset(examples, range(10)), batch_size=4, shuffle=True),
+        DataLoader(examples, batch_size=4, sampler=range(10)),
+        DataLoader(examples, batch_sampler=[[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]]),
+    ):
+        model = load(folder)
+        state = torch.get_rng_state()
+        model.fit([(loader, losses.CosineSimilarityLoss())], warmup_steps=0, show_progress_bar=False)
+        assert torch.equal(state, torch.get_rng_state())
+        assert model.training_facts is not None
+        assert model.training_facts.datasets[0].rows == 10
 
 
 def test_fit_refuses_batches_of_different_sizes(folder: Path) -> None:

@@ -73,6 +73,8 @@ def _texts(name: str, column: str | None) -> list[str]:
         if column not in columns:
             raise InputError(f"{name} has the columns {list(columns)}; got --column {column}, which is not there")
         texts = column_texts(Table(columns, name, lines), column)
+    elif Path(name).is_file() and Path(name.removesuffix(".gz")).suffix in (".tsv", ".csv", ".jsonl", ".parquet"):
+        raise InputError(f"got {name}, which has columns, and no --column; expected the name of the one to embed")
     elif name != "-":
         texts = read_lines(Path(name))
     else:

@@ -57,7 +57,7 @@ def training_rows(
         InputError: a column cannot be what it has to be; the message names the first bad row.
         ConfigError: the scale is empty.
     """
-    if scale is not None and not -math.inf < scale[0] < scale[1] < math.inf:
+    if scale is not None and not _is_scale(scale):
         raise ConfigError(
             f"got the scale {scale}; expected two finite numbers, the smaller first: pass (0, 5) or the like"
         )
@@ -84,6 +84,12 @@ def training_rows(
             f"label or score"
         )
     return TrainingRows(texts, labels, label_name, table.source)
+
+
+def _is_scale(scale: Any) -> bool:
+    if not isinstance(scale, (tuple, list)) or len(scale) != 2 or not all(map(_is_number, scale)):
+        return False
+    return bool(-math.inf < scale[0] < scale[1] < math.inf)
 
 
 def _label_column(table: Table, *, chosen: bool) -> str | None:

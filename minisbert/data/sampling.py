@@ -78,6 +78,12 @@ class EpochSampler:
         for dataset, rows in islice(turns, len(self)):
             yield Batch(dataset, np.array(rows, dtype=np.int64))
 
+    def left_out(self, epoch: int) -> int:
+        """How many rows an epoch does not take because they would repeat a text, in turns that otherwise take all."""
+        if self._several == "round_robin" or self._texts is None:
+            return 0
+        return sum(self._rows) - sum(len(batch.rows) for batch in self.epoch(epoch))
+
     def _batch_counts(self) -> list[int]:
         return [math.ceil(rows / self._batch_size) for rows in self._rows]
 

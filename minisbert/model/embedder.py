@@ -201,6 +201,7 @@ class Embedder(ModuleStack):
         """Embed a stream of texts in flat memory, in blocks of `block_size` texts: float32, (block, dim) each."""
         if isinstance(inputs, str):
             raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
+        check_count("block_size", block_size, otherwise="leave it out")
         stream = iter(inputs)
         while texts := list(islice(stream, block_size)):
             yield self.encode(

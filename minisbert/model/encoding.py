@@ -200,8 +200,11 @@ def room_for(
     shape = (texts, model.dimension(options.truncate_dim))
     if out is None:
         return torch.empty(shape, device=device)
-    if out.shape != shape or out.dtype != np.float32:
-        raise InputError(f"got out of shape {out.shape} and type {out.dtype}; expected {shape} float32")
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
+        got = f"shape {out.shape} and type {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise InputError(f"got out of {got}; expected an array of {shape} float32")
+    if not out.flags.writeable or min(out.strides, default=0) < 0:
+        raise InputError("got out that cannot be written to; expected an array or a memory map opened for writing")
     return torch.from_numpy(out)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ..card import CardFacts, TrainingFacts, render_card, versions
-from ..errors import ConfigError
+from ..errors import ConfigError, InputError
 from ..modules.persistence import read_modules, write_module
 from ..similarity import SimilarityFunction
 from ..storage.files import replacing_folder
@@ -113,6 +113,8 @@ class EmbeddingModel(Embedder):
         Raises:
             InputError: the folder cannot be written.
         """
+        if not str(path):
+            raise InputError("got '' as path; expected the name of a folder: pass '.' for the current one")
         with replacing_folder(Path(path)) as folder:
             folders = write_modules(folder, [type(module).__name__ for module in self])
             for module, place in zip(self, folders, strict=True):

@@ -11,6 +11,7 @@ import copy
 import os
 import pickle
 import signal
+import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -125,6 +126,7 @@ class EncodingPool:
             raise ConfigError("got no devices for the processes of a pool; expected a list such as ['cpu', 'cpu']")
         for name in names:
             usable_device(name)
+        self.lock = threading.Lock()  # one pass at a time: answers are told apart by the pipe they come from
         threads = max(1, torch.get_num_threads() // len(names))
         context = torch.multiprocessing.get_context("spawn")
         self.workers: list[_Worker] = []
@@ -164,14 +166,22 @@ class EncodingPool:
         """End the processes. A closed pool embeds nothing."""
         self._stop()
 
+    def check_open(self) -> None:
+        """Make sure that the pool runs.
+
+        Raises:
+            PoolError: it is closed.
+        """
+        if not self._stop.alive:
+            raise PoolError("got a pool that is closed; expected one that runs: start a new one")
+
     def check(self, model: ModuleStack) -> None:
         """Make sure that the pool can embed what `model` would embed now.
 
         Raises:
             PoolError: the pool is closed, or was made for another model or for other weights or settings.
         """
-        if not self._stop.alive:
-            raise PoolError("got a pool that is closed; expected one that runs: start a new one")
+        self.check_open()
         if _state(model) != self._state:
             raise PoolError(
                 "got a pool of another model, or of this one before its weights or settings changed; expected the "
@@ -213,12 +223,14 @@ class PoolRun:
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
         failures: dict[int, Exception] = {}
-        try:
-            yield from self._results(failures)
-        except BaseException:
-            # With work under way, what a pipe brings next could not be told apart from what was asked next.
-            self._pool.close()
-            raise
+        with self._pool.lock:
+            self._pool.check_open()
+            try:
+                yield from self._results(failures)
+            except BaseException:
+                # With work under way, what a pipe brings next could not be told apart from what was asked next.
+                self._pool.close()
+                raise
         if failures:
             raise failures[min(failures)]
 

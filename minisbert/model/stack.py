@@ -46,6 +46,11 @@ class ModuleStack(nn.Sequential):
         truncation: Truncation,
     ) -> None:
         super().__init__(*modules)
+        if not modules:
+            raise ConfigError("got no modules; expected a Transformer, and what follows it: pass modules=[...]")
+        wrong = {name: text for name, text in prompts.items() if not (isinstance(name, str) and isinstance(text, str))}
+        if wrong:
+            raise ConfigError(f"got prompts {wrong!r}; expected texts by name")
         if truncation not in ("warn", "error", "count"):
             raise ConfigError(f"got truncation {truncation!r}; expected warn, error or count")
         self.prompts: dict[str, str] = {"query": "", "document": "", **prompts}

@@ -84,8 +84,12 @@ def replacing_folder(target: Path) -> Iterator[Path]:
 
 
 def _move_files(source: Path, target: Path) -> None:
-    for path in sorted(source.rglob("*")):
-        place = target / path.relative_to(source)
+    places = {path: target / path.relative_to(source) for path in sorted(source.rglob("*"))}
+    for path, place in places.items():
+        if place.exists() and place.is_dir() != path.is_dir():
+            found, needed = ("folder", "file") if place.is_dir() else ("file", "folder")
+            raise InputError(f"{place} is a {found}; expected a {needed} there: remove it, or choose another place")
+    for path, place in places.items():
         if path.is_dir():
             place.mkdir(exist_ok=True)
         else:

@@ -18,6 +18,19 @@ if TYPE_CHECKING:
     from ..model import EmbeddingModel
 
 _STATE = "training_state.pt"
+_KEYS = {
+    "step",
+    "step_losses",
+    "loss_total",
+    "history",
+    "config",
+    "fingerprint",
+    "optimizer",
+    "scaler",
+    "losses",
+    "rng",
+    "cuda_rng",
+}
 _MAY_CHANGE = ("log_every", "eval_every", "save_every", "save_total_limit")
 
 
@@ -58,6 +71,8 @@ class Checkpoint:
         except Exception as error:  # torch raises many kinds here
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"{self.folder / _STATE} cannot be read ({reason}); resume from an earlier one") from error
+        if not isinstance(loaded, dict) or loaded.keys() != _KEYS:
+            raise InputError(f"{self.folder / _STATE} is no state of a training run; resume from an earlier one")
         return loaded
 
 
@@ -74,14 +89,14 @@ def check_same_run(state: dict[str, Any], config: TrainingConfig, fingerprint: s
     Raises:
         ConfigError: something differs that decides the result; the message lists it.
     """
-    saved, now = state["config"], asdict(config)
+    saved, now = dict(state["config"]), asdict(config)
     changed = [
         f"{name} was {saved.get(name)!r} and is {value!r}"
         for name, value in now.items()
         if name not in _MAY_CHANGE and saved.get(name) != value
     ]
     if state["fingerprint"] != fingerprint:
-        changed.append("the training rows are others")
+        changed.append("the training rows or losses are others")
     if changed:
         raise ConfigError(
             f"cannot resume {checkpoint}: {'; '.join(changed)}; expected the same run: use the old settings and data, "

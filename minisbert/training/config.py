@@ -34,12 +34,12 @@ class TrainingConfig:
         multi_dataset_batch_sampler: with several data sets, "proportional" takes every row of each once an epoch;
             "round_robin" takes a batch of each in turn until one is used up.
         log_every: optimizer steps between two log entries.
-        eval_every: optimizer steps between two evaluations; with None there is one at the end only.
+        eval_every: optimizer steps between two evaluations; by default there is one, at the end.
         eval_each_epoch: evaluate at the end of each epoch too.
-        save_every: optimizer steps between two checkpoints; None for none.
-        save_total_limit: keep only so many checkpoints; None for all.
+        save_every: optimizer steps between two checkpoints; by default there are none.
+        save_total_limit: keep only the newest so many checkpoints; by default all.
         replay: repeat the arithmetic and the random draws of the reference's Trainer of this version, on the CPU in
-            fp32: losses and weights are then bitwise its own. None for packed training, which is faster.
+            fp32: losses and weights are then bitwise its own. By default training is packed, which is faster.
         keep_best: at the end, go back to the weights with the best primary metric.
 
     Raises:
@@ -84,8 +84,8 @@ class TrainingConfig:
             optional = self.__dataclass_fields__[name].default is None
             if optional and value is None:
                 continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-                raise ConfigError(f"got {name}={value!r}; expected a whole number from {smallest}")
+            if not isinstance(value, int) or isinstance(value, bool) or not smallest <= value < 2**32:
+                raise ConfigError(f"got {name}={value!r}; expected a whole number from {smallest} to {2**32 - 1}")
         for name in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm"):
             value = getattr(self, name)
             if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:

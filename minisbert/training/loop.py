@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
@@ -21,6 +22,7 @@ from tqdm import tqdm
 
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
+from ..errors import ConfigError, InputError, MinisbertError
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -85,7 +87,13 @@ class TrainingRun:
             no_duplicates=config.batch_sampler == "no_duplicates",
             duplicates_seed=partial(replay.duplicates_seed, seed=config.seed, several=several) if replay else None,
         )
-        self.fingerprint = _fingerprint(self.datasets, several=several)
+        if config.batch_sampler == "no_duplicates" and (left := self.sampler.left_out(0)):
+            warnings.warn(
+                f"{left} of {sum(map(len, rows))} rows are left out of each epoch, or about so many: their texts stand "
+                f"in too many other rows for batches of {config.batch_size} without duplicates",
+                stacklevel=4,
+            )
+        self.fingerprint = _fingerprint(self.datasets, losses, several=several)
         self.updates_per_epoch = math.ceil(len(self.sampler) / config.gradient_accumulation)
         self.total = self.schedule_total = config.total_steps(len(self.sampler))
         if replay is None:
@@ -126,7 +134,7 @@ class TrainingRun:
                 if _due(self.step, self.config.save_every):
                     self._save()
         if self.config.keep_best and self.history.best_step is not None and self.output_dir:
-            _load_weights(self.model, self.output_dir / "best")
+            self.model.load_state_dict(_weights_for(self.model, self.output_dir / "best"))
         self.history.steps = self.step
         self.history.train_loss = self.loss_total / max(1, self.step)
         self.history.seconds = time.perf_counter() - started
@@ -251,21 +259,31 @@ class TrainingRun:
         prune(self.output_dir, keep=self.config.save_total_limit)
 
     def _restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a checkpoint; after an error the model is what it was."""
         state = checkpoint.state()
-        check_same_run(state, self.config, self.fingerprint, checkpoint=checkpoint.folder)
-        _load_weights(self.model, checkpoint.folder)
-        self.losses.load_state_dict(state["losses"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.history = TrainingHistory(**state["history"])
-        self.step = state["step"]
-        self.step_losses = [
-            torch.tensor(value, device=self.device, dtype=self.model.dtype) for value in state["step_losses"]
-        ]
-        self.loss_total = state["loss_total"]
-        torch.set_rng_state(state["rng"])
-        if state["cuda_rng"] is not None and self.device.type == "cuda":
-            torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        try:
+            check_same_run(state, self.config, self.fingerprint, checkpoint=checkpoint.folder)
+            weights = _weights_for(self.model, checkpoint.folder)
+            self.losses.load_state_dict(state["losses"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.history = TrainingHistory(**state["history"])
+            self.step = range(self.total + 1)[state["step"]]
+            self.step_losses = [
+                torch.tensor(value, device=self.device, dtype=self.model.dtype) for value in state["step_losses"]
+            ]
+            self.loss_total = float(state["loss_total"])
+            torch.set_rng_state(state["rng"])
+            if state["cuda_rng"] is not None and self.device.type == "cuda":
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, MinisbertError):
+                raise
+            reason = str(error).strip().split("\n")[0]
+            raise InputError(
+                f"the state in {checkpoint.folder} does not fit this run ({reason}); resume from an earlier checkpoint"
+            ) from error
+        self.model.load_state_dict(weights)
 
     def _entry(self, **values: float) -> LogEntry:
         return {"step": self.step, "epoch": round(self._epoch(), 6), **values}
@@ -274,13 +292,22 @@ class TrainingRun:
         return self.step / self.updates_per_epoch
 
 
-def _load_weights(model: EmbeddingModel, folder: Path) -> None:
-    saved = EmbeddingModel(folder, device="cpu")
-    model.load_state_dict(saved.state_dict())
+def _weights_for(model: EmbeddingModel, folder: Path) -> dict[str, Tensor]:
+    """The weights saved in `folder`.
+
+    Raises:
+        ConfigError: they are of another model.
+    """
+    weights: dict[str, Tensor] = EmbeddingModel(folder, device="cpu").state_dict()
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise ConfigError(f"the weights in {folder} are of another model; expected those of the one that is trained")
+    return weights
 
 
-def _fingerprint(datasets: Sequence[TrainingDataset], *, several: bool) -> str:
+def _fingerprint(datasets: Sequence[TrainingDataset], losses: Sequence[Loss], *, several: bool) -> str:
     parts = [dataset.fingerprint() for dataset in datasets]
+    parts += [f"{type(loss).__name__} {loss.get_config_dict()}" for loss in losses]
     return hashlib.sha256(f"{several} {' '.join(parts)}".encode()).hexdigest()
 
 

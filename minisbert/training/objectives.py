@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
 
 from ..data.roles import TrainingRows, training_rows
 from ..errors import ConfigError
@@ -33,14 +37,17 @@ class Objectives:
     def of(cls, objectives: Sequence[tuple[Any, Loss]], *, replay: ReplayVersion | None) -> Objectives:
         """Take the rows out of their DataLoaders. They are shuffled anew in training.
 
-        With `replay` a loader is iterated, as the reference does, for the order it gives and the random numbers it
-        draws; otherwise it is only asked for its data set.
+        A loader is iterated once, as the reference does, so that its sampler decides which rows there are. With
+        `replay` it draws from the global generator, which decides their order.
 
         Raises:
-            ConfigError: there is no objective, or their batch sizes differ.
+            ConfigError: there is no objective, one is no pair of rows and loss, or their batch sizes differ.
         """
-        if not objectives:
-            raise ConfigError("got no train objectives; expected at least one pair (rows, loss)")
+        if isinstance(objectives, (str, bytes)) or not isinstance(objectives, Sequence) or not objectives:
+            raise ConfigError("got no train objectives; expected a list of at least one pair (rows, loss)")
+        for objective in objectives:
+            if not isinstance(objective, (tuple, list)) or len(objective) != 2:
+                raise ConfigError(f"got {type(objective).__name__} as a train objective; expected a pair (rows, loss)")
         names = [f"_dataset_{number}" for number in range(1, len(objectives) + 1)]
         rows = [training_rows(_rows(data, in_its_order=replay is not None)) for data, _ in objectives]
         sizes = {_batch_size(data) for data, _ in objectives}
@@ -63,16 +70,22 @@ class FitTrainer(Trainer):
 
 
 def _rows(data: Any, *, in_its_order: bool) -> Any:
-    dataset = getattr(data, "dataset", None)
-    if dataset is None:
+    if not isinstance(data, DataLoader):
         return data
-    if not in_its_order:
-        return dataset
     collate, data.collate_fn = data.collate_fn, list
+    if data.batch_size is None and data.batch_sampler is None:  # a loader that gives rows one by one
+        data.collate_fn = _one_row
     try:
-        return [row for batch in data for row in batch]
+        with nullcontext() if in_its_order else torch.random.fork_rng(devices=[]):
+            if not in_its_order:
+                torch.manual_seed(0)
+            return [row for batch in data for row in batch]
     finally:
         data.collate_fn = collate
+
+
+def _one_row(row: Any) -> list[Any]:
+    return [row]
 
 
 def _batch_size(data: Any) -> int:

@@ -15,7 +15,7 @@ from .. import kernels
 from ..card import DatasetFacts, TrainingFacts
 from ..data.roles import TrainingRows, training_rows
 from ..data.several import several_datasets
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -44,8 +44,8 @@ class Trainer:
         config: settings of the run.
         evaluator: called every `eval_every` steps and at the end.
         output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
-        columns: the columns of `train_data` to use, in order.
-        scale: the labels that stand for 0 and 1.
+        columns: the columns of `train_data` to use, in order; of every data set the same.
+        scale: the labels that stand for 0 and 1, in every data set.
         on_log: called with each log entry.
         show_progress_bar: show one on a terminal, and say at the start how the columns are understood.
 
@@ -77,8 +77,14 @@ class Trainer:
         self._sets: list[_TrainingSet] = []
         datasets = named or {"": train_data}
         for name, of in _losses(loss, datasets, several=self._several).items():
-            rows = training_rows(datasets[name], columns=columns, scale=scale)
-            of.check_rows(tuple(rows.texts), rows.labels)
+            if not isinstance(of, Loss):
+                shown = of.__name__ if isinstance(of, type) else type(of).__name__
+                raise ConfigError(f"got {shown} as loss; expected a loss, such as CosineSimilarityLoss(): make one")
+            try:
+                rows = training_rows(datasets[name], columns=columns, scale=scale)
+                of.check_rows(tuple(rows.texts), rows.labels)
+            except (InputError, InputTypeError) as error:
+                raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
             self._sets.append(_TrainingSet(name, rows, of.to(model.device)))
         self._on_log = on_log
         self._show = show_progress_bar
@@ -125,7 +131,9 @@ class Trainer:
                 start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
                 for name, rows, loss in self._sets:
                     called = f" {name}:" if name else ""
-                    sys.stderr.write(f"{start}:{called} {rows.describe()}, {type(loss).__name__}\n")
+                    ignored = rows.labels is not None and not loss.needs_labels
+                    told = f"{rows.describe()}{' (not used by this loss)' if ignored else ''}"
+                    sys.stderr.write(f"{start}:{called} {told}, {type(loss).__name__}\n")
             run.go()
         self.model.eval()
         self.model.training_facts = self._facts(run.history)
@@ -141,8 +149,15 @@ class Trainer:
 
     def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
         if isinstance(resume, bool):
-            found = Checkpoint.all_in(self.output_dir) if resume and self.output_dir else []
-            return found[-1] if found else None
+            if resume and self.output_dir is None:
+                raise ConfigError("got resume=True and no output_dir; expected the folder of the checkpoints: pass it")
+            found = Checkpoint.all_in(self.output_dir) if self.output_dir else []
+            if found and not resume and self.config.save_every:
+                raise ConfigError(
+                    f"{self.output_dir} holds checkpoints of an earlier run, up to {found[-1].folder.name}; expected "
+                    f"none: resume that run, remove them, or choose another folder"
+                )
+            return found[-1] if found and resume else None
         folder = Path(resume)
         found = [checkpoint for checkpoint in Checkpoint.all_in(folder.parent) if checkpoint.folder == folder]
         if not found:

@@ -19,8 +19,7 @@ def add(commands: Subparsers) -> None:
         "evaluate",
         run,
         about="Measure how good a model is at a task.",
-        example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz\n"
-        "  minisbert evaluate all-MiniLM-L6-v2 --retrieval scifact --json",
+        example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz",
     )
     parser.add_argument("model", help="model folder or name")
     group = parser.add_argument_group("what it is evaluated on").add_mutually_exclusive_group(required=True)

@@ -166,7 +166,11 @@ class InformationRetrievalEvaluator(Evaluator):
         best: dict[str, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(self.corpus), self.corpus_chunk_size):
             texts = self.corpus[start : start + self.corpus_chunk_size]
-            chunk = self._encode(model.encode_document, texts, self.corpus_prompt, self.corpus_prompt_name)
+            # Equal texts are encoded once, so that their scores are equal too, and their ids decide.
+            places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+            chunk = self._encode(model.encode_document, list(places), self.corpus_prompt, self.corpus_prompt_name)
+            if len(places) < len(texts):
+                chunk = chunk[[places[text] for text in texts]]
             for name, function in functions.items():
                 scores, rows = nearest(
                     queries,

@@ -11,7 +11,7 @@ import pytest
 from fixed_model import FixedModel, PlacedModel, scored
 
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
-from minisbert.evaluation import BinaryClassificationEvaluator, TripletEvaluator
+from minisbert.evaluation import BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator, TripletEvaluator
 
 # ---- triplets -------------------------------------------------------------------------------------------------------
 
@@ -204,6 +204,8 @@ def test_what_the_card_says_of_pairs() -> None:
     assert BinaryClassificationEvaluator(["a", "b"], ["c", "d"], [0, 1]).get_config_dict() == {}
     cut = BinaryClassificationEvaluator(["a", "b"], ["c", "d"], [0, 1], truncate_dim=8)
     assert cut.get_config_dict() == {"truncate_dim": 8}
+    graded = EmbeddingSimilarityEvaluator(["a", "b"], ["c", "d"], [0, 1], precision="int8")
+    assert graded.get_config_dict() == {"precision": "int8"}
 
 
 def test_no_file_unless_asked_for(tmp_path: Path) -> None:

@@ -105,3 +105,8 @@ def test_folders_that_cannot_be_read(files: dict[str, Any], parts: list[str], tm
         read_retrieval(folder(tmp_path, **chosen))
     assert "\n" not in str(caught.value)
     assert all(part in str(caught.value) for part in parts), str(caught.value)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no folder .*none"):
+        read_retrieval(tmp_path / "none")

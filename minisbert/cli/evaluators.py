@@ -16,6 +16,7 @@ from .options import sts_evaluator
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
+    from ..data.table import Table
     from ..evaluation import Evaluator
 
 Made: TypeAlias = "tuple[Evaluator, int]"
@@ -69,7 +70,7 @@ def _reranking(path: Path, options: argparse.Namespace) -> Made:
         ]
     else:
         rows = _rows(
-            path,
+            table,
             options,
             texts=2,
             label=True,
@@ -105,14 +106,16 @@ KINDS: dict[str, tuple[Callable[[Path, argparse.Namespace], Made], str, str]] = 
 }
 
 
-def _rows(path: Path, options: argparse.Namespace, *, texts: int, label: bool | None, expected: str) -> TrainingRows:
+def _rows(
+    data: Path | Table, options: argparse.Namespace, *, texts: int, label: bool | None, expected: str
+) -> TrainingRows:
     """Rows with so many texts, with a label or without (None: either)."""
     from ..data.roles import training_rows
 
-    rows = training_rows(path, columns=options.columns)
+    rows = training_rows(data, columns=options.columns)
     if len(rows.texts) != texts or (label is not None and (rows.labels is not None) != label):
         raise InputError(
-            f"{path} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} label; expected "
+            f"{rows.source} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} label; expected "
             f"{expected}: name the columns to use with --columns"
         )
     return rows

@@ -45,6 +45,8 @@ def read_retrieval(folder: Path, *, split: str | None = None, titles: bool = Tru
     Raises:
         InputError: a file is missing or broken, or names an id that is nowhere else.
     """
+    if not folder.is_dir():
+        raise InputError(f"there is no folder {folder}; expected one with retrieval data: check its name")
     qrels = _relevance_file(folder, split)
     split = qrels.name.partition(".")[0].removeprefix("qrels").removeprefix("_")
     corpus = as_table(_first(folder, "corpus.jsonl"))

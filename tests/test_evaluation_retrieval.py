@@ -126,12 +126,17 @@ def test_the_corpus_is_encoded_once_in_chunks_and_queries_without_answers_never(
     assert model.options["batch_size"] == 7
 
 
-def test_equal_texts_are_encoded_once_a_chunk() -> None:
-    model = scored(a=4, b=3)
-    corpus = dict(zip("12345", "aabab", strict=True))
-    got = InformationRetrievalEvaluator({"1": "q"}, corpus, {"1": ["4"]}, corpus_chunk_size=3)(model)
-    assert model.calls[1:] == [("document", ["a", "b"]), ("document", ["a", "b"])]
-    assert got["dot_mrr@10"] == pytest.approx(1 / 3)
+def test_equal_texts_are_ranked_by_id_though_their_embeddings_differ_in_the_last_bits() -> None:
+    class Noisy(FixedModel):
+        def encode_document(self, inputs: Any, **options: Any) -> Any:
+            rows = super().encode_document(inputs, **options)
+            return rows + torch.rand(len(rows), 1, generator=torch.Generator().manual_seed(0)) * 1e-5
+
+    corpus = {str(number): "one text" if number < 30 else f"text {number}" for number in range(100, 0, -1)}
+    evaluator = InformationRetrievalEvaluator({"q": "a query"}, corpus, {"q": ["1"]})
+    ((_, rows),) = evaluator._search(Noisy(), {"dot": dot_score}).values()
+    equal = [key for row in rows[0] if int(key := evaluator.corpus_ids[row]) < 30]
+    assert equal == sorted(map(str, range(1, 30)))
 
 
 def test_one_chunk_of_the_corpus_is_held_at_a_time() -> None:

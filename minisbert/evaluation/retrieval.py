@@ -166,11 +166,8 @@ class InformationRetrievalEvaluator(Evaluator):
         best: dict[str, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(self.corpus), self.corpus_chunk_size):
             texts = self.corpus[start : start + self.corpus_chunk_size]
-            # Equal texts are encoded once, so that their scores are equal too, and their ids decide.
-            places = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-            chunk = self._encode(model.encode_document, list(places), self.corpus_prompt, self.corpus_prompt_name)
-            if len(places) < len(texts):
-                chunk = chunk[[places[text] for text in texts]]
+            chunk = self._encode(model.encode_document, texts, self.corpus_prompt, self.corpus_prompt_name)
+            _make_equal(chunk, texts)
             for name, function in functions.items():
                 scores, rows = nearest(
                     queries,
@@ -250,6 +247,15 @@ class InformationRetrievalEvaluator(Evaluator):
             raise InputError(
                 f"cannot write {path} ({error.strerror}); expected a folder that can be written"
             ) from error
+
+
+def _make_equal(embeddings: Tensor, texts: Sequence[str]) -> None:
+    """Give equal texts equal rows to the last bit, in place, so that their scores tie and their ids decide."""
+    first: dict[str, int] = {}
+    source = [first.setdefault(text, row) for row, text in enumerate(texts)]
+    repeated = [row for row, origin in enumerate(source) if row != origin]
+    if repeated:
+        embeddings[repeated] = embeddings[[source[row] for row in repeated]]
 
 
 def _in_order(corpus: Mapping[Any, str]) -> list[Any]:

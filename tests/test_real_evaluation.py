@@ -17,7 +17,6 @@ pytestmark = [pytest.mark.data, pytest.mark.filterwarnings("ignore::minisbert.er
     ("arguments", "metrics"),
     [
         ("--retrieval xquad_en --no-titles", {"cosine_ndcg@10": 0.94357, "cosine_recall@10": 0.98987}),
-        ("--retrieval mlquestions --no-titles", {"cosine_ndcg@10": 0.5548}),
         ("--binary mqp/mqp.tsv.gz", {"cosine_ap": 0.8931}),
     ],
 )

@@ -168,7 +168,7 @@ def paraphrase_mining_embeddings(
         InputError: embeddings that are no matrix.
         ConfigError: a size, `max_pairs` or `top_k` below 1.
     """
-    _at_least_one(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
+    check_sizes(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
     rows = _rows(embeddings)
     count = len(rows)
     pairs, pair_scores = np.empty(0, np.int64), np.empty(0, np.float32)  # a pair is i * count + j
@@ -222,7 +222,7 @@ def community_detection(
         InputError: embeddings that are no matrix.
         ConfigError: a size below 1.
     """
-    _at_least_one(min_community_size=min_community_size, batch_size=batch_size)
+    check_sizes(min_community_size=min_community_size, batch_size=batch_size)
     rows = _rows(embeddings)
     count = len(rows)
     if count < min_community_size:
@@ -278,7 +278,7 @@ def nearest(
         InputError: as for `semantic_search`, or scores of another shape than (n, m).
         ConfigError: as for `semantic_search`.
     """
-    _at_least_one(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
+    check_sizes(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
     queries, corpus = _rows(query_embeddings), _rows(corpus_embeddings)
     if not len(queries) or not len(corpus):
         return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
@@ -300,12 +300,8 @@ def nearest(
                 values, columns = top_scores(scores, top_k)
                 if not corpus_start:
                     best.append((values, columns))
-                    continue
-                # What was found before stands first, so that the stable sort leaves lower rows before equal ones.
-                both = torch.cat([best[chunk][0], values], dim=1)
-                rows = torch.cat([best[chunk][1], columns + corpus_start], dim=1)
-                both, order = both.sort(dim=1, descending=True, stable=True)
-                best[chunk] = both[:, :top_k], rows.gather(1, order[:, :top_k])
+                else:
+                    best[chunk] = merged(best[chunk], (values, columns + corpus_start), top_k)
     return torch.cat([values for values, _ in best]), torch.cat([rows for _, rows in best])
 
 
@@ -331,6 +327,22 @@ def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, order)
 
 
+def merged(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
+    """The best of what was found in two parts of a corpus; rows of `before` come first among equal scores.
+
+    Args:
+        before: scores, best first, and rows: (n, k) each.
+        after: the same, (n, l) each, of rows behind all those of `before`.
+        top_k: how many to keep.
+
+    Returns:
+        Scores and rows: (n, min(top_k, k + l)) each.
+    """
+    scores, rows = (torch.cat(parts, dim=1) for parts in zip(before, after, strict=True))
+    scores, order = scores.sort(dim=1, descending=True, stable=True)
+    return scores[:, :top_k], rows.gather(1, order[:, :top_k])
+
+
 def _rows(embeddings: Embeddings) -> _Rows:
     """Embeddings as a matrix that is not converted yet, so that a memory map is read chunk by chunk: (n, d)."""
     if isinstance(embeddings, (Tensor, np.ndarray)):
@@ -348,7 +360,12 @@ def _rows(embeddings: Embeddings) -> _Rows:
     return rows
 
 
-def _at_least_one(**sizes: int) -> None:
+def check_sizes(**sizes: int) -> None:
+    """Say which size or number is not a whole number of at least 1.
+
+    Raises:
+        ConfigError: one is not.
+    """
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < 1:
             raise ConfigError(f"got {name} {size!r}; expected a whole number of at least 1: pass a larger one")

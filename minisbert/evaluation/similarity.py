@@ -120,6 +120,11 @@ class EmbeddingSimilarityEvaluator(Evaluator):
             primary = "spearman_max" if len(functions) > 1 else f"spearman_{functions[0].value}"
         return self.named(metrics, primary=primary)
 
+    def get_config_dict(self) -> dict[str, Any]:
+        """`truncate_dim` and `precision`, where they are given."""
+        candidates = {"truncate_dim": self.truncate_dim, "precision": self.precision}
+        return {key: value for key, value in candidates.items() if value is not None}
+
     def _encode(self, model: EmbeddingModel) -> NDArray[Any]:
         embeddings: NDArray[Any] = model.encode(
             [*self.sentences1, *self.sentences2],

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from card_cases import TRAINED, scored
+from card_skeleton import headings, skeleton
 from references import run_in
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
@@ -57,8 +57,8 @@ def test_cards_are_read_and_written_without_loss(
         written = render(facts)
         wrong += [f"{name}: facts"] if parse(written) != facts else []
         wrong += [f"{name}: front matter"] if split_card(written)[0] != split_card(card)[0] else []
-        wrong += [f"{name}: {line}" for line in set(_skeleton(card)) ^ set(_skeleton(written))]
-        assert _headings(written) == _headings(card), name
+        wrong += [f"{name}: {line}" for line in set(skeleton(card)) ^ set(skeleton(written))]
+        assert headings(written) == headings(card), name
         read = "\n".join(card.split("\r"))  # as from a file that was opened with universal newlines
         wrong += [f"{name}: newlines"] if parse(render(parse(read))) != parse(read) else []
     assert not wrong
@@ -136,24 +136,3 @@ def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _visible(card: str) -> str:
-    """The body without code and without what is hidden in comments."""
-    body = card.split("\n---\n", 1)[1]
-    body = re.sub(r"^( *)```.*?^\1```$", "", body, flags=re.M | re.S)
-    return re.sub(r"^<!--$.*?^-->$", "", body, flags=re.M | re.S)
-
-
-def _headings(card: str) -> list[str]:
-    body = re.sub(r"^( *)```.*?^\1```$", "", card.split("\n---\n", 1)[1], flags=re.M | re.S)
-    return re.findall(r"^#{1,4} .*$", body, flags=re.M)
-
-
-def _skeleton(card: str) -> Iterator[str]:
-    """The lines that are no prose: fields, lists, tables. Version 4 does not escape a bar in a cell."""
-    for line in _visible(card).split("\n"):
-        if line.startswith(("* The ", "- [")):
-            continue
-        if re.match(r" *(\||- |\* |<)", line):
-            yield re.sub(r"[ -]+", " ", line.replace("\\|", "|")).rstrip()

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Literal
 
+from ..errors import InputError
 from .description import dataset_text, named_dataset
 from .facts import ColumnStatistics, DatasetFacts, LossFacts, NamedDataset
 from .markdown import Section
@@ -36,6 +37,9 @@ def _dataset(section: Section) -> DatasetFacts:
     loss = text[loss_at + len(_LOSS) :]
     columns = tuple(re.findall(r"<code>(.*?)</code>", fields.get("Columns", "")))
     size = fields.get("Size")
+    shown = tuple(tuple(map(_sample, row)) for row in read_table(samples)[1]) if samples else ()
+    if any(len(row) != len(columns) for row in shown):
+        raise InputError(f"got a model card with samples of other columns than {columns}; expected it as generated")
     rows = statistics.split(" ", 1)[0]
     return DatasetFacts(
         name=named.name,
@@ -46,7 +50,7 @@ def _dataset(section: Section) -> DatasetFacts:
         revision=revision,
         statistics_rows=int(rows) if rows.isdecimal() else None,
         statistics=_statistics(statistics) if statistics else (),
-        samples=tuple(tuple(map(_sample, row)) for row in read_table(samples)[1]) if samples else (),
+        samples=shown,
     )
 
 

@@ -64,7 +64,7 @@ def _training(facts: CardFacts) -> Iterator[str]:
         yield write_datasets(facts.training_datasets, "training")
     if facts.evaluation_datasets:
         yield write_datasets(facts.evaluation_datasets, "evaluation")
-    if facts.hyperparameters:
+    if facts.hyperparameters or facts.non_default_hyperparameters:
         yield write_hyperparameters(facts.non_default_hyperparameters, facts.hyperparameters)
     if facts.logs is not None:
         yield write_logs(facts.logs)

@@ -99,6 +99,27 @@ def test_card_shows_awkward_rows(model: SentenceTransformer, tmp_path: Path) -> 
     assert parse(render(facts)) == facts
 
 
+def test_card_of_fit_tells_the_true_settings(model: SentenceTransformer, tmp_path: Path) -> None:
+    rows = [(*pair, 1.0) for pair in zip(*pairs(16).values(), strict=True)]
+    model.fit(
+        [(rows, losses.CosineSimilarityLoss(model)), (rows, losses.CosineSimilarityLoss(model))],
+        warmup_steps=1,
+        optimizer_params={"lr": 3e-4},
+        output_path=tmp_path,
+        show_progress_bar=False,
+    )
+    facts = parse((tmp_path / "README.md").read_text(encoding="utf-8"))
+    assert [dataset.name for dataset in facts.training_datasets] == ["", ""]
+    assert facts.description.training_datasets == ()
+    assert facts.non_default_hyperparameters == {
+        "num_train_epochs": "1",
+        "learning_rate": "0.0003",
+        "warmup_steps": "1",
+        "weight_decay": "0.01",
+        "multi_dataset_batch_sampler": "round_robin",
+    }
+
+
 def test_saving_a_card_needs_no_network_and_changes_nothing(
     model: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +141,7 @@ def test_a_card_that_cannot_be_made_costs_no_model(
     def fail(*arguments: object) -> str:
         raise KeyError("nothing")
 
-    monkeypatch.setattr("minisbert.model.files.card_text", fail)
+    monkeypatch.setattr("minisbert.model.card.card_text", fail)
     model._card = None
     with pytest.warns(UserWarning, match="the model card could not be made"):
         model.save_pretrained(tmp_path)

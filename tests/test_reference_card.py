@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from references import run_in
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
 from minisbert.card import CardFacts, parse, render
+from minisbert.card.citations import PAPERS
 from minisbert.card.markdown import split_card
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
@@ -92,6 +94,16 @@ def test_trained_card_states_what_the_reference_would(
     set_by_them = {key: value for key, value in theirs.non_default_hyperparameters.items() if key not in machine}
     assert ours.non_default_hyperparameters == {**set_by_them, "replay": "6.2"}
     compare("model card of a trained model: fields", len(different), 0, cases=len(dataclasses.fields(CardFacts)))
+
+
+def test_citations_are_those_of_the_reference(compare: Callable[..., None]) -> None:
+    reference = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
+    ranking = types.SimpleNamespace(directions=("query_to_doc",), partition_mode="joint")
+    wrong = [
+        name for name, bibtex in PAPERS.items() if getattr(reference, name).citation.fget(ranking).strip() != bibtex
+    ]
+    assert not wrong
+    compare("model cards: citations", len(wrong), 0, cases=len(PAPERS))
 
 
 def _train(case: dict[str, Any], folder: Path, output: Path) -> CardFacts:

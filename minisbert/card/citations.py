@@ -18,7 +18,7 @@ _SENTENCE_BERT = """\
 }"""
 
 # ruff: noqa: E501
-_PAPERS = {
+PAPERS = {
     "MultipleNegativesRankingLoss": """\
 @misc{oord2019representationlearningcontrastivepredictive,
       title={Representation Learning with Contrastive Predictive Coding},
@@ -119,7 +119,7 @@ _PAPERS = {
 def citations(losses: Iterable[str]) -> tuple[Citation, ...]:
     """The papers on the format and on these losses; losses with one paper share an entry."""
     papers = {"Sentence Transformers": _SENTENCE_BERT}
-    papers.update({loss: _PAPERS[loss] for loss in losses if loss in _PAPERS})
+    papers.update({loss: PAPERS[loss] for loss in losses if loss in PAPERS})
     sharing: dict[str, list[str]] = {}
     for name, bibtex in papers.items():
         sharing.setdefault(bibtex, []).append(name)

@@ -58,7 +58,7 @@ class MultipleNegativesRankingLoss(Loss):
             "scale": self.scale,
             "similarity_fct": getattr(self.similarity_fct, "__name__", "custom"),
             "gather_across_devices": False,
-            "directions": ["query_to_doc"],
+            "directions": ("query_to_doc",),
             "partition_mode": "joint",
             "hardness_mode": None,
             "hardness_strength": 0.0,

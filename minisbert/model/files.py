@@ -10,14 +10,13 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import nn
 
-from ..card import TrainingFacts, versions
+from ..card.record import TrainingFacts, versions
 from ..errors import ConfigError
 from ..modules.persistence import read_modules, write_module
 from ..similarity import SimilarityFunction
 from ..storage.files import replacing_folder
 from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
 from ..storage.locate import find_model, repository_name
-from .card import card_text
 from .devices import usable_device
 from .embedder import Embedder
 from .stack import Truncation
@@ -137,6 +136,8 @@ class EmbeddingModel(Embedder):
     save = save_pretrained
 
     def _new_card(self, model_name: str | None) -> str:
+        from .card import card_text
+
         try:
             return card_text(self, model_name, self.training_facts)
         except Exception as error:  # whatever it is, trained weights are worth more than their card

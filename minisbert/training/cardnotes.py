@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..card import TrainedOn
+from ..card.record import TrainedOn
 from ..card.statistics import label_statistics, samples, text_statistics
 from ..data.roles import TrainingRows
 from ..losses import Loss

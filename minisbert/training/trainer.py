@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import kernels
-from ..card import TrainingFacts, choose_examples, evaluated
+from ..card.examples import choose_examples
+from ..card.record import TrainingFacts, evaluated
 from ..data.roles import TrainingRows, training_rows
 from ..data.several import several_datasets
 from ..errors import ConfigError, InputError

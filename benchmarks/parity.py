@@ -50,7 +50,11 @@ def main() -> int:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for what, *numbers in lines:
         print("  ".join([what.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]))
-    save("parity", {"tests": collector.outcomes, "rows": dict(sorted(collector.rows.items()))})
+    sys.path.append(str(ROOT / "tests"))
+    from references import versions
+
+    rows = dict(sorted(collector.rows.items()))
+    save("parity", {"references": versions(), "tests": collector.outcomes, "rows": rows})
     return int(status)
 
 

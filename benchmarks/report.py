@@ -14,13 +14,75 @@ from typing import Any
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
+# What the rows of the parity table are about, told by how their names begin.
+PARITY_GROUPS = {
+    "replay: the loss of every batch, and the final weights": ("replay",),
+    "packed training without dropout, 50 steps, float64": ("packed training without dropout, 50 steps, float64",),
+    "packed training without dropout, 50 steps, float32: losses": (
+        "packed training without dropout, 50 steps, float32",
+    ),
+    "losses and their gradients": ("CosineSimilarityLoss", "MultipleNegativesRankingLoss"),
+    "`encode`, values": (
+        "encode: varied",
+        "encode: every",
+        "encode: joint",
+        "encode: pooling",
+        "encode: an",
+        "encode_",
+    ),
+    "model folders: embeddings when loaded here": ("older folders", "folders of", "Dense", "bare", "checkpoints"),
+    "model folders: configurations and tokenizers as 6.2 reads them": ("sentence_bert", "tokenizers"),
+    "model folders written here, loaded by the reference": ("folders written here", "weights file"),
+    "files that change when a folder is rewritten": ("files that change",),
+    "similarities, quantization, search, mining": (
+        "similarity functions",
+        "normalize",
+        "quantize",
+        "semantic_search",
+        "paraphrase",
+        "community",
+        "mine_hard",
+        "encode: levels",
+    ),
+    "EmbeddingSimilarityEvaluator": ("EmbeddingSimilarityEvaluator",),
+}
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 
 
 def render() -> str:
     """The Markdown between the two marks."""
     startup, stsb, wiki = (_read(name) for name in ("startup", "training_stsb", "training_wiki_title"))
-    return "\n\n".join([_startup(startup), _scores(stsb), _curves(stsb, wiki), _machine(startup)])
+    parity, seeds = _read("parity"), _read("packed_and_replay")
+    parts = [_parity(parity), _seeds(seeds), _startup(startup), _scores(stsb), _curves(stsb, wiki), _machine(startup)]
+    return "\n\n".join(parts)
+
+
+def _parity(result: dict[str, Any]) -> str:
+    rows = []
+    for group, beginnings in PARITY_GROUPS.items():
+        found = [row for what, row in result["rows"].items() if what.startswith(beginnings)]
+        largest = max(row["largest"] for row in found)
+        rows.append((group, f"{sum(row['cases'] for row in found):,}", f"{largest:.1e}" if largest else "0"))
+    return (
+        f"Differences from sentence-transformers {', '.join(result['references'])} (`benchmarks/parity.py`, "
+        f"{result['tests']['passed']} tests; it prints every row with its bound):\n\n"
+        + _table(("what is compared", "cases", "largest difference"), rows)
+    )
+
+
+def _seeds(result: dict[str, Any]) -> str:
+    scores, last = result["spearman"], result["losses"][-1]
+    rows = []
+    for name, values in (("STS-B dev Spearman", scores), ("mean loss of the last window", last)):
+        both = (f"{values[layout]:.4f} ± {values[f'{layout}_spread']:.4f}" for layout in ("packed", "replay"))
+        rows.append((name, *both, f"{values['difference']:+.4f} ± {values['standard_error']:.4f}"))
+    steps = result["settings"]["max_steps"]
+    return (
+        f"Packed training against replay of the reference, both with dropout: {steps} steps on "
+        f"STS-B, {result['seeds']} seeds, mean ± standard deviation, and the mean difference of equal seeds ± its "
+        f"standard error (`benchmarks/packed_and_replay.py`):\n\n"
+        + _table(("", "packed", "replay", "difference"), rows)
+    )
 
 
 def _startup(result: dict[str, Any]) -> str:

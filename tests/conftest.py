@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -77,15 +77,13 @@ def model_folder(tiny: Callable[[str], Path], request: pytest.FixtureRequest) ->
     return folder
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Compute with one thread: the number of threads decides the order of sums."""
+@pytest.fixture(autouse=True, scope="session")
+def one_thread(request: pytest.FixtureRequest) -> None:
+    """Compute with one thread: tiny models gain nothing from more, and their number decides the order of sums."""
     import torch
 
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+    if "data" not in request.config.getoption("markexpr").replace("not data", ""):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

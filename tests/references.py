@@ -29,6 +29,11 @@ def _pythons() -> dict[str, Path]:
     return found
 
 
+def versions() -> list[str]:
+    """All versions there are, newest first."""
+    return sorted(_pythons(), key=lambda name: [int(part) for part in name.split(".")], reverse=True)
+
+
 def run_in(wanted: str, code: str, *arguments: object) -> Any:
     """Run `code` in the environment of a version; returns what it prints, read as JSON.
 

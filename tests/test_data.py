@@ -280,7 +280,7 @@ BAD_ROWS: dict[str, tuple[Any, type[MinisbertError], list[str]]] = {
     "example without label": (
         [InputExample(texts=["x", "y"], label=1.0), InputExample(texts=["x", "y"])],
         InputError,
-        ["row 1", "2 value", "expected 3"],
+        ["row 1", "sentence_1", "expected the keys of the first row", "label"],
     ),
     "columns of different length": ({"a": ["x"], "b": ["y", "z"]}, InputError, ["'a': 1", "'b': 2"]),
     "column is a number": ({"a": ["x"], "label": 1.0}, InputTypeError, ["label", "float", "list"]),

@@ -7,7 +7,7 @@ import shutil
 import threading
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,6 @@ from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError
 from minisbert.similarity import PRECISIONS
 
 TEXTS = ["a cat sat on the mat", "one", "", "why is the sky blue and the sea not", "one two three"]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """For many small calls, threads cost more than they give."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

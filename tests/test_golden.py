@@ -52,7 +52,6 @@ def test_losses_and_gradients(name: str) -> None:
 
 
 @same_dropout
-@pytest.mark.usefixtures("one_thread")
 @pytest.mark.filterwarnings("ignore:warmup_steps")  # the default of fit, on little data
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("version", VERSIONS)

@@ -6,7 +6,7 @@ import itertools
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,15 +57,6 @@ for name, folder, save_to in jobs:
         result[name] = f"{type(error).__name__}: {error}"
 print(json.dumps(result))
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small gain nothing from a second thread, and wait for it on a busy machine."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
@@ -155,17 +146,25 @@ def cases(reference: Any, folders: dict[str, Path], tmp_path_factory: pytest.Tem
 
 
 def rewrite(folder: Path, target: Path) -> np.ndarray:
-    """Load and save a folder twice: weights and tokenizer stay as they are, and the second time everything does."""
+    """Load and save a folder twice: the second time everything stays as it is."""
     model = load(folder)
     model.save_pretrained(target, create_model_card=False)
     again = target.with_name(f"{target.name}, again")
     load(target).save_pretrained(again, create_model_card=False)
     for path in (path for path in target.rglob("*") if path.is_file()):
         assert path.read_bytes() == (again / path.relative_to(target)).read_bytes(), path
-    for path in (path for path in folder.rglob("*") if path.name in ("model.safetensors", "tokenizer.json")):
-        assert path.read_bytes() == (target / path.relative_to(folder)).read_bytes(), path
-    assert (folder / "config.json").read_bytes() == (target / "config.json").read_bytes()
     return model.encode(TEXTS)
+
+
+def changed_files(pairs: Iterable[tuple[Path, Path]]) -> tuple[int, int]:
+    """How many weights, tokenizers and encoder configurations a rewrite changed, and how many there are."""
+    same = [
+        path.read_bytes() == (target / path.relative_to(folder)).read_bytes()
+        for folder, target in pairs
+        for path in folder.rglob("*")
+        if path.name in ("model.safetensors", "tokenizer.json") or path == folder / "config.json"
+    ]
+    return same.count(False), len(same)
 
 
 def largest(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -186,7 +185,9 @@ def test_folders_of_6(reference: Any, cases: dict[str, Case], compare: Callable[
         for case in cases.values()
         for folder in (case.ours, case.ours_of_six)
     )
-    compare("folders written here, loaded by 6.2.0", back, BOUND, cases=2 * len(cases))
+    compare("folders written here, loaded by 6.2.0", back, 0, cases=2 * len(cases))
+    changed, files = changed_files((case.six, case.ours_of_six) for case in cases.values())
+    compare("files that change when a folder of 6.2.0 is rewritten here", changed, 0, cases=files)
 
 
 @pytest.mark.parametrize("version", ["5.1.2", "4.0.1"])
@@ -207,7 +208,9 @@ def test_folders_of_older_versions(
     loaded = largest((rewrite(tmp_path / "theirs" / name, tmp_path / "ours" / name), expected[name]) for name in cases)
     compare(f"folders of {version}, loaded here", loaded, BOUND, cases=len(cases))
     back = largest((expected[f"{name}: {side}"], expected[name]) for name in cases for side in ("ours", "six"))
-    compare(f"folders written here, loaded by {version}", back, BOUND, cases=2 * len(cases))
+    compare(f"folders written here, loaded by {version}", back, 0, cases=2 * len(cases))
+    changed, files = changed_files((tmp_path / "theirs" / name, tmp_path / "ours" / name) for name in cases)
+    compare(f"files that change when a folder of {version} is rewritten here", changed, 0, cases=files)
     if version == "5.1.2":
         for name, case in cases.items():
             check_same_files(tmp_path / "theirs" / name, case.ours)
@@ -242,3 +245,10 @@ def test_every_type_name_is_one_that_6_imports(reference: Any) -> None:
                 assert found.__name__ == MODULE_TYPES[f"{package}.{name}"]
                 accepted.add(f"{package}.{name}")
     assert accepted == set(MODULE_TYPES)
+
+
+def test_weights_of_the_real_model(reference: Any, minilm: Path, tmp_path: Path, compare: Callable[..., None]) -> None:
+    load(minilm).save_pretrained(tmp_path / "ours")
+    theirs(reference, minilm).save_pretrained(str(tmp_path / "theirs"))
+    ours, expected = ((tmp_path / side / "model.safetensors").read_bytes() for side in ("ours", "theirs"))
+    compare("weights file of all-MiniLM-L6-v2, written here and by 6.2.0", float(ours != expected), 0)

@@ -15,7 +15,6 @@ from minisbert.training.config import ReplayVersion
 
 pytestmark = [
     pytest.mark.parity,
-    pytest.mark.usefixtures("one_thread"),
     pytest.mark.filterwarnings("ignore"),
 ]
 Runs: TypeAlias = dict[str, tuple[list[float], Path]]

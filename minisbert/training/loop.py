@@ -156,7 +156,7 @@ class TrainingRun:
             labels = self.datasets[dataset].labels(rows)
             loss = self.losses[dataset](embeddings, None if labels is None else labels.to(self.device)) / len(update)
             self.scaler.scale(loss).backward()
-            step_loss += loss.detach()
+            step_loss = step_loss + loss.detach()  # in float64 if the model is
         self.scaler.unscale_(self.optimizer)
         limit = config.max_grad_norm or math.inf
         norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
@@ -259,7 +259,9 @@ class TrainingRun:
         self.scaler.load_state_dict(state["scaler"])
         self.history = TrainingHistory(**state["history"])
         self.step = state["step"]
-        self.step_losses = [torch.tensor(value, device=self.device) for value in state["step_losses"]]
+        self.step_losses = [
+            torch.tensor(value, device=self.device, dtype=self.model.dtype) for value in state["step_losses"]
+        ]
         self.loss_total = state["loss_total"]
         torch.set_rng_state(state["rng"])
         if state["cuda_rng"] is not None and self.device.type == "cuda":

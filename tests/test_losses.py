@@ -134,9 +134,11 @@ def test_ranking_by_hand(rows: int, negatives: int, similarity: str, scale: floa
 
 
 def test_parameters_of_ranking() -> None:
-    assert MultipleNegativesRankingLoss().get_config_dict() == {"scale": 20.0, "similarity_fct": "cos_sim"}
+    parameters = MultipleNegativesRankingLoss().get_config_dict()
+    assert (parameters["scale"], parameters["similarity_fct"]) == (20.0, "cos_sim")
+    assert (parameters["directions"], parameters["partition_mode"]) == (("query_to_doc",), "joint")
     loss = MultipleNegativesRankingLoss(scale=1.0, similarity_fct=util.dot_score)
-    assert loss.get_config_dict() == {"scale": 1.0, "similarity_fct": "dot_score"}
+    assert loss.get_config_dict() == {**parameters, "scale": 1.0, "similarity_fct": "dot_score"}
 
 
 def test_ranking_with_one_candidate_is_zero() -> None:

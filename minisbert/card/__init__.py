@@ -1,6 +1,93 @@
-"""Model cards: the README.md of a saved model."""
+"""Model cards: the README.md of a saved model, to facts and back.
 
-from .facts import CardFacts, DatasetFacts, TrainingFacts, versions
-from .render import render_card
+Names are imported when they are first used: training and loading a model need few of them.
+"""
 
-__all__ = ["CardFacts", "DatasetFacts", "TrainingFacts", "render_card", "versions"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .composing import ModelFacts, compose
+    from .examples import Examples, choose_examples
+    from .facts import (
+        CardFacts,
+        Citation,
+        ColumnStatistics,
+        DatasetFacts,
+        Description,
+        Emissions,
+        Evaluation,
+        FrontMatter,
+        IndexedMetric,
+        IndexedResult,
+        Link,
+        LossFacts,
+        Metric,
+        ModelIndex,
+        NamedDataset,
+        TrainingLogs,
+        TrainingTime,
+        Usage,
+        WidgetExample,
+    )
+    from .markdown import repair
+    from .parsing import parse
+    from .record import Evaluated, TrainedOn, TrainingFacts, evaluated, versions
+    from .rendering import render
+
+__all__ = [
+    "CardFacts",
+    "Citation",
+    "ColumnStatistics",
+    "DatasetFacts",
+    "Description",
+    "Emissions",
+    "Evaluated",
+    "Evaluation",
+    "Examples",
+    "FrontMatter",
+    "IndexedMetric",
+    "IndexedResult",
+    "Link",
+    "LossFacts",
+    "Metric",
+    "ModelFacts",
+    "ModelIndex",
+    "NamedDataset",
+    "TrainedOn",
+    "TrainingFacts",
+    "TrainingLogs",
+    "TrainingTime",
+    "Usage",
+    "WidgetExample",
+    "choose_examples",
+    "compose",
+    "evaluated",
+    "parse",
+    "render",
+    "repair",
+    "versions",
+]
+
+_HOMES = {
+    "ModelFacts": "composing",
+    "compose": "composing",
+    "Examples": "examples",
+    "choose_examples": "examples",
+    "repair": "markdown",
+    "parse": "parsing",
+    "Evaluated": "record",
+    "TrainedOn": "record",
+    "TrainingFacts": "record",
+    "evaluated": "record",
+    "versions": "record",
+    "render": "rendering",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES.get(name, 'facts')}", __name__), name)

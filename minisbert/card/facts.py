@@ -1,85 +1,304 @@
-"""What a model card states."""
+"""What a model card states, as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
-from ..version import __version__
+Number: TypeAlias = int | float
+Parameters: TypeAlias = Mapping[str, Any] | str
+"""Parameters by name, or the printed text where that is not JSON."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A title and where it leads."""
+
+    title: str
+    url: str
+
+
+@dataclass(frozen=True)
+class WidgetExample:
+    """A sentence and those to compare it with."""
+
+    source_sentence: str
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class IndexedMetric:
+    """A result of the front matter; `value` is None where it is not a number."""
+
+    type: str
+    value: Number | None
+    name: str
+
+
+@dataclass(frozen=True)
+class IndexedResult:
+    """The results of one evaluation in the front matter."""
+
+    task_type: str
+    task_name: str
+    dataset_name: str
+    dataset_type: str
+    metrics: tuple[IndexedMetric, ...]
+
+
+@dataclass(frozen=True)
+class ModelIndex:
+    """The results of a model in the front matter."""
+
+    name: str
+    results: tuple[IndexedResult, ...]
+
+
+@dataclass(frozen=True)
+class Emissions:
+    """What the training cost: grams of CO2, kWh, GB of memory."""
+
+    emissions: Number
+    energy_consumed: Number
+    source: str
+    training_type: str
+    on_cloud: bool
+    cpu_model: str
+    ram_total_size: Number
+    hours_used: Number | None = None
+    hardware_used: str | None = None
+
+
+@dataclass(frozen=True)
+class FrontMatter:
+    """The YAML at the head of a card, which the Hub reads."""
+
+    language: tuple[str, ...] = ()
+    license: str | None = None
+    tags: tuple[str, ...] = ()
+    base_model: str | None = None
+    widget: tuple[WidgetExample, ...] = ()
+    datasets: tuple[str, ...] = ()
+    pipeline_tag: str = "sentence-similarity"
+    library_name: str = "sentence-transformers"
+    metrics: tuple[str, ...] = ()
+    model_index: tuple[ModelIndex, ...] = ()
+    co2_eq_emissions: Emissions | None = None
+
+
+@dataclass(frozen=True)
+class NamedDataset:
+    """A data set by name, with its id on the Hub where it has one."""
+
+    name: str
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Description:
+    """What the model is.
+
+    Attributes:
+        base_model: name of the model it was made from.
+        base_model_revision: commit of that model.
+        max_seq_length: longest text in tokens; infinite where nothing bounds it.
+        max_query_length: the same for queries only.
+        max_document_length: the same for documents only.
+        dimension: size of an embedding.
+        similarity: "cosine", "dot", "euclidean" or "manhattan"; any other as printed.
+        modalities: kinds of input, such as "Text"; empty where the card does not say.
+        training_datasets: the named ones.
+        language: codes, such as "en".
+        license: its name.
+    """
+
+    dimension: int | None
+    max_seq_length: float | None
+    similarity: str = "cosine"
+    base_model: str | None = None
+    base_model_revision: str | None = None
+    max_query_length: int | None = None
+    max_document_length: int | None = None
+    modalities: tuple[str, ...] = ()
+    training_datasets: tuple[NamedDataset, ...] = ()
+    language: tuple[str, ...] = ()
+    license: str | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """The example of use.
+
+    Attributes:
+        model_id: what the example loads.
+        sentences: the texts; where there is a query, the first is it and the others are documents.
+        has_query: the first text is a query.
+        similarities: printed similarities, (texts, texts) or (1, documents); None where only their shape is shown.
+    """
+
+    model_id: str
+    sentences: tuple[str, ...]
+    has_query: bool = False
+    similarities: tuple[tuple[float, ...], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A row of an evaluation: one value for each data set; text where the value is no number."""
+
+    name: str
+    values: tuple[Number | str, ...]
+    primary: bool = False
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation, or several of the same kind on several data sets.
+
+    Attributes:
+        description: such as "Semantic Similarity".
+        evaluator: class name.
+        link: documentation of the class, or None.
+        datasets: names of the data sets; empty for one without a name.
+        parameters: of the evaluator.
+        metrics: the results.
+    """
+
+    description: str
+    evaluator: str
+    link: str | None
+    datasets: tuple[str, ...]
+    parameters: Parameters | None
+    metrics: tuple[Metric, ...]
+
+
+@dataclass(frozen=True)
+class ColumnStatistics:
+    """A column in numbers.
+
+    Attributes:
+        column: its name.
+        type: "string", "int", "float", "bool", "list", ...
+        modality: such as "text"; None where the card does not say.
+        details: name and value as printed, such as ("mean", "57.27 tokens") or ("0", "~25.00%").
+    """
+
+    column: str
+    type: str
+    modality: str | None
+    details: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class LossFacts:
+    """A loss: class name, documentation, parameters."""
+
+    name: str
+    link: str | None = None
+    parameters: Parameters | None = None
 
 
 @dataclass(frozen=True)
 class DatasetFacts:
-    """What a model was trained on.
+    """A data set of a run.
 
     Attributes:
-        name: of the data set; "" for the only one.
-        rows: training rows.
-        text_columns: names of the text columns.
-        label_column: name of the label column, or None.
-        loss: class name of the loss.
-        loss_parameters: its parameters.
+        name: "" for one without a name.
+        loss: what it was used with.
+        columns: their names.
+        size: rows, or None where the data was a stream.
+        id: name on the Hub.
+        revision: commit on the Hub.
+        statistics_rows: rows from the head that the statistics are over.
+        statistics: one for each column, or none.
+        samples: the cells of the first rows, as shown: long ones are cut.
     """
 
     name: str
-    rows: int
-    text_columns: tuple[str, ...]
-    label_column: str | None
-    loss: str
-    loss_parameters: Mapping[str, Any]
+    loss: LossFacts
+    columns: tuple[str, ...]
+    size: int | None = None
+    id: str | None = None
+    revision: str | None = None
+    statistics_rows: int | None = None
+    statistics: tuple[ColumnStatistics, ...] = ()
+    samples: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True)
-class TrainingFacts:
-    """How a model was trained.
+class TrainingLogs:
+    """The course of a run: cells as printed, "-" where a row has no such value.
 
     Attributes:
-        datasets: what it was trained on.
-        settings: every setting of the run by name.
-        metrics: results of the last evaluation.
-        evaluated: what was evaluated, such as "Semantic Similarity"; "" if nothing was.
-        log: the log entries of the run.
+        columns: names, first "Epoch" and "Step".
+        rows: one cell for each column.
+        bold_rows: indices of the rows of the saved checkpoint.
     """
 
-    datasets: tuple[DatasetFacts, ...]
-    settings: Mapping[str, Any]
-    metrics: Mapping[str, float]
-    evaluated: str
-    log: tuple[Mapping[str, float], ...]
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    bold_rows: tuple[int, ...] = ()
+
+    def values(self, column: str) -> tuple[float | None, ...]:
+        """A column in numbers, None for "-"."""
+        place = self.columns.index(column)
+        return tuple(None if row[place] == "-" else float(row[place]) for row in self.rows)
+
+
+@dataclass(frozen=True)
+class TrainingTime:
+    """Durations as printed, such as "23.1 minutes"."""
+
+    training: str
+    evaluation: str | None = None
+    total: str | None = None
+
+
+@dataclass(frozen=True)
+class Citation:
+    """What to cite, and for which losses; the first is for "Sentence Transformers"."""
+
+    names: tuple[str, ...]
+    bibtex: str
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a model is.
+    """Everything a model card states.
 
     Attributes:
-        model_name: the name the card shows, or None.
-        base_model: name of the model it was made from, or None if not known.
-        max_seq_length: longest text in tokens.
-        dimension: size of an embedding.
-        similarity: name of the similarity function.
-        architecture: the modules, one a line.
-        training: how it was trained, or None.
+        title: heading of the card.
+        front_matter: the YAML.
+        description: what the model is.
+        architecture: the printed modules, line by line.
+        usage: the example.
+        sources: where to read more about the library.
+        evaluations: results.
+        training_datasets: what the model was trained on.
+        evaluation_datasets: what its loss was evaluated on.
+        non_default_hyperparameters: those that were set: value as printed by name.
+        hyperparameters: all: value as printed by name.
+        logs: the course of the run.
+        training_time: how long it took.
+        versions: of the software, by name as printed.
+        resources: what else to read.
+        citations: what to cite.
     """
 
-    model_name: str | None
-    base_model: str | None
-    max_seq_length: int
-    dimension: int
-    similarity: str
-    architecture: str
-    training: TrainingFacts | None
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made a model, by the names the format uses."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {"minisbert": __version__}
-    for key, package in (("transformers", "transformers"), ("pytorch", "torch")):
-        try:
-            found[key] = version(package)
-        except PackageNotFoundError:
-            found[key] = "unknown"
-    return found
+    title: str
+    front_matter: FrontMatter
+    description: Description
+    architecture: tuple[str, ...]
+    usage: Usage | None
+    sources: tuple[Link, ...] = ()
+    evaluations: tuple[Evaluation, ...] = ()
+    training_datasets: tuple[DatasetFacts, ...] = ()
+    evaluation_datasets: tuple[DatasetFacts, ...] = ()
+    non_default_hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    hyperparameters: Mapping[str, str] = field(default_factory=dict)
+    logs: TrainingLogs | None = None
+    training_time: TrainingTime | None = None
+    versions: Mapping[str, str] = field(default_factory=dict)
+    resources: tuple[Link, ...] = ()
+    citations: tuple[Citation, ...] = ()

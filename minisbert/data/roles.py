@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ..errors import ConfigError, InputError
 from .table import Table, as_table, select
 
+LabelType: TypeAlias = Literal["float", "int", "bool"]
 LABEL_NAMES = ("label", "labels", "score", "scores")
 
 
@@ -24,12 +25,14 @@ class TrainingRows:
         labels: one number for each row, or None.
         label_name: the label's column, or None.
         source: where the rows come from.
+        label_type: what the labels were given as.
     """
 
     texts: dict[str, list[str]]
     labels: list[float] | None
     label_name: str | None
     source: str
+    label_type: LabelType = "float"
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
@@ -83,7 +86,8 @@ def training_rows(
             f"got a scale, and {table.source} has the columns {list(table.columns)}; expected a label: name its column "
             f"label or score"
         )
-    return TrainingRows(texts, labels, label_name, table.source)
+    label_type: LabelType = _label_type(table.columns[label_name]) if label_name and scale is None else "float"
+    return TrainingRows(texts, labels, label_name, table.source, label_type)
 
 
 def _is_scale(scale: Any) -> bool:
@@ -145,6 +149,19 @@ def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[
             number = (number - low) / (high - low)
         labels.append(number)
     return labels
+
+
+def _label_type(values: Sequence[Any]) -> LabelType:
+    if all(isinstance(value, (bool, np.bool_)) for value in values):
+        return "bool"
+    whole = all(
+        isinstance(value, (int, np.integer)) or (isinstance(value, str) and _spells_integer(value)) for value in values
+    )
+    return "int" if whole else "float"
+
+
+def _spells_integer(text: str) -> bool:
+    return text.strip().removeprefix("-").isdecimal()
 
 
 def _is_number(value: Any) -> bool:

@@ -53,5 +53,13 @@ class MultipleNegativesRankingLoss(Loss):
         return -(scores.diagonal() - scores.logsumexp(dim=1)).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Scale and similarity."""
-        return {"scale": self.scale, "similarity_fct": getattr(self.similarity_fct, "__name__", "custom")}
+        """Scale and similarity, and that anchors are ranked against all candidates alike."""
+        return {
+            "scale": self.scale,
+            "similarity_fct": getattr(self.similarity_fct, "__name__", "custom"),
+            "gather_across_devices": False,
+            "directions": ("query_to_doc",),
+            "partition_mode": "joint",
+            "hardness_mode": None,
+            "hardness_strength": 0.0,
+        }

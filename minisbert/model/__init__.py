@@ -1,6 +1,6 @@
 """The model: modules with settings, how it embeds texts, and its files."""
 
-from .files import EmbeddingModel, repr_modules
+from .files import EmbeddingModel
 from .pool import EncodingPool
 
-__all__ = ["EmbeddingModel", "EncodingPool", "repr_modules"]
+__all__ = ["EmbeddingModel", "EncodingPool"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
@@ -9,13 +10,13 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import nn
 
-from ..card import CardFacts, TrainingFacts, render_card, versions
+from ..card.record import TrainingFacts, versions
 from ..errors import ConfigError, InputError
 from ..modules.persistence import read_modules, write_module
 from ..similarity import SimilarityFunction
 from ..storage.files import replacing_folder
 from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
-from ..storage.locate import find_model
+from ..storage.locate import find_model, repository_name
 from .devices import usable_device
 from .embedder import Embedder
 from .stack import Truncation
@@ -74,7 +75,7 @@ class EmbeddingModel(Embedder):
             raise ConfigError("expected either the name or folder of a model, or modules=[...]")
         if dtype is not None and dtype not in _DTYPES:
             raise ConfigError(f"got dtype {dtype!r}; expected {', '.join(_DTYPES)}")
-        settings, card, base_model = ModelSettings(), None, None
+        settings, card, base_model, base_revision = ModelSettings(), None, None, None
         if modules is None:
             folder = find_model(
                 cast("str | Path", model_name_or_path),
@@ -84,7 +85,9 @@ class EmbeddingModel(Embedder):
                 token=token,
             )
             modules, settings, card = _load(folder)
-            base_model = None if Path(cast("str | Path", model_name_or_path)).is_dir() else str(model_name_or_path)
+            if not Path(cast("str | Path", model_name_or_path)).expanduser().is_dir():
+                base_model = repository_name(str(model_name_or_path))
+                base_revision = folder.name if folder.parent.name == "snapshots" else None
         super().__init__(
             modules,
             prompts={**settings.prompts, **(prompts or {})},
@@ -94,7 +97,7 @@ class EmbeddingModel(Embedder):
             truncation=truncation,
         )
         self.training_facts: TrainingFacts | None = None
-        self._base_model = base_model
+        self.base_model, self.base_model_revision = base_model, base_revision
         self._other_settings = settings.other
         self._card = card
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
@@ -129,30 +132,19 @@ class EmbeddingModel(Embedder):
             write_settings(folder, settings, versions=versions())
             if create_model_card:
                 kept = self._card if self.training_facts is None else None
-                text = kept or render_card(self._card_facts(model_name))
-                (folder / "README.md").write_text(text, encoding="utf-8", newline="\n")
+                text = kept or self._new_card(model_name)
+                (folder / "README.md").write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
     save = save_pretrained
 
-    def _card_facts(self, model_name: str | None) -> CardFacts:
-        return CardFacts(
-            model_name=model_name,
-            base_model=self._base_model,
-            max_seq_length=self.max_seq_length,
-            dimension=self.get_sentence_embedding_dimension(),
-            similarity=self.similarity_fn_name,
-            architecture=repr_modules(self),
-            training=self.training_facts,
-        )
+    def _new_card(self, model_name: str | None) -> str:
+        from .card import card_text
 
-
-def repr_modules(model: EmbeddingModel) -> str:
-    """The modules of a model, one a line."""
-    lines = []
-    for index, module in enumerate(model):
-        settings = module.extra_repr()
-        lines.append(f"({index}) {type(module).__name__}({settings})")
-    return "\n".join(lines)
+        try:
+            return card_text(self, model_name, self.training_facts)
+        except Exception as error:  # whatever it is, trained weights are worth more than their card
+            warnings.warn(f"the model card could not be made: {error!r}; README.md is left empty", stacklevel=3)
+            return ""
 
 
 def _load(folder: Path) -> tuple[list[nn.Module], ModelSettings, str | None]:

@@ -38,12 +38,17 @@ def find_model(
         raise ModelError(
             f"got {text!r}, which is no folder; expected a model folder or a name such as all-MiniLM-L6-v2"
         )
-    repository = text if "/" in text else f"sentence-transformers/{text}"
+    repository = repository_name(text)
     cached = _cached(repository, revision, cache_folder)
     if cached is not None:
         return cached
     packaged = packaged_model() if repository == PACKAGED_MODEL and revision is None else None
     return packaged or _download(repository, revision, cache_folder, token, local_files_only=local_files_only)
+
+
+def repository_name(name: str) -> str:
+    """The model's full name on the Hub."""
+    return name if "/" in name else f"sentence-transformers/{name}"
 
 
 def packaged_model(*, verify: bool = False) -> Path | None:

@@ -40,6 +40,11 @@ class TrainingDataset:
         """Number of texts in all columns."""
         return self._rows * self.column_count
 
+    @property
+    def token_counts(self) -> NDArray[np.int64]:
+        """Tokens of each text after the cut: (columns, rows)."""
+        return self._tokens.lengths.reshape(self.column_count, self._rows)
+
     def pack(self, rows: NDArray[np.int64]) -> PackedBatch:
         """Pack all columns of `rows`; `restore` leads to the rows of the first column, then of the next."""
         return pack(self._tokens, np.concatenate(self._texts(rows)))

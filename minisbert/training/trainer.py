@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import torch
 
 from .. import kernels
-from ..card import DatasetFacts, TrainingFacts
+from ..card.examples import choose_examples
+from ..card.record import TrainingFacts, evaluated
 from ..data.roles import TrainingRows, training_rows
 from ..data.several import several_datasets
 from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
+from .cardnotes import trained_on
 from .checkpoint import Checkpoint
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
@@ -136,7 +138,7 @@ class Trainer:
                     sys.stderr.write(f"{start}:{called} {told}, {type(loss).__name__}\n")
             run.go()
         self.model.eval()
-        self.model.training_facts = self._facts(run.history)
+        self.model.training_facts = self._facts(run)
         return run.history
 
     def _replay(self) -> Replay | None:
@@ -166,27 +168,27 @@ class Trainer:
             )
         return found[0]
 
-    def _facts(self, history: TrainingHistory) -> TrainingFacts:
+    def _facts(self, run: TrainingRun) -> TrainingFacts:
+        history = run.history
         evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
-        if self.config.keep_best and history.best_step is not None:
-            evaluations = [entry for entry in evaluations if entry["step"] == history.best_step]
+        best = history.best_step if self.config.keep_best else None
+        if best is not None:
+            evaluations = [entry for entry in evaluations if entry["step"] == best]
         final = evaluations[-1] if evaluations else {}
+        metrics = {name.removeprefix("eval_"): value for name, value in final.items() if name.startswith("eval_")}
         return TrainingFacts(
             datasets=tuple(
-                DatasetFacts(
-                    name=name,
-                    rows=len(rows),
-                    text_columns=tuple(rows.texts),
-                    label_column=rows.label_name,
-                    loss=type(loss).__name__,
-                    loss_parameters=loss.get_config_dict(),
-                )
-                for name, rows, loss in self._sets
+                trained_on(name, rows, loss, dataset.token_counts)
+                for (name, rows, loss), dataset in zip(self._sets, run.datasets, strict=True)
             ),
             settings=asdict(self.config),
-            metrics={name.removeprefix("eval_"): value for name, value in final.items() if name.startswith("eval_")},
-            evaluated=self.evaluator.description if self.evaluator else "",
+            defaults=asdict(TrainingConfig()),
+            metrics=metrics,
+            evaluations=evaluated(self.evaluator, metrics),
             log=tuple(history.entries),
+            best_step=best,
+            seconds=history.seconds,
+            examples=choose_examples({name: rows.texts for name, rows, _ in self._sets}, seed=self.config.seed),
         )
 
 

@@ -1,0 +1,89 @@
+"""The YAML at the head of a card, in both directions."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from typing import Any
+
+from ..errors import InputError
+from .facts import Emissions, FrontMatter, IndexedMetric, IndexedResult, ModelIndex, WidgetExample
+
+_NAMES = {"model_index": "model-index"}
+
+
+def read_front_matter(text: str) -> FrontMatter:
+    """The front matter from its YAML.
+
+    Raises:
+        InputError: it is no YAML, or not that of such a card.
+    """
+    import yaml
+
+    wrong = "got a model card whose front matter {}; expected that of a sentence-transformers model"
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise InputError(wrong.format("cannot be read as YAML")) from None
+    if not isinstance(values, dict):
+        raise InputError(wrong.format("is empty"))
+    known = {_NAMES.get(place.name, place.name): place.name for place in fields(FrontMatter)}
+    unknown = [str(name) for name in values if name not in known]
+    if unknown:
+        raise InputError(wrong.format(f"has the unknown fields {', '.join(unknown)}"))
+    try:
+        return FrontMatter(**{known[name]: _read(known[name], value) for name, value in values.items()})
+    except (TypeError, KeyError, AttributeError, ValueError):
+        raise InputError(wrong.format("has a field of the wrong kind")) from None
+
+
+def _read(name: str, value: Any) -> Any:
+    if name in ("language", "tags", "datasets", "metrics"):
+        return (value,) if isinstance(value, str) else tuple(map(str, value))
+    if name == "widget":
+        return tuple(WidgetExample(str(w["source_sentence"]), tuple(map(str, w["sentences"]))) for w in value)
+    if name == "model_index":
+        return tuple(ModelIndex(model["name"], tuple(map(_result, model["results"]))) for model in value)
+    if name == "co2_eq_emissions":
+        return Emissions(**value)
+    if not isinstance(value, str):
+        raise TypeError(name)
+    return value
+
+
+def _result(values: Any) -> IndexedResult:
+    task, dataset = values["task"], values["dataset"]
+    metrics = tuple(
+        IndexedMetric(one["type"], None if math.isnan(one["value"]) else one["value"], one["name"])
+        for one in values["metrics"]
+    )
+    return IndexedResult(task["type"], task["name"], dataset["name"], dataset["type"], metrics)
+
+
+def write_front_matter(facts: FrontMatter) -> str:
+    """The YAML, with a line end."""
+    import yaml
+
+    values = {_NAMES.get(place.name, place.name): _write(getattr(facts, place.name)) for place in fields(facts)}
+    given = {name: value for name, value in values.items() if value not in (None, [])}
+    return yaml.dump(given, sort_keys=False, allow_unicode=True)
+
+
+def _write(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_write(one) for one in value]
+    if isinstance(value, WidgetExample):
+        return {"source_sentence": value.source_sentence, "sentences": list(value.sentences)}
+    if isinstance(value, Emissions):
+        return {name: one for name, one in asdict(value).items() if one is not None}
+    if isinstance(value, ModelIndex):
+        return {"name": value.name, "results": [_write(result) for result in value.results]}
+    if isinstance(value, IndexedResult):
+        return {
+            "task": {"type": value.task_type, "name": value.task_name},
+            "dataset": {"name": value.dataset_name, "type": value.dataset_type},
+            "metrics": [_write(metric) for metric in value.metrics],
+        }
+    if isinstance(value, IndexedMetric):
+        return {"type": value.type, "value": math.nan if value.value is None else value.value, "name": value.name}
+    return value

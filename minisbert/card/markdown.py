@@ -1,0 +1,101 @@
+"""A card cut into its sections."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from ..errors import InputError
+
+_HEADING = re.compile(r"(#{1,4}) (.*)")
+_TWICE_DECODED_MARK = "🤗".encode().decode("cp1252")
+
+
+@dataclass
+class Section:
+    """A heading, the lines under it, and the sections within."""
+
+    level: int
+    title: str
+    lines: list[str] = field(default_factory=list)
+    parts: list[Section] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        """The lines of the section itself."""
+        return "\n".join(self.lines)
+
+    def part(self, title: str) -> Section | None:
+        """The first section of that title, at any depth."""
+        return next((section for section in self.all() if section.title == title), None)
+
+    def all(self) -> Iterator[Section]:
+        """Every section within, in order."""
+        for part in self.parts:
+            yield part
+            yield from part.all()
+
+
+def split_card(text: str) -> tuple[str, Section]:
+    """The YAML of the front matter, and the body as a tree.
+
+    Raises:
+        InputError: there is no front matter.
+    """
+    lines = text.removeprefix("\ufeff").replace("\r\n", "\n").split("\n")
+    if lines[0] != "---" or "---" not in lines[1:]:
+        raise InputError(
+            "got a text without front matter; expected the README.md of a model saved by sentence-transformers or "
+            "minisbert: pass its text"
+        )
+    end = lines.index("---", 1)
+    root = Section(0, "")
+    path = [root]
+    fenced = commented = False
+    for line in lines[end + 1 :]:
+        fenced ^= line.lstrip(" ").startswith("```")
+        if not fenced and line in ("<!--", "-->"):
+            commented = line == "<!--"
+            continue
+        heading = None if fenced else _HEADING.fullmatch(line)
+        if commented:
+            continue
+        if heading is None:
+            path[-1].lines.append(line)
+            continue
+        section = Section(len(heading[1]), heading[2])
+        while path[-1].level >= section.level:
+            path.pop()
+        path[-1].parts.append(section)
+        path.append(section)
+    return "\n".join(lines[1:end]), root
+
+
+def fenced_code(text: str, language: str) -> str | None:
+    """The first block of code in that language, without its margin."""
+    found = re.search(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
+    if found is None:
+        return None
+    return "\n".join(line.removeprefix(found[1]) for line in found[2].split("\n")[:-1])
+
+
+def links(text: str, shape: str) -> list[tuple[str, str]]:
+    """Titles and targets of the links that stand where `shape` has "LINK"."""
+    pattern = re.escape(shape).replace("LINK", r"\[(.+?)\]\((\S*?)\)")
+    return re.findall(f"^{pattern}", text, flags=re.MULTILINE)
+
+
+def repair(text: str) -> str:
+    """A card whose UTF-8 was read as cp1252 on its way, as it was before.
+
+    Only a card that shows the sign of it is changed, and of that the lines that can be taken back.
+    """
+    return "\n".join(map(_repaired, text.split("\n"))) if _TWICE_DECODED_MARK in text else text
+
+
+def _repaired(line: str) -> str:
+    try:
+        return line.encode("cp1252").decode("utf-8")
+    except UnicodeError:
+        return line

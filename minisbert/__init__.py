@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import evaluation, losses, modules, util
+    from . import card, evaluation, losses, modules, util
     from .data.examples import InputExample
     from .model.pool import EncodingPool
     from .sentence_transformer import SentenceTransformer
@@ -32,6 +32,7 @@ __all__ = [
     "Trainer",
     "TrainingConfig",
     "TrainingHistory",
+    "card",
     "evaluation",
     "losses",
     "modules",

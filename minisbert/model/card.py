@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -11,25 +10,32 @@ from ..card import ModelFacts, TrainingFacts, compose, render
 from ..card.architecture import architecture, normalize_line, pooling_line, transformer_line
 from ..card.facts import Usage
 from ..modules import Normalize, Pooling, Transformer
-
-if TYPE_CHECKING:
-    from .files import EmbeddingModel
+from .embedder import Embedder
 
 _PROMPTS = ("query", "document", "passage", "corpus")
 
 
-def card_text(model: EmbeddingModel, name: str | None, training: TrainingFacts | None) -> str:
+def card_text(
+    model: Embedder,
+    *,
+    name: str | None,
+    base_model: str | None,
+    base_model_revision: str | None,
+    training: TrainingFacts | None,
+) -> str:
     """README.md of a model.
 
     Args:
         model: the model.
         name: what the card calls it.
+        base_model: name on the Hub of the model it was made from, or None.
+        base_model_revision: commit of that, or None.
         training: how it was trained, or None.
     """
     known = ModelFacts(
         name=name,
-        base_model=model.base_model,
-        base_model_revision=model.base_model_revision,
+        base_model=base_model,
+        base_model_revision=base_model_revision,
         max_seq_length=model.max_seq_length,
         dimension=model.get_sentence_embedding_dimension(),
         similarity=model.similarity_fn_name,
@@ -52,7 +58,7 @@ def _line(module: nn.Module) -> str:
     return f"{type(module).__name__}({module.extra_repr()})"
 
 
-def _similarities(model: EmbeddingModel, usage: Usage) -> tuple[tuple[float, ...], ...] | None:
+def _similarities(model: Embedder, usage: Usage) -> tuple[tuple[float, ...], ...] | None:
     """What the example prints, or None where the model cannot embed here; a card must not keep a model from a file."""
     before = model.truncation, model.truncated_texts, model.training
     model.truncation = "count"

@@ -141,7 +141,13 @@ class EmbeddingModel(Embedder):
         from .card import card_text
 
         try:
-            return card_text(self, model_name, self.training_facts)
+            return card_text(
+                self,
+                name=model_name,
+                base_model=self.base_model,
+                base_model_revision=self.base_model_revision,
+                training=self.training_facts,
+            )
         except Exception as error:  # whatever it is, trained weights are worth more than their card
             warnings.warn(f"the model card could not be made: {error!r}; README.md is left empty", stacklevel=3)
             return ""

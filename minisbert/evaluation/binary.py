@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..similarity import SimilarityFunction
-from .base import Evaluator, append_csv, check_rows, similarity_functions
+from .base import Evaluator, check_rows, functions_of, similarity_functions
 from .metrics import Cuts, average_precision, matthews_correlation
 
 if TYPE_CHECKING:
@@ -60,13 +60,15 @@ class BinaryClassificationEvaluator(Evaluator):
         truncate_dim: int | None = None,
         similarity_fn_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
         self.sentences1, self.sentences2 = check_rows(sentences1=sentences1, sentences2=sentences2)
         self.labels = _checked_labels(labels, len(self.sentences1))
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.truncate_dim = truncate_dim
         self.similarity_fn_names = similarity_functions(similarity_fn_names)
         self.csv_file = f"binary_classification_evaluation{'_' + name if name else ''}_results.csv"
 
@@ -79,16 +81,15 @@ class BinaryClassificationEvaluator(Evaluator):
     ) -> dict[str, float]:
         """Evaluate `model`: metric names, with the evaluator's name before them, to values."""
         first, second = self._encode(model)
-        functions = self.similarity_fn_names or [SimilarityFunction.of(model.similarity_fn_name)]
+        functions = functions_of(model, self.similarity_fn_names)
         results = {
             function.value: _measured(
                 function.pairwise(first, second).numpy(), self.labels, distance=function in _DISTANCES
             )
             for function in functions
         }
-        if self.write_csv and output_path is not None:
-            columns = {f"{name}_{metric}": result[metric] for name, result in results.items() for metric in _COLUMNS}
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **columns})
+        columns = {f"{name}_{metric}": result[metric] for name, result in results.items() for metric in _COLUMNS}
+        self.write_row(output_path, columns, epoch=epoch, steps=steps)
         if len(functions) > 1:
             names = next(iter(results.values()))
             results["max"] = {metric: max(result[metric] for result in results.values()) for metric in names}
@@ -96,10 +97,6 @@ class BinaryClassificationEvaluator(Evaluator):
             f"{name}_{metric}": float(value) for name, result in results.items() for metric, value in result.items()
         }
         return self.named(metrics, primary="max_ap" if len(functions) > 1 else f"{functions[0].value}_ap")
-
-    def get_config_dict(self) -> dict[str, Any]:
-        """`truncate_dim`, where it is given."""
-        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
 
     def _encode(self, model: EmbeddingModel) -> tuple[NDArray[Any], NDArray[Any]]:
         """Embeddings of both sides; a text that occurs several times is encoded once."""

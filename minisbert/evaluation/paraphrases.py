@@ -12,7 +12,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..search import check_sizes, paraphrase_mining
-from .base import Evaluator, append_csv, check_texts_by_id
+from .base import Evaluator, check_texts_by_id
 from .metrics import Cuts
 
 if TYPE_CHECKING:
@@ -65,7 +65,13 @@ class ParaphraseMiningEvaluator(Evaluator):
         write_csv: bool = True,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
         texts = check_texts_by_id(sentences_map, what="sentences_map")
         self.ids, self.sentences = list(texts), list(texts.values())
         pairs = list(duplicates_list or ())
@@ -86,10 +92,6 @@ class ParaphraseMiningEvaluator(Evaluator):
         self.corpus_chunk_size = corpus_chunk_size
         self.max_pairs = max_pairs
         self.top_k = top_k
-        self.show_progress_bar = show_progress_bar
-        self.batch_size = batch_size
-        self.write_csv = write_csv
-        self.truncate_dim = truncate_dim
         self.csv_file = f"paraphrase_mining_evaluation{'_' + name if name else ''}_results.csv"
 
     def __call__(
@@ -124,20 +126,18 @@ class ParaphraseMiningEvaluator(Evaluator):
             "recall": float(cuts.relevant[best] / total),
             "threshold": float(cuts.threshold(best)) if f1[best] else 0.0,
         }
-        if self.write_csv and output_path is not None:
-            columns = ("precision", "recall", "f1", "threshold", "average_precision")
-            row = {"epoch": epoch, "steps": steps, **{column: metrics[column] for column in columns}}
-            append_csv(Path(output_path) / self.csv_file, row)
+        columns = ("precision", "recall", "f1", "threshold", "average_precision")
+        self.write_row(output_path, {column: metrics[column] for column in columns}, epoch=epoch, steps=steps)
         return self.named(metrics, primary="average_precision")
 
     def get_config_dict(self) -> dict[str, Any]:
         """How pairs are chosen, and `truncate_dim` where it is given."""
-        config: dict[str, Any] = {
+        return {
             "add_transitive_closure": self.add_transitive_closure,
             "max_pairs": self.max_pairs,
             "top_k": self.top_k,
+            **super().get_config_dict(),
         }
-        return config if self.truncate_dim is None else {**config, "truncate_dim": self.truncate_dim}
 
 
 def _row_pairs(pairs: Iterable[tuple[Hashable, Hashable]], rows: Mapping[Any, int]) -> set[tuple[int, int]]:

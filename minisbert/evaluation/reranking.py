@@ -13,7 +13,7 @@ from ..errors import InputError, InputTypeError
 from ..search import ScoreFunction, check_sizes
 from ..similarity import cos_sim
 from ..text import check_texts
-from .base import Evaluator, append_csv
+from .base import Evaluator
 from .metrics import Cuts, average_precision, mean, ndcg, reciprocal_rank
 
 if TYPE_CHECKING:
@@ -76,7 +76,13 @@ class RerankingEvaluator(Evaluator):
         use_batched_encoding: bool = True,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
         rows = samples.values() if isinstance(samples, Mapping) else samples
         known = [_checked(row, number) for number, row in enumerate(rows)]
         self.samples = [sample for sample in known if sample.positive and sample.negative]
@@ -86,12 +92,8 @@ class RerankingEvaluator(Evaluator):
             )
         check_sizes(at_k=at_k)
         self.at_k = at_k
-        self.write_csv = write_csv
         self.similarity_fct = similarity_fct
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
         self.use_batched_encoding = use_batched_encoding
-        self.truncate_dim = truncate_dim
         self.csv_file = f"RerankingEvaluator{'_' + name if name else ''}_results_@{at_k}.csv"
 
     def __call__(
@@ -103,18 +105,16 @@ class RerankingEvaluator(Evaluator):
     ) -> dict[str, float]:
         """Evaluate `model`: metric names, with the evaluator's name before them, to values."""
         groups = [self.samples] if self.use_batched_encoding else [[sample] for sample in self.samples]
-        columns = zip(*(values for group in groups for values in self._measured(model, group)), strict=True)
+        measured = zip(*(values for group in groups for values in self._measured(model, group)), strict=True)
         names = ("map", f"mrr@{self.at_k}", f"ndcg@{self.at_k}")
-        metrics = {name: mean(values) for name, values in zip(names, columns, strict=True)}
-        if self.write_csv and output_path is not None:
-            row = {name.upper(): value for name, value in metrics.items()}
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **row})
+        metrics = {name: mean(values) for name, values in zip(names, measured, strict=True)}
+        columns = {name.upper(): value for name, value in metrics.items()}
+        self.write_row(output_path, columns, epoch=epoch, steps=steps)
         return self.named(metrics, primary=names[-1])
 
     def get_config_dict(self) -> dict[str, Any]:
         """`at_k`, and `truncate_dim` where it is given."""
-        config: dict[str, Any] = {"at_k": self.at_k}
-        return config if self.truncate_dim is None else {**config, "truncate_dim": self.truncate_dim}
+        return {"at_k": self.at_k, **super().get_config_dict()}
 
     def _measured(self, model: EmbeddingModel, samples: Sequence[Sample]) -> list[tuple[float, float, float]]:
         """Average precision, reciprocal rank and nDCG of each sample."""

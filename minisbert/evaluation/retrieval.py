@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import ConfigError, InputError, InputTypeError
 from ..search import ScoreFunction, check_sizes, merged, nearest
 from ..similarity import SimilarityFunction
-from .base import Evaluator, append_csv, check_texts_by_id
+from .base import Evaluator, check_texts_by_id
 from .metrics import mean
 
 if TYPE_CHECKING:
@@ -91,7 +91,13 @@ class InformationRetrievalEvaluator(Evaluator):
         corpus_prompt_name: str | None = None,
         write_predictions: bool = False,
     ) -> None:
-        super().__init__(name)
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
         queries = check_texts_by_id(queries, what="queries")
         corpus = check_texts_by_id(corpus, what="corpus")
         # In the order of their ids, so that search, which puts lower rows first among equal scores, ranks by id.
@@ -114,10 +120,6 @@ class InformationRetrievalEvaluator(Evaluator):
         check_sizes(corpus_chunk_size=corpus_chunk_size)
         self.score_functions, self.main_score_function = _functions(score_functions, main_score_function)
         self.corpus_chunk_size = corpus_chunk_size
-        self.show_progress_bar = show_progress_bar
-        self.batch_size = batch_size
-        self.write_csv = write_csv
-        self.truncate_dim = truncate_dim
         self.query_prompt = query_prompt
         self.query_prompt_name = query_prompt_name
         self.corpus_prompt = corpus_prompt
@@ -143,9 +145,7 @@ class InformationRetrievalEvaluator(Evaluator):
         if output_path is not None and self.write_predictions:
             for name, (scores, rows) in best.items():
                 self._write_predictions(Path(output_path), name, scores, rows)
-        if output_path is not None and self.write_csv:
-            row = {"epoch": epoch, "steps": steps, **self._csv_columns(results)}
-            append_csv(Path(output_path) / self.csv_file, row, line_end="\n")
+        self.write_row(output_path, self._csv_columns(results), epoch=epoch, steps=steps, line_end="\n")
         primary = f"ndcg@{max(self.at_k['ndcg'])}"
         if self._main not in results:
             self._main = max(sorted(results), key=lambda name: results[name][primary])
@@ -154,8 +154,9 @@ class InformationRetrievalEvaluator(Evaluator):
 
     def get_config_dict(self) -> dict[str, Any]:
         """`truncate_dim` and the prompts, where they are given."""
-        names = ("truncate_dim", "query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
-        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        names = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
+        prompts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
+        return {**super().get_config_dict(), **prompts}
 
     def _search(
         self, model: EmbeddingModel, functions: Mapping[str, ScoreFunction]

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError
-from ..similarity import Precision, SimilarityFunction
+from ..similarity import PRECISIONS, Precision, SimilarityFunction
 from ..text import check_texts
-from .base import Evaluator, append_csv
+from .base import Evaluator, functions_of, with_main
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
@@ -58,26 +58,22 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         precision: Precision | None = None,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
         self.sentences1 = check_texts(sentences1, what="sentences1")
         self.sentences2 = check_texts(sentences2, what="sentences2")
         self.scores = _checked_scores(scores, len(self.sentences1), len(self.sentences2))
-        self.batch_size = batch_size
         self.main_similarity = SimilarityFunction.of(main_similarity) if main_similarity else None
-        self.similarity_fn_names = [SimilarityFunction.of(fn) for fn in similarity_fn_names or ()]
-        if self.main_similarity is not None:
-            self.similarity_fn_names = self.similarity_fn_names or [self.main_similarity]
-            if self.main_similarity not in self.similarity_fn_names:
-                evaluated = ", ".join(function.value for function in self.similarity_fn_names)
-                raise ConfigError(
-                    f"got main_similarity {main_similarity!r}; expected one that is evaluated: {evaluated}"
-                )
-        if precision is not None and precision not in get_args(Precision):
-            raise ConfigError(f"got precision {precision!r}; expected {', '.join(get_args(Precision))}")
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
+        chosen = [SimilarityFunction.of(fn) for fn in similarity_fn_names or ()]
+        self.similarity_fn_names = with_main(chosen, self.main_similarity, option="main_similarity")
+        if precision is not None and precision not in PRECISIONS:
+            raise ConfigError(f"got precision {precision!r}; expected {', '.join(PRECISIONS)}")
         self.precision = precision
-        self.truncate_dim = truncate_dim
         postfix = f"_{precision}" if precision else ""
         self.csv_file = f"similarity_evaluation{'_' + name if name else ''}{postfix}_results.csv"
 
@@ -93,7 +89,7 @@ class EmbeddingSimilarityEvaluator(Evaluator):
 
         embeddings = self._encode(model)
         first, second = embeddings[: len(self.scores)], embeddings[len(self.scores) :]
-        functions = self.similarity_fn_names or [SimilarityFunction.of(model.similarity_fn_name)]
+        functions = functions_of(model, self.similarity_fn_names)
         metrics: dict[str, float] = {}
         for function in functions:
             similarities = function.pairwise(first, second).numpy()
@@ -107,13 +103,12 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         if len(functions) > 1:
             for kind in ("pearson", "spearman"):
                 metrics[f"{kind}_max"] = max(metrics[f"{kind}_{function.value}"] for function in functions)
-        if self.write_csv and output_path is not None:
-            columns = {
-                f"{function.value}_{kind}": metrics[f"{kind}_{function.value}"]
-                for function in functions
-                for kind in ("pearson", "spearman")
-            }
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **columns})
+        columns = {
+            f"{function.value}_{kind}": metrics[f"{kind}_{function.value}"]
+            for function in functions
+            for kind in ("pearson", "spearman")
+        }
+        self.write_row(output_path, columns, epoch=epoch, steps=steps)
         if self.main_similarity is not None:
             primary = f"spearman_{self.main_similarity.value}"
         else:
@@ -122,8 +117,8 @@ class EmbeddingSimilarityEvaluator(Evaluator):
 
     def get_config_dict(self) -> dict[str, Any]:
         """`truncate_dim` and `precision`, where they are given."""
-        candidates = {"truncate_dim": self.truncate_dim, "precision": self.precision}
-        return {key: value for key, value in candidates.items() if value is not None}
+        config = super().get_config_dict()
+        return config if self.precision is None else {**config, "precision": self.precision}
 
     def _encode(self, model: EmbeddingModel) -> NDArray[Any]:
         embeddings: NDArray[Any] = model.encode(

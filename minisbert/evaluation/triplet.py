@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError
 from ..similarity import SimilarityFunction
-from .base import Evaluator, append_csv, check_rows, similarity_functions
+from .base import Evaluator, check_rows, functions_of, similarity_functions, with_main
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
@@ -59,23 +59,21 @@ class TripletEvaluator(Evaluator):
         truncate_dim: int | None = None,
         similarity_fn_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(name)
+        super().__init__(
+            name,
+            batch_size=batch_size,
+            show_progress_bar=show_progress_bar,
+            write_csv=write_csv,
+            truncate_dim=truncate_dim,
+        )
         self.anchors, self.positives, self.negatives = check_rows(
             anchors=anchors, positives=positives, negatives=negatives
         )
         main = SimilarityFunction.of(main_similarity_function) if main_similarity_function else None
-        self.similarity_fn_names = similarity_functions(similarity_fn_names) or ([main] if main else [])
-        if main is not None and main not in self.similarity_fn_names:
-            evaluated = ", ".join(function.value for function in self.similarity_fn_names)
-            raise ConfigError(
-                f"got main_similarity_function {main.value!r}; expected one that is evaluated: {evaluated}"
-            )
+        chosen = similarity_functions(similarity_fn_names)
+        self.similarity_fn_names = with_main(chosen, main, option="main_similarity_function")
         self.main_similarity_function = main
         self.margin = _margins(margin)
-        self.batch_size = batch_size
-        self.show_progress_bar = show_progress_bar
-        self.write_csv = write_csv
-        self.truncate_dim = truncate_dim
         self.csv_file = f"triplet_evaluation{'_' + name if name else ''}_results.csv"
 
     def __call__(
@@ -94,15 +92,14 @@ class TripletEvaluator(Evaluator):
         anchors = model.encode_query(self.anchors, **options)
         others = model.encode_document([*self.positives, *self.negatives], **options)
         positives, negatives = others[: len(anchors)], others[len(anchors) :]
-        functions = self.similarity_fn_names or [SimilarityFunction.of(model.similarity_fn_name)]
+        functions = functions_of(model, self.similarity_fn_names)
         metrics = {}
         for function in functions:
             limit = function.pairwise(anchors, negatives) + self.margin[function.value]
             closer = function.pairwise(anchors, positives) > limit
             metrics[f"{function.value}_accuracy"] = closer.float().mean().item()
-        if self.write_csv and output_path is not None:
-            columns = {f"accuracy_{function.value}": metrics[f"{function.value}_accuracy"] for function in functions}
-            append_csv(Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **columns})
+        columns = {f"accuracy_{function.value}": metrics[f"{function.value}_accuracy"] for function in functions}
+        self.write_row(output_path, columns, epoch=epoch, steps=steps)
         if len(functions) > 1:
             metrics["max_accuracy"] = max(metrics.values())
         if self.main_similarity_function is not None:
@@ -114,7 +111,7 @@ class TripletEvaluator(Evaluator):
     def get_config_dict(self) -> dict[str, Any]:
         """`margin` by function unless all are 0, and `truncate_dim` where it is given."""
         config: dict[str, Any] = {"margin": self.margin} if any(self.margin.values()) else {}
-        return config if self.truncate_dim is None else {**config, "truncate_dim": self.truncate_dim}
+        return {**config, **super().get_config_dict()}
 
 
 def _margins(margin: float | Mapping[str, float] | None) -> dict[str, float]:

@@ -113,7 +113,7 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
     )
 
 
-def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int, length: int | None = None) -> PackedBatch:
+def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PackedBatch:
     """Pack texts in the order given, each filled up with the token `padding`.
 
     What the reference computes, padding included: for `training/replay.py`, which has to repeat it to the bit.
@@ -121,9 +121,8 @@ def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int, length: int
     Args:
         texts: ids of each text.
         padding: id of the padding token.
-        length: tokens of each text after padding; by default those of the longest.
     """
-    width = length or max(map(len, texts))
+    width = max(map(len, texts))
     count = len(texts)
     ids = np.full((count, width), padding, np.int64)
     mask = np.zeros((count, width), np.bool_)

@@ -32,9 +32,9 @@ def parse(text: str) -> CardFacts:
         )
     try:
         return _facts(front_matter, body, description)
+    except InputError:
+        raise
     except (KeyError, IndexError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
         raise InputError(f"got a model card that cannot be read ({error}); expected it as it was generated") from None
 
 

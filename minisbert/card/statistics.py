@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..data.roles import LabelType
 from .facts import ColumnStatistics
 
-LabelType: TypeAlias = Literal["float", "int", "bool"]
 _SHOWN_ROWS = 3
 _SHOWN_CHARACTERS = 1000
 

@@ -58,7 +58,7 @@ def write_usage(facts: Usage, dimension: int | None) -> str:
             "",
             "With the first:",
             "```python",
-            *_code(facts, "sentence_transformers", dimension),
+            *_code(facts, dimension),
             "```",
             "",
             "With the second, the first line is another and the rest stays:",
@@ -69,10 +69,10 @@ def write_usage(facts: Usage, dimension: int | None) -> str:
     )
 
 
-def _code(facts: Usage, package: str, dimension: int | None) -> list[str]:
+def _code(facts: Usage, dimension: int | None) -> list[str]:
     count = len(facts.sentences)
     lines = [
-        f"from {package} import SentenceTransformer",
+        "from sentence_transformers import SentenceTransformer",
         "",
         f'model = SentenceTransformer("{facts.model_id}")',
     ]

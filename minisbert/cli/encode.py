@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def _texts(name: str, column: str | None) -> list[str]:
-    from ..data.readers import lines_of, read_columns, read_lines
+    from ..data.readers import has_columns, lines_of, read_columns, read_lines
     from ..data.roles import column_texts
     from ..data.table import Table
 
@@ -73,7 +73,7 @@ def _texts(name: str, column: str | None) -> list[str]:
         if column not in columns:
             raise InputError(f"{name} has the columns {list(columns)}; got --column {column}, which is not there")
         texts = column_texts(Table(columns, name, lines), column)
-    elif Path(name).is_file() and Path(name.removesuffix(".gz")).suffix in (".tsv", ".csv", ".jsonl", ".parquet"):
+    elif Path(name).is_file() and has_columns(Path(name)):
         raise InputError(f"got {name}, which has columns, and no --column; expected the name of the one to embed")
     elif name != "-":
         texts = read_lines(Path(name))

@@ -24,13 +24,17 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
     Raises:
         InputError: the file is missing, of an unknown format, or broken; the message names file and line.
     """
-    name = path.name.lower()
-    reader = next((read for ending, read in _READERS.items() if name.endswith(ending)), None)
+    reader = _reader(path)
     if reader is None:
         raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
     if not path.is_file():
         raise InputError(f"there is no file {path}; expected a data file: check its name")
     return reader(path)
+
+
+def has_columns(path: Path) -> bool:
+    """Whether the name of a file says that it has columns."""
+    return _reader(path) is not None
 
 
 def read_lines(path: Path) -> list[str]:
@@ -163,3 +167,8 @@ _READERS: dict[str, Callable[[Path], tuple[Columns, Sequence[int] | None]]] = {
     ".jsonl.gz": _read_jsonl,
     ".parquet": _read_parquet,
 }
+
+
+def _reader(path: Path) -> Callable[[Path], tuple[Columns, Sequence[int] | None]] | None:
+    name = path.name.lower()
+    return next((read for ending, read in _READERS.items() if name.endswith(ending)), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +23,28 @@ from .stack import ModuleStack
 # One text; or several texts and pairs of texts: a list, a tuple, an array, a pandas.Series.
 Inputs: TypeAlias = "str | Sequence[Text] | NDArray[Any]"
 Device: TypeAlias = "str | torch.device | Sequence[str | torch.device]"
+
+if TYPE_CHECKING:
+    from typing_extensions import TypedDict, Unpack
+
+    class EncodeKeywords(TypedDict, total=False):
+        """What `encode` takes by keyword."""
+
+        sentences: Inputs | None
+        prompt_name: str | None
+        prompt: str | None
+        batch_size: int | None
+        show_progress_bar: bool | None
+        output_value: OutputValue | None
+        precision: Precision | None
+        convert_to_numpy: bool
+        convert_to_tensor: bool
+        device: Device | None
+        normalize_embeddings: bool
+        truncate_dim: int | None
+        pool: EncodingPool | None
+        chunk_size: int | None
+        out: NDArray[np.float32] | None
 
 
 class Embedder(ModuleStack):
@@ -109,83 +131,13 @@ class Embedder(ModuleStack):
         self.report_truncation(run.truncated, len(texts))
         return result[0] if single else result
 
-    def encode_query(
-        self,
-        inputs: Inputs | None = None,
-        *,
-        sentences: Inputs | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        output_value: OutputValue | None = "sentence_embedding",
-        precision: Precision | None = "float32",
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: Device | None = None,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        pool: EncodingPool | None = None,
-        chunk_size: int | None = None,
-        out: NDArray[np.float32] | None = None,
-    ) -> Any:
+    def encode_query(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
         """`encode` with the prompt "query", unless `prompt` or `prompt_name` is given."""
-        return self.encode(
-            _either(inputs, sentences),
-            prompt_name=self._role_prompt(prompt, prompt_name, "query"),
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            output_value=output_value,
-            precision=precision,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            device=device,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            pool=pool,
-            chunk_size=chunk_size,
-            out=out,
-        )
+        return self._encode_as(("query",), inputs, options)
 
-    def encode_document(
-        self,
-        inputs: Inputs | None = None,
-        *,
-        sentences: Inputs | None = None,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int | None = None,
-        show_progress_bar: bool | None = None,
-        output_value: OutputValue | None = "sentence_embedding",
-        precision: Precision | None = "float32",
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: Device | None = None,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        pool: EncodingPool | None = None,
-        chunk_size: int | None = None,
-        out: NDArray[np.float32] | None = None,
-    ) -> Any:
+    def encode_document(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
         """`encode` with the first prompt there is of "document", "passage", "corpus", unless one is given."""
-        return self.encode(
-            _either(inputs, sentences),
-            prompt_name=self._role_prompt(prompt, prompt_name, "document", "passage", "corpus"),
-            prompt=prompt,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            output_value=output_value,
-            precision=precision,
-            convert_to_numpy=convert_to_numpy,
-            convert_to_tensor=convert_to_tensor,
-            device=device,
-            normalize_embeddings=normalize_embeddings,
-            truncate_dim=truncate_dim,
-            pool=pool,
-            chunk_size=chunk_size,
-            out=out,
-        )
+        return self._encode_as(("document", "passage", "corpus"), inputs, options)
 
     def encode_iter(
         self,
@@ -238,11 +190,12 @@ class Embedder(ModuleStack):
             return nullcontext(None)
         return EncodingPool(self, device)
 
-    def _role_prompt(self, prompt: str | None, prompt_name: str | None, *names: str) -> str | None:
-        if prompt is not None or prompt_name is not None or names[0] not in self.prompts:
-            return prompt_name
-        # With no such prompt, the name's empty text is used, and not the model's default prompt.
-        return next((name for name in names if self.prompts.get(name)), names[0])
+    def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: EncodeKeywords) -> Any:
+        chosen = options.get("prompt") is not None or options.get("prompt_name") is not None
+        if not chosen and names[0] in self.prompts:
+            # With no such prompt, the name's empty text is used, and not the model's default prompt.
+            options["prompt_name"] = next((name for name in names if self.prompts.get(name)), names[0])
+        return self.encode(inputs, **options)
 
 
 def _either(inputs: Inputs | None, sentences: Inputs | None) -> Any:

@@ -42,7 +42,7 @@ class TrainingRun:
 
     Args:
         model: trained in place.
-        datasets: name to rows and the loss they are trained with.
+        datasets: rows, each with the loss they are trained with.
         several: whether the data sets take turns as several do, even if there is only one.
         config: settings of the run.
         replay: whose ways to follow, or None for packed training.
@@ -276,9 +276,9 @@ class TrainingRun:
             torch.set_rng_state(state["rng"])
             if state["cuda_rng"] is not None and self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+        except MinisbertError:
+            raise
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            if isinstance(error, MinisbertError):
-                raise
             reason = str(error).strip().split("\n")[0]
             raise InputError(
                 f"the state in {checkpoint.folder} does not fit this run ({reason}); resume from an earlier checkpoint"

@@ -43,7 +43,7 @@ class Objectives:
         Raises:
             ConfigError: there is no objective, one is no pair of rows and loss, or their batch sizes differ.
         """
-        if isinstance(objectives, (str, bytes)) or not isinstance(objectives, Sequence) or not objectives:
+        if not isinstance(objectives, Sequence) or not objectives:
             raise ConfigError("got no train objectives; expected a list of at least one pair (rows, loss)")
         for objective in objectives:
             if not isinstance(objective, (tuple, list)) or len(objective) != 2:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,13 +20,25 @@ def adamw(
     model: nn.Module, losses: Sequence[nn.Module], *, learning_rate: float, weight_decay: float
 ) -> torch.optim.AdamW:
     """AdamW over the parameters of model and losses; biases and normalization weights are not decayed."""
-    decayed: list[nn.Parameter] = []
-    others: list[nn.Parameter] = []
-    for name, parameter, owner in owned_parameters(model, *losses):
-        plain = isinstance(owner, nn.LayerNorm) or "bias" in name
-        (others if plain else decayed).append(parameter)
-    groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = parameter_groups(
+        (
+            (parameter, not isinstance(owner, nn.LayerNorm) and "bias" not in name)
+            for name, parameter, owner in owned_parameters(model, *losses)
+        ),
+        weight_decay=weight_decay,
+    )
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+
+
+def parameter_groups(parameters: Iterable[tuple[nn.Parameter, bool]], *, weight_decay: float) -> list[dict[str, Any]]:
+    """Two groups for an optimizer, from each parameter and whether it is decayed."""
+    groups: list[dict[str, Any]] = [
+        {"params": [], "weight_decay": weight_decay},
+        {"params": [], "weight_decay": 0.0},
+    ]
+    for parameter, decayed in parameters:
+        groups[0 if decayed else 1]["params"].append(parameter)
+    return groups
 
 
 def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:

@@ -30,7 +30,7 @@ from ..modules.encoder import Encoder
 from ..modules.features import Features
 from ..packing import pack_padded
 from .config import ReplayVersion, TrainingConfig
-from .optimization import adamw, owned_parameters
+from .optimization import adamw, owned_parameters, parameter_groups
 
 
 class Replay:
@@ -86,15 +86,13 @@ class FitReplay(Replay):
 
     def optimizer(self, model: EmbeddingModel, losses: Sequence[Loss], config: TrainingConfig) -> torch.optim.AdamW:
         """AdamW in torch's own default form; what is not decayed is told by the names of a BERT checkpoint."""
-        decayed: list[torch.nn.Parameter] = []
-        others: list[torch.nn.Parameter] = []
-        for name, parameter in _reference_names(model, losses):
-            plain = any(part in name for part in ("bias", "LayerNorm.bias", "LayerNorm.weight"))
-            (others if plain else decayed).append(parameter)
-        groups = [
-            {"params": decayed, "weight_decay": config.weight_decay},
-            {"params": others, "weight_decay": 0.0},
-        ]
+        groups = parameter_groups(
+            (
+                (parameter, "bias" not in name and "LayerNorm.weight" not in name)
+                for name, parameter in _reference_names(model, losses)
+            ),
+            weight_decay=config.weight_decay,
+        )
         return torch.optim.AdamW(groups, lr=config.learning_rate)
 
     def schedule_steps(self, steps: int, rows: Sequence[int], config: TrainingConfig) -> int:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-import zlib
 from collections.abc import Callable, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from minisbert.similarity import cos_sim, pairwise_cos_sim, quantize_embeddings
+from minisbert.similarity import cos_sim, pairwise_cos_sim
 
 WORDS = "the a cat dog sat on mat ran fast slow red blue sky sea tree one two three how what is why".split()
 SIMILARITIES = ("cos_sim", "dot_score", "euclidean_sim", "manhattan_sim")
@@ -60,29 +58,6 @@ def scored_pairs(count: int, *, seed: int = 0) -> tuple[list[str], list[str], li
     draw = np.random.default_rng(seed)
     first, second = ([" ".join(draw.choice(WORDS, draw.integers(1, 12))) for _ in range(count)] for _ in range(2))
     return first, second, draw.random(count).round(3).tolist()
-
-
-class FixedModel:
-    """Gives every text an embedding of its own, whatever it is encoded with: for comparisons to the last bit."""
-
-    similarity_fn_name = "cosine"
-    model_card_data = SimpleNamespace(set_evaluation_metrics=lambda *arguments: None)
-
-    def encode(
-        self,
-        texts: Sequence[str],
-        *,
-        normalize_embeddings: bool,
-        precision: Any,
-        truncate_dim: int | None,
-        batch_size: int | None = None,
-        show_progress_bar: bool = False,
-        convert_to_numpy: bool = True,
-    ) -> np.ndarray:
-        rows = [np.random.default_rng(zlib.crc32(text.encode())).normal(size=32) for text in texts]
-        values = torch.tensor(np.array(rows), dtype=torch.float32)[:, :truncate_dim]
-        values = torch.nn.functional.normalize(values, dim=-1) if normalize_embeddings else values
-        return quantize_embeddings(values, precision) if precision else values.numpy()
 
 
 class Angles:

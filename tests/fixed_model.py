@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from minisbert.similarity import quantize_embeddings
+
 
 class FixedModel:
     """Gives every text an embedding of its own, whatever it is encoded with: for comparisons to the last bit.
 
-    `calls` notes kind and texts of each call, `options` what else it was given. With `whole`, embeddings are small
-    whole numbers, so that scores are exact and often equal.
+    `calls` notes kind and texts of each call, `options` what else it was given; of these it follows `truncate_dim`,
+    `normalize_embeddings`, `precision` and `convert_to_tensor`. With `whole`, embeddings are small whole numbers, so
+    that scores are exact and often equal.
     """
 
     similarity_fn_name = "cosine"
@@ -46,7 +49,12 @@ class FixedModel:
         self.calls.append((kind, list(texts)))
         self.options = options
         rows = np.array([self.row(text) for text in texts], np.float32)[:, : options.get("truncate_dim")]
-        return torch.from_numpy(rows) if options.get("convert_to_tensor") else rows
+        values = torch.from_numpy(rows)
+        if options.get("normalize_embeddings"):
+            values = torch.nn.functional.normalize(values, dim=-1)
+        if options.get("precision"):
+            return quantize_embeddings(values, options["precision"])
+        return values if options.get("convert_to_tensor") else values.numpy()
 
 
 class PlacedModel(FixedModel):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from common import PRECISIONS, FixedModel, scored_pairs
+from common import PRECISIONS, scored_pairs
+from fixed_model import FixedModel
 
 from minisbert import SentenceTransformer
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
@@ -50,7 +51,7 @@ def ranks(values: np.ndarray) -> np.ndarray:
 def similarities(function: str, precision: Any) -> np.ndarray:
     """Of the pairs, by `FixedModel`, in float64; binary embeddings count bit by bit."""
     first, second, _ = scored_pairs(60)
-    rows = FixedModel().encode(
+    rows = FixedModel(32).encode(
         [*first, *second], normalize_embeddings=precision is not None, precision=None, truncate_dim=None
     )
     rows = rows if precision is None else quantize_embeddings(rows, precision if "int" in precision else "float32")
@@ -80,7 +81,7 @@ def test_metrics_by_definition(functions: list[str] | None, name: str, precision
         for kind in ("pearson", "spearman"):
             expected[f"{kind}_max"] = max(expected[f"{kind}_{function}"] for function in functions)
     prefix = f"{name}_" if name else ""
-    got = evaluator(FixedModel())
+    got = evaluator(FixedModel(32))
     # Cosines of bits are equal so often that Spearman depends on which of them float32 tells apart.
     tolerance = 1e-3 if precision in ("binary", "ubinary") else 5e-6
     assert got == pytest.approx({prefix + metric: value for metric, value in expected.items()}, rel=0, abs=tolerance)
@@ -127,7 +128,7 @@ def test_metrics_of_the_reference(options: dict[str, Any], primary: str, expecte
     # Written down from sentence-transformers 6.2.0.
     evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(60), **options)
     assert evaluator.description == "Semantic Similarity"
-    got = evaluator(FixedModel())
+    got = evaluator(FixedModel(32))
     assert got == pytest.approx(expected, rel=0, abs=1e-6)
     assert list(got) == list(expected)
     assert evaluator.primary_metric == primary
@@ -156,7 +157,7 @@ def test_constant_input_gives_nan(
     else:
         first, second = ["a cat"] * 10, ["a dog"] * 10
     evaluator = EmbeddingSimilarityEvaluator(first, second, scores, similarity_fn_names=functions)
-    for each in (FixedModel(), model):
+    for each in (FixedModel(32), model):
         got = evaluator(each, tmp_path)
         assert len(got) == (6 if functions else 2)
         assert all(math.isnan(value) for value in got.values())

@@ -72,20 +72,26 @@ def test_max_seq_length_and_truncate_dim(minilm: Path) -> None:
     assert ours.truncated_texts == 3
 
 
-def test_other_encoders_run_through_transformers(tmp_path: Path, compare: Callable[..., None]) -> None:
+def encoder_of_transformers(folder: Path, kind: str, **settings: Any) -> Path:
+    """A small model folder with an encoder that has no native form."""
     transformers = pytest.importorskip("transformers")
-    folder = tiny_models.build(tmp_path / "albert", "bert")
-    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
-    config = transformers.AlbertConfig(
-        vocab_size=vocabulary,
+    tiny_models.build(folder, "bert")
+    config = getattr(transformers, f"{kind}Config")(
+        vocab_size=json.loads((folder / "config.json").read_text())["vocab_size"],
         embedding_size=16,
         hidden_size=32,
         num_hidden_layers=2,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=64,
+        **settings,
     )
-    transformers.AlbertModel(config).save_pretrained(folder)
+    getattr(transformers, f"{kind}Model")(config).save_pretrained(folder)
+    return folder
+
+
+def test_other_encoders_run_through_transformers(tmp_path: Path, compare: Callable[..., None]) -> None:
+    folder = encoder_of_transformers(tmp_path / "albert", "Albert")
     texts = ["a cat sat on the mat", "one", "the dog ran to the sea and the sky is blue"]
     expected = reference.SentenceTransformer(str(folder), device="cpu").encode(texts)
     model = SentenceTransformer(folder, device="cpu")
@@ -299,20 +305,7 @@ def test_pairs_and_tokens(
 
 
 def test_pairs_of_another_encoder(tmp_path: Path) -> None:
-    transformers = pytest.importorskip("transformers")
-    folder = tiny_models.build(tmp_path / "electra", "bert")
-    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
-    config = transformers.ElectraConfig(
-        vocab_size=vocabulary,
-        embedding_size=16,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-        initializer_range=0.3,
-    )
-    transformers.ElectraModel(config).save_pretrained(folder)
+    folder = encoder_of_transformers(tmp_path / "electra", "Electra", initializer_range=0.3)
     inputs = [*LIST, PAIR, PAIR[::-1]]
     ours = SentenceTransformer(folder, device="cpu")
     expected = reference.SentenceTransformer(str(folder), device="cpu").encode(inputs)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from common import PRECISIONS, FixedModel, difference, scored_pairs
+from common import PRECISIONS, difference, scored_pairs
+from fixed_model import FixedModel
 
 from minisbert import SentenceTransformer
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
@@ -45,8 +46,8 @@ def test_metrics_and_files(
     ours = EmbeddingSimilarityEvaluator(*scored_pairs(60), **options)
     theirs = reference(*scored_pairs(60), **options)
     for epoch, steps in ((-1, -1), (0.5, 20), (1, 40)):
-        got = ours(FixedModel(), tmp_path / "ours" / "eval", epoch=epoch, steps=steps)
-        expected = theirs(FixedModel(), str(tmp_path / "theirs" / "eval"), epoch=epoch, steps=steps)
+        got = ours(FixedModel(32), tmp_path / "ours" / "eval", epoch=epoch, steps=steps)
+        expected = theirs(FixedModel(32), str(tmp_path / "theirs" / "eval"), epoch=epoch, steps=steps)
         same_names(ours, theirs, got, expected)
         largest = difference(list(got.values()), list(expected.values()))
         compare("EmbeddingSimilarityEvaluator: metrics", largest, 0, cases=len(got))
@@ -67,7 +68,7 @@ def test_metrics_and_files(
 def test_options(options: dict[str, Any], compare: Callable[..., None]) -> None:
     ours = EmbeddingSimilarityEvaluator(*scored_pairs(60), **options)
     theirs = reference(*scored_pairs(60), **options)
-    got, expected = ours(FixedModel()), theirs(FixedModel())
+    got, expected = ours(FixedModel(32)), theirs(FixedModel(32))
     same_names(ours, theirs, got, expected)
     largest = difference(list(got.values()), list(expected.values()))
     compare("EmbeddingSimilarityEvaluator: metrics", largest, 0, cases=len(got))
@@ -106,10 +107,10 @@ def test_constant_input_gives_nan(
     else:
         first, second = ["a cat"] * 10, ["a dog"] * 10
     options = {"similarity_fn_names": functions}
-    got = EmbeddingSimilarityEvaluator(first, second, scores, **options)(FixedModel(), tmp_path / "ours")
+    got = EmbeddingSimilarityEvaluator(first, second, scores, **options)(FixedModel(32), tmp_path / "ours")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy's, of constant input
-        expected = reference(first, second, scores, **options)(FixedModel(), str(tmp_path / "theirs"))
+        expected = reference(first, second, scores, **options)(FixedModel(32), str(tmp_path / "theirs"))
     assert list(got) == list(expected)
     assert all(math.isnan(value) for value in [*got.values(), *expected.values()])
     differing, files = files_that_differ(tmp_path / "ours", tmp_path / "theirs")

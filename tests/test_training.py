@@ -43,6 +43,14 @@ def train(folder: Path, config: TrainingConfig, *, resume: bool = False, **optio
     return model
 
 
+def without_dropout(model: SentenceTransformer) -> SentenceTransformer:
+    for module in model.modules():
+        for name in ("dropout", "weight_dropout", "output_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return model
+
+
 def same_weights(a: SentenceTransformer, b: SentenceTransformer) -> bool:
     left, right = a.state_dict(), b.state_dict()
     return all(torch.equal(left[name], right[name]) for name in left)
@@ -215,11 +223,7 @@ class _Overflowing(losses.CosineSimilarityLoss):
 @pytest.mark.filterwarnings("ignore")  # torch.compile warns of its own doings
 def test_compiled_layers_give_the_same_run(folder: Path) -> None:
     config = TrainingConfig(max_steps=3, batch_size=8, learning_rate=1e-3)
-    still = load(folder)
-    for module in still.modules():
-        for name in ("dropout", "weight_dropout", "output_dropout"):
-            if isinstance(getattr(module, name, None), float):
-                setattr(module, name, 0.0)
+    still = without_dropout(load(folder))
     weights = {name: value.clone() for name, value in still.state_dict().items()}
     results = []
     for compiled in (False, True):
@@ -392,11 +396,7 @@ def test_without_dropout_packed_training_is_replay(folder: Path, kind: Callable[
     """In float64, where only what is computed can make a difference, and not its rounding."""
     results = []
     for replay in (None, "6.2", "5.1"):
-        model = load(folder).double()
-        for module in model.modules():
-            for name in ("dropout", "weight_dropout", "output_dropout"):
-                if isinstance(getattr(module, name, None), float):
-                    setattr(module, name, 0.0)
+        model = without_dropout(load(folder)).double()
         config = TrainingConfig(max_steps=50, batch_size=8, learning_rate=1e-3, log_every=1, replay=replay)
         history = Trainer(model, scored_pairs(), loss=kind(), config=config, show_progress_bar=False).train()
         weights = torch.cat([parameter.detach().flatten() for parameter in model.parameters()])

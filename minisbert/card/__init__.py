@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .comparison import differences
     from .composing import ModelFacts, compose
     from .examples import Examples, choose_examples
     from .facts import (
@@ -64,6 +65,7 @@ __all__ = [
     "WidgetExample",
     "choose_examples",
     "compose",
+    "differences",
     "evaluated",
     "parse",
     "render",
@@ -74,6 +76,7 @@ __all__ = [
 _HOMES = {
     "ModelFacts": "composing",
     "compose": "composing",
+    "differences": "comparison",
     "Examples": "examples",
     "choose_examples": "examples",
     "repair": "markdown",

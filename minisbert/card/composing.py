@@ -107,7 +107,7 @@ def _trained(card: CardFacts, training: TrainingFacts) -> CardFacts:
         logs=training_logs(
             training.log, log_every=training.settings["log_every"], primary=primary, best_step=training.best_step
         ),
-        training_time=training_time(training.seconds),
+        training_time=training_time(training.seconds, training.evaluation_seconds),
         citations=citations(losses),
     )
 

@@ -48,9 +48,16 @@ def _cell(value: float | int | None, *, bold: bool) -> str:
     return str(round(value, 4)) if bold else number_text(value)
 
 
-def training_time(seconds: float) -> TrainingTime:
-    """A duration in the largest unit of which it is at least one."""
+def training_time(seconds: float, evaluation_seconds: float = 0.0) -> TrainingTime:
+    """How long a run took; what it spent on evaluations is shown apart."""
+    if not evaluation_seconds:
+        return TrainingTime(_duration(seconds))
+    return TrainingTime(_duration(seconds - evaluation_seconds), _duration(evaluation_seconds), _duration(seconds))
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which it is at least one."""
     for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
         if seconds >= size:
-            return TrainingTime(f"{seconds / size:.1f} {unit}")
-    return TrainingTime(f"{seconds:.1f} seconds")
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"

@@ -71,7 +71,8 @@ class TrainingFacts:
         evaluations: the same, evaluator by evaluator.
         log: the log entries of the run.
         best_step: the step whose weights were kept, or None for the last.
-        seconds: wall time.
+        seconds: wall time, evaluations included.
+        evaluation_seconds: how much of it went into evaluations.
         examples: texts to show.
     """
 
@@ -83,6 +84,7 @@ class TrainingFacts:
     log: tuple[Mapping[str, float], ...]
     best_step: int | None
     seconds: float
+    evaluation_seconds: float
     examples: Examples
 
 

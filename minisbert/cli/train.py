@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import sys
-from dataclasses import fields
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .options import (
@@ -21,6 +18,7 @@ from .options import (
     sts_evaluator,
     table,
 )
+from .settings import add_settings, given_settings
 
 if TYPE_CHECKING:
     from ..losses import Loss
@@ -56,7 +54,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--max-seq-length", type=int, metavar="TOKENS", help="cut texts there (default: the model's)")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    _add_settings(parser)
+    add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -65,7 +63,7 @@ def run(options: argparse.Namespace) -> None:
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
-    config = TrainingConfig(**{name: getattr(options, name) for name in TrainingConfig.__dataclass_fields__})
+    config = TrainingConfig(**given_settings(options))
     loss = _loss(options.loss)
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
     loss.check_rows(tuple(rows.texts), rows.labels)
@@ -95,39 +93,3 @@ def _loss(name: str) -> Loss:
 
     loss: Loss = getattr(losses, _LOSSES[name])()
     return loss
-
-
-def _add_settings(parser: argparse.ArgumentParser) -> None:
-    """One option for each field of TrainingConfig, with its default and its description."""
-    from ..training.config import TrainingConfig
-
-    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
-    about = _attribute_descriptions(TrainingConfig)
-    hints = get_type_hints(TrainingConfig)
-    for field in fields(TrainingConfig):
-        option = f"--{field.name.replace('_', '-')}"
-        text = about.get(field.name, "").replace("%", "%%")
-        kinds = [kind for kind in get_args(hints[field.name]) if kind is not NoneType]  # of `X | None`
-        kind: Any = kinds[0] if kinds and get_origin(hints[field.name]) is not Literal else hints[field.name]
-        if kind is bool:
-            group.add_argument(option, action="store_true", help=text)
-            continue
-        text = f"{text} (default: {field.default})" if field.default is not None else text
-        if get_origin(kind) is Literal:
-            group.add_argument(option, choices=get_args(kind), default=field.default, help=text)
-        else:
-            group.add_argument(option, type=kind, default=field.default, metavar="N", help=text)
-
-
-def _attribute_descriptions(documented: type) -> dict[str, str]:
-    """The entries under "Attributes:" in a class's docstring."""
-    lines = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0].splitlines()
-    found: dict[str, str] = {}
-    name = ""
-    for line in lines:
-        if line.startswith("    ") and not line.startswith("     "):
-            name, _, found_text = line.strip().partition(": ")
-            found[name] = found_text
-        else:
-            found[name] += f" {line.strip()}"
-    return {name: text.rstrip(".") for name, text in found.items()}

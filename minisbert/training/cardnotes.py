@@ -28,7 +28,7 @@ def trained_on(name: str, rows: TrainingRows, loss: Loss, token_counts: NDArray[
     if rows.labels is not None and rows.label_name is not None:
         columns.append(label_statistics(rows.label_name, rows.labels, rows.label_type))
     return TrainedOn(
-        name="" if re.fullmatch(r"_dataset_\d+", name) else name,
+        name=shown_name(name),
         rows=len(rows),
         text_columns=tuple(rows.texts),
         label_column=rows.label_name,
@@ -38,6 +38,11 @@ def trained_on(name: str, rows: TrainingRows, loss: Loss, token_counts: NDArray[
         statistics=tuple(columns),
         samples=samples(rows.texts, rows.labels, rows.label_type),
     )
+
+
+def shown_name(name: str) -> str:
+    """A data set's name, or "" for one that `fit` made up."""
+    return "" if re.fullmatch(r"_dataset_\d+", name) else name
 
 
 def _inner(loss: nn.Module) -> tuple[str, ...]:

@@ -24,6 +24,7 @@ class TrainingHistory:
         steps: optimizer steps done.
         train_loss: mean loss over all steps.
         seconds: wall time of this run, without what ran before a resume.
+        evaluation_seconds: how much of it went into evaluations.
         tokens: tokens trained on in this run.
         best_metric: largest primary metric, or None without an evaluator.
         best_step: the step it was reached at.
@@ -34,6 +35,7 @@ class TrainingHistory:
     steps: int = 0
     train_loss: float = 0.0
     seconds: float = 0.0
+    evaluation_seconds: float = 0.0
     tokens: int = 0
     best_metric: float | None = None
     best_step: int | None = None

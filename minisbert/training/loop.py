@@ -117,6 +117,7 @@ class TrainingRun:
         """Train from where the run stands to its end."""
         started = time.perf_counter()
         self.clock, self.tokens = started, 0
+        self.history.evaluation_seconds = 0.0
         self.bar = tqdm(
             total=self.total, initial=self.step, desc="Training", unit="step", disable=None if self._show else True
         )
@@ -237,7 +238,9 @@ class TrainingRun:
             self.history.best_metric, self.history.best_step = metric, self.step
             if self.config.keep_best and self.output_dir:
                 self.model.save_pretrained(self.output_dir / "best", create_model_card=False)
-        self.clock += time.perf_counter() - paused  # evaluation does not count as training time
+        seconds = time.perf_counter() - paused
+        self.clock += seconds  # evaluation does not count as training time
+        self.history.evaluation_seconds += seconds
 
     def _save(self) -> None:
         if self.output_dir is None:

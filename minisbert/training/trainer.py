@@ -20,7 +20,7 @@ from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
-from .cardnotes import trained_on
+from .cardnotes import shown_name, trained_on
 from .checkpoint import Checkpoint
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
@@ -132,7 +132,7 @@ class Trainer:
             if self._show:
                 start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
                 for name, rows, loss in self._sets:
-                    called = f" {name}:" if name else ""
+                    called = f" {shown_name(name)}:" if shown_name(name) else ""
                     ignored = rows.labels is not None and not loss.needs_labels
                     told = f"{rows.describe()}{' (not used by this loss)' if ignored else ''}"
                     sys.stderr.write(f"{start}:{called} {told}, {type(loss).__name__}\n")
@@ -188,6 +188,7 @@ class Trainer:
             log=tuple(history.entries),
             best_step=best,
             seconds=history.seconds,
+            evaluation_seconds=history.evaluation_seconds,
             examples=choose_examples({name: rows.texts for name, rows, _ in self._sets}, seed=self.config.seed),
         )
 

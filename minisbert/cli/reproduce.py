@@ -1,0 +1,146 @@
+"""`minisbert reproduce`: follow the recipe of a model card on other rows."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import InputError
+from .evaluators import KINDS
+from .options import Subparsers, add_command, check_writable, column_names, label_scale, table
+from .settings import add_settings, given_settings
+
+if TYPE_CHECKING:
+    from ..card import CardFacts
+    from ..evaluation import Evaluator
+    from ..recipes import Recipe
+
+_EVALUATORS = {
+    "EmbeddingSimilarityEvaluator": "sts",
+    "InformationRetrievalEvaluator": "retrieval",
+    "TripletEvaluator": "triplets",
+    "BinaryClassificationEvaluator": "binary",
+    "ParaphraseMiningEvaluator": "paraphrases",
+    "RerankingEvaluator": "reranking",
+}
+
+
+def add(commands: Subparsers) -> None:
+    """Declare the command."""
+    parser = add_command(
+        commands,
+        "reproduce",
+        run,
+        about="Read a model card (or a recipe), train on this data as it says, save the model and write its card.",
+        example="minisbert reproduce README.md --data pairs.tsv --scale 0-5 --output my-model",
+    )
+    parser.add_argument(
+        "recipe", type=Path, metavar="CARD", help="model card (.md), folder with one, or recipe (.yaml)"
+    )
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    parser.add_argument("--columns", type=column_names, help="the columns to use, in order: the texts, then the label")
+    parser.add_argument(
+        "--scale",
+        type=label_scale,
+        metavar="LOW-HIGH",
+        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
+    )
+    parser.add_argument(
+        "--eval",
+        type=Path,
+        metavar="PATH",
+        help="what to evaluate on, as the card's evaluator reads it (default, where the card has scored pairs "
+        "evaluated: a tenth of the rows, held out)",
+    )
+    parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    add_settings(parser, instead_of="the card's")
+
+
+def run(options: argparse.Namespace) -> None:
+    """Do it."""
+    from ..recipes import prepare, read_recipe
+
+    recipe = read_recipe(options.recipe)
+    evaluator = _evaluator(recipe, options)
+    check_writable(options.output)
+    ready = prepare(
+        recipe,
+        options.data,
+        output_dir=options.output,
+        columns=options.columns,
+        scale=options.scale,
+        evaluator=evaluator,
+        base_model=options.model,
+        device=options.device,
+        settings=given_settings(options),
+    )
+    for note in ready.notes:
+        sys.stderr.write(f"{options.recipe.name}: {note}\n")
+    trainer = ready.trainer
+    before = trainer.evaluator(trainer.model) if trainer.evaluator is not None else {}
+    history = trainer.train(resume=options.resume)
+    trainer.model.save_pretrained(options.output)
+    after = trainer.model.training_facts.metrics if trainer.model.training_facts is not None else {}
+    print(_comparison(recipe, _stated(options.recipe), before, after, rows=len(ready.rows), loss=history.train_loss))
+    sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
+
+
+def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
+    if options.eval is None:
+        if options.eval_columns is not None:
+            raise InputError("got --eval-columns and no --eval; expected the file they are columns of: pass it")
+        return None
+    kind = _EVALUATORS.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
+    if kind is None:
+        raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(_EVALUATORS)}")
+    reading = argparse.Namespace(columns=options.eval_columns, split=None, no_titles=False)
+    return KINDS[kind][0](options.eval, reading)[0]
+
+
+def _stated(path: Path) -> CardFacts | None:
+    """The facts of the card the recipe was read from, if it was one."""
+    from ..card import parse, repair
+
+    file = path / "README.md" if path.is_dir() else path
+    return None if file.suffix.lower() in (".yaml", ".yml") else parse(repair(file.read_text(encoding="utf-8-sig")))
+
+
+def _comparison(
+    recipe: Recipe,
+    card: CardFacts | None,
+    before: Mapping[str, float],
+    after: Mapping[str, float],
+    *,
+    rows: int,
+    loss: float,
+) -> str:
+    """What the card states beside what this run found."""
+    stated = {metric.name: metric.values[0] for one in (card.evaluations if card else ()) for metric in one.metrics}
+    shown = [("", "card", "before", "after"), ("rows", f"{recipe.rows:,}" if recipe.rows else "-", "-", f"{rows:,}")]
+    shown.append(("mean loss", _mean_loss(card), "-", f"{loss:.4f}"))
+    shown += [
+        (name, _number(stated.get(name)), _number(before[name]), _number(after[name]))
+        for name in before
+        if name in after
+    ]
+    return table(shown)
+
+
+def _mean_loss(card: CardFacts | None) -> str:
+    """Over the logged stretches of the card's run, which are equally long."""
+    if card is None or card.logs is None or "Training Loss" not in card.logs.columns:
+        return "-"
+    losses = [loss for loss in card.logs.values("Training Loss") if loss is not None]
+    return _number(sum(losses) / len(losses)) if losses else "-"
+
+
+def _number(value: float | str | None) -> str:
+    return f"{value:.4f}" if isinstance(value, (int, float)) and math.isfinite(value) else "-"

@@ -1,0 +1,134 @@
+"""How a model was made: what a model card tells of it, in a form to train from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, TypeAlias, get_args
+
+from ..errors import InputError
+
+TrainedWith: TypeAlias = Literal["fit", "trainer"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What a model was made from, and how.
+
+    Attributes:
+        base_model: folder, or name on the Hub, of the model to start from.
+        base_model_revision: its commit, where it is known.
+        modules: kinds of the modules in order, such as ("Transformer", "Pooling", "Normalize").
+        pooling_mode: modes of Pooling; empty where the model has none.
+        max_seq_length: longest text in tokens, or None for the base model's.
+        similarity: "cosine", "dot", "euclidean" or "manhattan".
+        loss: class name.
+        loss_parameters: as the loss states them.
+        trained_with: "fit", whose cards do not state learning rate, decay and warm-up, or "trainer".
+        settings: fields of a `TrainingConfig` that are not as usual.
+        evaluator: class name of the evaluator, or None.
+        rows: how many there were, or None.
+        columns: their names.
+        not_followed: settings of the card that minisbert has no match for, as printed.
+    """
+
+    base_model: str
+    base_model_revision: str | None = None
+    modules: tuple[str, ...] = ("Transformer", "Pooling", "Normalize")
+    pooling_mode: tuple[str, ...] = ("mean",)
+    max_seq_length: int | None = None
+    similarity: str = "cosine"
+    loss: str
+    loss_parameters: Mapping[str, Any] = field(default_factory=dict)
+    trained_with: TrainedWith = "trainer"
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    evaluator: str | None = None
+    rows: int | None = None
+    columns: tuple[str, ...] = ()
+    not_followed: tuple[str, ...] = ()
+
+
+def write_recipe(recipe: Recipe) -> str:
+    """The recipe as YAML; what is as usual is left out, but for modules and similarity."""
+    import yaml
+
+    always = {"modules", "pooling_mode", "similarity"}
+    values = {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in asdict(recipe).items()
+        if name in always or value not in (None, (), {})
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
+
+
+def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
+    """A recipe from its YAML.
+
+    Raises:
+        InputError: it is none, or a field is missing, unknown or of the wrong kind.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise InputError(f"{source}: {error}; expected a recipe in YAML: mend it") from None
+    known = {place.name: place for place in fields(Recipe)}
+    if not isinstance(values, dict):
+        raise InputError(f"{source}: got a {type(values).__name__}; expected the fields {', '.join(known)}")
+    for name in values:
+        if name not in tuple(known):
+            raise InputError(f"{source}: got the field {name!r}; expected one of {', '.join(known)}")
+    for name, place in known.items():
+        if name not in values and place.default is MISSING and place.default_factory is MISSING:
+            raise InputError(f"{source} has no field {name!r}; expected it: add it")
+    return Recipe(**{name: _checked(name, value, source) for name, value in values.items()})
+
+
+def _checked(name: str, value: Any, source: str) -> Any:
+    """A field of the right kind."""
+    text = isinstance(value, str) and bool(value)
+    if name in ("modules", "pooling_mode", "columns", "not_followed"):
+        right, wanted = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
+        value = tuple(value) if right else value
+    elif name in ("loss_parameters", "settings"):
+        right, wanted = isinstance(value, dict) and all(isinstance(key, str) for key in value), "values by name"
+    elif name in ("max_seq_length", "rows"):
+        right, wanted = isinstance(value, int) and not isinstance(value, bool) and value > 0, "a number above 0"
+    elif name == "trained_with":
+        right, wanted = text and value in get_args(TrainedWith), f"one of {', '.join(get_args(TrainedWith))}"
+    else:
+        right, wanted = text, "a text"
+    if not right:
+        raise InputError(f"{source}: got {value!r} for {name}; expected {wanted}")
+    return value
+
+
+def read_recipe(path: str | Path) -> Recipe:
+    """The recipe in a file: a model card (.md), a folder with one, or a recipe (.yaml).
+
+    Raises:
+        InputError: the file cannot be read, or is neither.
+        ConfigError: the card is of a model that minisbert cannot train.
+    """
+    from ..card.markdown import repair
+    from ..card.parsing import parse
+    from .from_card import recipe_of
+
+    place = Path(path)
+    file = place / "README.md" if place.is_dir() else place
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise InputError(f"{file} is not UTF-8; expected a model card or a recipe: convert it") from None
+    except OSError as error:
+        raise InputError(
+            f"cannot read {file} ({error.strerror}); expected a model card (.md) or a recipe (.yaml): check its name"
+        ) from None
+    if file.suffix.lower() in (".yaml", ".yml"):
+        return parse_recipe(text, source=str(file))
+    try:
+        return recipe_of(parse(repair(text)))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None

@@ -1,0 +1,178 @@
+"""Compile `fused.cpp` for this machine, when asked to, and load what was compiled.
+
+The library stands in the cache of huggingface_hub, under a name made from the source, the flags and the processor: it
+is found again by the same version of the source on the same kind of machine only. Nothing here compiles unasked:
+`minisbert kernels --build` does.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import json
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from minisbert.errors import ConfigError
+
+SOURCE = Path(__file__).with_name("fused.cpp")
+FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=default", "-fno-math-errno")
+FLAGS += ("-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
+_AGAIN = "build it again with `minisbert kernels --build`"
+
+
+def location() -> Path:
+    """Where the library for this machine stands, or would stand."""
+    home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
+    return Path(os.path.expandvars(home)).expanduser() / "minisbert" / "kernels" / f"{_name()}.so"
+
+
+def compiler() -> str | None:
+    """The C++ compiler that would be used: that of the environment variable CXX, g++ or c++."""
+    named = os.environ.get("CXX")
+    return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
+
+
+def refusal() -> str | None:
+    """Why there is no library to load, or None where there is one.
+
+    A library that another user could have written is as good as none; a broken one is an error of `library`.
+    """
+    path = location()
+    if not path.is_file():
+        return "not built"
+    for place in (path, path.parent):
+        status = place.stat()
+        if hasattr(os, "getuid") and status.st_uid != os.getuid():
+            return f"{place} belongs to another user"
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            return f"{place} can be written by other users"
+    return None
+
+
+@cache
+def library() -> ctypes.CDLL | None:
+    """The library built for this machine, with the types of its functions declared; None where there is none.
+
+    Raises:
+        ConfigError: its file is not what was built.
+    """
+    if refusal() is not None:
+        return None
+    path = location()
+    record = build_record(path)
+    if record.get("sha256") != _digest(path):
+        raise ConfigError(f"got {path}, which is not what was built; expected its recorded digest: {_AGAIN}")
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ConfigError(f"got {path}, which cannot be loaded ({_first_line(str(error))}): {_AGAIN}") from None
+    _declare(loaded)
+    return loaded
+
+
+def build_record(path: Path) -> dict[str, Any]:
+    """What is recorded beside the library at `path`: its digest and the compiler. Empty if nothing readable is."""
+    try:
+        record = json.loads(path.with_suffix(".json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def build() -> Path:
+    """Compile the library for this machine; returns its file.
+
+    Raises:
+        ConfigError: there is no compiler, it fails, or the folder cannot be written.
+    """
+    found = compiler()
+    if found is None:
+        raise ConfigError("got no C++ compiler (g++, c++ or the one in CXX); expected one to build with: install g++")
+    path = location()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            built = Path(folder, "fused.so")
+            # Linked without OpenMP's flag, so that its functions are those of the library that torch has loaded.
+            _run([found, *FLAGS, "-c", str(SOURCE), "-o", f"{folder}/fused.o"])
+            _run([found, "-shared", f"{folder}/fused.o", "-o", str(built)])
+            version = _first_line(_run([found, "--version"]))
+            record = Path(folder, "fused.json")
+            record.write_text(json.dumps({"sha256": _digest(built), "compiler": version, "flags": FLAGS}, indent=2))
+            for file in (record, built):
+                file.chmod(0o600)
+                file.replace(path.with_suffix(file.suffix))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {path.parent} ({error.strerror}); expected a folder for built kernels: set HF_HOME"
+        ) from None
+    library.cache_clear()
+    return path
+
+
+def _run(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")  # noqa: S603
+    if done.returncode:
+        reason = next((line for line in done.stderr.splitlines() if "error" in line), _first_line(done.stderr))
+        raise ConfigError(f"{command[0]} cannot build the kernels: {reason.strip() or 'no reason given'}")
+    return done.stdout
+
+
+@cache
+def _name() -> str:
+    parts = (SOURCE.read_text(), *FLAGS, sys.platform, platform.machine(), *_processor())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+
+
+def _processor() -> list[str]:
+    cpuinfo = Path("/proc/cpuinfo")
+    if not cpuinfo.is_file():
+        return [platform.processor()]
+    first = cpuinfo.read_text(errors="replace").split("\n\n")[0].splitlines()
+    return [line for line in first if line.startswith(("model name", "flags", "Features", "CPU part"))]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _first_line(text: str) -> str:
+    return (text.strip().splitlines() or [""])[0]
+
+
+_POINTER, _INT, _UINT64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64
+_FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
+_DROPOUT = (ctypes.c_uint32, _FLOAT, _UINT64)  # threshold, scale of what is kept, seed
+_FUNCTIONS: dict[str, tuple[Any, ...]] = {
+    "attention_forward": (_POINTER,) * 3 + (_INT,) * 3 + (_FLOAT, *_DROPOUT, _POINTER),
+    "attention_backward": (_POINTER,) * 6 + (_INT,) * 3 + (_FLOAT, *_DROPOUT),
+    "add_norm_forward": (_INT,) * 2 + (_POINTER,) * 4 + (_FLOAT,) + (_POINTER,) * 4 + _DROPOUT,
+    "add_norm_backward": (_INT,) * 2 + (_POINTER,) * 8 + _DROPOUT,
+    "gelu_forward": (_INT, _POINTER, _POINTER),
+    "gelu_backward": (_INT, _POINTER, _POINTER, _POINTER),
+    "embed_norm": (_INT,) * 2 + (_POINTER,) * 3 + (_POINTER, _INT) * 3 + (_POINTER,) * 2 + (_FLOAT,) + (_POINTER,) * 2,
+    "mean_pool": (_POINTER, _POINTER, _INT, _INT, _POINTER, _INT),
+    "quantize_rows": (_INT, _INT, _POINTER, _POINTER, _POINTER),
+    "dequantize": (_INT, _INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER),
+    "adamw_rows": (_POINTER,) * 5 + (_INT,) * 3 + (_DOUBLE,) * 4 + (_INT,),
+    "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
+}
+_BFLOAT16 = ("attention_forward", "add_norm_forward", "embed_norm", "mean_pool")
+_RESULTS = ("embed_norm", "embed_norm_bf16", "adamw_rows")
+
+
+def _declare(loaded: ctypes.CDLL) -> None:
+    prototypes = _FUNCTIONS | {f"{name}_bf16": _FUNCTIONS[name] for name in _BFLOAT16}
+    for name, types in prototypes.items():
+        function = getattr(loaded, name)
+        function.argtypes = list(types)
+        function.restype = _INT if name in _RESULTS else None

@@ -24,8 +24,10 @@ from typing import Any
 from minisbert.errors import ConfigError
 
 SOURCE = Path(__file__).with_name("fused.cpp")
-FLAGS = ("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp", "-fvisibility=default", "-fno-math-errno")
-FLAGS += ("-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi")
+FLAGS = (
+    *("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp"),
+    *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"),
+)
 _AGAIN = "build it again with `minisbert kernels --build`"
 
 

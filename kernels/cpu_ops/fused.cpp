@@ -746,9 +746,13 @@ void mean_pool_bf16(const bf16* values, const int32_t* offsets, int64_t texts, i
 void quantize_rows(int64_t rows, int64_t dim, const float* x, uint8_t* out, float* scales) {
 #pragma omp parallel for schedule(static) if (rows * dim > SMALL)
     for (int64_t i = 0; i < rows; i++) {
-        vf top = {};
-        for (int64_t d = 0; d < dim; d += W) top = max(top, abs(load(x + i * dim + d)));
-        const float most = largest(top), by = most > 0 ? 127.0f / most : 0.0f;
+        vf top = {}, strange = {};  // no number where x holds one that is none or infinite
+        for (int64_t d = 0; d < dim; d += W) {
+            const vf value = load(x + i * dim + d);
+            top = max(top, abs(value));
+            strange += value * 0.0f;
+        }
+        const float most = largest(top) + total(strange), by = most > 0 ? 127.0f / most : 0.0f;
         scales[i] = most / 127.0f;
         for (int64_t d = 0; d < dim; d += W) {
             vf scaled = load(x + i * dim + d) * by;

@@ -13,10 +13,11 @@ import math
 from typing import Any, NamedTuple, cast
 
 import torch
-from minisbert.errors import ConfigError, InputError
-from minisbert.packing import PackedBatch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from minisbert.errors import ConfigError, InputError
+from minisbert.packing import PackedBatch
 
 from . import build
 
@@ -48,7 +49,7 @@ def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float
 def add_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, *, eps: float, dropout: float = 0.0
 ) -> Tensor:
-    """`layer_norm(dropout(x) + residual)`, (tokens, dim) each, in float32; x may be bfloat16 where no slope is asked."""
+    """`layer_norm(dropout(x) + residual)`, (tokens, dim) each, in float32; without a derivative x may be bfloat16."""
     tokens, dim = x.shape
     _check("x", x, None, dim, torch.float32, torch.bfloat16)
     _check_norm(dim, weight, bias)
@@ -249,7 +250,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         qkv, offsets, lse, out = ctx.saved_tensors
         given = grads[0].contiguous()
@@ -295,7 +296,7 @@ class _AddNorm(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         xhat, rstd, weight = ctx.saved_tensors
         given = grads[0].contiguous()
@@ -330,7 +331,7 @@ class _Gelu(torch.autograd.Function):
         return _gelu(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         given = grads[0].contiguous()

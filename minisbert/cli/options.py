@@ -113,13 +113,13 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         ) from None
 
 
-def table(rows: Sequence[Sequence[Any]]) -> str:
-    """Rows of cells as aligned text; the first column is left-aligned, the others right."""
+def table(rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:
+    """Rows of cells as aligned text; the first column is left-aligned, the others right if they hold numbers."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
     return "\n".join(
         "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
+            cell.ljust(width) if column == 0 or not numbers else cell.rjust(width)
             for column, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
         for row in cells

@@ -45,6 +45,11 @@ def use(mode: Mode) -> Iterator[None]:
         _override.reset(token)
 
 
+def current_mode() -> Mode:
+    """The mode that holds here and now."""
+    return _override.get() or _environment_mode()
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x @ weight.T + bias`: (tokens, in) to (tokens, out)."""
     if x.device.type == "cpu" and _fast() and (fast := _cpu_linear()) and _exact(x, weight):
@@ -66,7 +71,7 @@ def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
 
 def _fast() -> bool:
     # torch.compile cannot trace the mode; it writes its own kernels anyway.
-    return not torch.compiler.is_compiling() and (_override.get() or _environment_mode()) == "auto"
+    return not torch.compiler.is_compiling() and current_mode() == "auto"
 
 
 @cache

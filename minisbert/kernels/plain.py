@@ -59,6 +59,51 @@ def _padded_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, bias: Tenso
     return F.dropout(scores.softmax(-1), dropout) @ v
 
 
+def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
+    """Self-attention within each text: (tokens, 3 * dim), queries, keys and values side by side, to (tokens, dim)."""
+    query, key, value = qkv.chunk(3, dim=1)
+    return attention(query, key, value, batch, heads=heads, dropout=dropout, bias=None)
+
+
+def add_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, *, eps: float, dropout: float = 0.0
+) -> Tensor:
+    """`layer_norm(dropout(x) + residual)`: (tokens, dim) each."""
+    dropped = F.dropout(x, dropout) if dropout else x
+    return F.layer_norm(dropped if residual is None else dropped + residual, weight.shape, weight, bias, eps)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """`x * (1 + erf(x / sqrt(2))) / 2` of every element."""
+    return F.gelu(x)
+
+
+def embed_norm(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    token_type: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+) -> Tensor:
+    """Sum of the embeddings of word, type (0 if None) and position, normalized: (tokens, dim)."""
+    total = F.embedding(ids, word)
+    if token_type is not None:
+        total = total + (token_type[0] if types is None else F.embedding(types, token_type))
+    return F.layer_norm(total + F.embedding(positions, position), weight.shape, weight, bias, eps)
+
+
+def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:
+    """Mean of the rows of each text, of length 1 if asked: (tokens, dim) to (texts, dim), in float32 at least."""
+    total = text_sum(values, batch.text_index, batch.texts)
+    mean = total / batch.lengths.to(total.dtype).clamp(min=1e-9)[:, None]
+    return F.normalize(mean, dim=-1) if normalize else mean
+
+
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
     """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -1,0 +1,56 @@
+"""Which version of each operation this machine takes, and why."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import torch
+
+from . import current_mode
+
+_FUSED = ("attention", "add_norm", "gelu", "embed_norm", "mean_pool", "adamw_rows")
+
+
+class Choice(NamedTuple):
+    """The version of an operation that runs on the CPU, and why."""
+
+    operation: str
+    version: str
+    reason: str
+
+
+def machine() -> dict[str, Any]:
+    """What decides: the mode, the instruction set, oneDNN, bfloat16, and the library of fused operations."""
+    build = importlib.import_module("minisbert.kernels.cpu_ops.build")
+    refusal = build.refusal()
+    bfloat16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return {
+        "mode": current_mode(),
+        "instruction set": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
+        "bfloat16 in hardware": bool(bfloat16 and bfloat16()),
+        "fused operations": refusal or "built",
+        "library": str(build.location()),
+        "built by": build.build_record(build.location()).get("compiler"),
+        "compiler": build.compiler(),
+    }
+
+
+def choices() -> list[Choice]:
+    """The version of each operation, for the CPU."""
+    if current_mode() == "reference":
+        return [Choice(name, "torch", "the mode is reference") for name in ("linear", *_FUSED, "int8 linear")]
+    linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
+    int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
+    build = importlib.import_module("minisbert.kernels.cpu_ops.build")
+    refusal = build.refusal()
+    fused = "the fused one is not in use yet" if refusal is None else f"the fused one: {refusal}"
+    return [
+        Choice("linear", "onednn", "faster than MKL on this processor")
+        if linear.available()
+        else Choice("linear", "torch", "MKL suits this processor, or torch has no oneDNN"),
+        *(Choice(name, "torch", fused) for name in _FUSED),
+        Choice("int8 linear", "onednn" if int8.available() else "none", "for int8 weights only"),
+    ]

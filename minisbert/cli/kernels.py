@@ -18,9 +18,7 @@ def add(commands: Subparsers) -> None:
         about="Show which version of each operation this machine takes; build the fused ones.",
         example="minisbert kernels --build",
     )
-    parser.add_argument(
-        "--build", action="store_true", help="compile the fused operations for this machine (needs g++)"
-    )
+    parser.add_argument("--build", action="store_true", help="compile the fused operations here (needs g++)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 

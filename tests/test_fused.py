@@ -212,7 +212,7 @@ def test_gelu_is_exact_near_zero_and_far_out(home: Path) -> None:
     out = fused.gelu(far)
     out.sum().backward()
     torch.testing.assert_close(out.detach(), F.relu(far.detach()), rtol=0, atol=1e-30)
-    assert far.grad.tolist() == [0, 0, 0, 1, 1, 1, 1]
+    assert far.grad.tolist() == pytest.approx([0, 0, 0, 1, 1, 1, 1], abs=1e-30)
     assert fused.gelu(torch.tensor([torch.nan, 1.0]))[0].isnan()
     assert fused.gelu(torch.tensor([torch.inf])).item() == math.inf
 
@@ -314,8 +314,10 @@ def test_adamw_rows_are_those_of_torch(home: Path) -> None:
         fused.adamw_rows_(mine, grad, mean, square, rows, lr=2e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=step)
         torch.testing.assert_close(mine[rows], theirs.detach(), rtol=3e-7, atol=1e-9)
     state = optimizer.state[theirs]
-    torch.testing.assert_close(mean[rows], state["exp_avg"], rtol=1e-6, atol=1e-12)
+    torch.testing.assert_close(mean[rows], state["exp_avg"], rtol=1e-6, atol=1e-8)
     torch.testing.assert_close(square[rows], state["exp_avg_sq"], rtol=1e-6, atol=1e-14)
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):  # both round a * b + c once
+        assert torch.equal(mine[rows], theirs.detach())
     others = [row for row in range(20) if row not in rows]
     assert torch.equal(mine[others], table[others])
     for wrong in ([3, 3, 4, 5], [3, 2, 4, 5], [-1, 2, 4, 5], [1, 2, 4, 20]):

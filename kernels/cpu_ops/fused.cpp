@@ -101,6 +101,12 @@ INLINE vi lanes() {
     return v;
 }
 
+// A product that is rounded before it is added to anything, where the last bit has to be another program's.
+INLINE vf rounded(vf product) {
+    asm("" : "+m"(product));
+    return product;
+}
+
 INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 INLINE vf abs(vf x) { return as_float(bits(x) & 0x7fffffff); }
 
@@ -755,8 +761,7 @@ void quantize_rows(int64_t rows, int64_t dim, const float* x, uint8_t* out, floa
         const float most = largest(top) + total(strange), by = most > 0 ? 127.0f / most : 0.0f;
         scales[i] = most / 127.0f;
         for (int64_t d = 0; d < dim; d += W) {
-            vf scaled = load(x + i * dim + d) * by;
-            asm("" : "+m"(scaled));  // rounded here, so that a tie is one for everybody
+            const vf scaled = rounded(load(x + i * dim + d) * by);
             const vi whole = (bits(scaled + ROUND) - bits(splat(ROUND))) + 128;
             const vb narrow = __builtin_convertvector(whole, vb);
             memcpy(out + i * dim + d, &narrow, sizeof narrow);
@@ -792,12 +797,12 @@ int64_t adamw_rows(float* param, const float* grad, float* exp_avg, float* exp_a
             const int64_t at = rows[i] * dim + d;
             const vf g = load(grad + i * dim + d), old = load(exp_avg + at);
             const vf mean = old + (g - old) * toward;
-            const vf mean_square = load(exp_avg_sq + at) * keep + g * g * square;
+            const vf mean_square = square * g * g + rounded(load(exp_avg_sq + at) * keep);
             vf root;
             for (int j = 0; j < W; j++) root[j] = __builtin_sqrtf(mean_square[j]);
             store(exp_avg + at, mean);
             store(exp_avg_sq + at, mean_square);
-            store(param + at, load(param + at) - mean * step_size / (root / correction + least));
+            store(param + at, load(param + at) - step_size * mean / (root / correction + least));
         }
     return 1;
 }

@@ -163,9 +163,8 @@ INLINE void transpose(vf* r) {
 
 constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
 
-INLINE vf exp(vf x) {
+INLINE vf exp(vf x) {  // x is at most 88; below -87 it counts as -87
     x = x < -87.0f ? splat(-87.0f) : x;
-    x = x > 88.0f ? splat(88.0f) : x;
     const vf shifted = x * 1.44269504089f + ROUND;
     const vf n = shifted - ROUND;
     const vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // log 2 in two parts, the first one exact
@@ -177,10 +176,10 @@ INLINE vf exp(vf x) {
     return p * as_float((bits(shifted) + 127) << 23);
 }
 
-// Distribution function and density of the standard normal. erfc(t) exp(t^2) is a polynomial in 1 / (1 + 0.4 t).
+// Distribution function and density of the standard normal. erfc(t) exp(t^2) is a polynomial in 1 / (1 + 0.4 t),
+// for t = |x| / sqrt 2.
 INLINE void normal(vf x, vf& below, vf& density) {
-    const vf t = abs(x) * 0.70710678118f;
-    const vf u = 1.0f / (t * 0.4f + 1.0f);
+    const vf u = 1.0f / (abs(x) * 0.28284271247f + 1.0f);
     const vf e = exp(x * x * -0.5f);
     vf p = u * 0.0669555248462214f - 0.3579164985175691f;
     p = p * u + 0.607916886088676f;

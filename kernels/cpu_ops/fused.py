@@ -4,6 +4,16 @@ Drop-ins for the definitions in `minisbert.kernels.plain`, for contiguous tensor
 bfloat16 without a derivative. They need the library of `build.py`. Results do not depend on the number of threads.
 Dropout draws one seed for each call from torch's default generator: `torch.manual_seed` and a saved state of that
 generator govern it.
+
+One layer of an encoder, the weights of query, key and value being one of (3 * dim, dim):
+
+    qkv = linear(hidden, qkv_weight, qkv_bias)
+    attended = attention_qkv(qkv, batch, heads=..., dropout=...)
+    hidden = add_norm(linear(attended, ...), hidden, ..., dropout=...)
+    raised = gelu(linear(hidden, ...))  # in inference oneDNN's product takes GELU along
+    hidden = add_norm(linear(raised, ...), hidden, ..., dropout=...)
+
+In bfloat16 inference `add_norm_both` gives the float32 residual stream and what the next product reads.
 """
 
 from __future__ import annotations

@@ -568,8 +568,6 @@ void mean_pool_(const T* values, const int32_t* offsets, int64_t texts, int64_t 
 
 extern "C" {
 
-int64_t minisbert_version() { return 1; }
-
 // qkv (tokens, 3 * heads * dim) to out (tokens, heads * dim); lse (tokens, heads) for the backward pass, or null.
 // Dropout: row token * heads + head, column the key's place in its text.
 void attention_forward(const float* qkv, float* out, const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim,

@@ -31,7 +31,6 @@ def run(options: argparse.Namespace) -> None:
     if options.build:
         build = importlib.import_module("minisbert.kernels.cpu_ops.build")
         sys.stderr.write(f"built {build.build()}\n")
-        build.library()
     facts = machine()
     rows = choices()
     if options.json:

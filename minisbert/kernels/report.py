@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from ..errors import ConfigError
 from . import current_mode
 
 _FUSED = ("attention", "add_norm", "gelu", "embed_norm", "mean_pool", "adamw_rows")
@@ -23,7 +24,6 @@ class Choice(NamedTuple):
 def machine() -> dict[str, Any]:
     """What decides: the mode, the instruction set, oneDNN, bfloat16, and the library of fused operations."""
     build = importlib.import_module("minisbert.kernels.cpu_ops.build")
-    refusal = build.refusal()
     bfloat16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
     return {
         "mode": current_mode(),
@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
         "bfloat16 in hardware": bool(bfloat16 and bfloat16()),
-        "fused operations": refusal or "built",
+        "fused operations": _obstacle() or "built",
         "library": str(build.location()),
         "built by": build.build_record(build.location()).get("compiler"),
         "compiler": build.compiler(),
@@ -44,9 +44,8 @@ def choices() -> list[Choice]:
         return [Choice(name, "torch", "the mode is reference") for name in ("linear", *_FUSED, "int8 linear")]
     linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
     int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
-    build = importlib.import_module("minisbert.kernels.cpu_ops.build")
-    refusal = build.refusal()
-    fused = "the fused one is not in use yet" if refusal is None else f"the fused one: {refusal}"
+    obstacle = _obstacle()
+    fused = "the fused one is not in use yet" if obstacle is None else f"the fused one: {obstacle}"
     return [
         Choice("linear", "onednn", "faster than MKL on this processor")
         if linear.available()
@@ -54,3 +53,12 @@ def choices() -> list[Choice]:
         *(Choice(name, "torch", fused) for name in _FUSED),
         Choice("int8 linear", "onednn" if int8.available() else "none", "for int8 weights only"),
     ]
+
+
+def _obstacle() -> str | None:
+    """Why the fused operations cannot run, or None where they can."""
+    build = importlib.import_module("minisbert.kernels.cpu_ops.build")
+    try:
+        return None if build.library() is not None else str(build.refusal())
+    except ConfigError as error:
+        return str(error)

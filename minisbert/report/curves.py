@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _HEIGHTS = {"loss": 330, "learning_rate": 210, "metric": 330}  # pixels
 _FRAME = 50  # pixels: the label of the steps
-_LONGEST_NAME = 44  # of a metric, in characters, so that its values stand beside it
+_LONGEST_NAME = 40  # of a metric, in characters, so that its values stand beside it
 _MANY = 100  # points of the loss from which a line through all of them is too restless to read
 
 
@@ -123,8 +123,8 @@ def _draw_rate(axes: Axes, curve: _Curve) -> None:
 
 def _draw_metric(axes: Axes, curve: _Curve, name: str, best_step: int | None) -> None:
     at = dict(zip(curve.steps, curve.values, strict=True))
-    told = [f"before training {at[0]:.4f}"] if 0 in at else []
-    told += [f"best in training {at[best_step]:.4f} (step {best_step})"] if best_step in at else []
+    told = [f"before {at[0]:.4f}"] if 0 in at else []
+    told += [f"best after {at[best_step]:.4f} (step {best_step:,})"] if best_step in at else []
     shown = name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
     style(axes, title=f"{shown}: {', '.join(told)}" if told else shown)
     _line(axes, curve, COLOURS[1])

@@ -61,13 +61,17 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
     add_settings(parser, instead_of="the card's")
 
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     from ..recipes import prepare, read_recipe
+    from ..report import RunReport, require_matplotlib
 
+    if options.report:
+        require_matplotlib()
     recipe = read_recipe(options.recipe)
     evaluator = _evaluator(recipe, options)
     check_writable(options.output)
@@ -85,9 +89,13 @@ def run(options: argparse.Namespace) -> None:
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")
     trainer = ready.trainer
-    before = trainer.evaluator(trainer.model) if trainer.evaluator is not None else {}
+    evaluator = trainer.evaluator
+    before = evaluator(trainer.model) if evaluator is not None else {}
+    report = RunReport(trainer.model, ready.held_out or ready.rows, metrics=before) if options.report else None
     history = trainer.train(resume=options.resume)
     trainer.model.save_pretrained(options.output)
+    if report is not None:
+        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     after = trainer.model.training_facts.metrics if trainer.model.training_facts is not None else {}
     print(_comparison(recipe, _stated(options.recipe), before, after, rows=len(ready.rows), loss=history.train_loss))
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")

@@ -54,15 +54,19 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--max-seq-length", type=int, metavar="TOKENS", help="cut texts there (default: the model's)")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
     add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     from ..data.roles import training_rows
+    from ..report import RunReport, require_matplotlib
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
+    if options.report:
+        require_matplotlib()
     config = TrainingConfig(**given_settings(options))
     loss = _loss(options.loss)
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
@@ -75,9 +79,15 @@ def run(options: argparse.Namespace) -> None:
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
     before = evaluator(model) if evaluator else {}
+    report = None
+    if options.report:
+        shown = training_rows(options.eval, columns=options.eval_columns) if options.eval else rows
+        report = RunReport(model, shown, metrics=before)
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
     history = trainer.train(resume=options.resume)
     model.save_pretrained(options.output)
+    if report is not None:
+        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     if before and model.training_facts is not None:
         after = model.training_facts.metrics  # of the weights that are kept
         names = [name for name in before if name in after]

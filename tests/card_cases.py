@@ -55,6 +55,18 @@ TRAINED: dict[str, dict[str, Any]] = {
         "dev": None,
         "seed": 4,
     },
+    "ours_label_first": {
+        "rows": {"": {"label": [i % 3 / 2 for i in range(24)], **pairs()}},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": None,
+        "seed": 5,
+    },
+    "ours_label_between": {
+        "rows": {"": {"query": texts(24, 1), "score": [i % 2 for i in range(24)], "answer": texts(24, 2)}},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": None,
+        "seed": 6,
+    },
     "ours_several": {
         "rows": {"first": pairs(16), "scored": scored(16)},
         "losses": {"first": "MultipleNegativesRankingLoss", "scored": "CosineSimilarityLoss"},

@@ -99,6 +99,17 @@ def test_card_shows_awkward_rows(model: SentenceTransformer, tmp_path: Path) -> 
     assert parse(render(facts)) == facts
 
 
+@pytest.mark.parametrize("order", [("label", "a", "b"), ("a", "label", "b"), ("b", "a", "label")])
+def test_card_shows_columns_in_the_order_of_the_data(
+    model: SentenceTransformer, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    columns: dict[str, list[Any]] = {"a": texts(8, 1), "b": texts(8, 2), "label": [0, 1] * 4}
+    (dataset,) = train(model, {name: columns[name] for name in order}, tmp_path).training_datasets
+    assert dataset.columns == tuple(column.column for column in dataset.statistics) == order
+    assert [column.type for column in dataset.statistics] == ["int" if name == "label" else "string" for name in order]
+    assert dataset.samples[1] == tuple(str(columns[name][1]) for name in order)
+
+
 def test_card_of_fit_tells_the_true_settings(model: SentenceTransformer, tmp_path: Path) -> None:
     rows = [(*pair, 1.0) for pair in zip(*pairs(16).values(), strict=True)]
     model.fit(

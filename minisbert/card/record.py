@@ -18,7 +18,7 @@ class TrainedOn:
     Attributes:
         name: of the data set; "" for one without a name.
         rows: training rows.
-        text_columns: names of the text columns.
+        columns: names of all columns, in the order of the data.
         label_column: name of the label column, or None.
         loss: class name of the loss.
         loss_parameters: its parameters.
@@ -29,13 +29,18 @@ class TrainedOn:
 
     name: str
     rows: int
-    text_columns: tuple[str, ...]
+    columns: tuple[str, ...]
     label_column: str | None
     loss: str
     loss_parameters: Mapping[str, Any]
     inner_losses: tuple[str, ...] = ()
     statistics: tuple[ColumnStatistics, ...] = ()
     samples: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of the text columns."""
+        return tuple(column for column in self.columns if column != self.label_column)
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from ..errors import MinisbertError
 from ..version import __version__
-from . import demo, encode, evaluate, similarity, train
+from . import demo, encode, evaluate, inspect, similarity, train
 
-_COMMANDS = (demo, train, encode, evaluate, similarity)
+_COMMANDS = (demo, train, encode, evaluate, similarity, inspect)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -280,6 +280,35 @@ def test_results_of_several_evaluators_are_told_apart() -> None:
     assert evaluated(None, {}) == ()
 
 
+def test_parts_of_several_evaluators_keep_their_own_results(model: SentenceTransformer) -> None:
+    def part(name: str, seed: int) -> evaluation.Evaluator:
+        rows = scored(8 + seed)
+        return evaluation.EmbeddingSimilarityEvaluator(*rows.values(), name=name)
+
+    triplets = evaluation.TripletEvaluator(texts(8, 5), texts(8, 6), texts(8, 7))
+    inner = evaluation.SequentialEvaluator([part("dev", 0), triplets], main_score_function=max)
+    outer = evaluation.SequentialEvaluator([inner, part("", 1)])
+    metrics = outer(model)
+    found = evaluated(outer, metrics)
+    assert [(one.evaluator, one.name) for one in found] == [
+        ("EmbeddingSimilarityEvaluator", "dev"),
+        ("TripletEvaluator", ""),
+        ("EmbeddingSimilarityEvaluator", ""),
+    ]
+    assert [dict(one.metrics) for one in found] == [part("dev", 0)(model), triplets(model), part("", 1)(model)]
+    (alone,) = evaluated(outer.evaluators[1], metrics)
+    assert alone.metrics == metrics
+
+
+def test_results_that_were_written_over_are_not_told(model: SentenceTransformer) -> None:
+    parts = [evaluation.EmbeddingSimilarityEvaluator(*scored(8 + more).values()) for more in range(2)]
+    several = evaluation.SequentialEvaluator(parts)
+    with pytest.warns(UserWarning, match="give them names"):
+        metrics = several(model)
+    (told,) = evaluated(several, metrics)
+    assert told.metrics == parts[1](model) != parts[0](model)
+
+
 def test_losses_with_one_paper_share_a_citation() -> None:
     names = [one.names for one in citations(["SoftmaxLoss", "MultipleNegativesRankingLoss", "CosineSimilarityLoss"])]
     assert names == [("Sentence Transformers", "SoftmaxLoss"), ("MultipleNegativesRankingLoss",)]

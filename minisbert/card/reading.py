@@ -39,7 +39,8 @@ def comes_from_fit(card: CardFacts) -> bool:
     """Whether the reference's `fit` made the card.
 
     Its optimizer and schedule are its own, so that learning rate, weight decay and warm-up stand in such a card as
-    defaults that were not used. Cards of minisbert's `fit` state the true ones.
+    defaults that were not used. Cards of minisbert's `fit` state the true ones. The sign is that it prints a whole
+    number where the Trainer has 1.0; a `fit` with a `max_grad_norm` of its own cannot be told.
     """
     unnamed = bool(card.training_datasets) and all(map(_made_of_examples, card.training_datasets))
     return unnamed and card.hyperparameters.get("max_grad_norm") == "1"

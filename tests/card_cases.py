@@ -57,7 +57,7 @@ def examples(columns: Columns, make: Callable[..., Any]) -> list[Any]:
 
 
 # Cases that minisbert trains too: rows by name of the data set ("" for the only one), loss of each, evaluators (kind
-# and name) and seed.
+# and name), seed, and whether the best weights are kept, of steps that differ.
 TRAINED: dict[str, dict[str, Any]] = {
     "ours_pairs": {"rows": {"": pairs()}, "losses": {"": "MultipleNegativesRankingLoss"}, "dev": [], "seed": 42},
     "ours_scored": {
@@ -108,6 +108,13 @@ TRAINED: dict[str, dict[str, Any]] = {
         "losses": {"": "MultipleNegativesRankingLoss"},
         "dev": [("triplet", "ranks"), ("similarity", ""), ("binary", "two")],
         "seed": 9,
+    },
+    "ours_best": {
+        "rows": {"": scored()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("triplet", "ranks"), ("similarity", "dev")],
+        "seed": 1,
+        "best": True,
     },
 }
 

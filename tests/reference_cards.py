@@ -133,14 +133,18 @@ def _as_ours(case: dict[str, Any]) -> SentenceTransformer:
         found = {name: getattr(losses, kind)(model) for name, kind in case["losses"].items()}
         return found[""] if single else found
 
+    settings: dict[str, Any] = {"eval_strategy": "epoch" if case["dev"] else "no", "num_train_epochs": 2}
+    if "best" in case:
+        settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+        settings |= {"num_train_epochs": 4, "learning_rate": 1e-2, "load_best_model_at_end": True}
+        settings |= {"metric_for_best_model": "eval_sequential_score", "greater_is_better": True}
     return _train(
         data[""] if single else DatasetDict(data),
         loss,
         evaluator=_evaluator(case["dev"]),
-        eval_strategy="epoch" if case["dev"] else "no",
         logging_steps=2,
-        num_train_epochs=2,
         seed=case["seed"],
+        **settings,
     )
 
 

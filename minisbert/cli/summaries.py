@@ -55,7 +55,6 @@ def card_summary(card: CardFacts) -> str:
     revision = f" at {about.base_model_revision[:7]}" if about.base_model_revision else ""
     longest = about.max_seq_length
     training = [line for dataset in card.training_datasets for line in _dataset(dataset)]
-    evaluation = [line for dataset in card.evaluation_datasets for line in _dataset(dataset)]
     time = card.training_time
     summary = _grouped(
         ("base model", [f"{about.base_model}{revision}"] if about.base_model else []),
@@ -64,7 +63,7 @@ def card_summary(card: CardFacts) -> str:
         ("similarity", [about.similarity]),
         ("modules", [_printed_module(line) for line in card.architecture if _MODULE.fullmatch(line)]),
         ("trained on", training),
-        ("loss on", evaluation),
+        ("loss on", [_rows(dataset) for dataset in card.evaluation_datasets]),
         ("settings", _settings(card)),
         ("course", _course(card.logs) if card.logs else ["not logged"] if training else []),
         ("results", _aligned(row for one in card.evaluations for row in _results(one))),
@@ -156,14 +155,18 @@ def _module(kind: str, settings: Mapping[str, Any], architecture: str = "") -> s
 
 
 def _dataset(dataset: DatasetFacts) -> list[str]:
-    rows = f"{dataset.size:,} rows" if dataset.size is not None else "a stream of rows"
     statistics = {one.column: one for one in dataset.statistics}
     columns = _aligned((name, *_column(statistics.get(name))) for name in dataset.columns)
     return [
-        f"{dataset.name}: {rows}" if dataset.name else rows,
+        _rows(dataset),
         *(f"  {line}" for line in columns),
         *_loss(dataset.loss),
     ]
+
+
+def _rows(dataset: DatasetFacts) -> str:
+    rows = f"{dataset.size:,} rows" if dataset.size is not None else "a stream of rows"
+    return f"{dataset.name}: {rows}" if dataset.name else rows
 
 
 def _column(found: ColumnStatistics | None) -> tuple[str, ...]:
@@ -183,7 +186,9 @@ def _loss(loss: LossFacts) -> list[str]:
         return [f"with {loss.name}: {shortened(loss.parameters)}"]
     # Of a class its last name: "torch.nn.modules.loss.MSELoss" is MSELoss.
     texts = {
-        name: re.sub(r"^torch\.[\w.]*\.(\w+)$", r"\1", str(value)) for name, value in (loss.parameters or {}).items()
+        name: re.sub(r"^torch\.[\w.]*\.(\w+)$", r"\1", str(value))
+        for name, value in (loss.parameters or {}).items()
+        if value is not None
     }
     return textwrap.wrap(f"with {loss.name}{': ' if texts else ''}{_comma(texts)}", _WIDTH, subsequent_indent="  ")
 

@@ -190,7 +190,7 @@ def _dataset(one: TrainedOn) -> DatasetFacts:
     return DatasetFacts(
         name=one.name,
         loss=LossFacts(one.loss, f"{_LIBRARY}/losses.html#{one.loss.lower()}", dict(one.loss_parameters) or None),
-        columns=(*one.text_columns, *([one.label_column] if one.label_column else ())),
+        columns=one.columns,
         size=one.rows,
         statistics_rows=one.rows if one.statistics else None,
         statistics=one.statistics,

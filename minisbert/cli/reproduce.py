@@ -115,10 +115,10 @@ def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
 
 def _stated(path: Path) -> CardFacts | None:
     """The facts of the card the recipe was read from, if it was one."""
-    from ..card import parse, repair
+    from ..card.reading import read_card
 
     file = path / "README.md" if path.is_dir() else path
-    return None if file.suffix.lower() in (".yaml", ".yml") else parse(repair(file.read_text(encoding="utf-8-sig")))
+    return None if file.suffix.lower() in (".yaml", ".yml") else read_card(file)
 
 
 def _comparison(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluators import KINDS
-from .options import Subparsers, add_command, check_writable, column_names, label_scale, table
-from .settings import add_settings, given_settings
+from .options import Subparsers, add_command, check_writable, column_names, table
+from .settings import add_run_options, add_settings, given_settings
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -41,14 +41,6 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "recipe", type=Path, metavar="CARD", help="model card (.md), folder with one, or recipe (.yaml)"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order: the texts, then the label")
-    parser.add_argument(
-        "--scale",
-        type=label_scale,
-        metavar="LOW-HIGH",
-        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
-    )
     parser.add_argument(
         "--eval",
         type=Path,
@@ -57,11 +49,8 @@ def add(commands: Subparsers) -> None:
         "evaluated: a tenth of the rows, held out)",
     )
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+    add_run_options(parser)
     add_settings(parser, instead_of="the card's")
 
 

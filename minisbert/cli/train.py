@@ -13,12 +13,11 @@ from .options import (
     add_command,
     check_writable,
     column_names,
-    label_scale,
     load_model,
     sts_evaluator,
     table,
 )
-from .settings import add_settings, given_settings
+from .settings import add_run_options, add_settings, given_settings
 
 if TYPE_CHECKING:
     from ..losses import Loss
@@ -37,24 +36,13 @@ def add(commands: Subparsers) -> None:
         "--batch-size 16 --output my-model",
     )
     parser.add_argument("--model", required=True, help="model folder or name to start from")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
     parser.add_argument(
         "--loss", required=True, choices=_LOSSES, help="; ".join(f"{k}: {v}" for k, v in _LOSSES.items())
     )
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as question,answer")
-    parser.add_argument(
-        "--scale",
-        type=label_scale,
-        metavar="LOW-HIGH",
-        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
-    )
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use: text,text,score")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--max-seq-length", type=int, metavar="TOKENS", help="cut texts there (default: the model's)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+    add_run_options(parser)
     add_settings(parser)
 
 

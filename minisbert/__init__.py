@@ -36,6 +36,7 @@ __all__ = [
     "evaluation",
     "losses",
     "modules",
+    "recipes",
     "report",
     "util",
 ]

@@ -174,7 +174,8 @@ def test_texts_that_cannot_be_embedded_leave_the_shape(
     facts = parse((tmp_path / "README.md").read_text(encoding="utf-8"))
     assert facts.usage is not None
     assert facts.usage.similarities is None
-    assert facts.logs is None  # fewer steps than log_every
+    assert facts.logs is not None
+    assert [row[1] for row in facts.logs.rows] == ["1"]  # the last step, which is before the first log entry
 
 
 def test_untrained_model_without_a_card_gets_one(model: SentenceTransformer, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def _(folder: Path, place: Path) -> None:
 
 @row("labels outside -1 to 1 with CosineSimilarityLoss")
 def _(folder: Path, place: Path) -> None:
-    with pytest.raises(InputError, match="say with scale"):
+    with pytest.raises(InputError, match="--scale=0-5"):
         train(load(folder), [("a", "b", 5.0), ("c", "d", 1.0)])
 
 
@@ -332,8 +332,12 @@ def _(folder: Path, place: Path) -> None:
 
 @row("losses since the last log entry, at the end of training")
 def _(folder: Path, place: Path) -> None:
-    history = train(load(folder), epochs=5, log_every=4)
+    model = load(folder)
+    history = train(model, epochs=5, log_every=4)
     assert [entry["step"] for entry in history.entries] == [4, 8, 10]
+    logs = card_of(model, place).logs
+    assert logs is not None
+    assert logs.values("Step") == (4, 8, 10)
 
 
 @row("evaluation during training")

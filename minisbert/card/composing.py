@@ -105,7 +105,10 @@ def _trained(card: CardFacts, training: TrainingFacts) -> CardFacts:
         hyperparameters=hyperparameters(training.settings),
         non_default_hyperparameters=non_default(training.settings, training.defaults),
         logs=training_logs(
-            training.log, log_every=training.settings["log_every"], primary=primary, best_step=training.best_step
+            training.log,
+            log_every=training.settings["log_every"] if training.settings["replay"] else None,
+            primary=primary,
+            best_step=training.best_step,
         ),
         training_time=training_time(training.seconds, training.evaluation_seconds),
         citations=citations(losses),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -29,8 +29,8 @@ class TrainingRows:
         label_place: the label's place among all columns; None for the last.
     """
 
-    texts: dict[str, list[str]]
-    labels: list[float] | None
+    texts: dict[str, list[str]] = field(repr=False)
+    labels: list[float] | None = field(repr=False)
     label_name: str | None
     source: str
     label_type: LabelType = "float"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _HEIGHTS = {"loss": 330, "learning_rate": 210, "metric": 330}  # pixels
 _FRAME = 50  # pixels: the label of the steps
 _LONGEST_NAME = 40  # of a metric, in characters, so that its values stand beside it
+_FEW = 30  # points that are drawn as dots too
 _MANY = 100  # points of the loss from which a line through all of them is too restless to read
 
 
@@ -115,7 +116,8 @@ def _smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
 
 def _draw_rate(axes: Axes, curve: _Curve) -> None:
     style(axes, title="Learning rate")
-    axes.plot(curve.steps, curve.values, color=COLOURS[2], linewidth=2)
+    dots = "o" if len(curve.steps) <= _FEW else ""
+    axes.plot(curve.steps, curve.values, color=COLOURS[2], linewidth=2, marker=dots, markersize=5)
     axes.set_ylim(0, curve.values.max() * 1.1 or 1)
     axes.yaxis.get_major_locator().set_params(nbins=3)  # type: ignore[call-arg]
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
@@ -135,6 +137,6 @@ def _draw_metric(axes: Axes, curve: _Curve, name: str, best_step: int | None) ->
 
 
 def _line(axes: Axes, curve: _Curve, colour: str) -> None:
-    dots = "o" if len(curve.steps) <= 30 else ""
+    dots = "o" if len(curve.steps) <= _FEW else ""
     axes.plot(curve.steps, curve.values, color=colour, linewidth=2, marker=dots, markersize=5)
     axes.ticklabel_format(axis="y", style="plain", useOffset=False)  # a factor would stand where the title does

@@ -4,7 +4,7 @@
 
 FOLDER holds the data sets that stand in for the cards' own (stand_ins.py says which). Each recipe runs three times
 with the same rows, seed and settings: with the reference's `fit`, with minisbert's replay of it, and with minisbert's
-packed training. Recipes 000 and 001 run in full; --steps stops the others after so many optimizer steps. Losses are
+packed training. Recipes 000 to 002 run in full; --steps stops the other two after so many optimizer steps. Losses are
 those of every batch, averaged over stretches; wall time is from loaded model to saved model. Card facts are those of
 the saved README.md files.
 """
@@ -32,7 +32,7 @@ from minisbert.storage.locate import packaged_model
 from minisbert.training.config import ReplayVersion
 
 RECIPES = Path(__file__).parent / "recipes"
-IN_FULL = ("000-answers-74", "001-ml-answers-47")
+IN_FULL = ("000-answers-74", "001-ml-answers-47", "002-stackexchange-490k")
 STRETCHES = 8
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("recipes", nargs="*", metavar="RECIPE", help=f"some of {', '.join(STAND_INS)} (default: all)")
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=200, help="for the recipes on much data (default: 200)")
+    parser.add_argument("--steps", type=int, default=60, help="for the recipes on much data (default: 60)")
     parser.add_argument("--quick", action="store_true", help="stop every recipe after --steps, and keep no result")
     options = parser.parse_args()
     unknown = set(options.recipes) - set(STAND_INS)

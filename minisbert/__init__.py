@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import card, evaluation, losses, modules, util
+    from . import card, evaluation, losses, modules, report, util
     from .data.examples import InputExample
     from .model.pool import EncodingPool
     from .sentence_transformer import SentenceTransformer
@@ -36,6 +36,8 @@ __all__ = [
     "evaluation",
     "losses",
     "modules",
+    "recipes",
+    "report",
     "util",
 ]
 

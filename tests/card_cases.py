@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any, TypeAlias
 
 Columns: TypeAlias = dict[str, list[Any]]
@@ -39,27 +40,109 @@ def scored(n: int = 24) -> Columns:
     return {"sentence1": texts(n, 3), "sentence2": texts(n, 4), "score": scores}
 
 
-# Cases that minisbert trains too: rows by name of the data set ("" for the only one), loss of each, settings.
+def scored_examples(n: int = 24) -> Columns:
+    first, second, scores = scored(n).values()
+    return {"sentence_0": first, "sentence_1": second, "label": scores}
+
+
+def triplets(n: int = 8) -> Columns:
+    return {"anchor": texts(n, 5), "positive": texts(n, 6), "negative": texts(n, 7)}
+
+
+def examples(columns: Columns, make: Callable[..., Any]) -> list[Any]:
+    """Rows as `fit` takes them, from the InputExample of either library."""
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    labels = [{"label": row.pop("label")} if "label" in row else {} for row in rows]
+    return [make(texts=list(row.values()), **label) for row, label in zip(rows, labels, strict=True)]
+
+
+# Cases that minisbert trains too: rows by name of the data set ("" for the only one), loss of each, evaluators (kind
+# and name), seed, and whether the best weights are kept, of steps that differ.
 TRAINED: dict[str, dict[str, Any]] = {
-    "ours_pairs": {"rows": {"": pairs()}, "losses": {"": "MultipleNegativesRankingLoss"}, "dev": None, "seed": 42},
-    "ours_scored": {"rows": {"": scored()}, "losses": {"": "CosineSimilarityLoss"}, "dev": "dev-set", "seed": 1},
+    "ours_pairs": {"rows": {"": pairs()}, "losses": {"": "MultipleNegativesRankingLoss"}, "dev": [], "seed": 42},
+    "ours_scored": {
+        "rows": {"": scored()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("similarity", "dev-set")],
+        "seed": 1,
+    },
     "ours_ints": {
         "rows": {"": {"query": AWKWARD, "passage": AWKWARD[::-1], "label": [0, 1] * 7}},
         "losses": {"": "CosineSimilarityLoss"},
-        "dev": "",
+        "dev": [("similarity", "")],
         "seed": 3,
     },
     "ours_bools": {
         "rows": {"": pairs(label=[True, False] * 12)},
         "losses": {"": "CosineSimilarityLoss"},
-        "dev": None,
+        "dev": [],
         "seed": 4,
+    },
+    "ours_label_first": {
+        "rows": {"": {"label": [i % 3 / 2 for i in range(24)], **pairs()}},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [],
+        "seed": 5,
+    },
+    "ours_label_between": {
+        "rows": {"": {"query": texts(24, 1), "score": [i % 2 for i in range(24)], "answer": texts(24, 2)}},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [],
+        "seed": 6,
     },
     "ours_several": {
         "rows": {"first": pairs(16), "scored": scored(16)},
         "losses": {"first": "MultipleNegativesRankingLoss", "scored": "CosineSimilarityLoss"},
-        "dev": "dev",
+        "dev": [("similarity", "dev")],
         "seed": 7,
     },
-    "ours_few": {"rows": {"": pairs(4)}, "losses": {"": "MultipleNegativesRankingLoss"}, "dev": None, "seed": 42},
+    "ours_few": {"rows": {"": pairs(4)}, "losses": {"": "MultipleNegativesRankingLoss"}, "dev": [], "seed": 42},
+    "ours_two_evaluators": {
+        "rows": {"": scored()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("similarity", "dev"), ("similarity", "the-test")],
+        "seed": 8,
+    },
+    "ours_mixed_evaluators": {
+        "rows": {"": pairs()},
+        "losses": {"": "MultipleNegativesRankingLoss"},
+        "dev": [("triplet", "ranks"), ("similarity", ""), ("binary", "two")],
+        "seed": 9,
+    },
+    "ours_best": {
+        "rows": {"": scored()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("triplet", "ranks"), ("similarity", "dev")],
+        "seed": 1,
+        "best": True,
+    },
+}
+
+# The same through `fit`; each data set is an objective, in the order of the names.
+FITTED: dict[str, dict[str, Any]] = {
+    "fit_scored": {"rows": {"": scored_examples()}, "losses": {"": "CosineSimilarityLoss"}, "dev": [], "settings": {}},
+    "fit_pairs": {
+        "rows": {"": pairs(37)},
+        "losses": {"": "MultipleNegativesRankingLoss"},
+        "dev": [],
+        "settings": {"optimizer_params": {"lr": 1e-3}, "weight_decay": 0.3, "max_grad_norm": 0.5},
+    },
+    "fit_two": {
+        "rows": {"a": scored_examples(20), "b": pairs(16)},
+        "losses": {"a": "CosineSimilarityLoss", "b": "MultipleNegativesRankingLoss"},
+        "dev": [],
+        "settings": {},
+    },
+    "fit_evaluated": {
+        "rows": {"": scored_examples()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("similarity", "dev")],
+        "settings": {"evaluation_steps": 2},
+    },
+    "fit_several_evaluators": {
+        "rows": {"": scored_examples()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("triplet", "ranks"), ("similarity", "dev")],
+        "settings": {},
+    },
 }

@@ -16,9 +16,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from card_cases import AWKWARD, TRAINED, pairs, scored, texts
+from card_cases import AWKWARD, FITTED, TRAINED, examples, pairs, scored, texts, triplets
 from datasets import Dataset, DatasetDict, Features, IterableDataset, Value
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import (
+    InputExample,
+    SentenceTransformer,
+    SentenceTransformerTrainer,
+    SentenceTransformerTrainingArguments,
+)
 
 FOLDER, OUTPUT = Path(sys.argv[1]), Path(sys.argv[2])
 
@@ -76,6 +81,15 @@ def _binary(name: str) -> Any:
     return evaluation.BinaryClassificationEvaluator(texts(8, 5), texts(8, 6), [0, 1] * 4, name=name)
 
 
+def _triplet(name: str) -> Any:
+    return evaluation.TripletEvaluator(*triplets().values(), name=name)
+
+
+def _evaluator(parts: list[tuple[str, str]]) -> Any:
+    made = [{"similarity": _sts, "triplet": _triplet, "binary": _binary}[kind](name) for kind, name in parts]
+    return evaluation.SequentialEvaluator(made) if len(made) > 1 else made[0] if made else None
+
+
 def _retrieval() -> Any:
     queries = {f"q{i}": text for i, text in enumerate(texts(4, 7))}
     corpus = {f"d{i}": text for i, text in enumerate(texts(9, 8))}
@@ -119,14 +133,42 @@ def _as_ours(case: dict[str, Any]) -> SentenceTransformer:
         found = {name: getattr(losses, kind)(model) for name, kind in case["losses"].items()}
         return found[""] if single else found
 
+    settings: dict[str, Any] = {"eval_strategy": "epoch" if case["dev"] else "no", "num_train_epochs": 2}
+    if "best" in case:
+        settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
+        settings |= {"num_train_epochs": 4, "learning_rate": 1e-2, "load_best_model_at_end": True}
+        settings |= {"metric_for_best_model": "eval_sequential_score", "greater_is_better": True}
     return _train(
         data[""] if single else DatasetDict(data),
         loss,
-        evaluator=None if case["dev"] is None else _sts(case["dev"]),
-        eval_strategy="no" if case["dev"] is None else "epoch",
+        evaluator=_evaluator(case["dev"]),
         logging_steps=2,
-        num_train_epochs=2,
         seed=case["seed"],
+        **settings,
+    )
+
+
+def _fitted(name: str) -> None:
+    case = FITTED[name]
+    model = SentenceTransformer(str(FOLDER), device="cpu")
+    torch.manual_seed(11)
+    objectives: list[Any] = [
+        (
+            torch.utils.data.DataLoader(examples(columns, InputExample), batch_size=8, shuffle=True),
+            getattr(losses, case["losses"][dataset])(model),
+        )
+        for dataset, columns in case["rows"].items()
+    ]
+    model.fit(
+        objectives,
+        evaluator=_evaluator(case["dev"]),
+        epochs=2,
+        warmup_steps=2,
+        output_path=str(OUTPUT / "models" / name),
+        checkpoint_path=str(OUTPUT / "work" / name),
+        checkpoint_save_steps=10_000,
+        show_progress_bar=False,
+        **case["settings"],
     )
 
 
@@ -198,6 +240,7 @@ def cases() -> dict[str, Any]:
             max_steps=2,
         ),
         **{name: partial(_as_ours, case) for name, case in TRAINED.items()},
+        **{name: partial(_fitted, name) for name in FITTED},
     }
 
 
@@ -209,7 +252,9 @@ def main() -> None:
     for name, case in cases().items():
         model = OUTPUT / "models" / name
         try:
-            case().save_pretrained(str(model))
+            trained = case()
+            if trained is not None:  # `fit` saves its model itself
+                trained.save_pretrained(str(model))
             text = (model / "README.md").read_bytes()
         except Exception as error:  # a version that cannot do a case writes no card of it
             failed[name] = repr(error)

@@ -25,6 +25,7 @@ from minisbert.card import (
     Metric,
     ModelIndex,
     NamedDataset,
+    Picture,
     TrainingLogs,
     TrainingTime,
     Usage,
@@ -123,6 +124,7 @@ FULL = CardFacts(
         (3,),
     ),
     training_time=TrainingTime("1.5 hours", "2.0 minutes", "1.5 hours"),
+    pictures=(Picture("The [course]\nof it", "the course.png"), Picture("", "b.png")),
     versions={"Python": "3.11.7", "Sentence Transformers": "6.2.0"},
     resources=(Link("Read this", "https://example.org/this"),),
     citations=(

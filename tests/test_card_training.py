@@ -99,6 +99,17 @@ def test_card_shows_awkward_rows(model: SentenceTransformer, tmp_path: Path) -> 
     assert parse(render(facts)) == facts
 
 
+@pytest.mark.parametrize("order", [("label", "a", "b"), ("a", "label", "b"), ("b", "a", "label")])
+def test_card_shows_columns_in_the_order_of_the_data(
+    model: SentenceTransformer, tmp_path: Path, order: tuple[str, ...]
+) -> None:
+    columns: dict[str, list[Any]] = {"a": texts(8, 1), "b": texts(8, 2), "label": [0, 1] * 4}
+    (dataset,) = train(model, {name: columns[name] for name in order}, tmp_path).training_datasets
+    assert dataset.columns == tuple(column.column for column in dataset.statistics) == order
+    assert [column.type for column in dataset.statistics] == ["int" if name == "label" else "string" for name in order]
+    assert dataset.samples[1] == tuple(str(columns[name][1]) for name in order)
+
+
 def test_card_of_fit_tells_the_true_settings(model: SentenceTransformer, tmp_path: Path) -> None:
     rows = [(*pair, 1.0) for pair in zip(*pairs(16).values(), strict=True)]
     model.fit(
@@ -163,7 +174,8 @@ def test_texts_that_cannot_be_embedded_leave_the_shape(
     facts = parse((tmp_path / "README.md").read_text(encoding="utf-8"))
     assert facts.usage is not None
     assert facts.usage.similarities is None
-    assert facts.logs is None  # fewer steps than log_every
+    assert facts.logs is not None
+    assert [row[1] for row in facts.logs.rows] == ["1"]  # the last step, which is before the first log entry
 
 
 def test_untrained_model_without_a_card_gets_one(model: SentenceTransformer, tmp_path: Path) -> None:
@@ -267,6 +279,35 @@ def test_results_of_several_evaluators_are_told_apart() -> None:
     found = evaluated(Several(), {"dev_x": 1.0, "x": 2.0})
     assert [(one.name, one.metrics) for one in found] == [("dev", {"dev_x": 1.0}), ("", {"x": 2.0})]
     assert evaluated(None, {}) == ()
+
+
+def test_parts_of_several_evaluators_keep_their_own_results(model: SentenceTransformer) -> None:
+    def part(name: str, seed: int) -> evaluation.Evaluator:
+        rows = scored(8 + seed)
+        return evaluation.EmbeddingSimilarityEvaluator(*rows.values(), name=name)
+
+    triplets = evaluation.TripletEvaluator(texts(8, 5), texts(8, 6), texts(8, 7))
+    inner = evaluation.SequentialEvaluator([part("dev", 0), triplets], main_score_function=max)
+    outer = evaluation.SequentialEvaluator([inner, part("", 1)])
+    metrics = outer(model)
+    found = evaluated(outer, metrics)
+    assert [(one.evaluator, one.name) for one in found] == [
+        ("EmbeddingSimilarityEvaluator", "dev"),
+        ("TripletEvaluator", ""),
+        ("EmbeddingSimilarityEvaluator", ""),
+    ]
+    assert [dict(one.metrics) for one in found] == [part("dev", 0)(model), triplets(model), part("", 1)(model)]
+    (alone,) = evaluated(outer.evaluators[1], metrics)
+    assert alone.metrics == metrics
+
+
+def test_results_that_were_written_over_are_not_told(model: SentenceTransformer) -> None:
+    parts = [evaluation.EmbeddingSimilarityEvaluator(*scored(8 + more).values()) for more in range(2)]
+    several = evaluation.SequentialEvaluator(parts)
+    with pytest.warns(UserWarning, match="give them names"):
+        metrics = several(model)
+    (told,) = evaluated(several, metrics)
+    assert told.metrics == parts[1](model) != parts[0](model)
 
 
 def test_losses_with_one_paper_share_a_citation() -> None:

@@ -316,6 +316,7 @@ def test_label_by_name(name: str, place: int) -> None:
     rows = training_rows(dict(items))
     assert list(rows.texts) == ["b", "a"]
     assert (rows.labels, rows.label_name) == ([3.5], name)
+    assert rows.columns == tuple(column for column, _ in items)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +336,7 @@ def test_label_by_order(row: tuple[Any, ...], label: float | None) -> None:
     rows = training_rows([row])
     assert rows.labels == (None if label is None else [label])
     assert len(rows.texts) == len(row) - (label is not None)
+    assert (rows.columns[-1] == rows.label_name) == (label is not None)
 
 
 @pytest.mark.parametrize(
@@ -354,6 +356,7 @@ def test_chosen_columns(
     assert list(rows.texts) == texts
     assert rows.label_name == label_name
     assert rows.labels == {None: None, "grade": [4.0], "label": [0.5]}[label_name]
+    assert rows.columns == tuple(columns)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,11 @@ from minisbert import (
 )
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError, ModelError, PoolError
 from minisbert.errors import TruncationWarning as Cut
-from minisbert.evaluation import EmbeddingSimilarityEvaluator, InformationRetrievalEvaluator
+from minisbert.evaluation import (
+    EmbeddingSimilarityEvaluator,
+    InformationRetrievalEvaluator,
+    SequentialEvaluator,
+)
 from minisbert.storage.locate import packaged_model
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -290,7 +294,7 @@ def _(folder: Path, place: Path) -> None:
 
 @row("labels outside -1 to 1 with CosineSimilarityLoss")
 def _(folder: Path, place: Path) -> None:
-    with pytest.raises(InputError, match="say with scale"):
+    with pytest.raises(InputError, match="--scale=0-5"):
         train(load(folder), [("a", "b", 5.0), ("c", "d", 1.0)])
 
 
@@ -328,8 +332,12 @@ def _(folder: Path, place: Path) -> None:
 
 @row("losses since the last log entry, at the end of training")
 def _(folder: Path, place: Path) -> None:
-    history = train(load(folder), epochs=5, log_every=4)
+    model = load(folder)
+    history = train(model, epochs=5, log_every=4)
     assert [entry["step"] for entry in history.entries] == [4, 8, 10]
+    logs = card_of(model, place).logs
+    assert logs is not None
+    assert logs.values("Step") == (4, 8, 10)
 
 
 @row("evaluation during training")
@@ -387,6 +395,36 @@ def _(folder: Path, place: Path) -> None:
     model = SentenceTransformer("all-MiniLM-L6-v2", device="cpu", local_files_only=True)
     train(model, max_steps=1)
     assert card_of(model, place).front_matter.base_model == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@row("model card of a run that keeps the best weights: results")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    history = train(model, evaluator=evaluator(), output_dir=place / "run", eval_every=1, keep_best=True, epochs=4)
+    assert history.best_step is not None
+    metric = "spearman_cosine"
+    found = {entry["step"]: entry[f"eval_{metric}"] for entry in history.entries if f"eval_{metric}" in entry}
+    shown = {one.name: one.values[0] for one in card_of(model, place).evaluations[0].metrics}
+    assert shown[metric] == round(found[history.best_step], 4) == round(max(found.values()), 4)
+
+
+@row("model card of `fit` with an evaluator: logs")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    history = fit(model, evaluator=evaluator(), epochs=3, output_path=place / "run", evaluation_steps=1)
+    logs = card_of(model, place).logs
+    assert logs is not None
+    steps = [row[logs.columns.index("Step")] for row in logs.rows]
+    assert steps[-1] == str(history.steps)
+    assert [steps[place] for place in logs.bold_rows] == [str(history.best_step)]
+
+
+@row("nameless evaluators with metrics of one name, in the model card")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    with pytest.warns(UserWarning, match="only the last is kept"):
+        train(model, evaluator=SequentialEvaluator([evaluator(), evaluator()]), max_steps=1)
+    assert len(card_of(model, place).evaluations) == 1
 
 
 @row("`relevant_docs` that names an unknown document or query")

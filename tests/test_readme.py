@@ -39,7 +39,7 @@ def test_commands(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "pairs.tsv").write_text(blocks("tsv")[0])
     commands = [line for line in "".join(blocks("bash")).splitlines() if line.startswith("minisbert ")]
-    assert len(commands) == 4
+    assert len(commands) == 6
     for command in commands:
         assert main(shlex.split(command)[1:]) == 0, command
     assert (tmp_path / "answers.npy").is_file()

@@ -259,7 +259,7 @@ def test_rows_are_held_out_for_the_evaluation(facts: CardFacts, tmp_path: Path) 
     [
         (pairs(8, third=["x"] * 8), "text columns ['anchor', 'positive', 'third']; the recipe has 2"),
         (pairs(8), "expects a number for each row"),
-        ({"a": ["x"] * 4, "b": ["y"] * 4, "label": [5, 4, 3, 2]}, "say with scale"),
+        ({"a": ["x"] * 4, "b": ["y"] * 4, "label": [5, 4, 3, 2]}, "--scale=0-5"),
     ],
 )
 def test_rows_that_do_not_fit(facts: CardFacts, rows: dict[str, Any], message: str) -> None:

@@ -9,14 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from card_cases import TRAINED, scored
+import torch
+from card_cases import FITTED, TRAINED, examples, scored, texts, triplets
 from card_skeleton import headings, skeleton
 from references import run_in
+from torch.utils.data import DataLoader
 
-from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
+from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
 from minisbert.card import CardFacts, parse, render
 from minisbert.card.citations import PAPERS
 from minisbert.card.markdown import split_card
+from minisbert.card.reading import comes_from_fit
 
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
 
@@ -80,12 +83,15 @@ def test_trained_card_states_what_the_reference_would(
     if name == "ours_few":  # too few rows for examples: each library then has sentences of its own
         assert ours.usage is not None
         ours = dataclasses.replace(ours, usage=theirs.usage)
-    different = [
-        path
-        for field in dataclasses.fields(CardFacts)
-        if field.name not in OTHERWISE
-        for path in _differences(getattr(ours, field.name), getattr(theirs, field.name), field.name)
-    ]
+    different = _different_fields(ours, theirs)
+    if "best" in TRAINED[name]:  # ours tells the results of the weights that were kept, theirs those of the last
+        results = [path for path in different if path.startswith(("evaluations", "front_matter.model_index"))]
+        different = [path for path in different if path not in results]
+        assert len(results) >= 4
+        assert ours.logs is not None
+        (kept,) = ours.logs.bold_rows
+        primary = [metric.values[0] for one in ours.evaluations for metric in one.metrics if metric.primary]
+        assert primary == [ours.logs.values(column)[kept] for column in ours.logs.columns[3:]]
     assert not different
     shared = ours.hyperparameters.keys() - {"optim", "replay"}
     assert len(shared) > 15
@@ -94,6 +100,52 @@ def test_trained_card_states_what_the_reference_would(
     set_by_them = {key: value for key, value in theirs.non_default_hyperparameters.items() if key not in machine}
     assert ours.non_default_hyperparameters == {**set_by_them, "replay": "6.2"}
     compare("model card of a trained model: fields", len(different), 0, cases=len(dataclasses.fields(CardFacts)))
+
+
+@pytest.mark.parametrize("name", FITTED)
+def test_card_of_fit_states_what_the_reference_would(
+    name: str,
+    reference_cards: Callable[[str], dict[str, str]],
+    tiny: Callable[[str], Path],
+    tmp_path: Path,
+    compare: Callable[..., None],
+) -> None:
+    theirs = parse(reference_cards("6.2.0")[name])
+    ours = _fit(FITTED[name], tiny("bert"), tmp_path / "model")
+    # Ours shows the whole run and marks the step whose weights were kept; theirs ends with that step.
+    if ours.logs is not None and theirs.logs is not None:
+        kept = len(theirs.logs.rows)
+        assert ours.logs.bold_rows == (kept - 1,)
+        ours = dataclasses.replace(ours, logs=dataclasses.replace(ours.logs, rows=ours.logs.rows[:kept], bold_rows=()))
+    different = _different_fields(ours, theirs)
+    assert not different
+    assert comes_from_fit(theirs) is ("max_grad_norm" not in FITTED[name]["settings"])
+    assert not comes_from_fit(ours)
+    # Theirs states the defaults of settings that `fit` does not use.
+    settings = {"warmup_steps": 2, **FITTED[name]["settings"]}
+    used = {
+        "learning_rate": settings.get("optimizer_params", {}).get("lr", 2e-5),
+        "weight_decay": settings.get("weight_decay", 0.01),
+        "warmup_steps": 2,
+    }
+    unused = {"learning_rate": 5e-5, "weight_decay": 0.0, "warmup_steps": 0}
+    assert {key: float(ours.hyperparameters[key]) for key in used} == used
+    assert {key: float(theirs.hyperparameters[key]) for key in unused} == unused
+    limit = settings.get("max_grad_norm", 1)
+    assert float(ours.hyperparameters["max_grad_norm"]) == float(theirs.hyperparameters["max_grad_norm"]) == limit
+    shared = ours.hyperparameters.keys() - {*used, "max_grad_norm", "optim", "replay", "load_best_model_at_end"}
+    assert len(shared) > 11
+    assert {key: ours.hyperparameters[key] for key in shared} == {key: theirs.hyperparameters[key] for key in shared}
+    compare("model card of a trained model: fields", len(different), 0, cases=len(dataclasses.fields(CardFacts)))
+
+
+def _different_fields(ours: CardFacts, theirs: CardFacts) -> list[str]:
+    return [
+        path
+        for field in dataclasses.fields(CardFacts)
+        if field.name not in OTHERWISE
+        for path in _differences(getattr(ours, field.name), getattr(theirs, field.name), field.name)
+    ]
 
 
 def test_citations_are_those_of_the_reference(compare: Callable[..., None]) -> None:
@@ -108,26 +160,62 @@ def test_citations_are_those_of_the_reference(compare: Callable[..., None]) -> N
 
 def _train(case: dict[str, Any], folder: Path, output: Path) -> CardFacts:
     model = SentenceTransformer(folder, device="cpu")
-    rows, dev = case["rows"], scored(8)
+    rows = case["rows"]
     loss = {name: getattr(losses, kind)(model) for name, kind in case["losses"].items()}
-    evaluator = None
-    if case["dev"] is not None:
-        evaluator = evaluation.EmbeddingSimilarityEvaluator(
-            dev["sentence1"], dev["sentence2"], dev["score"], name=case["dev"]
-        )
+    evaluator = _evaluator(case["dev"])
     settings = TrainingConfig(
         epochs=2, seed=case["seed"], log_every=2, eval_each_epoch=evaluator is not None, replay="6.2"
     )
+    if "best" in case:
+        settings = dataclasses.replace(
+            settings, epochs=4, learning_rate=1e-2, eval_each_epoch=False, eval_every=2, keep_best=True
+        )
     Trainer(
         model,
         rows.get("", rows),
         loss=loss.get("", loss),
         evaluator=evaluator,
         config=settings,
+        output_dir=output / "run" if "best" in case else None,
         show_progress_bar=False,
     ).train()
     model.save_pretrained(output)
     return parse((output / "README.md").read_bytes().decode())
+
+
+def _fit(case: dict[str, Any], folder: Path, output: Path) -> CardFacts:
+    model = SentenceTransformer(folder, device="cpu")
+    torch.manual_seed(11)
+    objectives = [
+        (
+            DataLoader(examples(columns, InputExample), batch_size=8, shuffle=True),
+            getattr(losses, case["losses"][name])(model),
+        )
+        for name, columns in case["rows"].items()
+    ]
+    model.fit(
+        objectives,
+        evaluator=_evaluator(case["dev"]),
+        epochs=2,
+        warmup_steps=2,
+        output_path=output,
+        show_progress_bar=False,
+        replay="6.2",
+        **case["settings"],
+    )
+    return parse((output / "README.md").read_bytes().decode())
+
+
+def _evaluator(parts: list[tuple[str, str]]) -> evaluation.Evaluator | None:
+    def make(kind: str, name: str) -> evaluation.Evaluator:
+        if kind == "triplet":
+            return evaluation.TripletEvaluator(*triplets().values(), name=name)
+        if kind == "binary":
+            return evaluation.BinaryClassificationEvaluator(texts(8, 5), texts(8, 6), [0, 1] * 4, name=name)
+        return evaluation.EmbeddingSimilarityEvaluator(*scored(8).values(), name=name)
+
+    made = [make(kind, name) for kind, name in parts]
+    return evaluation.SequentialEvaluator(made) if len(made) > 1 else made[0] if made else None
 
 
 def _differences(ours: Any, theirs: Any, path: str) -> Iterator[str]:

@@ -502,3 +502,10 @@ def test_contradicting_settings(folder: Path) -> None:
         train(folder, TrainingConfig(keep_best=True))
     with pytest.raises(TypeError, match="learn_rate"):
         TrainingConfig(learn_rate=1e-3)  # type: ignore[call-arg]
+
+
+def test_rows_labelled_0_are_named_to_a_loss_that_takes_all(folder: Path) -> None:
+    rows = {"a": ["x", "y", "z"], "b": ["x", "y", "z"], "label": [1, 0, -1]}
+    model = SentenceTransformer(folder, device="cpu")
+    with pytest.warns(UserWarning, match="2 of 3 are labelled 0 or below: leave them out"):
+        Trainer(model, rows, loss=losses.MultipleNegativesRankingLoss())

@@ -105,7 +105,10 @@ def _trained(card: CardFacts, training: TrainingFacts) -> CardFacts:
         hyperparameters=hyperparameters(training.settings),
         non_default_hyperparameters=non_default(training.settings, training.defaults),
         logs=training_logs(
-            training.log, log_every=training.settings["log_every"], primary=primary, best_step=training.best_step
+            training.log,
+            log_every=training.settings["log_every"] if training.settings["replay"] else None,
+            primary=primary,
+            best_step=training.best_step,
         ),
         training_time=training_time(training.seconds, training.evaluation_seconds),
         citations=citations(losses),
@@ -190,7 +193,7 @@ def _dataset(one: TrainedOn) -> DatasetFacts:
     return DatasetFacts(
         name=one.name,
         loss=LossFacts(one.loss, f"{_LIBRARY}/losses.html#{one.loss.lower()}", dict(one.loss_parameters) or None),
-        columns=(*one.text_columns, *([one.label_column] if one.label_column else ())),
+        columns=one.columns,
         size=one.rows,
         statistics_rows=one.rows if one.statistics else None,
         statistics=one.statistics,

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+from ..errors import InputError
+
 Number: TypeAlias = int | float
 Parameters: TypeAlias = Mapping[str, Any] | str
 """Parameters by name, or the printed text where that is not JSON."""
@@ -256,6 +258,34 @@ class TrainingTime:
 
 
 @dataclass(frozen=True)
+class Picture:
+    """An image beside the card.
+
+    Attributes:
+        title: what it shows.
+        file: its name in the folder of the card.
+
+    Raises:
+        InputError: `file` leads out of the folder.
+    """
+
+    title: str
+    file: str
+
+    def __post_init__(self) -> None:
+        if not is_file_name(self.file):
+            raise InputError(
+                f"got {self.file!r} as the file of a picture; expected the name of a file beside the card, such as "
+                f"'training.png': put it there"
+            )
+
+
+def is_file_name(text: str) -> bool:
+    """Whether `text` names a file in a folder, and nothing elsewhere."""
+    return text not in ("", ".", "..") and not any(mark in text for mark in "/\\:\0")
+
+
+@dataclass(frozen=True)
 class Citation:
     """What to cite, and for which losses; the first is for "Sentence Transformers"."""
 
@@ -281,6 +311,7 @@ class CardFacts:
         hyperparameters: all: value as printed by name.
         logs: the course of the run.
         training_time: how long it took.
+        pictures: images of the run.
         versions: of the software, by name as printed.
         resources: what else to read.
         citations: what to cite.
@@ -299,6 +330,7 @@ class CardFacts:
     hyperparameters: Mapping[str, str] = field(default_factory=dict)
     logs: TrainingLogs | None = None
     training_time: TrainingTime | None = None
+    pictures: tuple[Picture, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
     resources: tuple[Link, ...] = ()
     citations: tuple[Citation, ...] = ()

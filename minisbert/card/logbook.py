@@ -11,13 +11,17 @@ _STEPS, _LOSS = ("Epoch", "Step"), "Training Loss"
 
 
 def training_logs(
-    entries: Sequence[Mapping[str, float]], *, log_every: int, primary: Collection[str], best_step: int | None
+    entries: Sequence[Mapping[str, float]],
+    *,
+    log_every: int | None,
+    primary: Collection[str],
+    best_step: int | None,
 ) -> TrainingLogs | None:
     """One row for each step with an entry, or None where there is none.
 
     Args:
         entries: losses and metrics, the latter with "eval_" before their names.
-        log_every: losses of other steps, such as the last, are left out, as the reference does.
+        log_every: the loss of any other step, which is the last, is left out, as the reference does; None for all.
         primary: the metrics to show.
         best_step: the step of the kept weights, shown in bold.
     """
@@ -25,7 +29,7 @@ def training_logs(
     for entry in entries:
         values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
         shown: dict[str, float] = {name: value for name, value in values.items() if name in primary}
-        if "loss" in entry and entry["step"] % log_every == 0:
+        if "loss" in entry and (log_every is None or entry["step"] % log_every == 0):
             shown[_LOSS] = entry["loss"]
         if not shown:
             continue

@@ -12,6 +12,7 @@ from .evaluations import read_evaluations
 from .facts import CardFacts, Citation, Link
 from .front_matter import read_front_matter
 from .markdown import Section, fenced_code, links, repair, split_card
+from .pictures import read_pictures
 from .usage import read_usage
 
 
@@ -44,6 +45,7 @@ def _facts(front_matter: str, body: Section, description: Section) -> CardFacts:
         return section.text if section else ""
 
     metrics = body.part("Metrics")
+    details = body.part("Training Details")
     architecture = fenced_code(text("Full Model Architecture"), "")
     return CardFacts(
         title=body.parts[0].title,
@@ -59,6 +61,9 @@ def _facts(front_matter: str, body: Section, description: Section) -> CardFacts:
         hyperparameters=read_hyperparameters(text("All Hyperparameters")),
         logs=read_logs(text("Training Logs")) if text("Training Logs") else None,
         training_time=read_time(text("Training Time")) if text("Training Time") else None,
+        pictures=read_pictures("\n".join(part.text for part in details.parts if part.title == "Pictures"))
+        if details
+        else (),
         versions=read_fields(text("Framework Versions")),
         resources=tuple(Link(*link) for link in links(text("Additional Resources"), "- LINK")),
         citations=_citations(body.part("BibTeX")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ class TrainedOn:
     Attributes:
         name: of the data set; "" for one without a name.
         rows: training rows.
-        text_columns: names of the text columns.
+        columns: names of all columns, in the order of the data.
         label_column: name of the label column, or None.
         loss: class name of the loss.
         loss_parameters: its parameters.
@@ -29,13 +29,18 @@ class TrainedOn:
 
     name: str
     rows: int
-    text_columns: tuple[str, ...]
+    columns: tuple[str, ...]
     label_column: str | None
     loss: str
     loss_parameters: Mapping[str, Any]
     inner_losses: tuple[str, ...] = ()
     statistics: tuple[ColumnStatistics, ...] = ()
     samples: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def text_columns(self) -> tuple[str, ...]:
+        """Names of the text columns."""
+        return tuple(column for column in self.columns if column != self.label_column)
 
 
 @dataclass(frozen=True)
@@ -89,20 +94,36 @@ class TrainingFacts:
 
 
 def evaluated(evaluator: Any, metrics: Mapping[str, float]) -> tuple[Evaluated, ...]:
-    """The results of an evaluator, or of each of those it calls in turn."""
-    parts = list(getattr(evaluator, "evaluators", None) or ([evaluator] if evaluator is not None else []))
-    prefixes = tuple(f"{part.name}_" for part in parts if part.name)
-    found = []
-    for part in parts:
-        own = {
-            name: value
-            for name, value in metrics.items()
-            if (name.startswith(f"{part.name}_") if part.name else len(parts) == 1 or not name.startswith(prefixes))
-        }
-        config: dict[str, Any] = getattr(part, "get_config_dict", dict)()
-        kind = type(part).__name__
-        found.append(Evaluated(part.description, kind, part.name, part.primary_metric, config, own))
-    return tuple(found)
+    """The results of an evaluator, or of each of those it calls in turn.
+
+    Of parts that give metrics of the same name only the last is told: the values of the others are lost.
+    """
+    parts = _parts(evaluator) if evaluator is not None else []
+    left, found = dict(metrics), []
+    for part in reversed(parts):
+        names = list(metrics) if part is evaluator else _names(part, metrics, parts)
+        own = {name: left.pop(name) for name in names if name in left}
+        if own:
+            config: dict[str, Any] = getattr(part, "get_config_dict", dict)()
+            kind = type(part).__name__
+            found.append(Evaluated(part.description, kind, part.name, part.primary_metric, config, own))
+    return tuple(reversed(found))
+
+
+def _parts(evaluator: Any) -> list[Any]:
+    inner = getattr(evaluator, "evaluators", None)
+    return [part for one in inner for part in _parts(one)] if inner else [evaluator]
+
+
+def _names(part: Any, metrics: Mapping[str, float], parts: Sequence[Any]) -> Sequence[str]:
+    """Names of the metrics of a part; one that does not tell them has those that begin with its name, or the rest."""
+    told: Sequence[str] = getattr(part, "metric_names", ())
+    if told:
+        return told
+    if part.name:
+        return [name for name in metrics if name.startswith(f"{part.name}_")]
+    others = tuple(f"{other.name}_" for other in parts if other.name)
+    return [name for name in metrics if not name.startswith(others)]
 
 
 def versions() -> dict[str, str]:

@@ -10,6 +10,7 @@ from .description import write_description, write_introduction, write_sources
 from .evaluations import write_evaluation
 from .facts import CardFacts, Citation
 from .front_matter import write_front_matter
+from .pictures import write_pictures
 from .usage import write_usage
 
 _DIRECT_USE = "### Direct Usage (Transformers)\n\n*How to use the model with transformers alone.*"
@@ -72,6 +73,8 @@ def _training(facts: CardFacts) -> Iterator[str]:
         yield write_emissions(facts.front_matter.co2_eq_emissions)
     if facts.training_time is not None:
         yield write_time(facts.training_time)
+    if facts.pictures:
+        yield write_pictures(facts.pictures)
 
 
 def _for_the_author(section: str) -> str:

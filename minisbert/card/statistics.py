@@ -34,12 +34,17 @@ def label_statistics(column: str, labels: Sequence[float], kind: LabelType) -> C
     return ColumnStatistics(column, kind, "", tuple(shares))
 
 
-def samples(texts: Mapping[str, Sequence[str]], labels: Sequence[float] | None, kind: LabelType) -> tuple[Any, ...]:
-    """The first rows; long texts are cut."""
-    columns = [[_shown(text) for text in column[:_SHOWN_ROWS]] for column in texts.values()]
-    if labels is not None:
-        columns.append([label_text(label, kind) for label in labels[:_SHOWN_ROWS]])
-    return tuple(zip(*columns, strict=True))
+def samples(
+    columns: Sequence[str], texts: Mapping[str, Sequence[str]], labels: Sequence[float], kind: LabelType
+) -> tuple[tuple[str, ...], ...]:
+    """The first rows; the column that is no text holds the labels, and long texts are cut."""
+    shown = (
+        [_shown(text) for text in texts[name][:_SHOWN_ROWS]]
+        if name in texts
+        else [label_text(label, kind) for label in labels[:_SHOWN_ROWS]]
+        for name in columns
+    )
+    return tuple(zip(*shown, strict=True))
 
 
 def label_text(label: float, kind: LabelType) -> str:

@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from ..errors import MinisbertError
 from ..version import __version__
-from . import demo, encode, evaluate, kernels, reproduce, similarity, train
+from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
 
-_COMMANDS = (demo, train, reproduce, encode, evaluate, similarity, kernels)
+_COMMANDS = (demo, train, reproduce, encode, evaluate, similarity, inspect, kernels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluators import KINDS
-from .options import Subparsers, add_command, check_writable, column_names, label_scale, table
-from .settings import add_settings, given_settings
+from .options import Subparsers, add_command, check_writable, column_names, table
+from .settings import add_run_options, add_settings, given_settings
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -41,14 +41,6 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "recipe", type=Path, metavar="CARD", help="model card (.md), folder with one, or recipe (.yaml)"
     )
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order: the texts, then the label")
-    parser.add_argument(
-        "--scale",
-        type=label_scale,
-        metavar="LOW-HIGH",
-        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
-    )
     parser.add_argument(
         "--eval",
         type=Path,
@@ -57,17 +49,18 @@ def add(commands: Subparsers) -> None:
         "evaluated: a tenth of the rows, held out)",
     )
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    add_run_options(parser)
     add_settings(parser, instead_of="the card's")
 
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     from ..recipes import prepare, read_recipe
+    from ..report import RunReport, require_matplotlib
 
+    if options.report:
+        require_matplotlib()
     recipe = read_recipe(options.recipe)
     evaluator = _evaluator(recipe, options)
     check_writable(options.output)
@@ -85,9 +78,13 @@ def run(options: argparse.Namespace) -> None:
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")
     trainer = ready.trainer
-    before = trainer.evaluator(trainer.model) if trainer.evaluator is not None else {}
+    evaluator = trainer.evaluator
+    before = evaluator(trainer.model) if evaluator is not None else {}
+    report = RunReport(trainer.model, ready.held_out or ready.rows, metrics=before) if options.report else None
     history = trainer.train(resume=options.resume)
     trainer.model.save_pretrained(options.output)
+    if report is not None:
+        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     after = trainer.model.training_facts.metrics if trainer.model.training_facts is not None else {}
     print(_comparison(recipe, _stated(options.recipe), before, after, rows=len(ready.rows), loss=history.train_loss))
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
@@ -107,10 +104,10 @@ def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
 
 def _stated(path: Path) -> CardFacts | None:
     """The facts of the card the recipe was read from, if it was one."""
-    from ..card import parse, repair
+    from ..card.reading import read_card
 
     file = path / "README.md" if path.is_dir() else path
-    return None if file.suffix.lower() in (".yaml", ".yml") else parse(repair(file.read_text(encoding="utf-8-sig")))
+    return None if file.suffix.lower() in (".yaml", ".yml") else read_card(file)
 
 
 def _comparison(

@@ -1,12 +1,31 @@
-"""The settings of a training run as options of a command."""
+"""A training run as options of a command: its rows, where it goes, and its settings."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 from dataclasses import fields
+from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from .options import column_names, label_scale
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """What a run trains on, and where it runs and goes."""
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as question,answer")
+    parser.add_argument(
+        "--scale",
+        type=label_scale,
+        metavar="LOW-HIGH",
+        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
+    )
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
 
 
 def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:

@@ -13,12 +13,11 @@ from .options import (
     add_command,
     check_writable,
     column_names,
-    label_scale,
     load_model,
     sts_evaluator,
     table,
 )
-from .settings import add_settings, given_settings
+from .settings import add_run_options, add_settings, given_settings
 
 if TYPE_CHECKING:
     from ..losses import Loss
@@ -37,32 +36,25 @@ def add(commands: Subparsers) -> None:
         "--batch-size 16 --output my-model",
     )
     parser.add_argument("--model", required=True, help="model folder or name to start from")
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
     parser.add_argument(
         "--loss", required=True, choices=_LOSSES, help="; ".join(f"{k}: {v}" for k, v in _LOSSES.items())
     )
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as question,answer")
-    parser.add_argument(
-        "--scale",
-        type=label_scale,
-        metavar="LOW-HIGH",
-        help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
-    )
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use: text,text,score")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--max-seq-length", type=int, metavar="TOKENS", help="cut texts there (default: the model's)")
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    add_run_options(parser)
     add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     from ..data.roles import training_rows
+    from ..report import RunReport, require_matplotlib
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
+    if options.report:
+        require_matplotlib()
     config = TrainingConfig(**given_settings(options))
     loss = _loss(options.loss)
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
@@ -75,9 +67,15 @@ def run(options: argparse.Namespace) -> None:
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
     before = evaluator(model) if evaluator else {}
+    report = None
+    if options.report:
+        shown = training_rows(options.eval, columns=options.eval_columns) if options.eval else rows
+        report = RunReport(model, shown, metrics=before)
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
     history = trainer.train(resume=options.resume)
     model.save_pretrained(options.output)
+    if report is not None:
+        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     if before and model.training_facts is not None:
         after = model.training_facts.metrics  # of the weights that are kept
         names = [name for name in before if name in after]

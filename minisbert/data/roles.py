@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -26,16 +26,26 @@ class TrainingRows:
         label_name: the label's column, or None.
         source: where the rows come from.
         label_type: what the labels were given as.
+        label_place: the label's place among all columns; None for the last.
     """
 
-    texts: dict[str, list[str]]
-    labels: list[float] | None
+    texts: dict[str, list[str]] = field(repr=False)
+    labels: list[float] | None = field(repr=False)
     label_name: str | None
     source: str
     label_type: LabelType = "float"
+    label_place: int | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of all columns, in the order of the data."""
+        names = list(self.texts)
+        if self.label_name is not None:
+            names.insert(len(names) if self.label_place is None else self.label_place, self.label_name)
+        return tuple(names)
 
     def describe(self) -> str:
         """One line that says how the columns are understood."""
@@ -81,13 +91,14 @@ def training_rows(
             f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts: add it"
         )
     labels = _labels(table, label_name, scale) if label_name else None
+    place = list(table.columns).index(label_name) if label_name else None
     if scale is not None and labels is None:
         raise InputError(
             f"got a scale, and {table.source} has the columns {list(table.columns)}; expected a label: name its column "
             f"label or score"
         )
     label_type: LabelType = _label_type(table.columns[label_name]) if label_name and scale is None else "float"
-    return TrainingRows(texts, labels, label_name, table.source, label_type)
+    return TrainingRows(texts, labels, label_name, table.source, label_type, place)
 
 
 def _is_scale(scale: Any) -> bool:

@@ -28,6 +28,7 @@ class Evaluator(ABC):
 
     Attributes:
         primary_metric: name of the metric that says which model is better; larger is better. Set by each call.
+        metric_names: names of all metrics. Set by each call.
         description: what is evaluated, for the model card.
         csv_file: name of the file that `write_row` appends to.
     """
@@ -50,6 +51,7 @@ class Evaluator(ABC):
         self.write_csv = write_csv
         self.truncate_dim = truncate_dim
         self.primary_metric: str | None = None
+        self.metric_names: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(
@@ -66,10 +68,12 @@ class Evaluator(ABC):
         return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
 
     def named(self, metrics: Mapping[str, float], *, primary: str) -> dict[str, float]:
-        """Put the evaluator's name before the metrics, and note which is the primary one."""
+        """Put the evaluator's name before the metrics, and note their names and which is the primary one."""
         prefix = f"{self.name}_" if self.name else ""
         self.primary_metric = prefix + primary
-        return {prefix + metric: value for metric, value in metrics.items()}
+        result = {prefix + metric: value for metric, value in metrics.items()}
+        self.metric_names = tuple(result)
+        return result
 
     def write_row(
         self,

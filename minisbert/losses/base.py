@@ -62,9 +62,13 @@ class Loss(nn.Module):
             if low < self.label_range[0] or high > self.label_range[1]:
                 raise InputError(
                     f"got labels from {low:g} to {high:g}; {name} expects {self.label_range[0]:g} to "
-                    f"{self.label_range[1]:g}: say with scale which labels stand for 0 and 1, such as "
-                    f"{math.floor(min(low, 0)):g} and {math.ceil(high):g}"
+                    f"{self.label_range[1]:g}: say which labels stand for 0 and 1, with "
+                    f"scale=({_range(low, high, ', ')}) or --scale={_range(low, high, '-')}"
                 )
+
+
+def _range(low: float, high: float, between: str) -> str:
+    return f"{math.floor(min(low, 0)):g}{between}{math.ceil(high):g}"
 
 
 def aligned(embeddings: Sequence[Tensor], *, loss: str) -> list[Tensor]:

@@ -179,7 +179,7 @@ class ModuleStack(nn.Sequential):
             return
         message = (
             f"{truncated} of {texts} texts are longer than max_seq_length={self.max_seq_length} tokens; what is beyond "
-            f"is cut off: raise max_seq_length, split the texts, or pass truncation='count'"
+            "is cut off: raise max_seq_length or split the texts"
         )
         if self.truncation == "error":
             raise InputError(message)

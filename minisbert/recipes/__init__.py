@@ -6,14 +6,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .from_card import of_fit, recipe_of
+    from .from_card import recipe_of
     from .recipe import Recipe, parse_recipe, read_recipe, write_recipe
     from .reproduce import Reproduction, prepare, starting_model
 
 __all__ = [
     "Recipe",
     "Reproduction",
-    "of_fit",
     "parse_recipe",
     "prepare",
     "read_recipe",
@@ -22,9 +21,7 @@ __all__ = [
     "write_recipe",
 ]
 
-_HOMES = {"of_fit": "from_card", "recipe_of": "from_card"} | dict.fromkeys(
-    ("Reproduction", "prepare", "starting_model"), "reproduce"
-)
+_HOMES = {"recipe_of": "from_card"} | dict.fromkeys(("Reproduction", "prepare", "starting_model"), "reproduce")
 
 
 def __getattr__(name: str) -> Any:

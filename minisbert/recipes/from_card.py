@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..card.facts import CardFacts, DatasetFacts
-from ..data.roles import LABEL_NAMES
+from ..card.facts import CardFacts
+from ..card.reading import comes_from_fit
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import read_pooling
 from ..training.config import TrainingConfig
@@ -44,7 +44,6 @@ def recipe_of(facts: CardFacts) -> Recipe:
     if isinstance(parameters, str):
         raise ConfigError(f"the card prints the parameters of {data.loss.name} as {parameters!r}; expected JSON")
     kinds, pooling = _modules(facts.architecture)
-    fit = of_fit(facts)
     settings, not_followed = _settings(facts)
     length = facts.description.max_seq_length
     return Recipe(
@@ -56,26 +55,13 @@ def recipe_of(facts: CardFacts) -> Recipe:
         similarity=facts.description.similarity,
         loss=data.loss.name,
         loss_parameters=dict(parameters or {}),
-        trained_with="fit" if fit else "trainer",
+        trained_with="fit" if comes_from_fit(facts) else "trainer",
         settings=settings,
         evaluator=facts.evaluations[0].evaluator if facts.evaluations else None,
         rows=data.size,
         columns=data.columns,
         not_followed=not_followed,
     )
-
-
-def of_fit(facts: CardFacts) -> bool:
-    """Whether the reference's `fit` wrote the card: it prints learning rate, decay and warm-up untruly.
-
-    Its data sets have no names and its columns are numbered; it sets the norm of gradients to a whole number.
-    """
-    return facts.hyperparameters.get("max_grad_norm") == "1" and all(map(_numbered, facts.training_datasets))
-
-
-def _numbered(data: DatasetFacts) -> bool:
-    texts = [name for name in data.columns if name not in LABEL_NAMES]
-    return not data.name and texts == [f"sentence_{place}" for place in range(len(texts))]
 
 
 def _modules(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -113,7 +99,7 @@ def _settings(facts: CardFacts) -> tuple[dict[str, Any], tuple[str, ...]]:
         **steps,
         **_course(facts),
     }
-    if not of_fit(facts):
+    if not comes_from_fit(facts):
         config |= {
             "learning_rate": _number(printed, "learning_rate"),
             "weight_decay": _number(printed, "weight_decay"),

@@ -112,23 +112,21 @@ def read_recipe(path: str | Path) -> Recipe:
         InputError: the file cannot be read, or is neither.
         ConfigError: the card is of a model that minisbert cannot train.
     """
-    from ..card.markdown import repair
-    from ..card.parsing import parse
+    from ..card.reading import read_card
     from .from_card import recipe_of
 
     place = Path(path)
     file = place / "README.md" if place.is_dir() else place
+    if file.suffix.lower() not in (".yaml", ".yml"):
+        card = read_card(file)
+        try:
+            return recipe_of(card)
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from None
     try:
         text = file.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8; expected a model card or a recipe: convert it") from None
+        raise InputError(f"{file} is not UTF-8; expected a recipe: convert it") from None
     except OSError as error:
-        raise InputError(
-            f"cannot read {file} ({error.strerror}); expected a model card (.md) or a recipe (.yaml): check its name"
-        ) from None
-    if file.suffix.lower() in (".yaml", ".yml"):
-        return parse_recipe(text, source=str(file))
-    try:
-        return recipe_of(parse(repair(text)))
-    except InputError as error:
-        raise InputError(f"{file}: {error}") from None
+        raise InputError(f"cannot read {file} ({error.strerror}); expected a recipe: check its name") from None
+    return parse_recipe(text, source=str(file))

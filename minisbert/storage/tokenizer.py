@@ -27,7 +27,7 @@ TOKENIZER_FILES = (
     "spiece.model",
 )
 _CONFIG = "tokenizer_config.json"
-_VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
+VOCABULARIES = ("vocab.txt", "vocab.json", "sentencepiece.bpe.model", "spiece.model")
 
 # The class that transformers takes where no file names one.
 _CLASS_OF: Mapping[str, str] = {
@@ -65,8 +65,7 @@ class TokenizerSource:
     @property
     def max_length(self) -> int | None:
         """Longest text in tokens, as the tokenizer's configuration has it."""
-        value = self.config.get("model_max_length")
-        return int(value) if isinstance(value, (int, float)) and 0 < value < 10**9 else None
+        return longest_text(self.config)
 
     @cached_property
     def drops_lower_case(self) -> bool:
@@ -114,15 +113,14 @@ def read_tokenizer(
     files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
     own = {**(read_json_object(folder / _CONFIG) if _CONFIG in files else {}), **(changes or {})}
     model_type = str(config.get("model_type"))
-    kind = own.get("tokenizer_class") or config.get("tokenizer_class") or _CLASS_OF.get(model_type, _GENERIC)
-    kind = str(kind).removesuffix("Fast")
+    kind = tokenizer_kind(own, config)
     try:
         if "tokenizer.json" in files:
             tokenizer = Tokenizer.from_buffer(files["tokenizer.json"])
             _apply_config(tokenizer, kind, own)
         elif "vocab.txt" in files and model_type in ("bert", "distilbert"):
             tokenizer = _word_piece(folder / "vocab.txt", own)
-        elif any(name in files for name in _VOCABULARIES):
+        elif any(name in files for name in VOCABULARIES):
             tokenizer = _converted(folder, changes or {})
         else:
             raise ModelError(f"{folder} has no tokenizer; expected tokenizer.json: copy the whole model again")
@@ -139,6 +137,23 @@ def read_tokenizer(
     if side not in ("left", "right"):
         raise ModelError(f"{folder / _CONFIG}: got truncation_side {side!r}; expected left or right")
     return TokenizerSource(tokenizer, own, files, kind, side)
+
+
+def tokenizer_kind(own: Mapping[str, Any], config: Mapping[str, Any]) -> str:
+    """The class of transformers that stands for a tokenizer, without "Fast".
+
+    Args:
+        own: content of tokenizer_config.json, or {}.
+        config: content of config.json.
+    """
+    usual = _CLASS_OF.get(str(config.get("model_type")), _GENERIC)
+    return str(own.get("tokenizer_class") or config.get("tokenizer_class") or usual).removesuffix("Fast")
+
+
+def longest_text(own: Mapping[str, Any]) -> int | None:
+    """The most tokens that tokenizer_config.json allows, or None where it sets no bound."""
+    value = own.get("model_max_length")
+    return int(value) if isinstance(value, (int, float)) and 0 < value < 10**9 else None
 
 
 def put_in_lower_case(tokenizer: Tokenizer) -> None:

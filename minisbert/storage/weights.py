@@ -10,12 +10,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ModelError
-from .files import inside, read_json_object
-
-SAFETENSORS = "model.safetensors"
-PICKLE = "pytorch_model.bin"
-# In the order in which transformers looks for them; an index names the files over which a checkpoint is spread.
-_FORMS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
+from .headers import PICKLE, SAFETENSORS, weight_files
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -24,13 +19,12 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     Raises:
         ModelError: there is no checkpoint, or it is incomplete.
     """
-    form = next((name for name in _FORMS if (folder / name).is_file()), None)
-    if form is None:
+    files = weight_files(folder)
+    if not files:
         raise ModelError(f"{folder} has no weights; expected {SAFETENSORS} (or {PICKLE}): copy the whole model again")
-    files = _shards(folder, form) if form.endswith(".index.json") else [folder / form]
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors.update(_read_safetensors(file) if form.startswith(SAFETENSORS) else _read_pickle(file))
+        tensors.update(_read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file))
     return tensors
 
 
@@ -77,13 +71,6 @@ def load_into(
     module.load_state_dict({name: tensors[names[name]] for name in wanted}, assign=True)
     for parameter in module.parameters():
         parameter.requires_grad_(True)
-
-
-def _shards(folder: Path, index: str) -> list[Path]:
-    places = read_json_object(folder / index).get("weight_map")
-    if not isinstance(places, dict) or not all(isinstance(name, str) for name in places.values()):
-        raise ModelError(f"{folder / index}: expected a weight_map from tensors to files: copy the file again")
-    return [inside(folder, name) for name in sorted(set(places.values()))]
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -24,19 +24,21 @@ def trained_on(name: str, rows: TrainingRows, loss: Loss, token_counts: NDArray[
         loss: what they were trained with.
         token_counts: tokens of each text, (columns, rows).
     """
-    columns = [text_statistics(column, counts) for column, counts in zip(rows.texts, token_counts, strict=True)]
+    statistics = {
+        column: text_statistics(column, counts) for column, counts in zip(rows.texts, token_counts, strict=True)
+    }
     if rows.labels is not None and rows.label_name is not None:
-        columns.append(label_statistics(rows.label_name, rows.labels, rows.label_type))
+        statistics[rows.label_name] = label_statistics(rows.label_name, rows.labels, rows.label_type)
     return TrainedOn(
         name=shown_name(name),
         rows=len(rows),
-        text_columns=tuple(rows.texts),
+        columns=rows.columns,
         label_column=rows.label_name,
         loss=type(loss).__name__,
         loss_parameters={key: _plain(value) for key, value in loss.get_config_dict().items()},
         inner_losses=_inner(loss),
-        statistics=tuple(columns),
-        samples=samples(rows.texts, rows.labels, rows.label_type),
+        statistics=tuple(statistics[column] for column in rows.columns),
+        samples=samples(rows.columns, rows.texts, rows.labels or [], rows.label_type),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
@@ -87,6 +88,12 @@ class Trainer:
                 of.check_rows(tuple(rows.texts), rows.labels)
             except (InputError, InputTypeError) as error:
                 raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
+            if not of.needs_labels and rows.labels is not None and (negative := sum(x <= 0 for x in rows.labels)):
+                warnings.warn(
+                    f"{type(of).__name__} takes every row as one that belongs together, and {negative:,} of "
+                    f"{len(rows):,} are labelled 0 or below: leave them out if they do not",
+                    stacklevel=2,
+                )
             self._sets.append(_TrainingSet(name, rows, of.to(model.device)))
         self._on_log = on_log
         self._show = show_progress_bar

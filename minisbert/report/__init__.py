@@ -1,0 +1,42 @@
+"""Pictures of a training run, beside the saved model and in its card. Drawing needs matplotlib, the extra `report`.
+
+Names are imported when they are first used: `import minisbert.report` loads nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .attaching import attach
+    from .canvas import require_matplotlib
+    from .curves import draw_training
+    from .distributions import PairScores, draw_similarity, pair_scores
+    from .run import RunReport
+
+__all__ = [
+    "PairScores",
+    "RunReport",
+    "attach",
+    "draw_similarity",
+    "draw_training",
+    "pair_scores",
+    "require_matplotlib",
+]
+
+_HOMES = {
+    "PairScores": "distributions",
+    "RunReport": "run",
+    "attach": "attaching",
+    "draw_similarity": "distributions",
+    "draw_training": "curves",
+    "pair_scores": "distributions",
+    "require_matplotlib": "canvas",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)

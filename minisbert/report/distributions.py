@@ -1,0 +1,243 @@
+"""How similar a model finds pairs of texts, by what is known of the pairs: measured, and as a picture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..data.roles import TrainingRows
+from ..errors import InputError
+from ..similarity import SimilarityFunction
+from .canvas import COLOURS, INK, MUTED, SMALL, TEXT, new_figure, plain, save, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from ..model import EmbeddingModel
+
+Groups = Mapping[str, NDArray[np.float64]]
+
+_MOST_GROUPS = 5
+_MOST_OUTLINES = 3  # in one panel; more groups get a row each
+_MOST_BINS = 30
+_NAMES = {
+    "cosine": "Cosine similarity",
+    "dot": "Dot product",
+    "euclidean": "Negative euclidean distance",
+    "manhattan": "Negative manhattan distance",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class PairScores:
+    """Similarities of pairs of texts.
+
+    Attributes:
+        groups: float64 similarities by name of the group, in the order they are shown.
+        what: what was measured, and where.
+    """
+
+    groups: Groups
+    what: str
+
+    @property
+    def pairs(self) -> int:
+        """Number of pairs in all groups."""
+        return sum(map(len, self.groups.values()))
+
+
+# ---- measuring ------------------------------------------------------------------------------------------------------
+
+
+def pair_scores(model: EmbeddingModel, rows: TrainingRows, *, limit: int = 2000, seed: int = 42) -> PairScores:
+    """Similarities of the texts of each row, as the model is now.
+
+    Rows of two texts whose labels differ are grouped by label: by its value where there are few, else in up to five
+    ranges of equal width. All others are an anchor, its positive and maybe negatives: the groups are "own positive",
+    "another row's positive", drawn from all rows but those of the same texts, and "hard negative".
+
+    Args:
+        model: left as it was; cut texts are not counted.
+        rows: the pairs.
+        limit: most rows to embed.
+        seed: says which rows, and which rows are paired anew.
+
+    Raises:
+        InputError: the rows hold one text each.
+    """
+    columns = list(rows.texts.values())
+    if len(columns) < 2:
+        raise InputError(
+            f"got the text columns {list(rows.texts)} of {rows.source} for a report; expected at least two texts in "
+            f"each row: add a column"
+        )
+    draw = np.random.default_rng(seed)
+    chosen = np.arange(len(rows))
+    if len(rows) > limit:
+        chosen = np.sort(draw.choice(len(rows), limit, replace=False))
+    if rows.labels is not None and len(columns) == 2 and len(set(rows.labels)) > 1:
+        members = _by_label(np.array(rows.labels), chosen)
+        pairs = {name: [(columns[0][i], columns[1][i]) for i in found] for name, found in members.items()}
+    else:
+        pairs = _by_role(columns, chosen, draw)
+    function = SimilarityFunction.of(model.similarity_fn_name)
+    return PairScores(_scores(model, function, pairs), f"{_NAMES[function.value]} in {Path(rows.source).name}")
+
+
+def _by_label(labels: NDArray[np.float64], chosen: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+    """Which of the chosen rows are in which group; the groups are those of all rows."""
+    values = np.unique(labels)
+    if len(values) <= _MOST_GROUPS:
+        groups = {f"label {value:g}": chosen[labels[chosen] == value] for value in values}
+    else:
+        low, width = values[0], (values[-1] - values[0]) / _MOST_GROUPS
+        # A label on a border belongs to the range above it, and rounding must not move it below.
+        places = np.minimum((labels[chosen] - low) / width + 1e-9, _MOST_GROUPS - 1).astype(np.int64)
+        edges = _edges([low + place * width for place in range(_MOST_GROUPS + 1)])
+        groups = {f"{edges[i]}–{edges[i + 1]}": chosen[places == i] for i in range(_MOST_GROUPS)}
+    return {name: found for name, found in groups.items() if len(found)}
+
+
+def _edges(values: Sequence[float]) -> list[str]:
+    """Numbers with as many decimals as they need to differ, and at least one."""
+    for decimals in range(1, 7):
+        texts = [f"{value:.{decimals}f}" for value in values]
+        if np.allclose([float(text) for text in texts], values, rtol=0, atol=(values[1] - values[0]) / 100):
+            return texts
+    return [f"{value:g}" for value in values]
+
+
+def _by_role(
+    columns: Sequence[Sequence[str]], chosen: NDArray[np.int64], draw: np.random.Generator
+) -> dict[str, list[tuple[str, str]]]:
+    anchors, positives, *negatives = columns
+    own: dict[str, set[str]] = {anchors[row]: {anchors[row]} for row in chosen}
+    for anchor, positive in zip(anchors, positives, strict=True):
+        if anchor in own:
+            own[anchor].add(positive)
+    others = []
+    for row in chosen:
+        anchor = anchors[row]
+        other = next((positives[i] for i in draw.permutation(chosen) if positives[i] not in own[anchor]), None)
+        if other is not None:
+            others.append((anchor, other))
+    groups = {
+        "own positive": [(anchors[row], positives[row]) for row in chosen],
+        "another row's positive": others,
+        "hard negative": [(anchors[row], column[row]) for column in negatives for row in chosen],
+    }
+    return {name: pairs for name, pairs in groups.items() if pairs}
+
+
+def _scores(
+    model: EmbeddingModel, function: SimilarityFunction, groups: Mapping[str, Sequence[tuple[str, str]]]
+) -> dict[str, NDArray[np.float64]]:
+    """Similarity of each pair; each text is embedded once."""
+    pairs = [pair for group in groups.values() for pair in group]
+    places = {text: place for place, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
+    with _unnoticed(model):
+        embeddings = model.encode(list(places), convert_to_tensor=True)
+    first, second = ([places[pair[side]] for pair in pairs] for side in (0, 1))
+    scores = function.pairwise(embeddings[first], embeddings[second]).cpu().double().numpy()
+    ends = np.cumsum([len(group) for group in groups.values()])[:-1]
+    return dict(zip(groups, np.split(scores, ends), strict=True))
+
+
+@contextmanager
+def _unnoticed(model: EmbeddingModel) -> Iterator[None]:
+    """Embed without a word on cut texts, and leave the model as it was."""
+    before = model.truncation, model.truncated_texts, model.training
+    model.truncation = "count"
+    try:
+        yield
+    finally:
+        model.truncation, model.truncated_texts, training = before
+        model.train(training)
+
+
+# ---- drawing --------------------------------------------------------------------------------------------------------
+
+
+def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> None:
+    """Draw the similarities before and after training side by side: a PNG, 1200 pixels wide.
+
+    Up to three groups are outlines over each other; more, such as ranges of labels, are rows of their own.
+
+    Raises:
+        InputError: the two are not of the same groups, no similarity is finite, or the file cannot be written.
+        ConfigError: matplotlib is not installed.
+    """
+    if list(before.groups) != list(after.groups):
+        raise InputError(
+            f"got the groups {list(before.groups)} before and {list(after.groups)} after; expected the same: measure "
+            f"the same rows"
+        )
+    finite = [_finite(one.groups) for one in (before, after)]
+    values = np.concatenate([group for groups in finite for group in groups.values()])
+    if not len(values):
+        raise InputError("got no finite similarity; expected some to draw: look at the model's embeddings")
+    outlines = len(before.groups) <= _MOST_OUTLINES
+    figure = new_figure(560 if outlines else 190 + 90 * len(before.groups))
+    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
+    edges = _bins(values, least=min(len(group) for group in before.groups.values()))
+    margin = (edges[-1] - edges[0]) * 0.02
+    for axes, groups, title in zip((left, right), finite, ("before training", "after training"), strict=True):
+        style(axes, title=title, grid="both" if outlines else "x")
+        (_draw_outlines if outlines else _draw_rows)(axes, groups, edges)
+        axes.set_xlim(edges[0] - margin, edges[-1] + margin)
+        axes.xaxis.get_major_locator().set_params(nbins=6)
+        axes.set_xlabel("similarity" if outlines else "similarity (dots: medians)", fontsize=TEXT, color=INK)
+    figure.suptitle(f"{plain(after.what)}: {after.pairs:,} pairs", fontsize=TEXT + 1, color=INK)
+    if outlines:
+        left.set_ylabel("share of the group", fontsize=TEXT, color=INK)
+        left.set_ylim(bottom=0)
+        left.yaxis.get_major_locator().set_params(nbins=6)
+        left.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
+        handles, _ = left.get_legend_handles_labels()
+        labels = [f"{name} ({len(group):,})" for name, group in after.groups.items()]
+        figure.legend(
+            handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=TEXT, labelcolor=INK
+        )
+    else:
+        left.set_ylim(-0.2, len(after.groups))
+        left.set_ylabel("label", fontsize=TEXT, color=INK)
+        left.set_yticks(range(len(after.groups)), [f"{name}\n{len(g):,} pairs" for name, g in after.groups.items()])
+    save(figure, path)
+
+
+def _finite(groups: Groups) -> dict[str, NDArray[np.float64]]:
+    return {name: values[np.isfinite(values)] for name, values in groups.items()}
+
+
+def _bins(values: NDArray[np.float64], *, least: int) -> NDArray[np.float64]:
+    """Edges over all values, fewer where the smallest group would leave most of them empty."""
+    low, high = values.min(), values.max()
+    if high - low < 1e-6 * max(1, abs(low)):
+        low, high = low - 0.5, high + 0.5
+    count = min(_MOST_BINS, max(10, round(1.3 * math.sqrt(least))))
+    return np.linspace(low, high, count + 1)
+
+
+def _draw_outlines(axes: Axes, groups: Groups, edges: NDArray[np.float64]) -> None:
+    for colour, (name, values) in zip(COLOURS, groups.items(), strict=False):
+        counts, _ = np.histogram(values, edges)
+        axes.stairs(counts / max(1, len(values)), edges, fill=True, color=colour, alpha=0.18)
+        axes.stairs(counts / max(1, len(values)), edges, color=colour, linewidth=2, label=name)
+
+
+def _draw_rows(axes: Axes, groups: Groups, edges: NDArray[np.float64]) -> None:
+    for row, values in enumerate(groups.values()):
+        counts, _ = np.histogram(values, edges)
+        heights = row + 0.85 * counts / max(1, counts.max())
+        axes.stairs(heights, edges, baseline=row, fill=True, color=COLOURS[0], alpha=0.3)
+        axes.stairs(heights, edges, baseline=row, color=COLOURS[0], linewidth=1.5)
+        if len(values):
+            axes.plot(np.median(values), row, "o", color=COLOURS[1], markersize=8, markeredgecolor="white", zorder=3)
+    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=INK, color=MUTED)

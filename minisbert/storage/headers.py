@@ -1,0 +1,89 @@
+"""What tensors a checkpoint holds, without reading them."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import ModelError
+from .files import read_json_object
+
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+# In the order in which transformers looks for them; an index names the files over which a checkpoint is spread.
+_FORMS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
+_LONGEST = 100_000_000  # bytes of a header; safetensors refuses longer ones too
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The head of a safetensors file.
+
+    Attributes:
+        parameters: how many numbers of each floating dtype, such as {"float32": 1000}; whole numbers are left out.
+        bytes: what the whole file is long.
+    """
+
+    parameters: dict[str, int]
+    bytes: int
+
+
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files of the checkpoint in `folder`, all of one format; none where there is no checkpoint.
+
+    Raises:
+        ModelError: an index cannot be read.
+    """
+    form = next((name for name in _FORMS if (folder / name).is_file()), None)
+    if form is None:
+        return ()
+    return _shards(folder, form) if form.endswith(".index.json") else (folder / form,)
+
+
+def read_header(path: Path) -> Header:
+    """Read the head of a safetensors file; the tensors need not be there.
+
+    Raises:
+        ModelError: it is no safetensors file.
+    """
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            content = json.loads(file.read(length)) if 0 < length <= _LONGEST else None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); expected safetensors: copy the file again") from None
+    tensors = [value for name, value in content.items() if name != "__metadata__"] if isinstance(content, dict) else []
+    if not tensors or not all(map(_is_tensor, tensors)):
+        raise ModelError(f"{path} does not begin as safetensors do; expected a list of tensors: copy the file again")
+    parameters: dict[str, int] = {}
+    for tensor in tensors:
+        if dtype := _DTYPES.get(tensor["dtype"]):
+            parameters[dtype] = parameters.get(dtype, 0) + math.prod(tensor["shape"])
+    return Header(parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
+
+
+def _is_tensor(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
+        return False
+    shape, place = value.get("shape"), value.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2:
+        return False
+    return all(isinstance(number, int) and number >= 0 for number in (*shape, *place))
+
+
+def _shards(folder: Path, index: str) -> tuple[Path, ...]:
+    places = read_json_object(folder / index).get("weight_map")
+    if not isinstance(places, dict) or not all(map(_is_file_name, places.values())):
+        raise ModelError(
+            f"{folder / index}: expected a weight_map from tensors to files beside it: copy the file again"
+        )
+    return tuple(folder / name for name in sorted(set(places.values())))
+
+
+def _is_file_name(value: Any) -> bool:
+    # In the Hugging Face cache a shard is a link out of the folder, so that its name is looked at and not its target.
+    return isinstance(value, str) and Path(value).name == value

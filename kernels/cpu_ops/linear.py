@@ -1,4 +1,4 @@
-"""Linear layers in float32 through oneDNN.
+"""Linear layers in float32 through oneDNN, and for inference also in bfloat16 with the weights laid out once.
 
 `torch.nn.functional.linear` sends float32 products to Intel MKL, which takes a generic path on other makers'
 processors. oneDNN, which every CPU build of torch carries, chooses by instruction set instead and is about twice as
@@ -9,6 +9,8 @@ checked and the derivative is written out here.
 from __future__ import annotations
 
 import platform
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,6 +26,30 @@ def available() -> bool:
     """
     offered = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     return offered and not _intel()
+
+
+@cache
+def bfloat16_available() -> bool:
+    """Whether the processor multiplies in bfloat16, so that oneDNN is fast at it."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and supported is not None and bool(supported())
+
+
+def prepared(weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Callable[[Tensor], Tensor]:
+    """Lay a weight out, float32 or bfloat16: the result takes (tokens, in) of that type to (tokens, out).
+
+    Args:
+        weight: (out, in).
+        bias: (out,).
+        gelu: put exact GELU behind the product.
+    """
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous().to_mkldnn())
+    activation, algorithm = ("gelu", "none") if gelu else ("none", "")
+
+    def product(x: Tensor) -> Tensor:
+        return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, laid_out, bias, activation, [], algorithm))
+
+    return product
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

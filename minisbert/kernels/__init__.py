@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Literal, TypeAlias, cast
 
 import torch
@@ -23,6 +24,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..packing import PackedBatch
 from . import plain
+from .weights import EncoderWeights
 
 Mode: TypeAlias = Literal["auto", "reference"]
 Linear: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
@@ -52,8 +54,8 @@ def current_mode() -> Mode:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x @ weight.T + bias`: (tokens, in) to (tokens, out)."""
-    if x.device.type == "cpu" and _fast() and (fast := _cpu_linear()) and _exact(x, weight):
-        return fast(x, weight, bias)
+    if x.device.type == "cpu" and fast() and (product := _cpu_linear()) and _exact(x, weight):
+        return product(x, weight, bias)
     return plain.linear(x, weight, bias)
 
 
@@ -64,12 +66,64 @@ def attention(
     return plain.attention(query, key, value, batch, heads=heads, dropout=dropout, bias=bias)
 
 
+def fused(hidden: Tensor, *, heads: int) -> ModuleType | None:
+    """What stands around the products of a layer in one pass each, with derivatives, or None where it is not to be had.
+
+    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them.
+
+    Args:
+        hidden: what goes through the layer, (tokens, dim).
+        heads: of its attention.
+    """
+    if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or not fast() or torch.is_autocast_enabled("cpu"):
+        return None
+    module = importlib.import_module(".cpu_ops.fused", __name__)
+    return module if module.supports(hidden.shape[1], heads) and module.available() else None
+
+
+def adamw_rows() -> Callable[..., None] | None:
+    """AdamW on some rows of a table on the CPU, as `training.tables` defines it, or None."""
+    if not fast():
+        return None
+    module = importlib.import_module(".cpu_ops.fused", __name__)
+    return cast(Callable[..., None], module.adamw_rows_) if module.available() else None
+
+
+def encoder(
+    weights: EncoderWeights, *, quantized: bool = False
+) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
+    """The encoder laid out for inference, or None where nothing is faster than its modules.
+
+    The result takes ids, positions and types of the tokens, (tokens,), and the batch, to (tokens, dim) in float32.
+
+    Args:
+        weights: what to lay out.
+        quantized: use products in int8.
+    """
+    if weights.word.device.type != "cpu" or not fast():
+        return None
+    module = importlib.import_module(".cpu_ops.inference", __name__)
+    kind = module.kind_of(weights, quantized=quantized)
+    return None if kind is None else cast(Callable[..., Tensor], module.CpuEncoder(weights, kind))
+
+
+def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
+    """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
+    differentiable = torch.is_grad_enabled() and values.requires_grad
+    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and not differentiable and fast():
+        module = importlib.import_module(".cpu_ops.fused", __name__)
+        if module.supports(values.shape[1]) and module.available():
+            return cast(Tensor, module.mean_pool(values, batch))
+    return plain.mean_pool(values, batch)
+
+
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
     """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     return plain.text_sum(values, text_index, texts)
 
 
-def _fast() -> bool:
+def fast() -> bool:
+    """Whether fast versions may be taken here and now."""
     # torch.compile cannot trace the mode; it writes its own kernels anyway.
     return not torch.compiler.is_compiling() and current_mode() == "auto"
 

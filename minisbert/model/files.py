@@ -12,6 +12,7 @@ from torch import nn
 
 from ..card.record import TrainingFacts, versions
 from ..errors import ConfigError, InputError
+from ..modules.encoder import Encoder
 from ..modules.persistence import read_modules, write_module
 from ..similarity import SimilarityFunction
 from ..storage.files import replacing_folder
@@ -21,11 +22,12 @@ from .devices import usable_device
 from .embedder import Embedder
 from .stack import Truncation
 
-DType: TypeAlias = Literal["float32", "bfloat16", "float16"]
+DType: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 _DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+    "int8": torch.float32,  # what the weights are kept in, and saved in
 }
 
 
@@ -45,7 +47,8 @@ class EmbeddingModel(Embedder):
         revision: branch, tag or commit on the Hub.
         local_files_only: never ask the Hub.
         token: Hub access token.
-        dtype: "float32", "bfloat16" or "float16"; by default what the weights are saved in.
+        dtype: "float32", "bfloat16" or "float16"; by default what the weights are saved in. "int8" keeps float32 and
+            embeds with products in int8, on a CPU that has them, for models whose encoder is native.
         truncation: what happens when texts are longer than `max_seq_length`: "warn" once, raise an "error", or only
             "count" them in `truncated_texts`.
 
@@ -102,6 +105,15 @@ class EmbeddingModel(Embedder):
         self._card = card
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
+        if dtype == "int8":
+            self._quantize()
+
+    def _quantize(self) -> None:
+        encoder = self.transformer.auto_model
+        if not isinstance(encoder, Encoder) or self.device.type != "cpu":
+            kind = type(encoder).__name__ if not isinstance(encoder, Encoder) else f"an encoder on {self.device}"
+            raise ConfigError(f"got dtype 'int8' for {kind}; expected a native encoder on the CPU: choose another dtype")
+        encoder.quantized = True
 
     def save_pretrained(
         self, path: str | Path, *, model_name: str | None = None, create_model_card: bool = True

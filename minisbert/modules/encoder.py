@@ -6,6 +6,9 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import ModuleType
+from typing import Any, Optional, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +16,13 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..errors import InputError
+from ..kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
+
+# What `kernels.encoder` gives, by encoder, with what it was made from.
+InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Optional[Tensor], PackedBatch], Tensor]
+_LAID_OUT: WeakKeyDictionary[nn.Module, tuple[Any, InferenceEncoder | None]] = WeakKeyDictionary()
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -68,7 +76,7 @@ class Embeddings(nn.Module):
         if self.token_type is not None:
             types = batch.token_types
             hidden = hidden + (self.token_type.weight[0] if types is None else self.token_type(types))
-        return hidden + self.position(self._positions(batch))  # type: ignore[no-any-return]
+        return hidden + self.position(self.positions(batch))  # type: ignore[no-any-return]
 
     def _padded_sum(self, batch: PackedBatch) -> Tensor:
         """The sum as the reference takes it: the shapes of the look-ups decide the order in which gradients add up."""
@@ -76,11 +84,12 @@ class Embeddings(nn.Module):
         hidden: Tensor = self.word(ids)
         if self.token_type is not None:
             hidden = hidden + self.token_type(torch.zeros_like(ids))
-        places = self._positions(batch).view(batch.texts, -1)
+        places = self.positions(batch).view(batch.texts, -1)
         hidden = hidden + self.position(places if self.offset else places[:1])
         return hidden.view(batch.tokens, -1)
 
-    def _positions(self, batch: PackedBatch) -> Tensor:
+    def positions(self, batch: PackedBatch) -> Tensor:
+        """Row of the position table for each token: int64, (tokens,)."""
         if not self.offset:
             return batch.positions
         # RoBERTa and MPNet count positions over what is not the padding token. A text may spell that token out
@@ -124,6 +133,7 @@ class FeedForward(nn.Module):
         self.down = Linear(config.intermediate_size, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.activation = _ACTIVATIONS[config.hidden_act]
+        self.exact_gelu = config.hidden_act == "gelu"
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, hidden: Tensor) -> Tensor:
@@ -143,6 +153,10 @@ class EncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
         """(tokens, dim) to (tokens, dim); `bias` is as for `kernels.attention`."""
+        if bias is None and batch.mask is None and self.feed_forward.exact_gelu:
+            operations = kernels.fused(hidden, heads=self.attention.heads)
+            if operations is not None:
+                return self._fused(hidden, batch, operations)
         query, key, value = self.before(hidden)
         attended = kernels.attention(
             query,
@@ -155,6 +169,41 @@ class EncoderLayer(nn.Module):
         )
         return self.after(attended, hidden)
 
+    def _fused(self, hidden: Tensor, batch: PackedBatch, operations: ModuleType) -> Tensor:
+        """The layer with query, key and value in one product, and one pass over the tokens between products."""
+        attention, feed_forward = self.attention, self.feed_forward
+        drop = 1.0 if self.training else 0.0
+        parts = (attention.query, attention.key, attention.value)
+        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
+        qkv = kernels.linear(hidden, weight, bias)  # (tokens, 3 * dim)
+        attended = operations.attention_qkv(
+            qkv, batch, heads=attention.heads, dropout=attention.weight_dropout * drop
+        )
+        after: Tensor = operations.add_norm(
+            attention.output(attended), hidden, *_norm(attention.norm)[:2], eps=attention.norm.eps,
+            dropout=attention.output_dropout * drop,
+        )
+        changed = feed_forward.down(operations.gelu(feed_forward.up(after)))
+        output: Tensor = operations.add_norm(
+            changed, after, *_norm(feed_forward.norm)[:2], eps=feed_forward.norm.eps,
+            dropout=feed_forward.dropout * drop,
+        )
+        return output
+
+    def weights(self) -> LayerWeights:
+        """The weights, as operations over whole layers take them."""
+        attention, feed_forward = self.attention, self.feed_forward
+        linears = (
+            attention.query,
+            attention.key,
+            attention.value,
+            attention.output,
+            feed_forward.up,
+            feed_forward.down,
+        )
+        query, key, value, output, up, down = (Affine(linear.weight, linear.bias) for linear in linears)
+        return LayerWeights(query, key, value, output, _norm(attention.norm), up, down, _norm(feed_forward.norm))
+
     def before(self, hidden: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values: (tokens, dim) each."""
         return self.attention.before(hidden)
@@ -166,7 +215,11 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """An encoder of the BERT family."""
+    """An encoder of the BERT family.
+
+    Attributes:
+        quantized: use products in int8 for inference, where the processor has them.
+    """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -175,6 +228,7 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
+        self.quantized = False
 
     @property
     def token_types(self) -> bool:
@@ -192,6 +246,8 @@ class Encoder(nn.Module):
                 f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
                 f"set max_seq_length to at most that"
             )
+        if (fast := self._laid_out(batch)) is not None:
+            return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         hidden: Tensor = self.embeddings(batch)
         bias = self._attention_bias(batch)
         for layer in self.layers:
@@ -222,6 +278,38 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
+    def weights(self) -> EncoderWeights:
+        """The weights, as operations over the whole encoder take them."""
+        embeddings = self.embeddings
+        return EncoderWeights(
+            embeddings.word.weight,
+            embeddings.position.weight,
+            None if embeddings.token_type is None else embeddings.token_type.weight,
+            _norm(embeddings.norm),
+            tuple(layer.weights() for layer in self.layers),
+            self.config.num_attention_heads,
+        )
+
+    def _laid_out(self, batch: PackedBatch) -> InferenceEncoder | None:
+        """The encoder laid out for inference, where that is wanted and possible; it is made anew when a weight changed.
+
+        It is no module and no state: it is neither saved nor copied with the encoder.
+        """
+        wanted = not (
+            torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(batch.input_ids.device.type)
+        )
+        if not (wanted and kernels.fast() and batch.mask is None and self.relative_attention_bias is None):
+            return None
+        if self.config.hidden_act != "gelu":
+            return None
+        weights = self.weights()
+        stamp = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in weights.tensors())
+        known = _LAID_OUT.get(self)
+        if known is None or known[0] != (stamp, self.quantized):
+            known = (stamp, self.quantized), kernels.encoder(weights, quantized=self.quantized)
+            _LAID_OUT[self] = known
+        return known[1]
+
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
         if table is None:
@@ -232,6 +320,10 @@ class Encoder(nn.Module):
             return bias
         # One for each padded text, as the reference has it: that decides the order in which gradients add up.
         return bias.expand(batch.texts, -1, -1, -1).contiguous()
+
+
+def _norm(module: nn.LayerNorm) -> Norm:
+    return Norm(module.weight, module.bias, module.eps)
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -58,6 +58,9 @@ class Pooling(nn.Module):
         if batch.mask is not None and self.pooling_mode == ("mean",):
             features.sentence_embedding = _padded_mean(tokens, batch.mask)
             return features
+        if batch.mask is None and self.pooling_mode == ("mean",) and (self.include_prompt or not batch.prompt_length):
+            features.sentence_embedding = kernels.mean_pool(tokens, batch)
+            return features
         text_index, place = batch.text_index, batch.positions + 1
         counts = batch.lengths
         if batch.mask is not None:

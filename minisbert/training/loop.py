@@ -7,7 +7,7 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
@@ -26,6 +26,7 @@ from ..errors import ConfigError, InputError, MinisbertError
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
+from ..modules.encoder import Embedding, Encoder
 from ..modules.features import Features
 from .checkpoint import Checkpoint, check_same_run, prune
 from .config import TrainingConfig
@@ -33,6 +34,7 @@ from .dataset import TrainingDataset
 from .history import LogEntry, OnLog, TrainingHistory, TrainingLog
 from .optimization import adamw, linear_schedule
 from .replay import Replay
+from .tables import clip
 
 _AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -96,10 +98,18 @@ class TrainingRun:
         self.fingerprint = _fingerprint(self.datasets, losses, several=several)
         self.updates_per_epoch = math.ceil(len(self.sampler) / config.gradient_accumulation)
         self.total = self.schedule_total = config.total_steps(len(self.sampler))
+        self._words: Embedding | None = None
         if replay is None:
-            self.optimizer = adamw(model, losses, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+            self._words = _word_table(model) if config.precision != "fp16" and not config.weight_decay else None
+            self.optimizers = adamw(
+                model,
+                losses,
+                learning_rate=config.learning_rate,
+                weight_decay=config.weight_decay,
+                table=self._words.weight if self._words else None,
+            )
         else:
-            self.optimizer = replay.optimizer(model, losses, config)
+            self.optimizers = [replay.optimizer(model, losses, config)]
             self.schedule_total = replay.schedule_steps(self.total, [len(part) for part in rows], config)
         self.warmup = config.warmup(self.schedule_total)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
@@ -121,7 +131,7 @@ class TrainingRun:
         self.bar = tqdm(
             total=self.total, initial=self.step, desc="Training", unit="step", disable=None if self._show else True
         )
-        with self.bar:
+        with self.bar, _sparse_gradients(self._words):
             for update in self._updates():
                 self.model.train()
                 norm = self._optimize(update)
@@ -155,8 +165,9 @@ class TrainingRun:
         rate = config.learning_rate * linear_schedule(
             self.step - self.history.skipped_steps, warmup=self.warmup, total=self.schedule_total
         )
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         self.learning_rate = rate
         step_loss = torch.zeros((), device=self.device)
         for dataset, rows in update:
@@ -166,11 +177,12 @@ class TrainingRun:
             loss = self.losses[dataset](embeddings, None if labels is None else labels.to(self.device)) / len(update)
             self.scaler.scale(loss).backward()
             step_loss = step_loss + loss.detach()  # in float64 if the model is
-        self.scaler.unscale_(self.optimizer)
-        limit = config.max_grad_norm or math.inf
-        norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        for optimizer in self.optimizers:
+            self.scaler.unscale_(optimizer)
+        norm = clip(list(self.model.parameters()), config.max_grad_norm or math.inf)
         self._scaled_step()
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
         self.step_losses.append(step_loss)
         return norm
 
@@ -187,10 +199,12 @@ class TrainingRun:
 
     def _scaled_step(self) -> None:
         if not self.scaler.is_enabled():
-            self.optimizer.step()
+            for optimizer in self.optimizers:
+                optimizer.step()
             return
         scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
         self.scaler.update()
         if self.scaler.get_scale() < scale:  # the gradients overflowed, and no weight was changed
             self.history.skipped_steps += 1
@@ -252,7 +266,7 @@ class TrainingRun:
             "history": self.history.state(),
             "config": asdict(self.config),
             "fingerprint": self.fingerprint,
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "losses": self.losses.state_dict(),
             "rng": torch.get_rng_state(),
@@ -268,7 +282,8 @@ class TrainingRun:
             check_same_run(state, self.config, self.fingerprint, checkpoint=checkpoint.folder)
             weights = _weights_for(self.model, checkpoint.folder)
             self.losses.load_state_dict(state["losses"])
-            self.optimizer.load_state_dict(state["optimizer"])
+            for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
+                optimizer.load_state_dict(saved)
             self.scaler.load_state_dict(state["scaler"])
             self.history = TrainingHistory(**state["history"])
             self.step = range(self.total + 1)[state["step"]]
@@ -293,6 +308,26 @@ class TrainingRun:
 
     def _epoch(self) -> float:
         return self.step / self.updates_per_epoch
+
+
+@contextmanager
+def _sparse_gradients(table: Embedding | None) -> Iterator[None]:
+    """Let the gradients of a table hold only the rows that were looked up, for a block of code."""
+    if table is not None:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        if table is not None:
+            table.sparse = False
+
+
+def _word_table(model: EmbeddingModel) -> Embedding | None:
+    """The word embeddings, where few of their rows have a gradient at a step and that can be made use of."""
+    encoder = model.transformer.auto_model
+    if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
+        return None
+    return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None
 
 
 def _weights_for(model: EmbeddingModel, folder: Path) -> dict[str, Tensor]:

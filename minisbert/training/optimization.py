@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from .tables import TableAdamW
+
+_BETAS, _EPS = (0.9, 0.999), 1e-8
+
 
 def linear_schedule(step: int, *, warmup: int, total: int) -> float:
     """Factor of the learning rate at optimizer step `step`, counted from 0: up to 1 over `warmup`, down to 0."""
@@ -17,17 +21,32 @@ def linear_schedule(step: int, *, warmup: int, total: int) -> float:
 
 
 def adamw(
-    model: nn.Module, losses: Sequence[nn.Module], *, learning_rate: float, weight_decay: float
-) -> torch.optim.AdamW:
-    """AdamW over the parameters of model and losses; biases and normalization weights are not decayed."""
+    model: nn.Module,
+    losses: Sequence[nn.Module],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    table: nn.Parameter | None = None,
+) -> list[torch.optim.Optimizer]:
+    """AdamW over the parameters of model and losses; biases and normalization weights are not decayed.
+
+    Args:
+        model: what is trained.
+        losses: those that train it; they may have parameters too.
+        learning_rate: of the first step.
+        weight_decay: see above.
+        table: word embeddings with sparse gradients, to be given an optimizer of their own; only without decay.
+    """
     groups = parameter_groups(
         (
             (parameter, not isinstance(owner, nn.LayerNorm) and "bias" not in name)
             for name, parameter, owner in owned_parameters(model, *losses)
+            if parameter is not table
         ),
         weight_decay=weight_decay,
     )
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.999), eps=1e-8, fused=True)
+    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=_BETAS, eps=_EPS, fused=True)
+    return [optimizer] if table is None else [optimizer, TableAdamW(table, lr=learning_rate, betas=_BETAS, eps=_EPS)]
 
 
 def parameter_groups(parameters: Iterable[tuple[nn.Parameter, bool]], *, weight_decay: float) -> list[dict[str, Any]]:

@@ -67,9 +67,9 @@ class Replay:
             return [_embed(model, first), *_embed(model, merged).chunk(len(others))]
         return [_embed(model, texts) for texts in columns]
 
-    def optimizer(self, model: EmbeddingModel, losses: Sequence[Loss], config: TrainingConfig) -> torch.optim.AdamW:
+    def optimizer(self, model: EmbeddingModel, losses: Sequence[Loss], config: TrainingConfig) -> torch.optim.Optimizer:
         """The optimizer of a run."""
-        return adamw(model, losses, learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+        return adamw(model, losses, learning_rate=config.learning_rate, weight_decay=config.weight_decay)[0]
 
     def schedule_steps(self, steps: int, rows: Sequence[int], config: TrainingConfig) -> int:
         """At which optimizer step the learning rate reaches 0, in a run of `steps` over data sets of so many rows."""
@@ -84,7 +84,7 @@ class FitReplay(Replay):
         if not at_epoch_end:
             super().start_evaluation(at_epoch_end=at_epoch_end)
 
-    def optimizer(self, model: EmbeddingModel, losses: Sequence[Loss], config: TrainingConfig) -> torch.optim.AdamW:
+    def optimizer(self, model: EmbeddingModel, losses: Sequence[Loss], config: TrainingConfig) -> torch.optim.Optimizer:
         """AdamW in torch's own default form; what is not decayed is told by the names of a BERT checkpoint."""
         groups = parameter_groups(
             (

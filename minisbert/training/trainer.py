@@ -102,6 +102,8 @@ class Trainer:
         if self.config.replay is not None and model.device.type != "cpu":
             raise ConfigError(f"got replay on {model.device}; expected the CPU: load the model with device='cpu'")
         half = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
+        if getattr(model.transformer.auto_model, "quantized", False):
+            raise ConfigError("got a model with dtype 'int8'; training needs float32: load it with dtype='float32'")
         if half:
             raise ConfigError(
                 f"got weights in {half.pop()}; training needs float32: load the model with dtype='float32'"

@@ -1,0 +1,109 @@
+"""The encoder laid out for inference, against its modules."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import random
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from common import WORDS
+from minisbert.kernels.cpu_ops import fused, int8
+from minisbert.kernels.cpu_ops import linear as onednn
+
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
+from minisbert.errors import ConfigError
+from minisbert.modules import encoder as encoders
+
+_DRAW = random.Random(3)
+TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 40))) for _ in range(60)]
+
+
+@pytest.fixture(params=["fused", "plain"])
+def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """With the built operations between the products, and without."""
+    if request.param == "fused":
+        request.getfixturevalue("home")
+    else:
+        monkeypatch.setattr(fused, "available", lambda: False)
+    yield request.param
+    encoders._LAID_OUT.clear()
+
+
+def load(folder: Path, **options: object) -> SentenceTransformer:
+    return SentenceTransformer(folder, device="cpu", **options)  # type: ignore[arg-type]
+
+
+def plainly(model: SentenceTransformer) -> np.ndarray:
+    with kernels.use("reference"):
+        return np.asarray(model.encode(TEXTS))
+
+
+def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    return (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet", "minilm"])
+def test_float32(name: str, operations: str, model_folder: Callable[[str], Path]) -> None:
+    model = load(model_folder(name))
+    assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
+    used = encoders._LAID_OUT.get(model.transformer.auto_model)  # type: ignore[arg-type]
+    assert (used is not None) == (name != "mpnet")  # its attention has a bias
+
+
+@pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")
+@pytest.mark.parametrize("name", ["bert", "minilm"])
+def test_bfloat16(name: str, operations: str, model_folder: Callable[[str], Path]) -> None:
+    folder = model_folder(name)
+    assert cosines(load(folder, dtype="bfloat16").encode(TEXTS), load(folder).encode(TEXTS)).min() > 0.9997
+
+
+@pytest.mark.skipif(not int8.available(), reason="this torch has no products in int8")
+def test_int8(operations: str, minilm: Path) -> None:
+    model = load(minilm, dtype="int8")
+    found, expected = model.encode(TEXTS), plainly(model)
+    assert 1e-6 < np.abs(found - expected).max()
+    assert cosines(found, expected).min() > 0.99
+    with pytest.raises(ConfigError, match="dtype 'int8'; training needs float32"):
+        Trainer(model, [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
+
+
+def test_int8_is_saved_in_float32(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    load(tiny("bert"), dtype="int8").save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == (tiny("bert") / "model.safetensors").read_bytes()
+
+
+def test_changed_weights_are_laid_out_anew(operations: str, tiny: Callable[[str], Path]) -> None:
+    model = load(tiny("bert"))
+    before = model.encode(TEXTS)
+    rows = {"a": TEXTS[:8], "b": TEXTS[8:16], "label": [0.1] * 8}
+    config = TrainingConfig(max_steps=2, learning_rate=1e-2)
+    Trainer(model, rows, loss=losses.CosineSimilarityLoss(), config=config, show_progress_bar=False).train()
+    after = model.encode(TEXTS)
+    assert np.abs(after - before).max() > 1e-3
+    assert np.abs(after - plainly(model)).max() <= 1e-6
+    model.load_state_dict(load(tiny("bert")).state_dict())
+    assert np.array_equal(model.encode(TEXTS), before)
+
+
+def test_gradients_and_copies(operations: str, tiny: Callable[[str], Path]) -> None:
+    model = load(tiny("bert"))
+    expected = model.encode(TEXTS)
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert np.array_equal(other.encode(TEXTS), expected)
+    with ThreadPoolExecutor(4) as threads:
+        assert all(np.array_equal(found, expected) for found in threads.map(lambda _: model.encode(TEXTS), range(8)))
+    assert np.abs(model.double().encode(TEXTS) - expected).max() <= 1e-6
+    model.float()
+    with torch.enable_grad():
+        from minisbert.modules.features import Features
+        from minisbert.packing import pack
+
+        features = model(Features(pack(model.transformer.tokenizer(TEXTS))))
+        features.sentences.sum().backward()
+    assert all(weight.grad is not None for name, weight in model.named_parameters() if "token_type" not in name)

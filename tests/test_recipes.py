@@ -141,12 +141,32 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         ({"training_datasets": ()}, "0 training data sets; expected one"),
         ({"architecture": ("SentenceTransformer(", "  (0): what", ")")}, "module '(0): what'"),
         ({"hyperparameters": {"seed": "many"}}, "seed as 'many'; expected a number"),
+        ({"hyperparameters": {}, "non_default_hyperparameters": {}}, "no hyperparameters; expected those of its"),
+        ({"architecture": ("S(", f"  (0): Pooling({'-' * 50_000}1)", ")")}, "expected settings of Pooling"),
+        ({"architecture": ()}, "does not print the whole model"),
+        ({"architecture": ("SentenceTransformer(", "  (0): Transformer({})")}, "does not print the whole model"),
+        ({"logs": TrainingLogs(("Epoch",), (("1",),))}, "logs without the column 'Step'; expected one of ['Epoch']"),
+        (
+            {"logs": TrainingLogs(("Epoch", "Step"), (("1", "many"),))},
+            "'Step' (could not convert string to float: 'many'",
+        ),
     ],
 )
 def test_cards_that_tell_no_recipe(facts: CardFacts, change: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError) as caught:
         recipes.recipe_of(dataclasses.replace(facts, **change))
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("step", ["nan", "inf", "-5", "0"])
+def test_steps_that_are_none_say_nothing(facts: CardFacts, step: str) -> None:
+    logs = TrainingLogs(("Epoch", "Step", "Training Loss"), (("0.1", step, "0.2"), ("0.2", "8", "0.1")))
+    assert recipes.recipe_of(dataclasses.replace(facts, logs=logs)).settings["log_every"] == 8
+
+
+def test_settings_of_a_card_that_lists_only_some(facts: CardFacts) -> None:
+    few = dataclasses.replace(facts, hyperparameters={}, non_default_hyperparameters={"num_train_epochs": "5"})
+    assert recipes.recipe_of(few).settings["epochs"] == 5
 
 
 def test_recipe_without_base_model(facts: CardFacts) -> None:
@@ -176,6 +196,13 @@ def test_files_hold_recipes(facts: CardFacts, card: Path, tmp_path: Path) -> Non
         ("{base_model: x, loss: y, settings: [1]}", "[1] for settings; expected values by name"),
         ("{base_model: x, loss: y, trained_with: magic}", "'magic' for trained_with; expected one of fit, trainer"),
         ("a: [", "expected a recipe in YAML"),
+        ("{base_model: x, loss: y, rows: !!bool many}", "a value is not what its tag says"),
+        (f"{{base_model: x, loss: y, rows: 0x{'f' * 5000}}}", "a number of 5,002 digits"),
+        ("&a {base_model: x, loss: y, settings: *a}", "an alias stands within what it stands for"),
+        ("a: &a0 [x, x]\n" + "".join(f"b{i}: &a{i} [{f'*a{i - 1}, ' * 10}]\n" for i in range(1, 9)), "100,000 values"),
+        ("a: &a0 {x: 1}\n" + "".join(f"b{i}: &a{i} {{<<: [{f'*a{i - 1}, ' * 10}]}}\n" for i in range(1, 9)), "values"),
+        ("[" * 2000, "nested too deep"),
+        ("# " * 300_000, "at most 500,000 are read"),
     ],
 )
 def test_bad_recipe_files(text: str, message: str, tmp_path: Path) -> None:
@@ -186,6 +213,15 @@ def test_bad_recipe_files(text: str, message: str, tmp_path: Path) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value).split("; expected a recipe")[0] or "YAML" in message
     assert str(path) in str(caught.value)
+
+
+def test_numbers_in_recipes(tmp_path: Path) -> None:
+    """An exponent without a point makes a number too, which YAML takes for a text."""
+    recipe = recipes.parse_recipe(
+        "{base_model: x, loss: y, settings: {learning_rate: 2e-5, warmup_steps: 1.E+1}, loss_parameters: {scale: 2e1}}"
+    )
+    assert recipe.settings == {"learning_rate": 2e-5, "warmup_steps": 10.0}
+    assert recipe.loss_parameters == {"scale": 20.0}
 
 
 def test_recipes_in_the_repository() -> None:
@@ -212,8 +248,43 @@ def test_starting_model(facts: CardFacts, tiny: Callable[[str], Path]) -> None:
     assert all(a.equal(b) for a, b in zip(model.parameters(), base.parameters(), strict=True))
     longer = dataclasses.replace(recipe, modules=("Transformer", "Pooling", "Normalize"))
     assert isinstance(recipes.starting_model(longer, device="cpu")[2], Normalize)
-    with pytest.raises(ConfigError, match="the module Dense; expected one of Transformer, Pooling"):
+    with pytest.raises(ConfigError, match="the module Dense; expected one of Transformer, Pooling, Normalize, as"):
         recipes.starting_model(dataclasses.replace(recipe, modules=("Transformer", "Pooling", "Dense")), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modules": ()}, r"the modules \[\]; expected one Transformer, first"),
+        ({"modules": ("Pooling",)}, "expected one Transformer, first"),
+        ({"modules": ("Transformer", "Pooling", "Transformer")}, "expected one Transformer, first"),
+        ({"modules": ("Transformer", "Normalize")}, "expected Pooling among them"),
+        ({"evaluator": "EmbeddingSimilarityEvaluator", "settings": {"seed": "many"}}, "seed='many'; expected a whole"),
+        ({"evaluator": "EmbeddingSimilarityEvaluator", "settings": {"seed": -1}}, "seed=-1; expected a whole number"),
+        ({"settings": {"learning_rate": 10**400}}, "expected a number from 0"),
+        ({"settings": {"learning_rate": True}}, "learning_rate=True; expected a number from 0"),
+        ({"settings": {"eval_each_epoch": "no"}}, "eval_each_epoch='no'; expected True or False"),
+        ({"settings": {"compile": 1}}, "compile=1; expected True or False"),
+    ],
+)
+def test_recipes_that_cannot_be_followed(facts: CardFacts, change: dict[str, Any], message: str) -> None:
+    recipe = dataclasses.replace(recipes.recipe_of(facts), **change)
+    with pytest.raises(ConfigError, match=message):
+        recipes.prepare(recipe, scored(40), device="cpu", show_progress_bar=False)
+
+
+def test_triplets_with_a_number_hold_nothing_out(facts: CardFacts) -> None:
+    """Only pairs make an EmbeddingSimilarityEvaluator."""
+    recipe = dataclasses.replace(
+        recipes.recipe_of(facts),
+        loss="MultipleNegativesRankingLoss",
+        columns=(),
+        evaluator="EmbeddingSimilarityEvaluator",
+    )
+    rows = {**pairs(40, third=[f"n {i}" for i in range(40)]), "label": [0.5] * 40}
+    ready = recipes.prepare(recipe, rows, device="cpu", show_progress_bar=False)
+    assert ready.held_out is None
+    assert "EmbeddingSimilarityEvaluator is left out" in ready.notes[0]
 
 
 def test_what_fit_does_not_state_is_assumed_and_said(facts: CardFacts) -> None:
@@ -311,6 +382,20 @@ def test_reproduce(
     assert SentenceTransformer(output, device="cpu").max_seq_length == 16
 
 
+def test_reproduce_into_the_folder_of_the_card(
+    facts: CardFacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run writes its own card over the one it is compared with."""
+    logs = TrainingLogs(("Epoch", "Step", "Training Loss"), (("0.1", "8", "123.0"),))
+    data, card = tmp_path / "rows.tsv", tmp_path / "README.md"
+    data.write_text("a\tb\tscore\nx\ty\t1\nx\tz\t0\n", encoding="utf-8")
+    card.write_text(render(dataclasses.replace(facts, logs=logs)), encoding="utf-8")
+    command = ["reproduce", str(card), "--data", str(data), "--output", str(tmp_path), "--device", "cpu"]
+    assert main(command) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["mean", "loss", "123.0000", "-"]
+    assert parse(card.read_text(encoding="utf-8")).training_datasets[0].size == 2
+
+
 def test_reproduce_evaluates_on_a_file(facts: CardFacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     evaluated = dataclasses.replace(
         facts,
@@ -375,6 +460,7 @@ def test_losses_by_name() -> None:
         ("MatryoshkaLoss", {}, "the loss MatryoshkaLoss; expected one of CosineSimilarityLoss"),
         ("CosineSimilarityLoss", {"loss_fct": "os.system"}, "loss_fct='os.system'; expected one of torch.nn"),
         ("CosineSimilarityLoss", {"margin": 1}, "margin=1 for CosineSimilarityLoss; expected no such parameter"),
+        ("MultipleNegativesRankingLoss", {"scale": 10**400}, "expected a positive number"),
         ("MultipleNegativesRankingLoss", {"scale": "much"}, "scale='much'; expected a number"),
         ("MultipleNegativesRankingLoss", {"similarity_fct": "mine"}, "similarity_fct='mine'; expected one of cos_sim"),
         ("MultipleNegativesRankingLoss", {"partition_mode": "split"}, "partition_mode='split'"),

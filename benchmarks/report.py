@@ -62,7 +62,15 @@ def render() -> str:
     """The Markdown between the two marks."""
     startup, stsb, wiki = (_read(name) for name in ("startup", "training_stsb", "training_wiki_title"))
     parity, seeds = _read("parity"), _read("packed_and_replay")
-    parts = [_parity(parity), _seeds(seeds), _startup(startup), _scores(stsb), _curves(stsb, wiki), _machine(startup)]
+    parts = [
+        _parity(parity),
+        _seeds(seeds),
+        _recipes([json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("reproduce_*.json"))]),
+        _startup(startup),
+        _scores(stsb),
+        _curves(stsb, wiki),
+        _machine(startup),
+    ]
     return "\n\n".join(parts)
 
 
@@ -91,6 +99,35 @@ def _seeds(result: dict[str, Any]) -> str:
         f"STS-B, {result['seeds']} seeds, mean ± standard deviation, and the mean difference of equal seeds ± its "
         f"standard error (`benchmarks/packed_and_replay.py`):\n\n"
         + _table(("", "packed", "replay", "difference"), rows)
+    )
+
+
+def _recipes(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for recipe in results:
+        runs = recipe["runs"]
+        last = (f"{runs[way]['losses'][-1][1]:.4f}" for way in ("reference", "packed"))
+        scores = (f"{runs[way]['metric']:.4f}" for way in ("reference", "packed"))
+        seconds = (f"{runs[way]['seconds']:.0f} s" for way in ("reference", "packed"))
+        difference = recipe["replay_largest_difference"]
+        replayed = f"{difference:.1e}" if difference else "0"
+        metric = f"{recipe['metric'].removeprefix('cosine_')}, from {recipe['before']:.4f}"
+        rows.append((recipe["recipe"], recipe["batches"], replayed, *last, metric, *scores, *seconds))
+    header = (
+        "recipe",
+        "steps",
+        "replay: difference",
+        "loss, reference",
+        "minisbert",
+        "metric, from the untrained model",
+    )
+    return (
+        "The recipes of five published model cards, followed on real rows that stand in for their own by the "
+        "reference's `fit` and by minisbert with the same rows, seed and settings (`benchmarks/reproduce.py` prints the "
+        "losses along the way, and every card fact that differs). The replay repeats the reference's losses, largest "
+        "difference of any batch; the other columns are of packed training. Losses are means of the last eighth of the "
+        "run, seconds are from loaded model to saved model:\n\n"
+        + _table((*header, "reference", "minisbert", "time, reference", "minisbert"), rows)
     )
 
 

@@ -123,10 +123,10 @@ def _recipes(results: list[dict[str, Any]]) -> str:
     )
     return (
         "The recipes of five published model cards, followed on real rows that stand in for their own by the "
-        "reference's `fit` and by minisbert with the same rows, seed and settings (`benchmarks/reproduce.py` prints the "
-        "losses along the way, and every card fact that differs). The replay repeats the reference's losses, largest "
-        "difference of any batch; the other columns are of packed training. Losses are means of the last eighth of the "
-        "run, seconds are from loaded model to saved model:\n\n"
+        "reference's `fit` and by minisbert, with the same rows, seed and settings (`benchmarks/reproduce.py` prints "
+        "the losses along the way, and every card fact that differs). The replay repeats the reference's losses: the "
+        "largest difference of any batch. The other columns are of packed training; losses are means of the last "
+        "eighth of the run, times are from loaded model to saved model:\n\n"
         + _table((*header, "reference", "minisbert", "time, reference", "minisbert"), rows)
     )
 

@@ -69,7 +69,8 @@ def render() -> str:
     parity, seeds = _read("parity"), _read("packed_and_replay")
     recipes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("reproduce_*.json"))]
     parts = [_parity(parity), _seeds(seeds), _startup(startup), _scores(stsb), _curves(stsb, wiki)]
-    return "\n\n".join([*parts, machine_line(startup), _recipes(recipes), machine_line(recipes[0]), *_speeds()])
+    parts += [machine_line(startup), *([_recipes(recipes), machine_line(recipes[0])] if recipes else []), *_speeds()]
+    return "\n\n".join(parts)
 
 
 def _speeds() -> list[str]:
@@ -131,7 +132,7 @@ def _recipes(results: list[dict[str, Any]]) -> str:
         "the losses along the way, and every card fact that differs). The replay repeats the reference's losses: the "
         "largest difference of any batch. The other columns are of packed training; losses are means of the last "
         "eighth of the run, times are from loaded model to saved model:\n\n"
-        + table((*header, "reference", "minisbert", "time, reference", "minisbert"), rows)
+        + _table((*header, "reference", "minisbert", "time, reference", "minisbert"), rows)
     )
 
 

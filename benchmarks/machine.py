@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
+PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "onnx")
 
 
 def fingerprint() -> dict[str, Any]:
@@ -29,15 +30,17 @@ def fingerprint() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "commit": _commit(),
         "date": date.today().isoformat(),
     }
 
 
-def save(name: str, result: dict[str, Any]) -> None:
-    """Write a result to results/NAME.json, and print it as one line of JSON."""
+def save(name: str, result: dict[str, Any], *, keep: bool = True) -> None:
+    """Write a result to results/NAME.json (unless it is not to be kept), and print it as one line of JSON."""
     content = {"benchmark": name, "machine": fingerprint(), **result}
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    if keep:
+        RESULTS.mkdir(exist_ok=True)
+        (RESULTS / f"{name}.json").write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(json.dumps(content))
 
 
@@ -53,3 +56,12 @@ def _version(name: str) -> str:
         return version(name)
     except PackageNotFoundError:
         return "not installed"
+
+
+def _commit() -> str:
+    """The commit of this checkout, with a plus sign if files differ from it."""
+    command = ["git", "-C", str(RESULTS.parent), "describe", "--always", "--dirty=+", "--exclude=*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not known"

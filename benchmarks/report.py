@@ -2,6 +2,7 @@
 
 python benchmarks/report.py           # print them
 python benchmarks/report.py --write   # put them into README.md
+python benchmarks/report.py --picture # draw results/encode.svg (needs matplotlib)
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+
+from picture import draw
+from speed_tables import SECTIONS, machine_line
+from speed_tables import markdown as _table
 
 RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
@@ -62,8 +67,16 @@ def render() -> str:
     """The Markdown between the two marks."""
     startup, stsb, wiki = (_read(name) for name in ("startup", "training_stsb", "training_wiki_title"))
     parity, seeds = _read("parity"), _read("packed_and_replay")
-    parts = [_parity(parity), _seeds(seeds), _startup(startup), _scores(stsb), _curves(stsb, wiki), _machine(startup)]
+    recipes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("reproduce_*.json"))]
+    parts = [_parity(parity), _seeds(seeds), _startup(startup), _scores(stsb), _curves(stsb, wiki)]
+    parts += [machine_line(startup), *([_recipes(recipes), machine_line(recipes[0])] if recipes else []), *_speeds()]
     return "\n\n".join(parts)
+
+
+def _speeds() -> list[str]:
+    """What `run.py` measured, as far as there are results."""
+    found = {name: _read(name) for name in SECTIONS if (RESULTS / f"{name}.json").is_file()}
+    return [part for name, result in found.items() for part in (SECTIONS[name](result), machine_line(result))]
 
 
 def _parity(result: dict[str, Any]) -> str:
@@ -94,6 +107,35 @@ def _seeds(result: dict[str, Any]) -> str:
     )
 
 
+def _recipes(results: list[dict[str, Any]]) -> str:
+    rows = []
+    for recipe in results:
+        runs = recipe["runs"]
+        last = (f"{runs[way]['losses'][-1][1]:.4f}" for way in ("reference", "packed"))
+        scores = (f"{runs[way]['metric']:.4f}" for way in ("reference", "packed"))
+        seconds = (f"{runs[way]['seconds']:.0f} s" for way in ("reference", "packed"))
+        difference = recipe["replay_largest_difference"]
+        replayed = f"{difference:.1e}" if difference else "0"
+        metric = f"{recipe['metric'].removeprefix('cosine_')}, from {recipe['before']:.4f}"
+        rows.append((recipe["recipe"], recipe["batches"], replayed, *last, metric, *scores, *seconds))
+    header = (
+        "recipe",
+        "steps",
+        "replay: difference",
+        "loss, reference",
+        "minisbert",
+        "metric, from the untrained model",
+    )
+    return (
+        "The recipes of five published model cards, followed on real rows that stand in for their own by the "
+        "reference's `fit` and by minisbert, with the same rows, seed and settings (`benchmarks/reproduce.py` prints "
+        "the losses along the way, and every card fact that differs). The replay repeats the reference's losses: the "
+        "largest difference of any batch. The other columns are of packed training; losses are means of the last "
+        "eighth of the run, times are from loaded model to saved model:\n\n"
+        + _table((*header, "reference", "minisbert", "time, reference", "minisbert"), rows)
+    )
+
+
 def _startup(result: dict[str, Any]) -> str:
     rows = [
         (name, f"{values['median']:.2f} s", f"{values['min']:.2f} to {values['max']:.2f} s", result["modules"][name])
@@ -101,7 +143,7 @@ def _startup(result: dict[str, Any]) -> str:
     ]
     over = 1000 * result["over_torch_median"]
     return (
-        f"Importing, and the first embedding of a fresh process (`benchmarks/startup.py`, {result['runs']} runs, "
+        f"Importing, and the first embedding of a fresh process (`benchmarks/run.py startup`, {result['runs']} runs, "
         f"interleaved). All of minisbert costs {over:.0f} ms over `import torch`.\n\n"
         + _table(("", "median", "range", "modules"), rows)
     )
@@ -136,20 +178,6 @@ def _curves(stsb: dict[str, Any], wiki: dict[str, Any]) -> str:
     )
 
 
-def _machine(result: dict[str, Any]) -> str:
-    machine = result["machine"]
-    versions = ", ".join(f"{name} {number}" for name, number in machine["versions"].items() if name != "minisbert")
-    return (
-        f"Measured on {machine['date']} with {machine['threads']} threads of an {machine['cpu']} (family/model "
-        f"{machine['family_model']}, {machine['instructions']}), Python {machine['python']}, {versions}."
-    )
-
-
-def _table(header: tuple[str, ...], rows: list[tuple[Any, ...]]) -> str:
-    lines = [header, tuple("---" for _ in header), *rows]
-    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
-
-
 def _read(name: str) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
     return result
@@ -158,7 +186,12 @@ def _read(name: str) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true")
-    if not parser.parse_args().write:
+    parser.add_argument("--picture", action="store_true")
+    options = parser.parse_args()
+    if options.picture:
+        print(draw(_read("encode"), RESULTS / "encode.svg"))
+        return
+    if not options.write:
         print(render())
         return
     before, rest = README.read_text(encoding="utf-8").split(START)

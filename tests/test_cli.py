@@ -729,3 +729,13 @@ def test_python_m_exits_with_the_status_and_one_line(tmp_path: Path) -> None:
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("minisbert: error: there is no file")
     assert result.stderr.count("\n") == 1
+
+
+def test_long_errors_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(f"{{base_model: x, loss: [{'y, ' * 9000}]}}", encoding="utf-8")
+    assert main(["reproduce", str(path), "--data", "rows.tsv", "--output", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert len(error) < 2100
+    assert "['y', 'y', " in error
+    assert error.endswith("for loss; expected a text (in quotes)\n")

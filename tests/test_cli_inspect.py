@@ -21,6 +21,7 @@ from tiny_models import ARCHITECTURES, build
 
 from minisbert import Trainer, TrainingConfig, losses
 from minisbert.card import parse
+from minisbert.card.parameters import read_parameters
 from minisbert.card.reading import comes_from_fit, read_card
 from minisbert.cli import main
 from minisbert.cli.summaries import card_summary
@@ -505,3 +506,75 @@ def test_header_of_a_file_with_whole_numbers(tmp_path: Path) -> None:
     header = read_header(tmp_path / "x.safetensors")
     assert header.parameters == {"float32": 6, "float16": 1}
     assert header.bytes == 8 + len(content) + 66
+
+
+def test_cards_with_absurd_values(tmp_path: Path, told: Callable[..., str]) -> None:
+    """A number beyond floats is shown as it is."""
+    text = SMALL.read_text(encoding="utf-8")
+    limit = re.search(r"Length:\*\* (\S+) tokens", text)
+    assert limit is not None
+    text = text.replace(limit[0], f"Length:** {10**400} tokens")
+    (tmp_path / "card.md").write_text(text, encoding="utf-8")
+    assert str(10**400) in told(tmp_path / "card.md")
+
+
+def test_parameters_too_deep_to_read() -> None:
+    code = "[" * 5000 + "]" * 5000
+    assert read_parameters(f"```json\n{code}\n```") == code
+
+
+def test_names_too_long(refused: Callable[..., str]) -> None:
+    assert "expected" in refused("x" * 5000)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    ["9" * 5000, ", ".join(["9" * 4000] * 50), ", ".join(["9"] * 50_000)],
+)
+def test_headers_with_absurd_sizes(tmp_path: Path, shape: str) -> None:
+    content = f'{{"a": {{"dtype": "F32", "shape": [{shape}], "data_offsets": [0, 4]}}}}'.encode()
+    (tmp_path / "model.safetensors").write_bytes(len(content).to_bytes(8, "little") + content)
+    with pytest.raises(ModelError, match=r"expected safetensors|expected a list of tensors"):
+        read_header(tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("named", [-1, True, {"a": 1}, [], "BertModel"])
+def test_architectures_of_another_kind(tiny: Callable[[str], Path], tmp_path: Path, named: Any) -> None:
+    shutil.copytree(tiny("bert"), tmp_path / "model")
+    edit(tmp_path / "model" / "config.json", architectures=named)
+    assert read_contents(tmp_path / "model").encoder.architecture == "bert"
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "a\0b", "", "../a.safetensors"])
+def test_shards_that_are_no_files(
+    tiny: Callable[[str], Path], tmp_path: Path, refused: Callable[..., str], name: str
+) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": name}}), encoding="utf-8")
+    assert "expected a weight_map" in refused(folder)
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b"])
+def test_module_paths_that_are_none(
+    tiny: Callable[[str], Path], tmp_path: Path, refused: Callable[..., str], path: str
+) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    entries = json.loads((folder / "modules.json").read_text(encoding="utf-8"))
+    entries[1]["path"] = path
+    (folder / "modules.json").write_text(json.dumps(entries), encoding="utf-8")
+    assert "expected a folder inside the model" in refused(folder)
+
+
+def test_files_far_too_large(
+    tiny: Callable[[str], Path], tmp_path: Path, refused: Callable[..., str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A card is not shown then; a configuration is refused. The files are sparse."""
+    folder = Path(shutil.copytree(tiny("bert"), tmp_path / "model"))
+    with (folder / "README.md").open("wb") as file:
+        file.truncate(5 * 10**9)
+    assert main(["inspect", str(folder)]) == 0
+    capsys.readouterr()
+    with (folder / "config.json").open("wb") as file:
+        file.truncate(3 * 10**9)
+    assert "3,000,000,000 bytes" in refused(folder)

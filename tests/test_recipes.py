@@ -15,7 +15,7 @@ from conftest import ROOT
 from minisbert import SentenceTransformer, losses, recipes
 from minisbert.card import CardFacts, DatasetFacts, LossFacts, TrainingLogs, parse, render
 from minisbert.cli import main
-from minisbert.errors import ConfigError, InputError
+from minisbert.errors import ConfigError, InputError, ModelError
 from minisbert.losses.by_name import loss_by_name
 from minisbert.modules import Normalize, Pooling
 from minisbert.recipes import Recipe
@@ -93,7 +93,8 @@ def test_recipe_of_a_card(facts: CardFacts, tiny: Callable[[str], Path]) -> None
             "multi_dataset_batch_sampler": "round_robin",
         },
         rows=24,
-        columns=("sentence_0", "sentence_1", "label"),
+        texts=("sentence_0", "sentence_1"),
+        label="label",
     )
 
 
@@ -141,6 +142,15 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         ({"training_datasets": ()}, "0 training data sets; expected one"),
         ({"architecture": ("SentenceTransformer(", "  (0): what", ")")}, "module '(0): what'"),
         ({"hyperparameters": {"seed": "many"}}, "seed as 'many'; expected a number"),
+        ({"hyperparameters": {}, "non_default_hyperparameters": {}}, "no hyperparameters; expected those of its"),
+        ({"architecture": ("S(", f"  (0): Pooling({'-' * 50_000}1)", ")")}, "expected settings of Pooling"),
+        ({"architecture": ()}, "does not print the whole model"),
+        ({"architecture": ("SentenceTransformer(", "  (0): Transformer({})")}, "does not print the whole model"),
+        ({"logs": TrainingLogs(("Epoch",), (("1",),))}, "logs without the column 'Step'; expected one of ['Epoch']"),
+        (
+            {"logs": TrainingLogs(("Epoch", "Step"), (("1", "many"),))},
+            "'Step' (could not convert string to float: 'many'",
+        ),
     ],
 )
 def test_cards_that_tell_no_recipe(facts: CardFacts, change: dict[str, Any], message: str) -> None:
@@ -149,10 +159,23 @@ def test_cards_that_tell_no_recipe(facts: CardFacts, change: dict[str, Any], mes
     assert message in str(caught.value)
 
 
-def test_recipe_without_base_model(facts: CardFacts) -> None:
+@pytest.mark.parametrize("step", ["nan", "inf", "-5", "0"])
+def test_steps_that_are_none_say_nothing(facts: CardFacts, step: str) -> None:
+    logs = TrainingLogs(("Epoch", "Step", "Training Loss"), (("0.1", step, "0.2"), ("0.2", "8", "0.1")))
+    assert recipes.recipe_of(dataclasses.replace(facts, logs=logs)).settings["log_every"] == 8
+
+
+def test_settings_of_a_card_that_lists_only_some(facts: CardFacts) -> None:
+    few = dataclasses.replace(facts, hyperparameters={}, non_default_hyperparameters={"num_train_epochs": "5"})
+    assert recipes.recipe_of(few).settings["epochs"] == 5
+
+
+def test_recipe_without_base_model(facts: CardFacts, tiny: Callable[[str], Path]) -> None:
     nameless = dataclasses.replace(facts, front_matter=dataclasses.replace(facts.front_matter, base_model=None))
-    with pytest.raises(InputError, match="names no base model"):
-        recipes.recipe_of(nameless)
+    recipe = recipes.recipe_of(nameless)
+    with pytest.raises(ConfigError, match="without a base model; expected one: say which"):
+        recipes.starting_model(recipe, device="cpu")
+    assert recipes.starting_model(recipe, base_model=tiny("bert"), device="cpu").max_seq_length == 16
 
 
 def test_files_hold_recipes(facts: CardFacts, card: Path, tmp_path: Path) -> None:
@@ -170,12 +193,20 @@ def test_files_hold_recipes(facts: CardFacts, card: Path, tmp_path: Path) -> Non
     [
         ("[1, 2]", "got a list; expected the fields base_model"),
         ("base_model: x", "has no field 'loss'"),
+        ("{base_model: 7, loss: y}", "7 for base_model; expected a text (in quotes)"),
         ("{base_model: x, loss: y, lr: 1}", "the field 'lr'; expected one of base_model"),
         ("{base_model: x, loss: y, rows: many}", "'many' for rows; expected a number above 0"),
         ("{base_model: x, loss: y, modules: Pooling}", "'Pooling' for modules; expected a list of names"),
         ("{base_model: x, loss: y, settings: [1]}", "[1] for settings; expected values by name"),
         ("{base_model: x, loss: y, trained_with: magic}", "'magic' for trained_with; expected one of fit, trainer"),
         ("a: [", "expected a recipe in YAML"),
+        ("{base_model: x, loss: y, rows: !!bool many}", "a value is not what its tag says"),
+        (f"{{base_model: x, loss: y, rows: 0x{'f' * 5000}}}", "a number of 5,002 digits"),
+        ("&a {base_model: x, loss: y, settings: *a}", "an alias stands within what it stands for"),
+        ("a: &a0 [x, x]\n" + "".join(f"b{i}: &a{i} [{f'*a{i - 1}, ' * 10}]\n" for i in range(1, 9)), "100,000 values"),
+        ("a: &a0 {x: 1}\n" + "".join(f"b{i}: &a{i} {{<<: [{f'*a{i - 1}, ' * 10}]}}\n" for i in range(1, 9)), "values"),
+        ("[" * 2000, "nested too deep"),
+        ("# " * 300_000, "at most 500,000 are read"),
     ],
 )
 def test_bad_recipe_files(text: str, message: str, tmp_path: Path) -> None:
@@ -186,6 +217,15 @@ def test_bad_recipe_files(text: str, message: str, tmp_path: Path) -> None:
     assert message in str(caught.value)
     assert "\n" not in str(caught.value).split("; expected a recipe")[0] or "YAML" in message
     assert str(path) in str(caught.value)
+
+
+def test_numbers_in_recipes(tmp_path: Path) -> None:
+    """An exponent without a point makes a number too, which YAML takes for a text."""
+    recipe = recipes.parse_recipe(
+        "{base_model: x, loss: y, settings: {learning_rate: 2e-5, warmup_steps: 1.E+1}, loss_parameters: {scale: 2e1}}"
+    )
+    assert recipe.settings == {"learning_rate": 2e-5, "warmup_steps": 10.0}
+    assert recipe.loss_parameters == {"scale": 20.0}
 
 
 def test_recipes_in_the_repository() -> None:
@@ -212,8 +252,43 @@ def test_starting_model(facts: CardFacts, tiny: Callable[[str], Path]) -> None:
     assert all(a.equal(b) for a, b in zip(model.parameters(), base.parameters(), strict=True))
     longer = dataclasses.replace(recipe, modules=("Transformer", "Pooling", "Normalize"))
     assert isinstance(recipes.starting_model(longer, device="cpu")[2], Normalize)
-    with pytest.raises(ConfigError, match="the module Dense; expected one of Transformer, Pooling"):
+    with pytest.raises(ConfigError, match="the module Dense; expected one of Transformer, Pooling, Normalize, as"):
         recipes.starting_model(dataclasses.replace(recipe, modules=("Transformer", "Pooling", "Dense")), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"modules": ()}, r"the modules \[\]; expected one Transformer, first"),
+        ({"modules": ("Pooling",)}, "expected one Transformer, first"),
+        ({"modules": ("Transformer", "Pooling", "Transformer")}, "expected one Transformer, first"),
+        ({"modules": ("Transformer", "Normalize")}, "expected Pooling among them"),
+        ({"evaluator": "EmbeddingSimilarityEvaluator", "settings": {"seed": "many"}}, "seed='many'; expected a whole"),
+        ({"evaluator": "EmbeddingSimilarityEvaluator", "settings": {"seed": -1}}, "seed=-1; expected a whole number"),
+        ({"settings": {"learning_rate": 10**400}}, "expected a number from 0"),
+        ({"settings": {"learning_rate": True}}, "learning_rate=True; expected a number from 0"),
+        ({"settings": {"eval_each_epoch": "no"}}, "eval_each_epoch='no'; expected True or False"),
+        ({"settings": {"compile": 1}}, "compile=1; expected True or False"),
+    ],
+)
+def test_recipes_that_cannot_be_followed(facts: CardFacts, change: dict[str, Any], message: str) -> None:
+    recipe = dataclasses.replace(recipes.recipe_of(facts), **change)
+    with pytest.raises(ConfigError, match=message):
+        recipes.prepare(recipe, scored(40), device="cpu", show_progress_bar=False)
+
+
+def test_triplets_with_a_number_hold_nothing_out(facts: CardFacts) -> None:
+    """Only pairs make an EmbeddingSimilarityEvaluator."""
+    recipe = dataclasses.replace(
+        recipes.recipe_of(facts),
+        loss="MultipleNegativesRankingLoss",
+        texts=(),
+        evaluator="EmbeddingSimilarityEvaluator",
+    )
+    rows = {**pairs(40, third=[f"n {i}" for i in range(40)]), "label": [0.5] * 40}
+    ready = recipes.prepare(recipe, rows, device="cpu", show_progress_bar=False)
+    assert ready.held_out is None
+    assert "EmbeddingSimilarityEvaluator is left out" in ready.notes[0]
 
 
 def test_what_fit_does_not_state_is_assumed_and_said(facts: CardFacts) -> None:
@@ -297,7 +372,7 @@ def test_reproduce(
     assert "assumed: learning_rate=2e-05" in err
     assert "_dataset_1" not in err
     assert "2 steps" in err
-    assert out.splitlines()[1].split() == ["rows", "24", "-", "8"]
+    assert out.splitlines()[1].split() == ["rows", "24", "8"]
     facts = parse((output / "README.md").read_text(encoding="utf-8"))
     assert facts.description.max_seq_length == 16
     assert facts.description.similarity == "dot"
@@ -309,6 +384,24 @@ def test_reproduce(
         "sentence_transformers.models.Pooling",
     ]
     assert SentenceTransformer(output, device="cpu").max_seq_length == 16
+
+
+def test_reproduce_into_the_folder_of_the_card(
+    facts: CardFacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run writes its own card over the one it is compared with."""
+    evaluations = parse(SMALL.read_text(encoding="utf-8")).evaluations[:1]
+    cosine = dataclasses.replace(facts.description, similarity="cosine")
+    data, card = tmp_path / "rows.tsv", tmp_path / "README.md"
+    data.write_text("a\tb\tscore\nx\ty\t1\nx\tz\t0\n", encoding="utf-8")
+    card.write_text(render(dataclasses.replace(facts, description=cosine, evaluations=evaluations)), encoding="utf-8")
+    command = ["reproduce", str(card), "--data", str(data), "--eval", str(data), "--output", str(tmp_path)]
+    assert main([*command, "--device", "cpu"]) == 0
+    shown = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert shown[1:3] == [["rows", "24", "2"], ["steps", "12", "2"]]
+    stated = {metric.name: metric.values[0] for metric in evaluations[0].metrics}
+    assert shown[-1][:2] == ["spearman_cosine", f"{stated['spearman_cosine']:.4f}"]
+    assert parse(card.read_text(encoding="utf-8")).training_datasets[0].size == 2
 
 
 def test_reproduce_evaluates_on_a_file(facts: CardFacts, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -375,6 +468,7 @@ def test_losses_by_name() -> None:
         ("MatryoshkaLoss", {}, "the loss MatryoshkaLoss; expected one of CosineSimilarityLoss"),
         ("CosineSimilarityLoss", {"loss_fct": "os.system"}, "loss_fct='os.system'; expected one of torch.nn"),
         ("CosineSimilarityLoss", {"margin": 1}, "margin=1 for CosineSimilarityLoss; expected no such parameter"),
+        ("MultipleNegativesRankingLoss", {"scale": 10**400}, "expected a positive number"),
         ("MultipleNegativesRankingLoss", {"scale": "much"}, "scale='much'; expected a number"),
         ("MultipleNegativesRankingLoss", {"similarity_fct": "mine"}, "similarity_fct='mine'; expected one of cos_sim"),
         ("MultipleNegativesRankingLoss", {"partition_mode": "split"}, "partition_mode='split'"),
@@ -384,3 +478,47 @@ def test_losses_that_are_not_there(name: str, parameters: dict[str, Any], messag
     with pytest.raises(ConfigError) as caught:
         loss_by_name(name, parameters)
     assert message in str(caught.value)
+
+
+def test_a_label_of_any_name(
+    card: Path, tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The card of a model whose label column is called otherwise is followed like any other."""
+    base = str(tiny("bert"))
+    data = tmp_path / "rows.tsv"
+    data.write_text("a\tb\tgrade\n" + "".join(f"cat {n}\tdog\t{n % 6}\n" for n in range(8)), encoding="utf-8")
+    options = [
+        "--model",
+        base,
+        "--data",
+        str(data),
+        "--columns",
+        "a,b,grade",
+        "--scale",
+        "0-5",
+        "--device",
+        "cpu",
+        "--epochs",
+        "1",
+    ]
+    for recipe, output in ((card, tmp_path / "first"), (tmp_path / "first", tmp_path / "second")):
+        assert main(["reproduce", str(recipe), "--output", str(output), *options]) == 0
+    recipe = recipes.read_recipe(tmp_path / "second")
+    assert (recipe.texts, recipe.label) == (("a", "b"), "grade")
+    assert capsys.readouterr().err.count("the model is in") == 2
+
+
+def test_held_out_rows_are_named_in_the_card(facts: CardFacts, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(recipes.recipe_of(facts), evaluator="EmbeddingSimilarityEvaluator")
+    run = recipes.prepare(recipe, scored(40), device="cpu", output_dir=tmp_path / "run", show_progress_bar=False)
+    run.trainer.train()
+    run.trainer.model.save_pretrained(tmp_path / "out")
+    written = parse((tmp_path / "out" / "README.md").read_text(encoding="utf-8"))
+    assert written.evaluations[0].datasets == ("held-out",)
+
+
+def test_a_commit_that_is_not_at_hand_is_not_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    recipe = Recipe(base_model="sentence-transformers/all-MiniLM-L6-v2", base_model_revision="0" * 40, loss="x")
+    with pytest.raises(ModelError, match="all-MiniLM-L6-v2"):
+        recipes.starting_model(recipe, device="cpu")

@@ -167,7 +167,7 @@ def test_two_labels() -> None:
     rows = table({"a": ["one", "two", "three"], "b": ["two", "five", "five"]}, [1, 0, 1])
     scores = pair_scores(Model(), rows)
     assert values(scores) == {"label 0": [10], "label 1": [2, 15]}
-    assert scores.what == "Dot product in rows.tsv"
+    assert scores.what == "Dot product in 3 rows of rows.tsv"
     assert scores.pairs == 3
 
 
@@ -488,7 +488,7 @@ def test_train_with_report(
     assert before.pictures == ()
     assert after.pictures == (
         Picture("Loss, learning rate and spearman_cosine over 6 training steps", "training.png"),
-        Picture("Cosine similarity in pairs.tsv, before and after training", "similarity.png"),
+        Picture("Cosine similarity in 10 evaluation rows of pairs.tsv, before and after training", "similarity.png"),
     )
     assert dataclasses.replace(after, pictures=(), training_time=None) == dataclasses.replace(
         before, training_time=None

@@ -243,9 +243,18 @@ class TrainingLogs:
     bold_rows: tuple[int, ...] = ()
 
     def values(self, column: str) -> tuple[float | None, ...]:
-        """A column in numbers, None for "-"."""
+        """A column in numbers, None for "-".
+
+        Raises:
+            InputError: there is no such column, or it holds something else.
+        """
+        if column not in self.columns:
+            raise InputError(f"got training logs without the column {column!r}; expected one of {list(self.columns)}")
         place = self.columns.index(column)
-        return tuple(None if row[place] == "-" else float(row[place]) for row in self.rows)
+        try:
+            return tuple(None if row[place] == "-" else float(row[place]) for row in self.rows)
+        except ValueError as error:
+            raise InputError(f"got training logs with the column {column!r} ({error}); expected numbers") from None
 
 
 @dataclass(frozen=True)

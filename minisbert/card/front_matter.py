@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from .facts import Emissions, FrontMatter, IndexedMetric, IndexedResult, ModelIndex, WidgetExample
+from .plain_yaml import read_yaml
 
 _NAMES = {"model_index": "model-index"}
 
@@ -18,13 +19,11 @@ def read_front_matter(text: str) -> FrontMatter:
     Raises:
         InputError: it is no YAML, or not that of such a card.
     """
-    import yaml
-
     wrong = "got a model card whose front matter {}; expected that of a sentence-transformers model"
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise InputError(wrong.format("cannot be read as YAML")) from None
+        values = read_yaml(text)
+    except ValueError as error:
+        raise InputError(wrong.format(f"cannot be read as YAML ({error})")) from None
     if not isinstance(values, dict):
         raise InputError(wrong.format("is empty"))
     known = {_NAMES.get(place.name, place.name): place.name for place in fields(FrontMatter)}
@@ -33,7 +32,7 @@ def read_front_matter(text: str) -> FrontMatter:
         raise InputError(wrong.format(f"has the unknown fields {', '.join(unknown)}"))
     try:
         return FrontMatter(**{known[name]: _read(known[name], value) for name, value in values.items()})
-    except (TypeError, KeyError, AttributeError, ValueError):
+    except (TypeError, KeyError, AttributeError, ValueError, OverflowError):
         raise InputError(wrong.format("has a field of the wrong kind")) from None
 
 

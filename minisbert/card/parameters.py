@@ -29,9 +29,9 @@ def read_parameters(text: str) -> Parameters | None:
         return None
     try:
         values = json.loads(code)
-    except ValueError:
+        return values if isinstance(values, dict) and json.dumps(values, indent=4) == code else code
+    except (ValueError, RecursionError):
         return code
-    return values if isinstance(values, dict) and json.dumps(values, indent=4) == code else code
 
 
 def write_parameters(parameters: Parameters | None) -> str:

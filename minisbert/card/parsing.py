@@ -35,7 +35,7 @@ def parse(text: str) -> CardFacts:
         return _facts(front_matter, body, description)
     except InputError:
         raise
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, OverflowError) as error:
         raise InputError(f"got a model card that cannot be read ({error}); expected it as it was generated") from None
 
 

@@ -18,6 +18,8 @@ def read_card(path: str | Path) -> CardFacts:
     Raises:
         InputError: the file cannot be read, or holds no card that was generated.
     """
+    if "\0" in str(path):
+        raise InputError(f"got {str(path)!r}; expected a model card: check the path")
     try:
         with Path(path).open("rb") as file:
             content = file.read(_LARGEST + 1)

@@ -34,7 +34,7 @@ def _text(literal: str) -> str:
     for read in (json.loads, ast.literal_eval):
         try:
             return str(read(literal))
-        except (ValueError, SyntaxError):
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return literal
 

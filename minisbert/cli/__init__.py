@@ -18,6 +18,7 @@ from ..version import __version__
 from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
 
 _COMMANDS = (demo, train, reproduce, encode, evaluate, similarity, inspect, kernels)
+_LONGEST_LINE = 2000  # characters of an error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,5 +69,9 @@ def _show_warning(
 
 
 def _fail(message: str, status: int) -> int:
-    sys.stderr.write(f"minisbert: error: {' '.join(message.split())}\n")
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_LINE:  # it quotes what it was given
+        half = _LONGEST_LINE // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    sys.stderr.write(f"minisbert: error: {line}\n")
     return status

@@ -58,12 +58,12 @@ def run(options: argparse.Namespace) -> None:
 def _found(name: str) -> Path:
     from ..storage.locate import find_model
 
-    path = Path(name).expanduser()
-    if name and path.is_file():
-        return path
     try:
+        path = Path(name).expanduser()
+        if name and path.is_file():
+            return path
         return find_model(name, local_files_only=True)
-    except ModelError:
+    except (ModelError, OSError, RuntimeError):  # the name can be too long, or the home of nobody
         raise InputError(
             f"got {name!r}; expected a model card, a model folder, or the name of a model that is installed or in the "
             f"Hugging Face cache: check the path or name"
@@ -77,6 +77,8 @@ def _card(path: Path) -> CardFacts | None:
 
 
 def _card_in(folder: Path) -> CardFacts | None:
+    if not (folder / _README).is_file():
+        return None
     try:
         return _card(folder / _README)
     except InputError:

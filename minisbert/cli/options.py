@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -111,6 +112,12 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         raise InputError(
             f"cannot write to {folder} ({error.strerror}); expected a folder that can be written: choose another"
         ) from None
+
+
+def tell_what_is_replaced(folder: Path) -> None:
+    """Say that a folder holds a model already."""
+    if (folder / "modules.json").is_file():
+        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 
 def table(rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:

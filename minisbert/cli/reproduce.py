@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluators import KINDS
-from .options import Subparsers, add_command, check_writable, column_names, table
-from .settings import add_run_options, add_settings, given_settings
+from .options import Subparsers, add_command, check_writable, column_names, table, tell_what_is_replaced
+from .settings import add_run_options, add_settings, given_settings, log_often
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -62,8 +62,11 @@ def run(options: argparse.Namespace) -> None:
     if options.report:
         require_matplotlib()
     recipe = read_recipe(options.recipe)
+    stated = _stated(options.recipe)  # before the run, which may write its own card in the place of this one
     evaluator = _evaluator(recipe, options)
     check_writable(options.output)
+    if not options.resume:
+        tell_what_is_replaced(options.output)
     ready = prepare(
         recipe,
         options.data,
@@ -80,13 +83,17 @@ def run(options: argparse.Namespace) -> None:
     trainer = ready.trainer
     evaluator = trainer.evaluator
     before = evaluator(trainer.model) if evaluator is not None else {}
-    report = RunReport(trainer.model, ready.held_out or ready.rows, metrics=before) if options.report else None
+    report = None
+    if options.report:
+        role = "held-out" if ready.held_out else "training"
+        report = RunReport(trainer.model, ready.held_out or ready.rows, metrics=before, role=role)
+        trainer.config = log_often(trainer.config, rows=len(ready.rows))
     history = trainer.train(resume=options.resume)
     trainer.model.save_pretrained(options.output)
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     after = trainer.model.training_facts.metrics if trainer.model.training_facts is not None else {}
-    print(_comparison(recipe, _stated(options.recipe), before, after, rows=len(ready.rows), loss=history.train_loss))
+    print(_comparison(recipe, stated, before, after, rows=len(ready.rows), steps=history.steps))
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
 
 
@@ -117,26 +124,35 @@ def _comparison(
     after: Mapping[str, float],
     *,
     rows: int,
-    loss: float,
+    steps: int,
 ) -> str:
     """What the card states beside what this run found."""
-    stated = {metric.name: metric.values[0] for one in (card.evaluations if card else ()) for metric in one.metrics}
-    shown = [("", "card", "before", "after"), ("rows", f"{recipe.rows:,}" if recipe.rows else "-", "-", f"{rows:,}")]
-    shown.append(("mean loss", _mean_loss(card), "-", f"{loss:.4f}"))
-    shown += [
-        (name, _number(stated.get(name)), _number(before[name]), _number(after[name]))
-        for name in before
-        if name in after
+    from ..recipes.reproduce import HELD_OUT
+
+    evaluations = card.evaluations if card else ()
+    stated = {metric.name: metric.values[0] for one in evaluations for metric in one.metrics if metric.values}
+    shown = [
+        ("", "card", "before", "after"),
+        ("rows", _count(recipe.rows), "", _count(rows)),
+        ("steps", _count(_steps(recipe)), "", _count(steps)),
     ]
+    for name in before:
+        metric = name.removeprefix(f"{HELD_OUT}_")
+        if name in after:
+            shown.append((metric, _number(stated.get(metric)), _number(before[name]), _number(after[name])))
     return table(shown)
 
 
-def _mean_loss(card: CardFacts | None) -> str:
-    """Over the logged stretches of the card's run, which are equally long."""
-    if card is None or card.logs is None or "Training Loss" not in card.logs.columns:
-        return "-"
-    losses = [loss for loss in card.logs.values("Training Loss") if loss is not None]
-    return _number(sum(losses) / len(losses)) if losses else "-"
+def _steps(recipe: Recipe) -> int | None:
+    """Of the run that the recipe tells of."""
+    from ..training.config import TrainingConfig
+
+    config = TrainingConfig(**recipe.settings)
+    return config.total_steps(math.ceil(recipe.rows / config.batch_size)) if recipe.rows else None
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _number(value: float | str | None) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import argparse
 import inspect
-from dataclasses import fields
+import math
+from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from .options import column_names, label_scale
+
+if TYPE_CHECKING:
+    from ..training.config import TrainingConfig
+
+_PICTURED = 40  # log entries in a picture, at least
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +61,12 @@ def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = No
             group.add_argument(option, choices=get_args(kind), default=default, help=text)
         else:
             group.add_argument(option, type=kind, default=default, metavar="N", help=text)
+
+
+def log_often(config: TrainingConfig, *, rows: int) -> TrainingConfig:
+    """Settings that log often enough for a picture of the run, where they log less."""
+    steps = config.total_steps(math.ceil(rows / config.batch_size))
+    return replace(config, log_every=min(config.log_every, max(1, steps // _PICTURED)))
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

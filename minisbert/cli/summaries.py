@@ -59,7 +59,7 @@ def card_summary(card: CardFacts) -> str:
     summary = _grouped(
         ("base model", [f"{about.base_model}{revision}"] if about.base_model else []),
         ("dimension", [str(about.dimension)] if about.dimension is not None else []),
-        ("max tokens", [] if longest is None else [f"{longest:g}" if math.isfinite(longest) else "no limit"]),
+        ("max tokens", [] if longest is None else ["no limit" if longest == math.inf else str(longest)]),
         ("similarity", [about.similarity]),
         ("modules", [_printed_module(line) for line in card.architecture if _MODULE.fullmatch(line)]),
         ("trained on", training),
@@ -131,7 +131,7 @@ def _printed_module(line: str) -> str:
         return line.strip()
     try:
         settings = ast.literal_eval(found[2]) if found[2] else {}
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         settings = {}
     settings = settings if isinstance(settings, dict) else {}
     return _module(found[1], settings, str(settings.get("architecture") or found[3] or ""))

@@ -16,8 +16,9 @@ from .options import (
     load_model,
     sts_evaluator,
     table,
+    tell_what_is_replaced,
 )
-from .settings import add_run_options, add_settings, given_settings
+from .settings import add_run_options, add_settings, given_settings, log_often
 
 if TYPE_CHECKING:
     from ..losses import Loss
@@ -61,8 +62,12 @@ def run(options: argparse.Namespace) -> None:
     loss.check_rows(tuple(rows.texts), rows.labels)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on")
+    if options.report:
+        config = log_often(config, rows=len(rows))
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
     check_writable(options.output)
+    if not options.resume:
+        tell_what_is_replaced(options.output)
     model = load_model(options, options.model)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
@@ -70,7 +75,7 @@ def run(options: argparse.Namespace) -> None:
     report = None
     if options.report:
         shown = training_rows(options.eval, columns=options.eval_columns) if options.eval else rows
-        report = RunReport(model, shown, metrics=before)
+        report = RunReport(model, shown, metrics=before, role="evaluation" if options.eval else "training")
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
     history = trainer.train(resume=options.resume)
     model.save_pretrained(options.output)

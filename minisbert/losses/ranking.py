@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +34,7 @@ class MultipleNegativesRankingLoss(Loss):
         self, model: object = None, *, scale: float = 20.0, similarity_fct: SimilarityMatrix = cos_sim
     ) -> None:
         super().__init__()
-        if not 0 < scale < math.inf:
+        if not 0 < scale <= sys.float_info.max:
             raise ConfigError(f"got scale {scale}; expected a positive number")
         self.scale = scale
         self.similarity_fct = similarity_fct

@@ -1,4 +1,13 @@
-"""Recipes: how a model was made, read from its card or a file, and followed again on other rows."""
+"""Recipes: how a model was made, read from its card or a file, and followed again on other rows.
+
+    recipe = recipes.read_recipe("my-model")              # a folder with a card, a card, or a recipe file
+    run = recipes.prepare(recipe, "rows.tsv")             # a Reproduction: the Trainer, its rows, what was assumed
+    run.trainer.train()
+    run.trainer.model.save_pretrained("my-next-model")
+
+`recipe_of(facts)` is the recipe of a parsed card; `parse_recipe` and `write_recipe` read and write it as YAML;
+`starting_model(recipe)` is the model it starts from.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .from_card import recipe_of
     from .recipe import Recipe, parse_recipe, read_recipe, write_recipe
-    from .reproduce import Reproduction, prepare, starting_model
+    from .reproduce import Reproduction, prepare
+    from .starting import starting_model
 
 __all__ = [
     "Recipe",
@@ -21,7 +31,12 @@ __all__ = [
     "write_recipe",
 ]
 
-_HOMES = {"recipe_of": "from_card"} | dict.fromkeys(("Reproduction", "prepare", "starting_model"), "reproduce")
+_HOMES = {
+    "Reproduction": "reproduce",
+    "prepare": "reproduce",
+    "recipe_of": "from_card",
+    "starting_model": "starting",
+}
 
 
 def __getattr__(name: str) -> Any:

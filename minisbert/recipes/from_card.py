@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import fields
@@ -10,6 +11,7 @@ from typing import Any
 
 from ..card.facts import CardFacts
 from ..card.reading import comes_from_fit
+from ..data.roles import LABEL_NAMES
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import read_pooling
 from ..training.config import TrainingConfig
@@ -31,12 +33,9 @@ def recipe_of(facts: CardFacts) -> Recipe:
     """The recipe of a trained model from its card.
 
     Raises:
-        InputError: the card tells of no training, or of several data sets.
+        InputError: the card tells of no training, of several data sets, or is not whole.
         ConfigError: a setting is beyond what minisbert has.
     """
-    base_model = facts.front_matter.base_model or facts.description.base_model
-    if base_model is None:
-        raise InputError("the card names no base model; expected one: add base_model to its front matter")
     if len(facts.training_datasets) != 1:
         raise InputError(f"the card tells of {len(facts.training_datasets)} training data sets; expected one")
     data = facts.training_datasets[0]
@@ -44,14 +43,16 @@ def recipe_of(facts: CardFacts) -> Recipe:
     if isinstance(parameters, str):
         raise ConfigError(f"the card prints the parameters of {data.loss.name} as {parameters!r}; expected JSON")
     kinds, pooling = _modules(facts.architecture)
+    types = {column.column: column.type for column in data.statistics}
+    texts = tuple(n for n in data.columns if types.get(n, "") == "string" or (n not in types and n not in LABEL_NAMES))
     settings, not_followed = _settings(facts)
     length = facts.description.max_seq_length
     return Recipe(
-        base_model=base_model,
+        base_model=facts.front_matter.base_model or facts.description.base_model,
         base_model_revision=facts.description.base_model_revision,
         modules=kinds,
         pooling_mode=pooling,
-        max_seq_length=int(length) if length is not None and length < float("inf") else None,
+        max_seq_length=int(length) if length is not None and length < math.inf else None,
         similarity=facts.description.similarity,
         loss=data.loss.name,
         loss_parameters=dict(parameters or {}),
@@ -59,13 +60,16 @@ def recipe_of(facts: CardFacts) -> Recipe:
         settings=settings,
         evaluator=facts.evaluations[0].evaluator if facts.evaluations else None,
         rows=data.size,
-        columns=data.columns,
+        texts=texts,
+        label=next((name for name in data.columns if name not in texts), None),
         not_followed=not_followed,
     )
 
 
 def _modules(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Kinds of the printed modules, and the modes of Pooling."""
+    if len(lines) < 3 or not lines[0].endswith("(") or lines[-1] != ")":
+        raise InputError("the card does not print the whole model; expected its Full Model Architecture as generated")
     kinds: list[str] = []
     pooling: tuple[str, ...] = ()
     for line in lines[1:-1]:
@@ -76,14 +80,16 @@ def _modules(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if found[1] == "Pooling":
             try:
                 pooling = read_pooling(ast.literal_eval(found[2]))[1]
-            except (ValueError, SyntaxError, TypeError, ModelError) as error:
+            except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, ModelError) as error:
                 raise InputError(f"the card prints {line.strip()!r}; expected settings of Pooling ({error})") from None
     return tuple(kinds), pooling
 
 
 def _settings(facts: CardFacts) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Fields of a TrainingConfig that are not as usual, and what has no match."""
-    printed = dict(facts.hyperparameters)
+    printed = {**facts.non_default_hyperparameters, **facts.hyperparameters}
+    if not printed:
+        raise InputError("the card lists no hyperparameters; expected those of its training: take the whole card")
     steps = {name: value for name in ("max_steps",) if (value := _number(printed, name)) and value > 0}
     warmup = _number(printed, "warmup_steps") or _number(printed, "warmup_ratio") or 0
     config: dict[str, Any] = {
@@ -121,7 +127,7 @@ def _course(facts: CardFacts) -> dict[str, Any]:
 
     def first(columns: list[str]) -> int | None:
         rows = [step for column in columns for step, value in zip(steps, logs.values(column), strict=True) if value]
-        return int(min(step for step in rows if step)) if any(rows) else None
+        return min((int(step) for step in rows if step and 1 <= step < math.inf), default=None)
 
     if "Training Loss" in logs.columns:
         found["log_every"] = first(["Training Loss"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from ..errors import InputError
 
+_EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
+_LONGEST = 1_000_000  # characters that are read of a file; as YAML so many are refused
 TrainedWith: TypeAlias = Literal["fit", "trainer"]
 
 
@@ -17,7 +20,7 @@ class Recipe:
     """What a model was made from, and how.
 
     Attributes:
-        base_model: folder, or name on the Hub, of the model to start from.
+        base_model: folder, or name on the Hub, of the model to start from; None where it is not known.
         base_model_revision: its commit, where it is known.
         modules: kinds of the modules in order, such as ("Transformer", "Pooling", "Normalize").
         pooling_mode: modes of Pooling; empty where the model has none.
@@ -29,11 +32,12 @@ class Recipe:
         settings: fields of a `TrainingConfig` that are not as usual.
         evaluator: class name of the evaluator, or None.
         rows: how many there were, or None.
-        columns: their names.
+        texts: names of the text columns, in order; empty where they are not known.
+        label: name of the label column, or None.
         not_followed: settings of the card that minisbert has no match for, as printed.
     """
 
-    base_model: str
+    base_model: str | None = None
     base_model_revision: str | None = None
     modules: tuple[str, ...] = ("Transformer", "Pooling", "Normalize")
     pooling_mode: tuple[str, ...] = ("mean",)
@@ -45,7 +49,8 @@ class Recipe:
     settings: Mapping[str, Any] = field(default_factory=dict)
     evaluator: str | None = None
     rows: int | None = None
-    columns: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    label: str | None = None
     not_followed: tuple[str, ...] = ()
 
 
@@ -68,11 +73,11 @@ def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
     Raises:
         InputError: it is none, or a field is missing, unknown or of the wrong kind.
     """
-    import yaml
+    from ..card.plain_yaml import read_yaml
 
     try:
-        values = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        values = read_yaml(text)
+    except ValueError as error:
         raise InputError(f"{source}: {error}; expected a recipe in YAML: mend it") from None
     known = {place.name: place for place in fields(Recipe)}
     if not isinstance(values, dict):
@@ -89,20 +94,26 @@ def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
 def _checked(name: str, value: Any, source: str) -> Any:
     """A field of the right kind."""
     text = isinstance(value, str) and bool(value)
-    if name in ("modules", "pooling_mode", "columns", "not_followed"):
+    if name in ("modules", "pooling_mode", "texts", "not_followed"):
         right, wanted = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
         value = tuple(value) if right else value
     elif name in ("loss_parameters", "settings"):
         right, wanted = isinstance(value, dict) and all(isinstance(key, str) for key in value), "values by name"
+        value = {key: _number(one) for key, one in value.items()} if right else value
     elif name in ("max_seq_length", "rows"):
-        right, wanted = isinstance(value, int) and not isinstance(value, bool) and value > 0, "a number above 0"
+        right, wanted = isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63, "a number above 0"
     elif name == "trained_with":
         right, wanted = text and value in get_args(TrainedWith), f"one of {', '.join(get_args(TrainedWith))}"
     else:
-        right, wanted = text, "a text"
+        right, wanted = text, "a text (in quotes)"
     if not right:
         raise InputError(f"{source}: got {value!r} for {name}; expected {wanted}")
     return value
+
+
+def _number(value: Any) -> Any:
+    """A value of YAML, in which 2e-5 is a text and 2.0e-5 a number: here both are numbers."""
+    return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
 
 
 def read_recipe(path: str | Path) -> Recipe:
@@ -124,7 +135,8 @@ def read_recipe(path: str | Path) -> Recipe:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        with file.open(encoding="utf-8-sig") as opened:
+            text = opened.read(_LONGEST)
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8; expected a recipe: convert it") from None
     except OSError as error:

@@ -11,23 +11,21 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
-from ..data.roles import LABEL_NAMES, TrainingRows, training_rows
+from ..data.roles import TrainingRows, training_rows
 from ..data.table import as_table
 from ..errors import ConfigError, InputError
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 from ..losses.by_name import loss_by_name
-from ..modules import Normalize, Pooling
-from ..sentence_transformer import SentenceTransformer
-from ..storage.locate import PACKAGED_MODEL
 from ..training.config import TrainingConfig
 from ..training.objectives import FitTrainer
 from ..training.trainer import Trainer
 from .recipe import Recipe
+from .starting import starting_model
 
 FIT_LEARNING_RATE, FIT_WEIGHT_DECAY, FIT_WARMUP = 2e-5, 0.01, 10_000
-_HELD_OUT, _MOST_HELD_OUT = 0.1, 1000
+HELD_OUT = "held-out"  # name of the evaluation on rows that were kept from training
+_SHARE, _MOST = 0.1, 1000  # of the rows that are held out
 
 
 @dataclass(frozen=True)
@@ -90,10 +88,13 @@ def prepare(
         warnings.warn(f"not followed, for want of a match: {', '.join(recipe.not_followed)}", stacklevel=2)
     held_out = None
     if recipe.evaluator is not None and evaluator is None:
-        if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and rows.labels is not None:
-            rows, held_out = _split(rows, seed=recipe.settings.get("seed", TrainingConfig.seed))
+        scored_pairs = rows.labels is not None and len(rows.texts) == 2
+        if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and scored_pairs:
+            rows, held_out = _split(
+                rows, seed=TrainingConfig(seed=recipe.settings.get("seed", TrainingConfig.seed)).seed
+            )
             first, second = held_out.texts.values()
-            evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.labels or [])
+            evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.labels or [], name=HELD_OUT)
             notes.append(f"{len(held_out):,} rows are held out to evaluate on")
         else:
             notes.append(f"without data for it, the recipe's {recipe.evaluator} is left out")
@@ -113,51 +114,6 @@ def prepare(
         show_progress_bar=show_progress_bar,
     )
     return Reproduction(trainer, rows, held_out, tuple(notes))
-
-
-def starting_model(
-    recipe: Recipe, *, base_model: str | Path | None = None, device: str | None = None
-) -> SentenceTransformer:
-    """The recipe's base model with the recipe's modules, maximum length and similarity.
-
-    Raises:
-        ModelError: the base model cannot be found or read.
-        ConfigError: the recipe has modules with weights that the base model does not have.
-    """
-    # The packaged model is that of every revision of its name; another name is to be found as it was.
-    revision = None if base_model or recipe.base_model == PACKAGED_MODEL else recipe.base_model_revision
-    base = SentenceTransformer(base_model or recipe.base_model, revision=revision, device=device, dtype="float32")
-    modules = _modules(recipe, base)
-    model = base
-    if modules != list(base):
-        model = SentenceTransformer(
-            modules=modules, device=device, prompts=base.prompts, default_prompt_name=base.default_prompt_name
-        )
-        model.base_model, model.base_model_revision = base.base_model, base.base_model_revision
-    model.similarity_fn_name = recipe.similarity
-    if recipe.max_seq_length is not None:
-        model.max_seq_length = recipe.max_seq_length
-    return model
-
-
-def _modules(recipe: Recipe, base: SentenceTransformer) -> list[nn.Module]:
-    """The base model's modules, with Pooling and Normalize as the recipe has them."""
-    own = {type(module).__name__: module for module in base}
-    modules: list[nn.Module] = []
-    for kind in recipe.modules:
-        module = own.get(kind)
-        if kind == "Pooling" and not (isinstance(module, Pooling) and module.pooling_mode == recipe.pooling_mode):
-            modules.append(Pooling(base.transformer.embedding_dimension, recipe.pooling_mode))
-        elif module is not None:
-            modules.append(module)
-        elif kind == "Normalize":
-            modules.append(Normalize())
-        else:
-            raise ConfigError(
-                f"got a recipe with the module {kind}; expected one of {', '.join([*own, 'Pooling', 'Normalize'])}: "
-                f"start from a base model that has it"
-            )
-    return modules
 
 
 def _config(
@@ -208,21 +164,22 @@ def _rows(recipe: Recipe, data: Any, columns: Sequence[str] | None, scale: tuple
     table = as_table(data)
     # To name every column is to say that a last one that spells numbers is a label.
     rows = training_rows(table, columns=columns or list(table.columns), scale=scale)
-    wanted = [name for name in recipe.columns if name not in LABEL_NAMES]
-    if wanted and len(rows.texts) != len(wanted):
+    if recipe.texts and len(rows.texts) != len(recipe.texts):
         raise InputError(
-            f"{rows.source} has the text columns {list(rows.texts)}; the recipe has {len(wanted)}, {wanted}: name the "
-            f"columns to use, in this order, and then the label if there is one"
+            f"{rows.source} has the text columns {list(rows.texts)}; the recipe has {len(recipe.texts)}, "
+            f"{list(recipe.texts)}: name the columns to use, in this order, and then the label if there is one"
         )
+    if len(rows) < 2:
+        raise InputError(f"{rows.source} holds {len(rows)} row; expected at least two to train on: add rows")
     return rows
 
 
 def _split(rows: TrainingRows, *, seed: int) -> tuple[TrainingRows, TrainingRows]:
     """Rows to train on and rows to evaluate on, each in its order."""
-    count = min(_MOST_HELD_OUT, int(len(rows) * _HELD_OUT))
+    count = min(_MOST, int(len(rows) * _SHARE))
     if count < 2:
         raise InputError(
-            f"got {len(rows)} rows; expected at least {math.ceil(2 / _HELD_OUT)} to hold some out for the recipe's "
+            f"got {len(rows)} rows; expected at least {math.ceil(2 / _SHARE)} to hold some out for the recipe's "
             f"evaluation: add rows, or give it data of its own"
         )
     chosen = set(np.random.default_rng(seed).choice(len(rows), count, replace=False).tolist())

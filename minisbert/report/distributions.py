@@ -56,7 +56,9 @@ class PairScores:
 # ---- measuring ------------------------------------------------------------------------------------------------------
 
 
-def pair_scores(model: EmbeddingModel, rows: TrainingRows, *, limit: int = 2000, seed: int = 42) -> PairScores:
+def pair_scores(
+    model: EmbeddingModel, rows: TrainingRows, *, role: str = "", limit: int = 2000, seed: int = 42
+) -> PairScores:
     """Similarities of the texts of each row, as the model is now.
 
     Rows of two texts whose labels differ are grouped by label: by its value where there are few, else in up to five
@@ -66,6 +68,7 @@ def pair_scores(model: EmbeddingModel, rows: TrainingRows, *, limit: int = 2000,
     Args:
         model: left as it was; cut texts are not counted.
         rows: the pairs.
+        role: what they are to a run of training, such as "held-out".
         limit: most rows to embed.
         seed: says which rows, and which rows are paired anew.
 
@@ -88,7 +91,10 @@ def pair_scores(model: EmbeddingModel, rows: TrainingRows, *, limit: int = 2000,
     else:
         pairs = _by_role(columns, chosen, draw)
     function = SimilarityFunction.of(model.similarity_fn_name)
-    return PairScores(_scores(model, function, pairs), f"{_NAMES[function.value]} in {Path(rows.source).name}")
+    kind = f"{role} rows" if role else "rows"
+    many = f"{len(rows):,} {kind}" if len(chosen) == len(rows) else f"{len(chosen):,} of {len(rows):,} {kind}"
+    what = f"{_NAMES[function.value]} in {many} of {Path(rows.source).name}"
+    return PairScores(_scores(model, function, pairs), what)
 
 
 def _by_label(labels: NDArray[np.float64], chosen: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
@@ -193,8 +199,12 @@ def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> 
         (_draw_outlines if outlines else _draw_rows)(axes, groups, edges)
         axes.set_xlim(edges[0] - margin, edges[-1] + margin)
         axes.xaxis.get_major_locator().set_params(nbins=6)
-        axes.set_xlabel("similarity" if outlines else "similarity (dots: medians)", fontsize=TEXT, color=INK)
-    figure.suptitle(f"{plain(after.what)}: {after.pairs:,} pairs", fontsize=TEXT + 1, color=INK)
+        axes.set_xlabel(
+            "similarity" if outlines else "similarity (dots: medians; own scale for each row)",
+            fontsize=TEXT,
+            color=INK,
+        )
+    figure.suptitle(plain(after.what), fontsize=TEXT + 1, color=INK)
     if outlines:
         left.set_ylabel("share of the group", fontsize=TEXT, color=INK)
         left.set_ylim(bottom=0)
@@ -208,7 +218,7 @@ def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> 
     else:
         left.set_ylim(-0.2, len(after.groups))
         left.set_ylabel("label", fontsize=TEXT, color=INK)
-        left.set_yticks(range(len(after.groups)), [f"{name}\n{len(g):,} pairs" for name, g in after.groups.items()])
+        left.set_yticks(range(len(after.groups)), [f"{name}\n({len(g):,})" for name, g in after.groups.items()])
     save(figure, path)
 
 

@@ -28,6 +28,7 @@ class RunReport:
         model: before training.
         rows: the pairs whose similarities are compared.
         metrics: what an evaluator found before training, or nothing.
+        role: what the rows are to the run, such as "held-out", for the title.
         limit: most rows to embed, twice in all.
 
     Raises:
@@ -41,12 +42,13 @@ class RunReport:
         rows: TrainingRows,
         *,
         metrics: Mapping[str, float] | None = None,
+        role: str = "",
         limit: int = 1000,
     ) -> None:
         require_matplotlib()
-        self._model, self._rows, self._limit = model, rows, limit
+        self._model, self._rows, self._role, self._limit = model, rows, role, limit
         self._metrics = dict(metrics or {})
-        self._before = pair_scores(model, rows, limit=limit)
+        self._before = pair_scores(model, rows, role=role, limit=limit)
 
     def write(self, folder: str | Path, history: TrainingHistory, *, primary: str | None = None) -> None:
         """Draw training.png and similarity.png into the folder of the saved model, and name them in its card.
@@ -66,7 +68,7 @@ class RunReport:
         attach(folder, pictures)
 
     def _draw(self, folder: Path, history: TrainingHistory, primary: str | None) -> tuple[Picture, ...]:
-        after = pair_scores(self._model, self._rows, limit=self._limit)
+        after = pair_scores(self._model, self._rows, role=self._role, limit=self._limit)
         draw_similarity(self._before, after, folder / _SIMILARITY)
         start = {"step": 0.0, **{f"eval_{name}": value for name, value in self._metrics.items()}}
         entries = [start, *history.entries]

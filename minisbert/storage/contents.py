@@ -157,8 +157,8 @@ def _encoder(config: Mapping[str, Any]) -> EncoderContents:
     if found["positions"] is not None and model_type in _POSITIONS_AFTER_PADDING:
         padding = config.get("pad_token_id")
         found["positions"] -= (padding if isinstance(padding, int) else 1) + 1
-    named = config.get("architectures") or [model_type]
-    return EncoderContents(str(named[0]), **found)
+    named = config.get("architectures")
+    return EncoderContents(str(named[0]) if isinstance(named, list) and named else model_type, **found)
 
 
 def _algorithm(folder: Path) -> str | None:

@@ -13,6 +13,9 @@ from typing import Any
 
 from ..errors import InputError, ModelError
 
+_LONGEST_PATH = 200  # characters
+_LONGEST_JSON = 500_000_000  # bytes; tokenizers, the largest, have some ten million
+
 
 def read_json(path: Path) -> Any:
     """Parse a JSON file of a model.
@@ -21,10 +24,12 @@ def read_json(path: Path) -> Any:
         ModelError: the file is missing or is not JSON.
     """
     try:
+        if path.stat().st_size > _LONGEST_JSON:
+            raise ValueError(f"{path.stat().st_size:,} bytes")
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing; expected it in a model folder: copy the whole model again") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error}); expected JSON: copy the file again") from None
 
 
@@ -47,6 +52,8 @@ def inside(root: Path, relative: str) -> Path:
     Raises:
         ModelError: it is absolute, or leads out of `root`.
     """
+    if "\0" in relative or len(relative) > _LONGEST_PATH:
+        raise ModelError(f"got module path {relative[:200]!r} in {root}; expected a folder inside the model")
     path = (root / relative).resolve()
     if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
         raise ModelError(f"got module path {relative!r} in {root}; expected a folder inside the model")

@@ -16,6 +16,7 @@ PICKLE = "pytorch_model.bin"
 # In the order in which transformers looks for them; an index names the files over which a checkpoint is spread.
 _FORMS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 _LONGEST = 100_000_000  # bytes of a header; safetensors refuses longer ones too
+_MOST_AXES = 64
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -54,7 +55,7 @@ def read_header(path: Path) -> Header:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
             content = json.loads(file.read(length)) if 0 < length <= _LONGEST else None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error}); expected safetensors: copy the file again") from None
     tensors = [value for name, value in content.items() if name != "__metadata__"] if isinstance(content, dict) else []
     if not tensors or not all(map(_is_tensor, tensors)):
@@ -72,7 +73,9 @@ def _is_tensor(value: Any) -> bool:
     shape, place = value.get("shape"), value.get("data_offsets")
     if not isinstance(shape, list) or not isinstance(place, list) or len(place) != 2:
         return False
-    return all(isinstance(number, int) and number >= 0 for number in (*shape, *place))
+    if len(shape) > _MOST_AXES:
+        return False
+    return all(isinstance(number, int) and 0 <= number < 2**63 for number in (*shape, *place))
 
 
 def _shards(folder: Path, index: str) -> tuple[Path, ...]:
@@ -86,4 +89,4 @@ def _shards(folder: Path, index: str) -> tuple[Path, ...]:
 
 def _is_file_name(value: Any) -> bool:
     # In the Hugging Face cache a shard is a link out of the folder, so that its name is looked at and not its target.
-    return isinstance(value, str) and Path(value).name == value
+    return isinstance(value, str) and 0 < len(value) < 256 and "\0" not in value and Path(value).name == value

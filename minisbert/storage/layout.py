@@ -11,6 +11,8 @@ from ..errors import ModelError
 from . import dialects
 from .files import inside, read_json, read_json_object, write_json
 
+_LONGEST_CARD = 20_000_000  # bytes
+
 
 @dataclass(frozen=True)
 class ModuleSpec:
@@ -77,7 +79,7 @@ def read_layout(folder: Path) -> ModelLayout:
     if model_type != dialects.MODEL_TYPE:
         return _bare(folder, f"{folder} is a {model_type}, not a {dialects.MODEL_TYPE}: its modules are left out")
     readme = folder / "README.md"
-    card = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else None
+    card = readme.read_text(encoding="utf-8", errors="replace") if _is_card(readme) else None
     return ModelLayout(_modules(folder), _settings(saved, settings_file), card)
 
 
@@ -107,10 +109,15 @@ def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
     return folders
 
 
+def _is_card(readme: Path) -> bool:
+    return readme.is_file() and readme.stat().st_size <= _LONGEST_CARD
+
+
 def _bare(folder: Path, reason: str) -> ModelLayout:
     config = read_json_object(folder / "config.json")
-    architectures = config.get("architectures") or [""]
-    causal = str(architectures[0]).endswith("ForCausalLM") and bool(config.get("is_causal", True))
+    architectures = config.get("architectures")
+    named = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    causal = named.endswith("ForCausalLM") and bool(config.get("is_causal", True))
     pooling = "lasttoken" if causal else "mean"
     note = f"{reason}: {'last-token' if causal else 'mean'} pooling is used"
     return ModelLayout((ModuleSpec("Transformer", folder, {}),), ModelSettings(), None, pooling, note)

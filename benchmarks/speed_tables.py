@@ -1,0 +1,151 @@
+"""README tables of what `run.py` measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+REFERENCE = "sentence-transformers"
+
+
+def markdown(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
+    """A table."""
+    lines = [header, tuple("---" for _ in header), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def machine_line(result: dict[str, Any]) -> str:
+    """What a result was measured on."""
+    machine = result["machine"]
+    versions = ", ".join(
+        f"{name} {number}"
+        for name, number in machine["versions"].items()
+        if name != "minisbert" and number != "not installed"
+    )
+    return (
+        f"Measured on {machine['date']} with {machine['threads']} threads of an {machine['cpu']} (family/model "
+        f"{machine['family_model']}, {machine['instructions']}), Python {machine['python']}, {versions}."
+    )
+
+
+def encode(result: dict[str, Any]) -> str:
+    """Texts per second by length class, and how good the embeddings are."""
+    classes: dict[str, dict[str, Any]] = result["classes"]
+    names = list(dict.fromkeys(name for one in classes.values() for name in one["contenders"]))
+    header = ("texts/s", *(f"{name}, mean {one['mean_tokens']:.0f} tokens" for name, one in classes.items()))
+    speeds: list[tuple[Any, ...]] = [
+        (name, *(_speed(one["contenders"].get(name)) for one in classes.values())) for name in names
+    ]
+    precisions = list(dict.fromkeys(name for one in classes.values() for name in one["seconds_at_limit"]))
+    for precision in precisions:
+        at_limit = (
+            f"{one['texts'] / one['seconds_at_limit'][precision]:,.0f}" if precision in one["seconds_at_limit"] else ""
+            for one in classes.values()
+        )
+        speeds.append((f"limit of the machine, {precision}", *at_limit))
+    quality = [_quality(name, classes, result["spearman"]) for name in names]
+    return "\n\n".join(
+        [
+            f"Encoding (`benchmarks/run.py encode`, {_about(result)}): texts per second, and how many times that of "
+            f"{REFERENCE} at its default batch size of 32 (median of the rounds, smallest to largest). The best batch "
+            f"size is the best of 8 to 128. {_missing(result)}The limit is that of the useful floating-point "
+            f"operations at the best rate of matrix products of these shapes, measured in the same rounds.",
+            markdown(header, speeds),
+            markdown(
+                ("", "share of the limit", "largest difference", "smallest cosine", "STS-B dev Spearman"), quality
+            ),
+        ]
+    )
+
+
+def _speed(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return ""
+    fast = one["times_as_fast_as"].get(REFERENCE)
+    ratio = f" ({fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f})" if fast else ""
+    return f"{one['texts_per_second']:,.0f}{ratio}"
+
+
+def _quality(name: str, classes: dict[str, dict[str, Any]], spearman: dict[str, float]) -> tuple[str, ...]:
+    found = [one["contenders"][name] for one in classes.values() if name in one["contenders"]]
+    shares = [one["share_of_limit"] for one in found if one["share_of_limit"] is not None]
+    score = spearman.get(name.removesuffix(", best batch"))
+    compared = all("max_difference" in one for one in found)
+    return (
+        name,
+        f"{min(shares):.0%} to {max(shares):.0%}" if shares else "",
+        f"{max(one['max_difference'] for one in found):.1e}" if compared else "",
+        f"{min(one['min_cosine'] for one in found):.6f}" if compared else "",
+        f"{score:.4f}" if score is not None else "",
+    )
+
+
+def train(result: dict[str, Any]) -> str:
+    """Steps per second, losses, and scores after STS-B."""
+    rows = []
+    for name, case in result["cases"].items():
+        for side, one in case["sides"].items():
+            if "not_available" in one:
+                continue
+            fast = one["times_as_fast"]
+            ratio = f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
+            limit = f"{one['share_of_limit']:.0%}" if one["share_of_limit"] is not None else ""
+            loss = f"{one['first_loss']:.4f}, {one['last_loss']:.4f}"
+            rows.append((name, side, f"{one['steps_per_second']:.2f}", ratio, limit, loss))
+    header = ("loss and batch", "", "steps/s", "of the reference in fp32", "share of the limit", "first and last loss")
+    parts = [
+        f"Training (`benchmarks/run.py train`, {_about(result)}): optimizer steps per second without set-up, the same "
+        f"rows in the same order.",
+        markdown(header, rows),
+    ]
+    if result["stsb"]:
+        scored = result["stsb"]
+        parts += [
+            f"STS-B dev Spearman after {scored['steps']} steps of {scored['batch_size']} pairs of STS-B train:",
+            markdown(("", "Spearman"), [(side, f"{value:.4f}") for side, value in scored["spearman"].items()]),
+        ]
+    return "\n\n".join(parts)
+
+
+def latency(result: dict[str, Any]) -> str:
+    """One short text."""
+    rows = []
+    for name, one in result["contenders"].items():
+        fast = one.get("times_as_fast")
+        ratio = f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
+        rows.append((name, f"{one['p50'] * 1000:.1f} ms", f"{one['p90'] * 1000:.1f} ms", ratio))
+    return (
+        f"One short text (`benchmarks/run.py latency`, {result['calls']} calls each, in blocks that take turns). "
+        f"{_missing(result)}\n\n" + markdown(("", "median", "90 % within", "times as fast as the reference"), rows)
+    )
+
+
+def memory(result: dict[str, Any]) -> str:
+    """Peaks of fresh processes."""
+    few, most = (str(count) for count in result["texts"])
+    rows = []
+    for way, of in result["ways"].items():
+        if "not_available" not in of[most]:
+            small, large = of[few], of[most]
+            rows.append((way, *(f"{value:,.0f}" for value in (large["loaded"], small["peak"], large["peak"]))))
+    header = ("MB", "model and texts loaded", f"peak, {int(few):,} texts", f"peak, {int(most):,} texts")
+    return (
+        "Peak memory of fresh processes that embed short texts, the texts included (`benchmarks/run.py memory`):\n\n"
+        + markdown(header, rows)
+    )
+
+
+SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
+    "encode": encode,
+    "train": train,
+    "latency": latency,
+    "memory": memory,
+}
+
+
+def _about(result: dict[str, Any]) -> str:
+    return f"{result['data']}, {result['rounds']} rounds, interleaved"
+
+
+def _missing(result: dict[str, Any]) -> str:
+    return "".join(f"Not available: {name}. " for name in result["not_available"])

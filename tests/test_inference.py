@@ -21,7 +21,7 @@ from minisbert.errors import ConfigError
 from minisbert.modules import encoder as encoders
 
 _DRAW = random.Random(3)
-TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 40))) for _ in range(60)]
+TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 15))) for _ in range(60)]
 
 
 @pytest.fixture(params=["fused", "plain"])
@@ -67,8 +67,9 @@ def test_bfloat16(name: str, operations: str, model_folder: Callable[[str], Path
 def test_int8(operations: str, minilm: Path) -> None:
     model = load(minilm, dtype="int8")
     found, expected = model.encode(TEXTS), plainly(model)
-    assert 1e-6 < np.abs(found - expected).max()
-    assert cosines(found, expected).min() > 0.99
+    assert np.abs(found - expected).max() > 1e-6
+    assert cosines(found, expected).min() > 0.97
+    assert cosines(found, expected).mean() > 0.997
     with pytest.raises(ConfigError, match="dtype 'int8'; training needs float32"):
         Trainer(model, [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
 
@@ -89,6 +90,9 @@ def test_changed_weights_are_laid_out_anew(operations: str, tiny: Callable[[str]
     assert np.abs(after - plainly(model)).max() <= 1e-6
     model.load_state_dict(load(tiny("bert")).state_dict())
     assert np.array_equal(model.encode(TEXTS), before)
+    for weight in model.parameters():
+        weight.data.mul_(0.9)  # torch does not count this as a change
+    assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
 
 
 def test_gradients_and_copies(operations: str, tiny: Callable[[str], Path]) -> None:

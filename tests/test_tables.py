@@ -53,9 +53,7 @@ def test_clip_is_torch_s() -> None:
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
 
 
-def test_training_with_it_is_training_without(
-    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_training_with_it_is_training_without(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"a": [f"cat {n} mat" for n in range(24)], "b": [f"dog {n} sea" for n in range(24)]}
     weights = []
     for table in (loop._word_table, lambda model: None):

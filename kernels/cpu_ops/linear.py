@@ -43,7 +43,7 @@ def prepared(weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Callable[[T
         bias: (out,).
         gelu: put exact GELU behind the product.
     """
-    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous().to_mkldnn())
+    laid_out = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous())
     activation, algorithm = ("gelu", "none") if gelu else ("none", "")
 
     def product(x: Tensor) -> Tensor:

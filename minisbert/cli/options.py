@@ -36,7 +36,9 @@ def add_command(
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options that say how a model is loaded."""
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="number type of the weights")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="number type of the weights"
+    )
 
 
 def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:

@@ -110,7 +110,12 @@ def encoder(
 def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     differentiable = torch.is_grad_enabled() and values.requires_grad
-    if values.device.type == "cpu" and values.dtype in (torch.float32, torch.bfloat16) and not differentiable and fast():
+    if (
+        values.device.type == "cpu"
+        and values.dtype in (torch.float32, torch.bfloat16)
+        and not differentiable
+        and fast()
+    ):
         module = importlib.import_module(".cpu_ops.fused", __name__)
         if module.supports(values.shape[1]) and module.available():
             return cast(Tensor, module.mean_pool(values, batch))

@@ -112,7 +112,9 @@ class EmbeddingModel(Embedder):
         encoder = self.transformer.auto_model
         if not isinstance(encoder, Encoder) or self.device.type != "cpu":
             kind = type(encoder).__name__ if not isinstance(encoder, Encoder) else f"an encoder on {self.device}"
-            raise ConfigError(f"got dtype 'int8' for {kind}; expected a native encoder on the CPU: choose another dtype")
+            raise ConfigError(
+                f"got dtype 'int8' for {kind}; expected a native encoder on the CPU: choose another dtype"
+            )
         encoder.quantized = True
 
     def save_pretrained(

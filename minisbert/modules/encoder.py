@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from types import ModuleType
-from typing import Any, Optional, TypeAlias
+from typing import NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,13 +16,22 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..errors import InputError
-from ..kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
+from ..kernels.weights import Affine, EncoderWeights, LayerWeights, Norm, Stamp
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
-# What `kernels.encoder` gives, by encoder, with what it was made from.
-InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Optional[Tensor], PackedBatch], Tensor]
-_LAID_OUT: WeakKeyDictionary[nn.Module, tuple[Any, InferenceEncoder | None]] = WeakKeyDictionary()
+InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
+
+
+class _LaidOut(NamedTuple):
+    """What `kernels.encoder` gave, and for what."""
+
+    stamp: Stamp
+    quantized: bool
+    run: InferenceEncoder | None
+
+
+_LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -176,16 +185,20 @@ class EncoderLayer(nn.Module):
         parts = (attention.query, attention.key, attention.value)
         weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
         qkv = kernels.linear(hidden, weight, bias)  # (tokens, 3 * dim)
-        attended = operations.attention_qkv(
-            qkv, batch, heads=attention.heads, dropout=attention.weight_dropout * drop
-        )
+        attended = operations.attention_qkv(qkv, batch, heads=attention.heads, dropout=attention.weight_dropout * drop)
         after: Tensor = operations.add_norm(
-            attention.output(attended), hidden, *_norm(attention.norm)[:2], eps=attention.norm.eps,
+            attention.output(attended),
+            hidden,
+            *_norm(attention.norm)[:2],
+            eps=attention.norm.eps,
             dropout=attention.output_dropout * drop,
         )
         changed = feed_forward.down(operations.gelu(feed_forward.up(after)))
         output: Tensor = operations.add_norm(
-            changed, after, *_norm(feed_forward.norm)[:2], eps=feed_forward.norm.eps,
+            changed,
+            after,
+            *_norm(feed_forward.norm)[:2],
+            eps=feed_forward.norm.eps,
             dropout=feed_forward.dropout * drop,
         )
         return output
@@ -286,7 +299,7 @@ class Encoder(nn.Module):
             embeddings.position.weight,
             None if embeddings.token_type is None else embeddings.token_type.weight,
             _norm(embeddings.norm),
-            tuple(layer.weights() for layer in self.layers),
+            tuple(cast(EncoderLayer, layer).weights() for layer in self.layers),
             self.config.num_attention_heads,
         )
 
@@ -303,12 +316,12 @@ class Encoder(nn.Module):
         if self.config.hidden_act != "gelu":
             return None
         weights = self.weights()
-        stamp = tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in weights.tensors())
         known = _LAID_OUT.get(self)
-        if known is None or known[0] != (stamp, self.quantized):
-            known = (stamp, self.quantized), kernels.encoder(weights, quantized=self.quantized)
+        if known is None or known.quantized != self.quantized or not known.stamp.holds(weights):
+            stamp = Stamp(weights)
+            known = _LaidOut(stamp, self.quantized, kernels.encoder(weights, quantized=self.quantized))
             _LAID_OUT[self] = known
-        return known[1]
+        return known.run
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias

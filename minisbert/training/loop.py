@@ -12,7 +12,7 @@ from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -106,7 +106,7 @@ class TrainingRun:
                 losses,
                 learning_rate=config.learning_rate,
                 weight_decay=config.weight_decay,
-                table=self._words.weight if self._words else None,
+                table=cast(nn.Parameter, self._words.weight) if self._words else None,
             )
         else:
             self.optimizers = [replay.optimizer(model, losses, config)]

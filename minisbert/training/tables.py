@@ -103,12 +103,10 @@ def clip(parameters: list[nn.Parameter], limit: float) -> Tensor:
             continue
         if parameter.grad.is_sparse:
             parameter.grad = parameter.grad.coalesce()
-            values.append(parameter.grad._values())  # type: ignore[no-untyped-call]
+            values.append(parameter.grad._values())
         else:
             values.append(parameter.grad)
     norm: Tensor = torch.nn.utils.get_total_norm(values)
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(values, factor)
     return norm
-
-

@@ -566,7 +566,7 @@ def test_bad_standard_input(
         (["--batch-size", "0"], ["batch", "0", "1"]),
         (["--precision", "binary", "--truncate-dim", "12"], ["12 dimensions", "multiple of 8"]),
         (["--device", "gpu"], ["'gpu'", "cpu"]),
-        (["--dtype", "int8"], ["'int8'", "float32"]),
+        (["--dtype", "int4"], ["'int8'", "float32"]),
     ],
 )
 def test_options_of_encode_that_cannot_work(

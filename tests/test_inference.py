@@ -21,7 +21,7 @@ from minisbert.errors import ConfigError
 from minisbert.modules import encoder as encoders
 
 _DRAW = random.Random(3)
-TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 15))) for _ in range(60)]
+TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 30))) for _ in range(60)]
 
 
 @pytest.fixture(params=["fused", "plain"])
@@ -36,7 +36,7 @@ def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 def load(folder: Path, **options: object) -> SentenceTransformer:
-    return SentenceTransformer(folder, device="cpu", **options)  # type: ignore[arg-type]
+    return SentenceTransformer(folder, device="cpu", truncation="count", **options)  # type: ignore[arg-type]
 
 
 def plainly(model: SentenceTransformer) -> np.ndarray:
@@ -69,7 +69,7 @@ def test_int8(operations: str, minilm: Path) -> None:
     found, expected = model.encode(TEXTS), plainly(model)
     assert np.abs(found - expected).max() > 1e-6
     assert cosines(found, expected).min() > 0.97
-    assert cosines(found, expected).mean() > 0.997
+    assert cosines(found, expected).mean() > 0.99
     with pytest.raises(ConfigError, match="dtype 'int8'; training needs float32"):
         Trainer(model, [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
 

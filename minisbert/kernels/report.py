@@ -45,12 +45,16 @@ def choices() -> list[Choice]:
     linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
     int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
     obstacle = _obstacle()
-    fused = "the fused one is not in use yet" if obstacle is None else f"the fused one: {obstacle}"
     return [
         Choice("linear", "onednn", "faster than MKL on this processor")
         if linear.available()
         else Choice("linear", "torch", "MKL suits this processor, or torch has no oneDNN"),
-        *(Choice(name, "torch", fused) for name in _FUSED),
+        *(
+            Choice(name, "fused", "built for this machine")
+            if obstacle is None
+            else Choice(name, "torch", f"the fused one: {obstacle}")
+            for name in _FUSED
+        ),
         Choice("int8 linear", "onednn" if int8.available() else "none", "for int8 weights only"),
     ]
 

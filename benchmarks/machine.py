@@ -13,6 +13,8 @@ from typing import Any
 
 import torch
 
+from minisbert.kernels.report import machine as kernels
+
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "onnx")
 
@@ -30,6 +32,7 @@ def fingerprint() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
+        "fused_operations": kernels()["fused operations"],
         "commit": _commit(),
         "date": date.today().isoformat(),
     }

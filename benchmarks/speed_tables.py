@@ -22,9 +22,10 @@ def machine_line(result: dict[str, Any]) -> str:
         for name, number in machine["versions"].items()
         if name != "minisbert" and number != "not installed"
     )
+    fused = ", fused operations built" if machine.get("fused_operations") == "built" else ""
     return (
         f"Measured on {machine['date']} with {machine['threads']} threads of an {machine['cpu']} (family/model "
-        f"{machine['family_model']}, {machine['instructions']}), Python {machine['python']}, {versions}."
+        f"{machine['family_model']}, {machine['instructions']}{fused}), Python {machine['python']}, {versions}."
     )
 
 

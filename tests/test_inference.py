@@ -19,6 +19,7 @@ from minisbert.kernels.cpu_ops import linear as onednn
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
 from minisbert.errors import ConfigError
 from minisbert.modules import encoder as encoders
+from minisbert.training.config import PrecisionMode
 
 _DRAW = random.Random(3)
 TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 30))) for _ in range(60)]
@@ -111,3 +112,29 @@ def test_gradients_and_copies(operations: str, tiny: Callable[[str], Path]) -> N
         features = model(Features(pack(model.transformer.tokenizer(TEXTS))))
         features.sentences.sum().backward()
     assert all(weight.grad is not None for name, weight in model.named_parameters() if "token_type" not in name)
+
+
+@pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_fused_layers_train_as_plain_ones(
+    precision: PrecisionMode, minilm: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without dropout, which each draws in its own way."""
+    rows = {"a": TEXTS[:24], "b": TEXTS[24:48], "label": [0.1, 0.9] * 12}
+    found = {}
+    for mode in ("auto", "reference"):
+        model = load(minilm)
+        for module in model.modules():
+            for name in ("dropout", "weight_dropout", "output_dropout"):
+                if hasattr(module, name):
+                    setattr(module, name, 0.0)
+        config = TrainingConfig(
+            batch_size=8, max_steps=3, learning_rate=1e-4, log_every=1, max_grad_norm=0.0, precision=precision
+        )
+        with kernels.use(mode):  # type: ignore[arg-type]
+            trainer = Trainer(model, rows, loss=losses.CosineSimilarityLoss(), config=config, show_progress_bar=False)
+            found[mode] = [entry["loss"] for entry in trainer.train().entries], trainer.model.encode(TEXTS)
+    assert found["auto"][0] != found["reference"][0]
+    bound = 1e-5 if precision == "fp32" else 3e-3
+    assert np.abs(np.subtract(found["auto"][0], found["reference"][0])).max() <= bound
+    assert cosines(found["auto"][1], found["reference"][1]).min() > 1 - 100 * bound

@@ -50,6 +50,21 @@ def test_cpu_linear_gives_only_the_gradients_asked_for() -> None:
         assert not cpu_linear.linear(x, weight, None).requires_grad
 
 
+@pytest.mark.skipif(not cpu_linear.bfloat16_available(), reason="the processor has no products in bfloat16")
+@pytest.mark.parametrize("tokens", [1, 17, 257])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_cpu_linear_in_bfloat16(tokens: int, with_bias: bool) -> None:
+    """Against the same rounding of both factors, with the sums in float64."""
+    torch.manual_seed(tokens)
+    x, weight = torch.randn(tokens, 48), torch.randn(33, 48)
+    bias = torch.randn(33) if with_bias else None
+    rounded = [None if value is None else value.bfloat16().double() for value in (x, weight, bias)]
+    exact = gradients(plain.linear, *rounded)
+    for got, expected in zip(gradients(cpu_linear.half_linear, x, weight, bias), exact, strict=True):
+        assert got.dtype == torch.float32
+        torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-2 * float(expected.abs().max()))
+
+
 def test_mode_is_chosen_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
     called = []
     monkeypatch.setattr(kernels, "_cpu_linear", lambda: lambda *inputs: called.append("fast") or plain.linear(*inputs))

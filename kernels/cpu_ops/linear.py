@@ -59,6 +59,31 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return _product(x, weight, bias)
 
 
+def half_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`linear` of float32 tensors with the products, forward and backward, in bfloat16."""
+    return cast(Tensor, _HalfLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
+
+
+class _HalfLinear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        half, half_weight = x.bfloat16(), weight.bfloat16()
+        ctx.save_for_backward(half, half_weight)
+        return _product(half, half_weight, None if bias is None else bias.bfloat16()).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        half = grad.contiguous().bfloat16()
+        need_x, need_weight, need_bias = ctx.needs_input_grad
+        return (
+            _product(half, weight.t(), None).float() if need_x else None,  # (tokens, in)
+            _product(half.t(), x.t(), None).float() if need_weight else None,  # (out, in)
+            grad.sum(0) if need_bias else None,  # (out,)
+        )
+
+
 class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

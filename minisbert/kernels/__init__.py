@@ -69,16 +69,27 @@ def attention(
 def fused(hidden: Tensor, *, heads: int) -> ModuleType | None:
     """What stands around the products of a layer in one pass each, with derivatives, or None where it is not to be had.
 
-    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them.
+    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them. They work in float32, under
+    autocast too, where `product` works in bfloat16.
 
     Args:
         hidden: what goes through the layer, (tokens, dim).
         heads: of its attention.
     """
-    if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or not fast() or torch.is_autocast_enabled("cpu"):
+    if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or not fast():
+        return None
+    if torch.is_autocast_enabled("cpu") and not _half_products():
         return None
     module = importlib.import_module(".cpu_ops.fused", __name__)
     return module if module.supports(hidden.shape[1], heads) and module.available() else None
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`linear` between the operations of `fused`: float32 in and out, and in bfloat16 between under autocast."""
+    if torch.is_autocast_enabled("cpu"):
+        module = importlib.import_module(".cpu_ops.linear", __name__)
+        return cast(Tensor, module.half_linear(x, weight, bias))
+    return linear(x, weight, bias)
 
 
 def adamw_rows() -> Callable[..., None] | None:
@@ -125,6 +136,12 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
     """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     return plain.text_sum(values, text_index, texts)
+
+
+def _half_products() -> bool:
+    """Whether autocast asks for bfloat16, and the processor has it."""
+    module = importlib.import_module(".cpu_ops.linear", __name__)
+    return torch.get_autocast_dtype("cpu") == torch.bfloat16 and cast(bool, module.bfloat16_available())
 
 
 def fast() -> bool:

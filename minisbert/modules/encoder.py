@@ -182,18 +182,22 @@ class EncoderLayer(nn.Module):
         """The layer with query, key and value in one product, and one pass over the tokens between products."""
         attention, feed_forward = self.attention, self.feed_forward
         drop = 1.0 if self.training else 0.0
+
+        def linear(layer: Linear, x: Tensor) -> Tensor:
+            return kernels.product(x, layer.weight, layer.bias)
+
         parts = (attention.query, attention.key, attention.value)
         weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-        qkv = kernels.linear(hidden, weight, bias)  # (tokens, 3 * dim)
+        qkv = kernels.product(hidden, weight, bias)  # (tokens, 3 * dim)
         attended = operations.attention_qkv(qkv, batch, heads=attention.heads, dropout=attention.weight_dropout * drop)
         after: Tensor = operations.add_norm(
-            attention.output(attended),
+            linear(attention.output, attended),
             hidden,
             *_norm(attention.norm)[:2],
             eps=attention.norm.eps,
             dropout=attention.output_dropout * drop,
         )
-        changed = feed_forward.down(operations.gelu(feed_forward.up(after)))
+        changed = linear(feed_forward.down, operations.gelu(linear(feed_forward.up, after)))
         output: Tensor = operations.add_norm(
             changed,
             after,

@@ -186,7 +186,8 @@ class Embedder(ModuleStack):
             pool.check(self)
             return nullcontext(pool)
         if device is None or isinstance(device, (str, torch.device)):
-            self.to(usable_device(device or self.device))
+            if device is not None:  # to go through all modules takes longer than to embed a short text
+                self.to(usable_device(device))
             return nullcontext(None)
         return EncodingPool(self, device)
 

@@ -176,7 +176,8 @@ def start_run(
     model: ModuleStack, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
 ) -> EmbeddingRun:
     """A pass of `model`, in evaluation mode, over texts."""
-    model.eval()
+    if any(module.training for module in model.modules()):
+        model.eval()
     return EmbeddingRun(
         model, model.transformer.tokenizer, model.device, texts, options, progress=progress, first=first
     )

@@ -67,3 +67,18 @@ def test_training_with_it_is_training_without(tiny: Callable[[str], Path], monke
     torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-5)
     untouched = (weights[0] == SentenceTransformer(tiny("bert")).transformer.auto_model.embeddings.word.weight).all(1)  # type: ignore[union-attr]
     assert 0 < untouched.sum() < len(untouched)
+
+
+def test_rows_of_any_size(home: Path) -> None:
+    """Sizes that the fused operation does not take go through the definition."""
+    torch.manual_seed(0)
+    found = []
+    for mode in ("auto", "reference"):
+        tables = [torch.ones(6, 24) for _ in range(3)]
+        rows, slopes = torch.tensor([1, 4]), torch.linspace(-1, 1, 48).view(2, 24)
+        with kernels.use(mode):  # type: ignore[arg-type]
+            kernels.adamw_rows_(tables[0], slopes, *tables[1:], rows, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, step=1)
+        found.append(tables)
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert torch.equal(found[0][0][0], torch.ones(24))
+    assert not torch.equal(found[0][0][1], torch.ones(24))

@@ -180,20 +180,7 @@ def adamw_rows_(
     eps: float,
     step: int,
 ) -> None:
-    """One step of AdamW without weight decay on some rows of a table, in place.
-
-    Args:
-        param: (table rows, dim), float32, like exp_avg and exp_avg_sq.
-        grad: (count, dim): slopes of the rows listed.
-        exp_avg: running mean of the slopes.
-        exp_avg_sq: running mean of their squares.
-        rows: int64, (count,), rising.
-        lr: learning rate.
-        beta1: what is kept of exp_avg.
-        beta2: what is kept of exp_avg_sq.
-        eps: added to the divisor.
-        step: number of this step, from 1.
-    """
+    """One step of AdamW without weight decay on some rows of a float32 table, in place; torch's own to the bit."""
     count, dim = grad.shape
     _check_dim(dim)
     _check("rows", rows, count, None, torch.int64)

@@ -1,4 +1,4 @@
-"""Linear layers in float32 through oneDNN, and for inference also in bfloat16 with the weights laid out once.
+"""Linear layers through oneDNN: float32 in and out, with products in float32 or bfloat16; laid out for inference.
 
 `torch.nn.functional.linear` sends float32 products to Intel MKL, which takes a generic path on other makers'
 processors. oneDNN, which every CPU build of torch carries, chooses by instruction set instead and is about twice as
@@ -55,51 +55,35 @@ def prepared(weight: Tensor, bias: Tensor, *, gelu: bool = False) -> Callable[[T
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`x @ weight.T + bias`, differentiable: float32, (tokens, in) to (tokens, out)."""
     if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
-        return cast(Tensor, _Linear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
+        return cast(Tensor, _Linear.apply(x, weight, bias, torch.float32))  # type: ignore[no-untyped-call]
     return _product(x, weight, bias)
 
 
 def half_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`linear` of float32 tensors with the products, forward and backward, in bfloat16."""
-    return cast(Tensor, _HalfLinear.apply(x, weight, bias))  # type: ignore[no-untyped-call]
-
-
-class _HalfLinear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        half, half_weight = x.bfloat16(), weight.bfloat16()
-        ctx.save_for_backward(half, half_weight)
-        return _product(half, half_weight, None if bias is None else bias.bfloat16()).float()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        (grad,) = grads
-        x, weight = ctx.saved_tensors
-        half = grad.contiguous().bfloat16()
-        need_x, need_weight, need_bias = ctx.needs_input_grad
-        return (
-            _product(half, weight.t(), None).float() if need_x else None,  # (tokens, in)
-            _product(half.t(), x.t(), None).float() if need_weight else None,  # (out, in)
-            grad.sum(0) if need_bias else None,  # (out,)
-        )
+    return cast(Tensor, _Linear.apply(x, weight, bias, torch.bfloat16))  # type: ignore[no-untyped-call]
 
 
 class _Linear(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        return _product(x, weight, bias)
+    """Float32 in and out; the products are of type `within`."""
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, within: torch.dtype) -> Tensor:
+        x, weight, bias = x.to(within), weight.to(within), None if bias is None else bias.to(within)
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         (grad,) = grads
         x, weight = ctx.saved_tensors
-        grad = grad.contiguous()
-        need_x, need_weight, need_bias = ctx.needs_input_grad
+        given = grad.contiguous().to(x.dtype)
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
         return (
-            _product(grad, weight.t(), None) if need_x else None,  # (tokens, in)
-            _product(grad.t(), x.t(), None) if need_weight else None,  # (out, in)
+            _product(given, weight.t(), None).float() if need_x else None,  # (tokens, in)
+            _product(given.t(), x.t(), None).float() if need_weight else None,  # (out, in)
             grad.sum(0) if need_bias else None,  # (out,)
+            None,
         )
 
 

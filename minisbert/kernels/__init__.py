@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
@@ -76,12 +76,9 @@ def fused(hidden: Tensor, *, heads: int) -> ModuleType | None:
         hidden: what goes through the layer, (tokens, dim).
         heads: of its attention.
     """
-    if hidden.device.type != "cpu" or hidden.dtype != torch.float32 or not fast():
+    if hidden.dtype != torch.float32 or (torch.is_autocast_enabled("cpu") and not _half_products()):
         return None
-    if torch.is_autocast_enabled("cpu") and not _half_products():
-        return None
-    module = importlib.import_module(".cpu_ops.fused", __name__)
-    return module if module.supports(hidden.shape[1], heads) and module.available() else None
+    return _cpu_fused(hidden, heads)
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -92,12 +89,22 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return linear(x, weight, bias)
 
 
-def adamw_rows() -> Callable[..., None] | None:
-    """AdamW on some rows of a table on the CPU, as `training.tables` defines it, or None."""
-    if not fast():
-        return None
-    module = importlib.import_module(".cpu_ops.fused", __name__)
-    return cast(Callable[..., None], module.adamw_rows_) if module.available() else None
+def adamw_rows_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    rows: Tensor,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    """One step of AdamW without weight decay on some rows of a table, in place."""
+    operations: Any = _cpu_fused(param) or plain
+    operations.adamw_rows_(param, grad, exp_avg, exp_avg_sq, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
 
 
 def encoder(
@@ -121,21 +128,22 @@ def encoder(
 def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     differentiable = torch.is_grad_enabled() and values.requires_grad
-    if (
-        values.device.type == "cpu"
-        and values.dtype in (torch.float32, torch.bfloat16)
-        and not differentiable
-        and fast()
-    ):
-        module = importlib.import_module(".cpu_ops.fused", __name__)
-        if module.supports(values.shape[1]) and module.available():
-            return cast(Tensor, module.mean_pool(values, batch))
-    return plain.mean_pool(values, batch)
+    takes = values.dtype in (torch.float32, torch.bfloat16) and not differentiable
+    operations: Any = (_cpu_fused(values) if takes else None) or plain
+    return cast(Tensor, operations.mean_pool(values, batch))
 
 
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
     """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     return plain.text_sum(values, text_index, texts)
+
+
+def _cpu_fused(vectors: Tensor, heads: int = 1) -> ModuleType | None:
+    """The fused operations, where they are built, wanted, and take such vectors: (rows, dim)."""
+    if vectors.device.type != "cpu" or not fast():
+        return None
+    module = importlib.import_module(".cpu_ops.fused", __name__)
+    return module if module.supports(vectors.shape[1], heads) and module.available() else None
 
 
 def _half_products() -> bool:

@@ -104,6 +104,40 @@ def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) ->
     return F.normalize(mean, dim=-1) if normalize else mean
 
 
+def adamw_rows_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    rows: Tensor,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    """One step of AdamW without weight decay on some rows of a table, in place.
+
+    Args:
+        param: (table rows, dim), like exp_avg and exp_avg_sq.
+        grad: (count, dim): slopes of the rows listed.
+        exp_avg: running mean of the slopes.
+        exp_avg_sq: running mean of their squares.
+        rows: int64, (count,), rising.
+        lr: learning rate.
+        beta1: what is kept of exp_avg.
+        beta2: what is kept of exp_avg_sq.
+        eps: added to the divisor.
+        step: number of this step, from 1.
+    """
+    mean = exp_avg[rows].lerp_(grad, 1 - beta1)
+    square = exp_avg_sq[rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    exp_avg[rows], exp_avg_sq[rows] = mean, square
+    divisor = (square.sqrt() / math.sqrt(1 - beta2**step)).add_(eps)
+    param[rows] -= lr / (1 - beta1**step) * mean / divisor
+
+
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
     """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values

@@ -24,13 +24,13 @@ class Choice(NamedTuple):
 def machine() -> dict[str, Any]:
     """What decides: the mode, the instruction set, oneDNN, bfloat16, and the library of fused operations."""
     build = importlib.import_module("minisbert.kernels.cpu_ops.build")
-    bfloat16 = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
     return {
         "mode": current_mode(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
         "onednn": torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
-        "bfloat16 in hardware": bool(bfloat16 and bfloat16()),
+        "bfloat16 in hardware": linear.bfloat16_available(),
         "fused operations": _obstacle() or "built",
         "library": str(build.location()),
         "built by": build.build_record(build.location()).get("compiler"),

@@ -181,31 +181,27 @@ class EncoderLayer(nn.Module):
     def _fused(self, hidden: Tensor, batch: PackedBatch, operations: ModuleType) -> Tensor:
         """The layer with query, key and value in one product, and one pass over the tokens between products."""
         attention, feed_forward = self.attention, self.feed_forward
-        drop = 1.0 if self.training else 0.0
-
-        def linear(layer: Linear, x: Tensor) -> Tensor:
-            return kernels.product(x, layer.weight, layer.bias)
-
-        parts = (attention.query, attention.key, attention.value)
-        weight, bias = torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts])
-        qkv = kernels.product(hidden, weight, bias)  # (tokens, 3 * dim)
-        attended = operations.attention_qkv(qkv, batch, heads=attention.heads, dropout=attention.weight_dropout * drop)
-        after: Tensor = operations.add_norm(
-            linear(attention.output, attended),
-            hidden,
-            *_norm(attention.norm)[:2],
-            eps=attention.norm.eps,
-            dropout=attention.output_dropout * drop,
+        weight_dropout, output_dropout, dropout = (
+            probability if self.training else 0.0
+            for probability in (attention.weight_dropout, attention.output_dropout, feed_forward.dropout)
         )
-        changed = linear(feed_forward.down, operations.gelu(linear(feed_forward.up, after)))
-        output: Tensor = operations.add_norm(
-            changed,
-            after,
-            *_norm(feed_forward.norm)[:2],
-            eps=feed_forward.norm.eps,
-            dropout=feed_forward.dropout * drop,
-        )
-        return output
+
+        def linear(x: Tensor, *layers: Linear) -> Tensor:
+            if len(layers) == 1:
+                return kernels.product(x, layers[0].weight, layers[0].bias)
+            weights: list[Tensor] = [layer.weight for layer in layers]
+            biases: list[Tensor] = [layer.bias for layer in layers]
+            return kernels.product(x, torch.cat(weights), torch.cat(biases))
+
+        def add_norm(x: Tensor, residual: Tensor, norm: nn.LayerNorm, dropout: float) -> Tensor:
+            output: Tensor = operations.add_norm(x, residual, norm.weight, norm.bias, eps=norm.eps, dropout=dropout)
+            return output
+
+        qkv = linear(hidden, attention.query, attention.key, attention.value)  # (tokens, 3 * dim)
+        attended = operations.attention_qkv(qkv, batch, heads=attention.heads, dropout=weight_dropout)
+        hidden = add_norm(linear(attended, attention.output), hidden, attention.norm, output_dropout)
+        raised = operations.gelu(linear(hidden, feed_forward.up))
+        return add_norm(linear(raised, feed_forward.down), hidden, feed_forward.norm, dropout)
 
     def weights(self) -> LayerWeights:
         """The weights, as operations over whole layers take them."""

@@ -6,7 +6,6 @@ ever had one are gone through; the others are as they were, exactly.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from typing import overload
 
@@ -48,8 +47,7 @@ class TableAdamW(torch.optim.Optimizer):
         rows = group["rows"] = _union(group["rows"], seen, len(table))
         gradient = torch.zeros(len(rows), table.shape[1])
         gradient[torch.searchsorted(rows, seen)] = slopes
-        update = kernels.adamw_rows() or _adamw_rows
-        update(
+        kernels.adamw_rows_(
             table.data,
             gradient,
             state["exp_avg"],
@@ -72,27 +70,6 @@ def _union(rows: Tensor, more: Tensor, size: int) -> Tensor:
         return rows
     among[more] = True
     return among.nonzero()[:, 0]
-
-
-def _adamw_rows(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    rows: Tensor,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
-) -> None:
-    """The definition of `kernels.adamw_rows`."""
-    mean = exp_avg[rows].lerp_(grad, 1 - beta1)
-    square = exp_avg_sq[rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
-    exp_avg[rows], exp_avg_sq[rows] = mean, square
-    divisor = (square.sqrt() / math.sqrt(1 - beta2**step)).add_(eps)
-    param[rows] -= lr / (1 - beta1**step) * mean / divisor
 
 
 def clip(parameters: list[nn.Parameter], limit: float) -> Tensor:

@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..card.architecture import read_module
 from ..card.reading import comes_from_fit
 from ..errors import ModelError
 from ..storage import dialects
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from ..card import CardFacts, ColumnStatistics, DatasetFacts, Evaluation, LossFacts, TrainingLogs
     from ..storage.contents import EncoderContents, ModelContents
 
-_MODULE = re.compile(r"\s*\(\d+\): (\w+)\((.*?)\)(?: with Transformer model: (\w+))?\s*")
 # What a run is known by; shown even where it is a default, which cards do not list among the rest.
 _ESSENTIAL = ("num_train_epochs", "per_device_train_batch_size", "learning_rate")
 _SMALL_FILE = 10_000
@@ -56,12 +56,13 @@ def card_summary(card: CardFacts) -> str:
     longest = about.max_seq_length
     training = [line for dataset in card.training_datasets for line in _dataset(dataset)]
     time = card.training_time
+    modules = [found for line in card.architecture if (found := read_module(line.rstrip()))]
     summary = _grouped(
         ("base model", [f"{about.base_model}{revision}"] if about.base_model else []),
         ("dimension", [str(about.dimension)] if about.dimension is not None else []),
         ("max tokens", [] if longest is None else ["no limit" if longest == math.inf else str(longest)]),
         ("similarity", [about.similarity]),
-        ("modules", [_printed_module(line) for line in card.architecture if _MODULE.fullmatch(line)]),
+        ("modules", [_printed_module(*found) for found in modules]),
         ("trained on", training),
         ("loss on", [_rows(dataset) for dataset in card.evaluation_datasets]),
         ("settings", _settings(card)),
@@ -125,16 +126,13 @@ def _size(number: int) -> str:
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 
-def _printed_module(line: str) -> str:
-    found = _MODULE.fullmatch(line)
-    if found is None:
-        return line.strip()
+def _printed_module(kind: str, text: str, architecture: str) -> str:
     try:
-        settings = ast.literal_eval(found[2]) if found[2] else {}
+        settings = ast.literal_eval(text) if text else {}
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         settings = {}
     settings = settings if isinstance(settings, dict) else {}
-    return _module(found[1], settings, str(settings.get("architecture") or found[3] or ""))
+    return _module(kind, settings, str(settings.get("architecture") or architecture))
 
 
 def _module(kind: str, settings: Mapping[str, Any], architecture: str = "") -> str:

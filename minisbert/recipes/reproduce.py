@@ -184,12 +184,4 @@ def _split(rows: TrainingRows, *, seed: int) -> tuple[TrainingRows, TrainingRows
         )
     chosen = set(np.random.default_rng(seed).choice(len(rows), count, replace=False).tolist())
     kept = [row for row in range(len(rows)) if row not in chosen]
-    return _subset(rows, kept), _subset(rows, sorted(chosen))
-
-
-def _subset(rows: TrainingRows, places: Sequence[int]) -> TrainingRows:
-    return replace(
-        rows,
-        texts={name: [texts[place] for place in places] for name, texts in rows.texts.items()},
-        labels=None if rows.labels is None else [rows.labels[place] for place in places],
-    )
+    return rows.subset(kept), rows.subset(sorted(chosen))

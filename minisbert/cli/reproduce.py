@@ -147,8 +147,7 @@ def _steps(recipe: Recipe) -> int | None:
     """Of the run that the recipe tells of."""
     from ..training.config import TrainingConfig
 
-    config = TrainingConfig(**recipe.settings)
-    return config.total_steps(math.ceil(recipe.rows / config.batch_size)) if recipe.rows else None
+    return TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None
 
 
 def _count(value: int | None) -> str:

@@ -151,8 +151,7 @@ def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None
         settings["weight_decay"] = FIT_WEIGHT_DECAY
         assumed.append(f"weight_decay={FIT_WEIGHT_DECAY:g}")
     if "warmup_steps" not in settings:
-        draft = TrainingConfig(**settings)
-        steps = draft.total_steps(math.ceil(rows / draft.batch_size))
+        steps = TrainingConfig(**settings).steps_over(rows)
         settings["warmup_steps"] = min(FIT_WARMUP, math.ceil(steps / 10))
         shorter = " (a tenth of the run)" if settings["warmup_steps"] < FIT_WARMUP else ""
         assumed.append(f"warmup_steps={settings['warmup_steps']}{shorter}")

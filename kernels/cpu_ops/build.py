@@ -182,8 +182,8 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "encoder_kinds": (),
     "encoder_words": (_INT,) * 3,
     "encoder_lay_out": (_INT,) * 3 + (_POINTER,) * 3,
-    "encoder_product": (_INT,) * 4 + (_POINTER,) * 3,
-    "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT, _POINTER),
+    "encoder_product": (_INT,) * 4 + (_POINTER,) * 2 + (_INT, _POINTER),
+    "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT, _INT, _POINTER),
 }
 _RESULTS = ("adamw_rows", "encoder_kinds", "encoder_words", "encoder_run")
 

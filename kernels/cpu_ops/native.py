@@ -82,7 +82,7 @@ class NativeEncoder:
                 *pointers[:2],
                 pointers[2] if types is not None else None,
             ),
-            *(offsets.data_ptr(), offsets.shape[0] - 1, out.data_ptr()),
+            *(offsets.data_ptr(), offsets.shape[0] - 1, torch.get_num_threads(), out.data_ptr()),
         )
         if not fine:
             raise InputError(
@@ -144,7 +144,8 @@ def product(weight: Tensor, starts: Tensor, kind: Kind) -> Callable[[Tensor], Te
 
     def multiplied(x: Tensor) -> Tensor:
         out = torch.empty(x.shape[0], columns, dtype=starts.dtype)
-        run(number, x.shape[0], columns, depth, x.data_ptr(), panels.data_ptr(), out.data_ptr())
+        pointers = x.data_ptr(), panels.data_ptr()
+        run(number, x.shape[0], columns, depth, *pointers, torch.get_num_threads(), out.data_ptr())
         return out
 
     return multiplied

@@ -198,14 +198,6 @@ struct Pass {
     }
 };
 
-INLINE int64_t most_threads() {
-#ifdef _OPENMP
-    return omp_get_max_threads();
-#else
-    return 1;
-#endif
-}
-
 // Texts from `from` on that have `rows` tokens together, at least one.
 int64_t texts_of(const int32_t* offsets, int64_t from, int64_t texts, int64_t rows) {
     int64_t to = from + 1;
@@ -213,14 +205,20 @@ int64_t texts_of(const int32_t* offsets, int64_t from, int64_t texts, int64_t ro
     return to;
 }
 
+// Whether `members` threads that share all work are faster than `threads` that take a text each.
+INLINE bool too_few(int64_t texts, int64_t tokens, int64_t most, int64_t threads, int64_t members) {
+    const int64_t turns = (texts + threads - 1) / threads;  // each as long as the longest text, at worst
+    return texts < 4 * threads && 10 * tokens < 8 * members * most * turns;
+}
+
 template <class K>
 void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
-            const int32_t* offsets, int64_t texts, float* out) {
-    const int64_t tokens = offsets[texts], most = longest(offsets, texts), threads = most_threads();
+            const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
+    const int64_t tokens = offsets[texts], most = longest(offsets, texts);
     const int64_t head_floats = attention_floats(most, encoder.dim / encoder.heads);
-    if (threads > 1 && texts < 4 * threads) {
+    const int64_t members = threads < panel_count(encoder.dim) ? threads : panel_count(encoder.dim);
+    if (too_few(texts, tokens, most, threads, members)) {
         const int64_t rows = MOST_ROWS * threads > most ? MOST_ROWS * threads : most;
-        const int64_t members = threads < panel_count(encoder.dim) ? threads : panel_count(encoder.dim);
         Buffer space(Pass<K>::floats(encoder, tokens < rows ? tokens : rows));
         Pass<K> pass(encoder, tokens < rows ? tokens : rows, space);
 #pragma omp parallel num_threads((int)members)
@@ -239,7 +237,7 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
     }
     int64_t next = 0;
     const int64_t rows = MOST_ROWS > most ? MOST_ROWS : most;
-#pragma omp parallel
+#pragma omp parallel num_threads((int)threads)
     {
         Buffer space(Pass<K>::floats(encoder, rows)), buffer(head_floats);
         Pass<K> pass(encoder, rows, space);
@@ -263,10 +261,13 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
 
 // One product alone: sums of `rows` rows, as they are before anything is done with them.
 template <class K>
-void multiply_all(int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels, void* out) {
-#pragma omp parallel for schedule(dynamic, 1)
-    for (int64_t from = 0; from < rows; from += MOST_ROWS)
-        multiply<K>(rows - from < MOST_ROWS ? rows - from : MOST_ROWS, columns, depth,
+void multiply_all(int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels, int64_t threads,
+                  void* out) {
+    int64_t part = (rows + threads - 1) / threads;
+    part = part < MOST_ROWS ? part : MOST_ROWS;
+#pragma omp parallel for schedule(dynamic, 1) num_threads((int)threads)
+    for (int64_t from = 0; from < rows; from += part)
+        multiply<K>(rows - from < part ? rows - from : part, columns, depth,
                     (const typename K::Input*)x + from * depth, panels, 0, panel_count(columns),
                     [&](int64_t row, int64_t column, typename K::Sum sum) ALWAYS_INLINE {
                         memcpy((int32_t*)out + (from + row) * columns + column, &sum, sizeof sum);
@@ -281,11 +282,11 @@ bool within(const int64_t* numbers, int64_t count, int64_t rows) {
 
 template <class K>
 int64_t checked(const Encoder* encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
-                const int32_t* offsets, int64_t texts, float* out) {
+                const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts];
     if (!within(ids, tokens, encoder->word_rows) || !within(places, tokens, encoder->place_rows)) return 0;
     if (kinds && encoder->kinds && !within(kinds, tokens, encoder->kind_rows)) return 0;
-    if (tokens) encode<K>(*encoder, ids, places, kinds, offsets, texts, out);
+    if (tokens) encode<K>(*encoder, ids, places, kinds, offsets, texts, threads, out);
     return 1;
 }
 
@@ -328,27 +329,27 @@ void encoder_lay_out(int64_t kind, int64_t columns, int64_t depth, const void* w
 
 // x (rows, depth) times a laid-out weight, to float32, of int8 to int32, (rows, columns).
 void encoder_product(int64_t kind, int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels,
-                     void* out) {
+                     int64_t threads, void* out) {
 #ifdef HAS_BFLOAT16
-    if (kind == 2) return multiply_all<Bfloat16>(rows, columns, depth, x, panels, out);
+    if (kind == 2) return multiply_all<Bfloat16>(rows, columns, depth, x, panels, threads, out);
 #endif
 #ifdef HAS_INT8
-    if (kind == 4) return multiply_all<Int8>(rows, columns, depth, x, panels, out);
+    if (kind == 4) return multiply_all<Int8>(rows, columns, depth, x, panels, threads, out);
 #endif
-    multiply_all<Float32>(rows, columns, depth, x, panels, out);
+    multiply_all<Float32>(rows, columns, depth, x, panels, threads, out);
 }
 
 // Ids, places and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having done nothing, where a
 // number is not in its table.
 int64_t encoder_run(int64_t kind, const Encoder* encoder, const int64_t* ids, const int64_t* places,
-                    const int64_t* kinds, const int32_t* offsets, int64_t texts, float* out) {
+                    const int64_t* kinds, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
 #ifdef HAS_BFLOAT16
-    if (kind == 2) return checked<Bfloat16>(encoder, ids, places, kinds, offsets, texts, out);
+    if (kind == 2) return checked<Bfloat16>(encoder, ids, places, kinds, offsets, texts, threads, out);
 #endif
 #ifdef HAS_INT8
-    if (kind == 4) return checked<Int8>(encoder, ids, places, kinds, offsets, texts, out);
+    if (kind == 4) return checked<Int8>(encoder, ids, places, kinds, offsets, texts, threads, out);
 #endif
-    return checked<Float32>(encoder, ids, places, kinds, offsets, texts, out);
+    return checked<Float32>(encoder, ids, places, kinds, offsets, texts, threads, out);
 }
 
 }  // extern "C"

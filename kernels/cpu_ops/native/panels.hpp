@@ -74,12 +74,14 @@ int64_t laid_out_words(int64_t columns, int64_t depth) {
 template <class K>
 void lay_out(int64_t columns, int64_t depth, const typename K::Weight* weight, const int32_t* starts, int32_t* to) {
     const int64_t steps = depth / K::GROUP;
+#pragma omp parallel for schedule(static)
     for (int64_t at = 0; at < columns; at += PANEL * W) {
         const int64_t wide = columns - at < PANEL * W ? columns - at : PANEL * W;
-        memcpy(to, starts + at, (size_t)wide * 4);
+        int32_t* panel = to + panel_words(at / W, steps);
+        memcpy(panel, starts + at, (size_t)wide * 4);
         for (int64_t i = 0; i < steps; i++)
-            for (int64_t c = 0; c < wide; c++) memcpy(to + (i + 1) * wide + c, weight + (at + c) * depth + i * K::GROUP, 4);
-        to += panel_words(wide / W, steps);
+            for (int64_t c = 0; c < wide; c++)
+                memcpy(panel + (i + 1) * wide + c, weight + (at + c) * depth + i * K::GROUP, 4);
     }
 }
 

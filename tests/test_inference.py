@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import gc
 import pickle
 import random
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import torch.nn.functional as F
 from common import WORDS
 from minisbert.kernels.cpu_ops import int8, native
 from minisbert.kernels.cpu_ops import linear as onednn
+from torch.nn.utils import prune
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
 from minisbert.errors import ConfigError
@@ -116,6 +120,81 @@ def test_changed_weights_are_laid_out_anew(operations: str, tiny: Callable[[str]
     for weight in model.parameters():
         weight.data.mul_(0.9)  # torch does not count this as a change
     assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
+
+
+def in_layers(change: Callable[[Any], None]) -> Callable[[SentenceTransformer], None]:
+    def changed(model: SentenceTransformer) -> None:
+        for layer in model.transformer.auto_model.layers:  # type: ignore[union-attr]
+            change(layer)
+
+    return changed
+
+
+class Doubled(torch.nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:  # noqa: A002
+        return super().forward(input) * 2
+
+
+def narrowed(layer: Any, *, to: int = 16) -> None:
+    part = layer.feed_forward
+    part.up.weight.data, part.up.bias.data = part.up.weight.data[:to], part.up.bias.data[:to]
+    part.down.weight.data = part.down.weight.data[:, :to]
+
+
+def doubled(layer: Any) -> None:
+    found = Doubled(layer.feed_forward.down.in_features, layer.feed_forward.down.out_features)
+    found.load_state_dict(layer.feed_forward.down.state_dict())
+    layer.feed_forward.down = found
+
+
+CHANGES: dict[str, Callable[[SentenceTransformer], None]] = {
+    "sign": in_layers(lambda layer: layer.attention.query.weight.data.neg_()),
+    "power of two": in_layers(lambda layer: layer.attention.value.weight.data.mul_(4)),
+    "norm": in_layers(lambda layer: layer.attention.norm.weight.data.fill_(2.0)),
+    "eps": in_layers(lambda layer: setattr(layer.attention.norm, "eps", 0.1)),
+    "transposed": in_layers(
+        lambda layer: setattr(layer.attention.query.weight, "data", layer.attention.query.weight.data.t())
+    ),
+    "narrower": in_layers(narrowed),
+    "one narrower layer": lambda model: narrowed(model.transformer.auto_model.layers[0]),  # type: ignore[index, union-attr]
+    "hook": in_layers(lambda layer: layer.feed_forward.register_forward_hook(lambda part, given, made: made * 2)),
+    "other class": in_layers(doubled),
+    "sequence": in_layers(
+        lambda layer: setattr(layer.attention, "query", torch.nn.Sequential(layer.attention.query, torch.nn.ReLU()))
+    ),
+    "no bias": in_layers(lambda layer: setattr(layer.attention.output, "bias", None)),
+    "activation": in_layers(lambda layer: setattr(layer.feed_forward, "activation", F.relu)),
+    "pruned": in_layers(lambda layer: prune.random_unstructured(layer.attention.value, "weight", 0.5)),
+    "moved": lambda model: model.share_memory(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changes_in_an_encoder_is_followed(change: str, operations: str, tiny: Callable[[str], Path]) -> None:
+    model = load(tiny("bert"))
+    before = model.encode(TEXTS)
+    CHANGES[change](model)
+    after = model.encode(TEXTS)
+    assert np.abs(after - plainly(model)).max() <= 1e-6
+    assert (np.abs(after - before).max() > 1e-3) == (change != "moved")
+    if change == "pruned":  # again: only a buffer changes
+        CHANGES[change](model)
+        assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
+
+
+def test_an_encoder_is_let_go(operations: str, tiny: Callable[[str], Path]) -> None:
+    model = load(tiny("bert"))
+    model.encode(TEXTS)
+    known = weakref.ref(model.transformer.auto_model)
+    del model
+    gc.collect()
+    assert known() is None
+
+
+def test_a_model_made_in_inference_mode(operations: str, tiny: Callable[[str], Path]) -> None:
+    with torch.inference_mode():
+        model = load(tiny("bert"))
+        assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
 
 
 def test_gradients_and_copies(operations: str, tiny: Callable[[str], Path]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -170,7 +171,7 @@ def test_no_tokens_and_empty_texts(kind: native.Kind) -> None:
     encoder = native.NativeEncoder(weights_of(48, 3, 96, kind), kind)
     batch = batch_of([0, 0])
     assert encoder(batch.input_ids, batch.positions, None, batch).shape == (0, 48)
-    for lengths in ([0, 3, 0], [0] * 9 + [4] * 9 + [0]):
+    for lengths in ([0, 3, 0], [0] * 9 + [4] * 9 + [0], [0] + [300] * 8, [0, 300, 300, 300]):
         batch = batch_of(lengths)
         full = batch_of([length for length in lengths if length])
         expected = encoder(batch.input_ids, full.positions, None, full)
@@ -189,6 +190,9 @@ def test_wrong_input(kind: native.Kind) -> None:
         encoder(ids, positions, torch.full_like(ids, 2), batch)
     with pytest.raises(ConfigError, match="expected int64"):
         encoder(ids.int(), positions, None, batch)
+    falling = dataclasses.replace(batch, offsets=torch.tensor([0, 9, 7], dtype=torch.int32))
+    with pytest.raises(InputError, match="beyond its table"):
+        encoder(ids, positions, None, falling)
     with pytest.raises(ConfigError, match="end at the 6 tokens"):
         encoder(ids[:6], positions[:6], None, batch)
 

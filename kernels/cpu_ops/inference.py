@@ -28,11 +28,11 @@ InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBat
 
 
 def lay_out(weights: EncoderWeights, *, quantized: bool) -> InferenceEncoder | None:
-    """The fastest encoder that takes the weights here, or None where that is the modules themselves."""
-    types = {tensor.dtype for tensor in weights.tensors()}
-    if types not in ({torch.float32}, {torch.bfloat16}):
+    """The fastest encoder that takes regular weights here, or None where that is the modules themselves."""
+    dtype = weights.word.dtype
+    if dtype not in (torch.float32, torch.bfloat16):
         return None
-    kind: Kind = "bfloat16" if types == {torch.bfloat16} else "int8" if quantized else "float32"
+    kind: Kind = "bfloat16" if dtype == torch.bfloat16 else "int8" if quantized else "float32"
     if native.supports(weights, kind):
         return native.NativeEncoder(weights, kind)
     if kind == "int8" and not int8.available():

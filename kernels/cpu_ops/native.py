@@ -67,10 +67,11 @@ class NativeEncoder:
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
         """Embed tokens: (tokens,) numbers, positions and types, int64, to float32, (tokens, dim)."""
-        tokens, offsets = ids.shape[0], batch.offsets
+        tokens = ids.shape[0]
         numbers = [given.contiguous() for given in (ids, positions, types) if given is not None]
         if any(given.shape != (tokens,) or given.dtype != torch.int64 for given in numbers):
             raise ConfigError("got numbers of tokens of several lengths or types; expected int64, one of each a token")
+        offsets = batch.offsets.contiguous()
         if offsets.dtype != torch.int32 or int(offsets[-1]) != tokens or int(offsets[0]):
             raise ConfigError(f"got offsets up to {int(offsets[-1])}; expected them to end at the {tokens} tokens")
         out = torch.empty(tokens, self._dim)

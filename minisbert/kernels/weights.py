@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from operator import is_
 from typing import NamedTuple
 
@@ -52,52 +51,69 @@ class EncoderWeights(NamedTuple):
     layers: tuple[LayerWeights, ...]
     heads: int
 
-    def tensors(self) -> Iterator[Tensor]:
-        """Every weight."""
-        yield self.word
-        yield self.position
-        if self.token_type is not None:
-            yield self.token_type
-        for norm in (self.norm, *(norm for layer in self.layers for norm in (layer.attention_norm, layer.output_norm))):
-            yield norm.weight
-            yield norm.bias
-        for layer in self.layers:
-            for affine in (layer.query, layer.key, layer.value, layer.output, layer.up, layer.down):
-                yield affine.weight
-                yield affine.bias
+    def regular(self) -> bool:
+        """Whether all weights are there, lie contiguously in the shapes of one encoder, and are of one type."""
+        dim = self.word.shape[-1]
+        inner = self.layers[0].up.weight.shape[0] if self.layers else 0
+        square = [part for layer in self.layers for part in (layer.query, layer.key, layer.value, layer.output)]
+        affines = [
+            *((part, dim, dim) for part in square),
+            *((layer.up, inner, dim) for layer in self.layers),
+            *((layer.down, dim, inner) for layer in self.layers),
+        ]
+        tables = [self.word, self.position, *([] if self.token_type is None else [self.token_type])]
+        norms = [self.norm, *(norm for layer in self.layers for norm in (layer.attention_norm, layer.output_norm))]
+        expected = [
+            *((table, (table.shape[0], dim)) for table in tables),
+            *((weight, (dim,)) for norm in norms for weight in (norm.weight, norm.bias)),
+            *((affine.weight, (columns, depth)) for affine, columns, depth in affines),
+            *((affine.bias, (columns,)) for affine, columns, _ in affines),
+        ]
+        return all(
+            isinstance(weight, Tensor)
+            and weight.shape == shape
+            and weight.is_contiguous()
+            and (weight.dtype, weight.device) == (self.word.dtype, self.word.device)
+            for weight, shape in expected
+        )
 
 
 class Stamp:
-    """Tells whether the weights of a module are still those they were, in some microseconds.
+    """Tells whether the weights of some modules are still those they were, in some microseconds.
 
     torch counts most changes of a tensor, but neither those of its fused optimizers nor those made through `.data`. So
     some elements of each weight are looked at too, but for embedding tables: those are read where they stand.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._modules = submodules(module)
+    def __init__(self, modules: list[nn.Module]) -> None:
+        self._modules = modules
+        self._known = self._counted()
         self._probes = [
             _some(weight)
-            for part in self._modules
+            for part in modules
             if not isinstance(part, nn.Embedding)
             for weight in part.parameters(recurse=False)
         ]
-        self._known = self._state()
+        self._seen = self._looked_at()
 
-    def holds(self, module: nn.Module) -> bool:
-        """Whether nothing has changed."""
-        modules = submodules(module)
-        same = len(modules) == len(self._modules) and all(map(is_, modules, self._modules))
-        return same and self._known == self._state()
+    def holds(self, modules: list[nn.Module]) -> bool:
+        """Whether these are the modules, and nothing has changed."""
+        if len(modules) != len(self._modules) or not all(map(is_, modules, self._modules)):
+            return False
+        # The probes are read last: where a weight has moved, they point to memory that may be gone.
+        return self._known == self._counted() and self._seen == self._looked_at()
 
-    def _state(self) -> tuple[object, ...]:
-        counted = [
-            (weight.data_ptr(), weight._version, weight.dtype)
-            for part in self._modules
-            for weight in part._parameters.values()
-            if weight is not None
-        ]
-        return counted, np.concatenate(self._probes).tobytes()
+    def _counted(self) -> list[object]:
+        found: list[object] = [getattr(part, "eps", None) for part in self._modules]
+        for part in self._modules:
+            for weight in part._parameters.values():
+                if weight is not None:
+                    changes = 0 if weight.is_inference() else weight._version
+                    found.append((weight.data_ptr(), changes, weight.dtype, weight.shape, weight.is_contiguous()))
+        return found
+
+    def _looked_at(self) -> bytes:
+        return np.concatenate(self._probes).tobytes()
 
 
 def submodules(module: nn.Module) -> list[nn.Module]:
@@ -108,8 +124,8 @@ def submodules(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def _some(tensor: Tensor) -> NDArray[np.int16]:
+def _some(tensor: Tensor) -> NDArray[np.int32]:
     """A few elements, as they stand in memory now and later."""
-    elements = tensor.detach().view(torch.int16).view(-1)
-    seen: NDArray[np.int16] = elements[:: max(1, elements.shape[0] // _LOOKED_AT)].numpy()
+    whole = tensor.detach().view(-1).view(torch.int16 if tensor.element_size() == 2 else torch.int32)
+    seen: NDArray[np.int32] = whole[:: (whole.shape[0] // _LOOKED_AT) | 1].numpy()
     return seen

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..errors import InputError
-from ..kernels.weights import Affine, EncoderWeights, LayerWeights, Norm, Stamp
+from ..kernels.weights import Affine, EncoderWeights, LayerWeights, Norm, Stamp, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
@@ -308,17 +308,20 @@ class Encoder(nn.Module):
 
         It is no module and no state: it is neither saved nor copied with the encoder.
         """
-        wanted = not (
-            torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(batch.input_ids.device.type)
-        )
-        if not (wanted and kernels.fast() and batch.mask is None and self.relative_attention_bias is None):
+        device = self.embeddings.word.weight.device.type
+        if device != "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
-        if self.config.hidden_act != "gelu":
+        if not kernels.fast() or batch.mask is not None or self.relative_attention_bias is not None:
+            return None
+        parts = submodules(self)[1:]
+        if not all(map(_as_built, parts)):
             return None
         known = _LAID_OUT.get(self)
-        if known is None or known.quantized != self.quantized or not known.stamp.holds(self):
-            stamp = Stamp(self)
-            known = _LaidOut(stamp, self.quantized, kernels.encoder(self.weights(), quantized=self.quantized))
+        if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
+            weights = self.weights()
+            if not weights.regular():
+                return None
+            known = _LaidOut(Stamp(parts), self.quantized, kernels.encoder(weights, quantized=self.quantized))
             _LAID_OUT[self] = known
         return known.run
 
@@ -334,8 +337,19 @@ class Encoder(nn.Module):
         return bias.expand(batch.texts, -1, -1, -1).contiguous()
 
 
+def _as_built(part: nn.Module) -> bool:
+    """Whether a part of the encoder does what its weights say: nothing was put in its place or hung on it."""
+    if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
+        return False
+    return "forward" not in vars(part) and getattr(part, "activation", F.gelu) is F.gelu
+
+
 def _norm(module: nn.LayerNorm) -> Norm:
     return Norm(module.weight, module.bias, module.eps)
+
+
+_PARTS = {Linear, nn.Linear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+_PARTS |= {Embeddings, SelfAttention, FeedForward, EncoderLayer}
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -64,11 +64,11 @@ struct Marked {
     int64_t first = 0, step = 0;
 };
 
-// Floats of buffer that a head of `length` tokens takes.
+// Floats of buffer that a head of at most `length` tokens takes.
 INLINE int64_t attention_floats(int64_t length, int64_t dim) {
     const int64_t rows = block_rows(length) > 8 ? block_rows(length) : 8;
     const int64_t scores = SCORES > rows * padded(length) ? SCORES : rows * padded(length);
-    return dim * padded(length) + scores + rows * (dim + 1) + 64;
+    return dim * padded(length) + scores + length * (dim + 1) + 64;
 }
 
 // One head of one text. q, k and v: (length, dim), rows `row` apart; out: rows `out_row` apart, float32 or bfloat16.

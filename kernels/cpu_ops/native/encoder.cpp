@@ -189,6 +189,7 @@ struct Pass {
     void run(const int32_t* offsets, int64_t texts, const int64_t* ids, const int64_t* places, const int64_t* kinds,
              float* out, Buffer& buffer, const Team& team) {
         const int64_t start = offsets[0], rows = offsets[texts] - start;
+        if (!rows) return;
         kinds = kinds ? kinds + start : nullptr;
         if (encoder.half_tables)
             embed<bf16>(rows, ids + start, places + start, kinds, out + start * encoder.dim, team);
@@ -284,6 +285,8 @@ template <class K>
 int64_t checked(const Encoder* encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
                 const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts];
+    for (int64_t t = 0; t < texts; t++)
+        if (offsets[t] > offsets[t + 1]) return 0;
     if (!within(ids, tokens, encoder->word_rows) || !within(places, tokens, encoder->place_rows)) return 0;
     if (kinds && encoder->kinds && !within(kinds, tokens, encoder->kind_rows)) return 0;
     if (tokens) encode<K>(*encoder, ids, places, kinds, offsets, texts, threads, out);
@@ -340,7 +343,7 @@ void encoder_product(int64_t kind, int64_t rows, int64_t columns, int64_t depth,
 }
 
 // Ids, places and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having done nothing, where a
-// number is not in its table.
+// number is not in its table or the offsets fall.
 int64_t encoder_run(int64_t kind, const Encoder* encoder, const int64_t* ids, const int64_t* places,
                     const int64_t* kinds, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
 #ifdef HAS_BFLOAT16

@@ -154,7 +154,7 @@ def _startup(result: dict[str, Any]) -> str:
     over = 1000 * result["over_torch_median"]
     return (
         f"Importing, and the first embedding of a fresh process (`benchmarks/run.py startup`, {result['runs']} runs, "
-        f"interleaved). All of minisbert costs {over:.0f} ms over `import torch`.\n\n"
+        f"interleaved). In a process that has imported torch, all of minisbert takes another {over:.0f} ms.\n\n"
         + _table(("", "median", "range", "modules"), rows)
     )
 

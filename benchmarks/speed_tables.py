@@ -96,7 +96,7 @@ def train(result: dict[str, Any]) -> str:
     header = ("loss and batch", "", "steps/s", "of the reference in fp32", "share of the limit", "first and last loss")
     parts = [
         f"Training (`benchmarks/run.py train`, {_about(result)}): optimizer steps per second without set-up, the same "
-        f"rows in the same order.",
+        f"rows in the same order; dropout is drawn differently on both sides.",
         markdown(header, rows),
     ]
     if result["stsb"]:
@@ -150,8 +150,8 @@ def kernels(result: dict[str, Any]) -> str:
         )
     header = ("operation", "forward", "with backward", "largest difference", "of gradients")
     return (
-        "Operations of a training step against their plain definitions, times as fast (`benchmarks/run.py kernels`):"
-        "\n\n" + markdown(header, rows)
+        "Operations of a training step against their plain definitions, times as fast (`benchmarks/run.py kernels`); "
+        "differences are absolute, of gradients that are sums over all tokens too:\n\n" + markdown(header, rows)
     )
 
 

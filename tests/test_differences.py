@@ -213,6 +213,13 @@ def _(folder: Path, place: Path) -> None:
     assert np.array_equal(model.encode_document(TEXTS), model.encode(TEXTS, prompt="the sea: "))
 
 
+@row("`model(model.preprocess(texts))`")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    with pytest.raises(InputTypeError, match="got a dict; expected a packed batch .*call encode"):
+        model(model.preprocess(["a", "b"]))
+
+
 @row('`preprocess("one text")`')
 def _(folder: Path, place: Path) -> None:
     with pytest.raises(InputTypeError, match="put it in a list"):

@@ -65,7 +65,15 @@ class ModuleStack(nn.Sequential):
     # ---- the modules ----------------------------------------------------------------------------------------------
 
     def forward(self, features: Features) -> Features:
-        """Run a packed batch through all modules."""
+        """Run a packed batch through all modules.
+
+        Raises:
+            InputTypeError: it is none.
+        """
+        if not isinstance(features, Features):
+            raise InputTypeError(
+                f"got a {type(features).__name__}; expected a packed batch (Features): call encode on texts instead"
+            )
         for module in self:
             features = module(features)
         return features

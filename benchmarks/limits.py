@@ -57,9 +57,9 @@ class Rates:
             ("bf16", "torch linear"): _torch(torch.bfloat16),
             ("bf16", "oneDNN prepacked"): _onednn(torch.bfloat16, prepacked=True),
             ("int8", "oneDNN"): _int8,
-            ("fp32", "minisbert's own"): _native("float32", torch.float32),
-            ("bf16", "minisbert's own"): _native("bfloat16", torch.bfloat16),
-            ("int8", "minisbert's own"): _native("int8", torch.int8),
+            ("fp32", "minisbert's own"): _native("float32"),
+            ("bf16", "minisbert's own"): _native("bfloat16"),
+            ("int8", "minisbert's own"): _native("int8"),
         }
         for (precision, way), make in makers.items():
             for rows in ROWS:
@@ -122,11 +122,12 @@ def _int8(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
     return lambda x: multiply(x, 0.02, 128, weight, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""), x
 
 
-def _native(kind: native.Kind, dtype: torch.dtype) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+def _native(kind: native.Kind) -> Callable[[int, int, int], tuple[Product, Tensor]]:
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
         if not native.offers(kind):
             raise ConfigError("not built, or not for this processor")
-        if dtype == torch.int8:
+        dtype = getattr(torch, kind)
+        if kind == "int8":
             weight, starts = torch.randint(-127, 128, (outputs, inputs), dtype=dtype), torch.zeros(outputs).int()
             return native.product(weight, starts, kind), torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
         weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)

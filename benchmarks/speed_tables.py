@@ -63,7 +63,7 @@ def _speed(one: dict[str, Any] | None) -> str:
     if one is None:
         return ""
     fast = one["times_as_fast_as"].get(REFERENCE)
-    ratio = f" ({fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f})" if fast else ""
+    ratio = f" ({_ratio(fast)})" if fast else ""
     return f"{one['texts_per_second']:,.0f}{ratio}"
 
 
@@ -88,8 +88,7 @@ def train(result: dict[str, Any]) -> str:
         for side, one in case["sides"].items():
             if "not_available" in one:
                 continue
-            fast = one["times_as_fast"]
-            ratio = f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
+            ratio = _ratio(one["times_as_fast"])
             limit = f"{one['share_of_limit']:.0%}" if one["share_of_limit"] is not None else ""
             loss = f"{one['first_loss']:.4f}, {one['last_loss']:.4f}"
             rows.append((name, side, f"{one['steps_per_second']:.2f}", ratio, limit, loss))
@@ -112,8 +111,7 @@ def latency(result: dict[str, Any]) -> str:
     """One short text."""
     rows = []
     for name, one in result["contenders"].items():
-        fast = one.get("times_as_fast")
-        ratio = f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
+        ratio = _ratio(one.get("times_as_fast"))
         rows.append((name, f"{one['p50'] * 1000:.1f} ms", f"{one['p90'] * 1000:.1f} ms", ratio))
     return (
         f"One short text (`benchmarks/run.py latency`, {result['calls']} calls each, in blocks that take turns). "
@@ -140,14 +138,8 @@ def kernels(result: dict[str, Any]) -> str:
     """Each operation of a training step."""
     rows = []
     for name, one in result["operations"].items():
-        ratios = [one[kind]["times_as_fast"] for kind in ("forward", "both")]
-        rows.append(
-            (
-                name,
-                *(f"{ratio['median']:.2f}x, {ratio['low']:.2f} to {ratio['high']:.2f}" for ratio in ratios),
-                *(f"{one['max_difference'][part]:.1e}" for part in ("output", "gradients")),
-            )
-        )
+        ratios = (_ratio(one[kind]["times_as_fast"]) for kind in ("forward", "both"))
+        rows.append((name, *ratios, *(f"{one['max_difference'][part]:.1e}" for part in ("output", "gradients"))))
     header = ("operation", "forward", "with backward", "largest difference", "of gradients")
     return (
         "Operations of a training step against their plain definitions, times as fast (`benchmarks/run.py kernels`); "
@@ -162,6 +154,10 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory": memory,
     "kernels": kernels,
 }
+
+
+def _ratio(fast: dict[str, float] | None) -> str:
+    return f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
 
 
 def _about(result: dict[str, Any]) -> str:

@@ -26,6 +26,7 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
 from . import build
+from .arguments import check, check_texts, pointer
 
 
 def available() -> bool:
@@ -40,12 +41,12 @@ def supports(dim: int, heads: int = 1) -> bool:
 
 def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
     """Self-attention within each text: (tokens, 3 * dim), queries, keys and values side by side, to (tokens, dim)."""
-    _check("qkv", qkv, None, None, torch.float32)
+    check("qkv", qkv, None, None, torch.float32)
     if qkv.shape[1] % 3 or not supports(qkv.shape[1] // 3, heads) or qkv.shape[1] // 3 // heads > 128:
         raise ConfigError(
             f"got {qkv.shape[1]} columns for {heads} heads; expected three times heads of a multiple of 16, at most 128"
         )
-    _check_texts(batch.offsets, qkv.shape[0])
+    check_texts(batch.offsets, qkv.shape[0])
     drop = _dropout(dropout)
     if torch.is_grad_enabled() and qkv.requires_grad:
         return cast(Tensor, _Attention.apply(qkv, batch.offsets, heads, drop))  # type: ignore[no-untyped-call]
@@ -57,10 +58,10 @@ def add_norm(
 ) -> Tensor:
     """`layer_norm(dropout(x) + residual)`, (tokens, dim) each, in float32."""
     tokens, dim = x.shape
-    _check("x", x, None, dim, torch.float32)
+    check("x", x, None, dim, torch.float32)
     _check_norm(dim, weight, bias)
     if residual is not None:
-        _check("residual", residual, tokens, dim, torch.float32)
+        check("residual", residual, tokens, dim, torch.float32)
     drop = _dropout(dropout)
     inputs = (x, weight, bias) if residual is None else (x, residual, weight, bias)
     if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
@@ -70,7 +71,7 @@ def add_norm(
 
 def gelu(x: Tensor) -> Tensor:
     """`x * (1 + erf(x / sqrt(2))) / 2` of every element, float32."""
-    _check("x", x, None, None, torch.float32)
+    check("x", x, None, None, torch.float32)
     if torch.is_grad_enabled() and x.requires_grad:
         return cast(Tensor, _Gelu.apply(x))  # type: ignore[no-untyped-call]
     return _gelu(x)
@@ -79,11 +80,11 @@ def gelu(x: Tensor) -> Tensor:
 def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:
     """Mean of the rows of each text, of length 1 if asked: (tokens, dim) to (texts, dim) in float32, no derivative."""
     tokens, dim = values.shape
-    _check("values", values, None, dim, torch.float32)
+    check("values", values, None, dim, torch.float32)
     _check_dim(dim)
-    _check_texts(batch.offsets, tokens)
+    check_texts(batch.offsets, tokens)
     out = torch.empty(batch.offsets.shape[0] - 1, dim)
-    _function("mean_pool")(
+    build.required().mean_pool(
         values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr(), int(normalize)
     )
     return out
@@ -105,11 +106,11 @@ def adamw_rows_(
     """One step of AdamW without weight decay on some rows of a float32 table, in place; torch's own to the bit."""
     count, dim = grad.shape
     _check_dim(dim)
-    _check("rows", rows, count, None, torch.int64)
-    _check("grad", grad, count, dim, torch.float32)
+    check("rows", rows, count, None, torch.int64)
+    check("grad", grad, count, dim, torch.float32)
     for name, table in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
-        _check(name, table, param.shape[0], dim, torch.float32)
-    fine = _function("adamw_rows")(
+        check(name, table, param.shape[0], dim, torch.float32)
+    fine = build.required().adamw_rows(
         *(param.data_ptr(), grad.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr(), rows.data_ptr()),
         *(count, param.shape[0], dim, lr, beta1, beta2, eps, step),
     )
@@ -125,7 +126,7 @@ def dropout_mask(seed: int, first_row: int, rows: int, columns: int, dropout: fl
     """
     out = torch.empty(rows, columns, dtype=torch.bool)
     threshold = _dropout(dropout, seed=seed).threshold
-    _function("dropout_mask")(seed, first_row, rows, columns, threshold, out.data_ptr())
+    build.required().dropout_mask(seed, first_row, rows, columns, threshold, out.data_ptr())
     return out
 
 
@@ -151,9 +152,9 @@ def _dropout(probability: float, seed: int | None = None) -> _Dropout:
 def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Tensor | None) -> Tensor:
     tokens, dim = qkv.shape[0], qkv.shape[1] // 3
     out = torch.empty(tokens, dim)
-    _function("attention_forward")(
+    build.required().attention_forward(
         *(qkv.data_ptr(), out.data_ptr(), offsets.data_ptr(), offsets.shape[0] - 1),
-        *(heads, dim // heads, 1 / math.sqrt(dim // heads), *drop, _pointer(lse)),
+        *(heads, dim // heads, 1 / math.sqrt(dim // heads), *drop, pointer(lse)),
     )
     return out
 
@@ -174,7 +175,7 @@ class _Attention(torch.autograd.Function):
         given = grads[0].contiguous()
         d_qkv = torch.empty_like(qkv)
         head_dim = qkv.shape[1] // 3 // ctx.heads
-        _function("attention_backward")(
+        build.required().attention_backward(
             *(qkv.data_ptr(), out.data_ptr(), given.data_ptr(), lse.data_ptr(), d_qkv.data_ptr()),
             *(offsets.data_ptr(), offsets.shape[0] - 1, ctx.heads, head_dim, 1 / math.sqrt(head_dim), *ctx.drop),
         )
@@ -193,9 +194,9 @@ def _add_norm(
     rstd: Tensor | None = None,
 ) -> Tensor:
     out = torch.empty(x.shape)
-    _function("add_norm_forward")(
-        *(*x.shape, x.data_ptr(), _pointer(residual), weight.data_ptr(), bias.data_ptr(), eps),
-        *(out.data_ptr(), _pointer(xhat), _pointer(rstd), *drop),
+    build.required().add_norm_forward(
+        *(*x.shape, x.data_ptr(), pointer(residual), weight.data_ptr(), bias.data_ptr(), eps),
+        *(out.data_ptr(), pointer(xhat), pointer(rstd), *drop),
     )
     return out
 
@@ -222,9 +223,9 @@ class _AddNorm(torch.autograd.Function):
         d_sum = torch.empty_like(xhat) if need_residual or not dropped else None
         d_x = torch.empty_like(xhat) if need_x and dropped else None
         d_weight, d_bias = torch.empty_like(weight), torch.empty_like(weight)
-        _function("add_norm_backward")(
+        build.required().add_norm_backward(
             *(*xhat.shape, given.data_ptr(), xhat.data_ptr(), rstd.data_ptr(), weight.data_ptr()),
-            *(_pointer(d_x), _pointer(d_sum), d_weight.data_ptr(), d_bias.data_ptr(), *ctx.drop),
+            *(pointer(d_x), pointer(d_sum), d_weight.data_ptr(), d_bias.data_ptr(), *ctx.drop),
         )
         slopes = (d_x if dropped else d_sum, d_sum, d_weight, d_bias)
         return (
@@ -236,7 +237,7 @@ class _AddNorm(torch.autograd.Function):
 
 def _gelu(x: Tensor) -> Tensor:
     out = torch.empty_like(x)
-    _function("gelu_forward")(x.numel(), x.data_ptr(), out.data_ptr())
+    build.required().gelu_forward(x.numel(), x.data_ptr(), out.data_ptr())
     return out
 
 
@@ -252,26 +253,8 @@ class _Gelu(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         given = grads[0].contiguous()
         d_x = torch.empty_like(x)
-        _function("gelu_backward")(x.numel(), x.data_ptr(), given.data_ptr(), d_x.data_ptr())
+        build.required().gelu_backward(x.numel(), x.data_ptr(), given.data_ptr(), d_x.data_ptr())
         return d_x
-
-
-def _function(name: str) -> Any:
-    return getattr(build.required(), name)
-
-
-def _pointer(value: Tensor | None) -> int | None:
-    return None if value is None else value.data_ptr()
-
-
-def _check(name: str, value: Tensor, rows: int | None, columns: int | None, *dtypes: torch.dtype) -> None:
-    wrong = (rows is not None and value.shape[0] != rows) or (columns is not None and value.shape[-1] != columns)
-    if wrong or value.dtype not in dtypes or value.device.type != "cpu" or not value.is_contiguous():
-        layout = "contiguous" if value.is_contiguous() else "not contiguous"
-        raise ConfigError(
-            f"got {name} of shape {list(value.shape)}, {value.dtype}, on {value.device}, {layout}; expected "
-            f"{' or '.join(map(str, dtypes))} on the cpu, contiguous, {rows or 'any'} rows of {columns or 'any'}"
-        )
 
 
 def _check_dim(dim: int) -> None:
@@ -281,11 +264,5 @@ def _check_dim(dim: int) -> None:
 
 def _check_norm(dim: int, weight: Tensor, bias: Tensor) -> None:
     _check_dim(dim)
-    _check("weight", weight, dim, None, torch.float32)
-    _check("bias", bias, dim, None, torch.float32)
-
-
-def _check_texts(offsets: Tensor, tokens: int) -> None:
-    _check("offsets", offsets, None, None, torch.int32)
-    if int(offsets[-1]) != tokens or int(offsets[0]):
-        raise ConfigError(f"got offsets up to {int(offsets[-1])}; expected them to end at the {tokens} tokens")
+    check("weight", weight, dim, None, torch.float32)
+    check("bias", bias, dim, None, torch.float32)

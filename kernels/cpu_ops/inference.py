@@ -51,7 +51,7 @@ class CpuEncoder:
     def __init__(self, weights: EncoderWeights, kind: Kind) -> None:
         self._weights = weights
         self._half = kind == "bfloat16"
-        self._norm = _in_float32(weights.norm)
+        self._norm = weights.norm.in_float32()
         self._layers = [_Layer.of(layer, kind) for layer in weights.layers]
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
@@ -84,15 +84,13 @@ class _Layer(NamedTuple):
 
     @classmethod
     def of(cls, layer: LayerWeights, kind: Kind) -> _Layer:
-        parts = (layer.query, layer.key, layer.value)
-        together = Affine(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
         return cls(
-            _product(together, kind),
+            _product(layer.qkv(), kind),
             _product(layer.output, kind),
-            _in_float32(layer.attention_norm),
+            layer.attention_norm.in_float32(),
             _product(layer.up, kind, gelu=True),
             _product(layer.down, kind),
-            _in_float32(layer.output_norm),
+            layer.output_norm.in_float32(),
         )
 
 
@@ -104,7 +102,3 @@ def _product(affine: Affine, kind: Kind, *, gelu: bool = False) -> Product:
     if onednn.available() or kind == "bfloat16":
         return onednn.prepared(weight, bias, gelu=gelu)
     return (lambda x: F.gelu(F.linear(x, weight, bias))) if gelu else (lambda x: F.linear(x, weight, bias))
-
-
-def _in_float32(norm: Norm) -> Norm:
-    return Norm(norm.weight.detach().float(), norm.bias.detach().float(), norm.eps)

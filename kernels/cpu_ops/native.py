@@ -18,6 +18,7 @@ from minisbert.kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
 from minisbert.packing import PackedBatch
 
 from . import build
+from .arguments import check_texts, pointer
 from .int8 import quantize_weight
 
 Kind: TypeAlias = Literal["float32", "bfloat16", "int8"]
@@ -36,7 +37,7 @@ def supports(weights: EncoderWeights, kind: Kind) -> bool:
     """Whether it takes such weights, with such products."""
     if not weights.layers or not offers(kind):
         return False
-    dim, inner, heads = weights.word.shape[1], weights.layers[0].up.weight.shape[0], weights.heads
+    dim, inner, heads = weights.dim, weights.inner, weights.heads
     return dim % heads == 0 and dim // heads % 16 == 0 and inner % 16 == 0 and max(dim, inner) <= 1 << 16
 
 
@@ -51,13 +52,15 @@ class NativeEncoder:
     def __init__(self, weights: EncoderWeights, kind: Kind) -> None:
         self._kind, self._held = kind, list[Tensor]()
         # All weights stand in one piece, in the order in which they are read.
-        words = sum(_words(weight.shape, kind) for layer in weights.layers for weight in _weights(layer))
+        dim, inner = weights.dim, weights.inner
+        shapes = ((3 * dim, dim), (dim, dim), (inner, dim), (dim, inner))
+        words = len(weights.layers) * sum(_words(shape, kind) for shape in shapes)
         self._panels, self._used = torch.empty(words, dtype=torch.int32), 0
         layers = (_Layer * len(weights.layers))(*(self._layer(layer) for layer in weights.layers))
         word, position, token_type = weights.word, weights.position, weights.token_type
-        self._dim, self._layers = word.shape[1], layers
+        self._dim = dim
         self._encoder = _Encoder(
-            *(word.dtype == torch.bfloat16, self._dim, weights.heads, weights.layers[0].up.weight.shape[0]),
+            *(word.dtype == torch.bfloat16, dim, weights.heads, inner),
             *(len(layers), word.shape[0], position.shape[0], 0 if token_type is None else token_type.shape[0]),
             *(self._hold(word), self._hold(position), None if token_type is None else self._hold(token_type)),
             self._norm(weights.norm),
@@ -67,22 +70,14 @@ class NativeEncoder:
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
         """Embed tokens: (tokens,) numbers, positions and types, int64, to float32, (tokens, dim)."""
-        tokens = ids.shape[0]
-        numbers = [given.contiguous() for given in (ids, positions, types) if given is not None]
-        if any(given.shape != (tokens,) or given.dtype != torch.int64 for given in numbers):
+        tokens, offsets = ids.shape[0], batch.offsets.contiguous()
+        given = [None if numbers is None else numbers.contiguous() for numbers in (ids, positions, types)]
+        if any(n is not None and (n.shape != (tokens,) or n.dtype != torch.int64) for n in given):
             raise ConfigError("got numbers of tokens of several lengths or types; expected int64, one of each a token")
-        offsets = batch.offsets.contiguous()
-        if offsets.dtype != torch.int32 or int(offsets[-1]) != tokens or int(offsets[0]):
-            raise ConfigError(f"got offsets up to {int(offsets[-1])}; expected them to end at the {tokens} tokens")
+        check_texts(offsets, tokens)
         out = torch.empty(tokens, self._dim)
-        pointers = [given.data_ptr() for given in numbers]
         fine = self._run(
-            *(
-                _NUMBERS[self._kind],
-                ctypes.byref(self._encoder),
-                *pointers[:2],
-                pointers[2] if types is not None else None,
-            ),
+            *(_NUMBERS[self._kind], ctypes.byref(self._encoder), *map(pointer, given)),
             *(offsets.data_ptr(), offsets.shape[0] - 1, torch.get_num_threads(), out.data_ptr()),
         )
         if not fine:
@@ -93,10 +88,8 @@ class NativeEncoder:
         return out
 
     def _layer(self, layer: LayerWeights) -> _Layer:
-        parts = (layer.query, layer.key, layer.value)
-        together = Affine(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
         return _Layer(  # in the order of the fields, which is that of the weights in memory
-            self._product(together),
+            self._product(layer.qkv()),
             self._product(layer.output),
             self._norm(layer.attention_norm),
             self._product(layer.up),
@@ -113,14 +106,11 @@ class NativeEncoder:
         panels = self._panels[self._used :]
         self._used += _words(weight.shape, self._kind)
         _lay_out(weight, starts, panels, self._kind)
-        return _Product(
-            panels.data_ptr(),
-            self._hold(bias),
-            None if scales is None else self._hold(scales),
-        )
+        return _Product(panels.data_ptr(), self._hold(bias), None if scales is None else self._hold(scales))
 
     def _norm(self, norm: Norm) -> _Norm:
-        return _Norm(self._hold(norm.weight.detach().float()), self._hold(norm.bias.detach().float()), norm.eps)
+        weight, bias, eps = norm.in_float32()
+        return _Norm(self._hold(weight), self._hold(bias), eps)
 
     def _hold(self, value: Tensor) -> int:
         """Keep a tensor for as long as the encoder stands, and say where it is."""
@@ -156,11 +146,6 @@ def _lay_out(weight: Tensor, starts: Tensor, panels: Tensor, kind: Kind) -> None
     weight, starts = weight.contiguous(), starts.contiguous()
     pointers = (given.data_ptr() for given in (weight, starts, panels))
     build.required().encoder_lay_out(_NUMBERS[kind], *weight.shape, *pointers)
-
-
-def _weights(layer: LayerWeights) -> list[Tensor]:
-    affines = (layer.query, layer.key, layer.value, layer.output, layer.up, layer.down)
-    return [affine.weight for affine in affines]
 
 
 def _words(shape: tuple[int, ...], kind: Kind) -> int:

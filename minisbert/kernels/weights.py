@@ -27,6 +27,10 @@ class Norm(NamedTuple):
     bias: Tensor
     eps: float
 
+    def in_float32(self) -> Norm:
+        """The same without derivatives, in float32."""
+        return Norm(self.weight.detach().float(), self.bias.detach().float(), self.eps)
+
 
 class LayerWeights(NamedTuple):
     """A transformer layer with post-normalization and exact GELU."""
@@ -40,6 +44,11 @@ class LayerWeights(NamedTuple):
     down: Affine
     output_norm: Norm
 
+    def qkv(self) -> Affine:
+        """Query, key and value as one linear layer."""
+        parts = (self.query, self.key, self.value)
+        return Affine(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
+
 
 class EncoderWeights(NamedTuple):
     """An encoder of the BERT family: embedding tables, (rows, dim), and layers."""
@@ -51,10 +60,19 @@ class EncoderWeights(NamedTuple):
     layers: tuple[LayerWeights, ...]
     heads: int
 
+    @property
+    def dim(self) -> int:
+        """Size of a token's vector."""
+        return self.word.shape[-1]
+
+    @property
+    def inner(self) -> int:
+        """Size between the two linear layers after attention; 0 without layers."""
+        return self.layers[0].up.weight.shape[0] if self.layers else 0
+
     def regular(self) -> bool:
         """Whether all weights are there, lie contiguously in the shapes of one encoder, and are of one type."""
-        dim = self.word.shape[-1]
-        inner = self.layers[0].up.weight.shape[0] if self.layers else 0
+        dim, inner = self.dim, self.inner
         square = [part for layer in self.layers for part in (layer.query, layer.key, layer.value, layer.output)]
         affines = [
             *((part, dim, dim) for part in square),

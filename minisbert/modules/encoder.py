@@ -337,6 +337,12 @@ class Encoder(nn.Module):
         return bias.expand(batch.texts, -1, -1, -1).contiguous()
 
 
+_PARTS = frozenset(
+    {Linear, nn.Linear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+    | {Embeddings, SelfAttention, FeedForward, EncoderLayer}
+)
+
+
 def _as_built(part: nn.Module) -> bool:
     """Whether a part of the encoder does what its weights say: nothing was put in its place or hung on it."""
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
@@ -346,10 +352,6 @@ def _as_built(part: nn.Module) -> bool:
 
 def _norm(module: nn.LayerNorm) -> Norm:
     return Norm(module.weight, module.bias, module.eps)
-
-
-_PARTS = {Linear, nn.Linear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
-_PARTS |= {Embeddings, SelfAttention, FeedForward, EncoderLayer}
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

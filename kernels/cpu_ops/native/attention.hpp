@@ -2,6 +2,8 @@
 
 #pragma once
 
+#include <algorithm>
+
 #include "products.hpp"
 #include "random.hpp"
 #include "threads.hpp"
@@ -64,11 +66,14 @@ struct Marked {
     int64_t first = 0, step = 0;
 };
 
+// Floats of the scores that are worked on at a time, for a text of at most `length` tokens.
+INLINE int64_t score_floats(int64_t length) {
+    return std::max(SCORES, std::max<int64_t>(block_rows(length), 8) * padded(length));
+}
+
 // Floats of buffer that a head of at most `length` tokens takes.
 INLINE int64_t attention_floats(int64_t length, int64_t dim) {
-    const int64_t rows = block_rows(length) > 8 ? block_rows(length) : 8;
-    const int64_t scores = SCORES > rows * padded(length) ? SCORES : rows * padded(length);
-    return dim * padded(length) + scores + length * (dim + 1) + 64;
+    return dim * padded(length) + score_floats(length) + length * (dim + 1) + 64;
 }
 
 // One head of one text. q, k and v: (length, dim), rows `row` apart; out: rows `out_row` apart, float32 or bfloat16.

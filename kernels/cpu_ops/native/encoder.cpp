@@ -7,6 +7,9 @@
 // Everything but the products is in float32. A row is computed in the same order of operations in any batch and with
 // any number of threads, so that a text has the same embedding, to the bit, in any company.
 
+#include <algorithm>
+#include <type_traits>
+
 #include "attention.hpp"
 #include "norm.hpp"
 #include "panels.hpp"
@@ -58,49 +61,30 @@ struct Team {
     }
 };
 
-// How the inputs of products stand in memory: as they were written, or made from it.
-template <class K>
-struct Inputs {
-    typedef typename K::Input Written;
-    INLINE vf value(typename K::Sum sum, const Product&, const float*, int64_t, int64_t) { return sum; }
-};
-
-#ifdef HAS_INT8
-template <>
-struct Inputs<Int8> {
-    typedef float Written;
-    INLINE vf value(vi sum, const Product& product, const float* scales, int64_t row, int64_t column) {
-        return __builtin_convertvector(sum, vf) * (scales[row] * load(product.scales + column)) +
-               load(product.bias + column);
-    }
-};
-#endif
-
+// The way of some texts through the encoder, with memory for at most `rows` tokens at a time.
 template <class K>
 struct Pass {
     typedef typename K::Input Input;
-    typedef typename Inputs<K>::Written Written;
     static constexpr bool QUANTIZED = sizeof(Input) == 1, HALF = sizeof(Input) == 2;
+    typedef std::conditional_t<QUANTIZED, float, Input> Written;  // before it is quantized, if it is
 
     const Encoder& encoder;
+    Buffer buffer;
     float *wide, *sums, *scales;
     Written *written, *raised;
-    Input *narrow;
+    Input* narrow;
 
-    static int64_t floats(const Encoder& e, int64_t rows) {
-        const int64_t wide = 3 * e.dim > e.inner ? 3 * e.dim : e.inner, most = e.dim > e.inner ? e.dim : e.inner;
-        return rows * (wide + e.dim + e.dim + 1 + most) + 6 * 16;
-    }
-
-    Pass(const Encoder& e, int64_t rows, Buffer& buffer) : encoder(e) {
-        const int64_t most = 3 * e.dim > e.inner ? 3 * e.dim : e.inner;
-        wide = buffer.take(rows * most);
+    Pass(const Encoder& e, int64_t rows)
+        : encoder(e), buffer(rows * (widest(e) + 2 * e.dim + 1 + std::max(e.dim, e.inner)) + 5 * 16) {
+        wide = buffer.take(rows * widest(e));
         raised = (Written*)wide;  // queries, keys and values are done with by then
         sums = buffer.take(rows * e.dim);
         written = (Written*)buffer.take(rows * e.dim);
         scales = buffer.take(rows);
-        narrow = (Input*)buffer.take(rows * (e.dim > e.inner ? e.dim : e.inner));
+        narrow = (Input*)buffer.take(rows * std::max(e.dim, e.inner));
     }
+
+    static int64_t widest(const Encoder& e) { return std::max(3 * e.dim, e.inner); }
 
     // What a product reads: rows as they were written, or in int8.
     const Input* input(int64_t rows, int64_t dim, const Written* from, const Team& team) {
@@ -113,32 +97,42 @@ struct Pass {
         }
     }
 
+    INLINED vf value(typename K::Sum sum, const Product& by, int64_t row, int64_t column) const {
+        if constexpr (QUANTIZED)
+            return __builtin_convertvector(sum, vf) * (scales[row] * load(by.scales + column)) +
+                   load(by.bias + column);
+        else
+            return sum;
+    }
+
     template <class T, class F>
     void product(int64_t rows, int64_t columns, int64_t depth, const Input* from, const Product& by, T* to,
                  const Team& team, const F& then) {
         const int64_t panels = panel_count(columns);
         multiply<K>(rows, columns, depth, from, by.panels, team.first(panels), team.first(panels, 1),
                     [&](int64_t row, int64_t column, typename K::Sum sum) ALWAYS_INLINE {
-                        store(to + row * columns + column, then(Inputs<K>::value(sum, by, scales, row, column)));
+                        store(to + row * columns + column, then(value(sum, by, row, column)));
                     });
         team.wait();
     }
 
-    // hidden = normalized(sums + hidden), and as the next product reads it in bfloat16.
+    // Row i of what goes from layer to layer, normalized, and as the next product reads it in bfloat16.
+    void normalize(float* row, int64_t i, const Norm& norm) {
+        standardize(row, encoder.dim, norm.eps);
+        affine(row, norm.weight, norm.bias, encoder.dim, row);
+        if constexpr (HALF)
+            for (int64_t d = 0; d < encoder.dim; d += W) store(narrow + i * encoder.dim + d, load(row + d));
+    }
+
+    // hidden = normalized(sums + hidden).
     void add_norm(int64_t rows, const Norm& norm, float* hidden, const Team& team) {
         const int64_t dim = encoder.dim;
         team.share(rows, [&](int64_t i) {
             float* row = hidden + i * dim;
             for (int64_t d = 0; d < dim; d += W) store(row + d, load(row + d) + load(sums + i * dim + d));
-            standardize(row, dim, norm.eps);
-            affine(row, norm.weight, norm.bias, dim, row);
-            if constexpr (HALF) halve(row, i);
+            normalize(row, i, norm);
         });
         team.wait();
-    }
-
-    void halve(const float* row, int64_t i) {
-        for (int64_t d = 0; d < encoder.dim; d += W) store(narrow + i * encoder.dim + d, load(row + d));
     }
 
     const Input* given(int64_t rows, const float* hidden, const Team& team) {
@@ -148,16 +142,20 @@ struct Pass {
             return input(rows, encoder.dim, hidden, team);
     }
 
+    // hidden = normalized sum of the rows of a word, a type (if the model has them) and a place.
     template <class T>
     void embed(int64_t rows, const int64_t* ids, const int64_t* places, const int64_t* kinds, float* hidden,
                const Team& team) {
-        const Tables<T> tables = {(const T*)encoder.words, (const T*)encoder.places, (const T*)encoder.kinds};
-        const Norm& norm = encoder.norm;
+        const T *word = (const T*)encoder.words, *place = (const T*)encoder.places, *kind = (const T*)encoder.kinds;
+        const int64_t dim = encoder.dim;
         team.share(rows, [&](int64_t i) {
-            float* row = hidden + i * encoder.dim;
-            tables.embed(ids[i], places[i], kinds ? kinds[i] : 0, encoder.dim, norm.eps, row);
-            affine(row, norm.weight, norm.bias, encoder.dim, row);
-            if constexpr (HALF) halve(row, i);
+            float* row = hidden + i * dim;
+            for (int64_t d = 0; d < dim; d += W) {
+                vf sum = load(word + ids[i] * dim + d);
+                if (kind) sum += load(kind + (kinds ? kinds[i] : 0) * dim + d);
+                store(row + d, sum + load(place + places[i] * dim + d));
+            }
+            normalize(row, i, encoder.norm);
         });
         team.wait();
     }
@@ -217,11 +215,10 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
             const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts], most = longest(offsets, texts);
     const int64_t head_floats = attention_floats(most, encoder.dim / encoder.heads);
-    const int64_t members = threads < panel_count(encoder.dim) ? threads : panel_count(encoder.dim);
+    const int64_t members = std::min(threads, panel_count(encoder.dim));
     if (too_few(texts, tokens, most, threads, members)) {
-        const int64_t rows = MOST_ROWS * threads > most ? MOST_ROWS * threads : most;
-        Buffer space(Pass<K>::floats(encoder, tokens < rows ? tokens : rows));
-        Pass<K> pass(encoder, tokens < rows ? tokens : rows, space);
+        const int64_t rows = std::max(MOST_ROWS * threads, most);
+        Pass<K> pass(encoder, std::min(tokens, rows));
 #pragma omp parallel num_threads((int)members)
         {
             Team team = {0, 1};
@@ -237,20 +234,19 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
         return;
     }
     int64_t next = 0;
-    const int64_t rows = MOST_ROWS > most ? MOST_ROWS : most;
+    const int64_t rows = std::max(MOST_ROWS, most);
 #pragma omp parallel num_threads((int)threads)
     {
-        Buffer space(Pass<K>::floats(encoder, rows)), buffer(head_floats);
-        Pass<K> pass(encoder, rows, space);
+        Pass<K> pass(encoder, rows);
+        Buffer buffer(head_floats);
         for (;;) {
             int64_t from, to;
 #pragma omp critical(minisbert_texts)
             {
                 from = next;
                 if (from < texts) {  // smaller parts towards the end, so that threads end together
-                    int64_t part = (tokens - offsets[from]) / (2 * threads);
-                    part = part < LEAST_ROWS ? LEAST_ROWS : part > MOST_ROWS ? MOST_ROWS : part;
-                    next = texts_of(offsets, from, texts, part);
+                    const int64_t part = (tokens - offsets[from]) / (2 * threads);
+                    next = texts_of(offsets, from, texts, std::clamp(part, LEAST_ROWS, MOST_ROWS));
                 }
                 to = next;
             }
@@ -264,11 +260,10 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
 template <class K>
 void multiply_all(int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels, int64_t threads,
                   void* out) {
-    int64_t part = (rows + threads - 1) / threads;
-    part = part < MOST_ROWS ? part : MOST_ROWS;
+    const int64_t part = std::min((rows + threads - 1) / threads, MOST_ROWS);
 #pragma omp parallel for schedule(dynamic, 1) num_threads((int)threads)
     for (int64_t from = 0; from < rows; from += part)
-        multiply<K>(rows - from < part ? rows - from : part, columns, depth,
+        multiply<K>(std::min(rows - from, part), columns, depth,
                     (const typename K::Input*)x + from * depth, panels, 0, panel_count(columns),
                     [&](int64_t row, int64_t column, typename K::Sum sum) ALWAYS_INLINE {
                         memcpy((int32_t*)out + (from + row) * columns + column, &sum, sizeof sum);
@@ -282,15 +277,27 @@ bool within(const int64_t* numbers, int64_t count, int64_t rows) {
 }
 
 template <class K>
-int64_t checked(const Encoder* encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
+int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
                 const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts];
     for (int64_t t = 0; t < texts; t++)
         if (offsets[t] > offsets[t + 1]) return 0;
-    if (!within(ids, tokens, encoder->word_rows) || !within(places, tokens, encoder->place_rows)) return 0;
-    if (kinds && encoder->kinds && !within(kinds, tokens, encoder->kind_rows)) return 0;
-    if (tokens) encode<K>(*encoder, ids, places, kinds, offsets, texts, threads, out);
+    if (!within(ids, tokens, encoder.word_rows) || !within(places, tokens, encoder.place_rows)) return 0;
+    if (kinds && encoder.kinds && !within(kinds, tokens, encoder.kind_rows)) return 0;
+    if (tokens) encode<K>(encoder, ids, places, kinds, offsets, texts, threads, out);
     return 1;
+}
+
+// Calls use(K()) for the products of a number; float32 where there are none of that number.
+template <class F>
+auto of_kind(int64_t kind, const F& use) {
+#ifdef HAS_BFLOAT16
+    if (kind == 2) return use(Bfloat16());
+#endif
+#ifdef HAS_INT8
+    if (kind == 4) return use(Int8());
+#endif
+    return use(Float32());
 }
 
 }  // namespace
@@ -310,49 +317,29 @@ int64_t encoder_kinds() {
 }
 
 int64_t encoder_words(int64_t kind, int64_t columns, int64_t depth) {
-#ifdef HAS_BFLOAT16
-    if (kind == 2) return laid_out_words<Bfloat16>(columns, depth);
-#endif
-#ifdef HAS_INT8
-    if (kind == 4) return laid_out_words<Int8>(columns, depth);
-#endif
-    return laid_out_words<Float32>(columns, depth);
+    return of_kind(kind, [&](auto k) { return laid_out_words<decltype(k)>(columns, depth); });
 }
 
 void encoder_lay_out(int64_t kind, int64_t columns, int64_t depth, const void* weight, const int32_t* starts,
                      int32_t* to) {
-#ifdef HAS_BFLOAT16
-    if (kind == 2) return lay_out<Bfloat16>(columns, depth, (const bf16*)weight, starts, to);
-#endif
-#ifdef HAS_INT8
-    if (kind == 4) return lay_out<Int8>(columns, depth, (const int8_t*)weight, starts, to);
-#endif
-    lay_out<Float32>(columns, depth, (const float*)weight, starts, to);
+    of_kind(kind, [&](auto k) {
+        lay_out<decltype(k)>(columns, depth, (const typename decltype(k)::Weight*)weight, starts, to);
+    });
 }
 
 // x (rows, depth) times a laid-out weight, to float32, of int8 to int32, (rows, columns).
 void encoder_product(int64_t kind, int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels,
                      int64_t threads, void* out) {
-#ifdef HAS_BFLOAT16
-    if (kind == 2) return multiply_all<Bfloat16>(rows, columns, depth, x, panels, threads, out);
-#endif
-#ifdef HAS_INT8
-    if (kind == 4) return multiply_all<Int8>(rows, columns, depth, x, panels, threads, out);
-#endif
-    multiply_all<Float32>(rows, columns, depth, x, panels, threads, out);
+    of_kind(kind, [&](auto k) { multiply_all<decltype(k)>(rows, columns, depth, x, panels, threads, out); });
 }
 
 // Ids, places and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having done nothing, where a
 // number is not in its table or the offsets fall.
 int64_t encoder_run(int64_t kind, const Encoder* encoder, const int64_t* ids, const int64_t* places,
                     const int64_t* kinds, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
-#ifdef HAS_BFLOAT16
-    if (kind == 2) return checked<Bfloat16>(encoder, ids, places, kinds, offsets, texts, threads, out);
-#endif
-#ifdef HAS_INT8
-    if (kind == 4) return checked<Int8>(encoder, ids, places, kinds, offsets, texts, threads, out);
-#endif
-    return checked<Float32>(encoder, ids, places, kinds, offsets, texts, threads, out);
+    return of_kind(kind, [&](auto k) {
+        return checked<decltype(k)>(*encoder, ids, places, kinds, offsets, texts, threads, out);
+    });
 }
 
 }  // extern "C"

@@ -28,9 +28,7 @@ void attention_backward(const float* qkv, const float* out, const float* d_out, 
                         const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim, float scale,
                         uint32_t threshold, float keep_scale, uint64_t seed) {
     const int64_t width = heads * dim, row = 3 * width, most = longest(offsets, texts);
-    const int64_t rows_most = block_rows(most) > 8 ? block_rows(most) : 8;
-    const int64_t scores = SCORES > rows_most * padded(most) ? SCORES : rows_most * padded(most);
-    const int64_t floats = 2 * dim * padded(most) + 2 * scores + 256;
+    const int64_t floats = 2 * dim * padded(most) + 2 * score_floats(most) + 256;
     each_text(offsets, texts, heads, 40.0 * (double)dim, 5.0 * (double)dim, floats, [&](int64_t t, int64_t h,
                                                                                        Buffer& buffer) {
         const int64_t start = offsets[t], length = offsets[t + 1] - start, wide = padded(length);

@@ -1,4 +1,4 @@
-// Layer normalization of rows, and the embeddings before the first one.
+// Layer normalization of rows.
 
 #pragma once
 
@@ -28,27 +28,9 @@ INLINE float standardize(float* row, int64_t dim, float eps) {
     return rstd;
 }
 
-// out = xhat * weight + bias, in float32 or bfloat16.
-template <class T>
-INLINE void affine(const float* xhat, const float* weight, const float* bias, int64_t dim, T* out) {
+// out = xhat * weight + bias.
+INLINE void affine(const float* xhat, const float* weight, const float* bias, int64_t dim, float* out) {
     for (int64_t d = 0; d < dim; d += W) store(out + d, load(xhat + d) * load(weight + d) + load(bias + d));
 }
-
-// Rows of the embedding tables; those of types may be missing.
-template <class T>
-struct Tables {
-    const T *words, *places, *kinds;
-
-    // The normalized sum of a word's, a type's and a place's row.
-    INLINED void embed(int64_t id, int64_t place, int64_t kind, int64_t dim, float eps,
-                                                     float* row) const {
-        for (int64_t d = 0; d < dim; d += W) {
-            vf sum = load(words + id * dim + d);
-            if (kinds) sum += load(kinds + kind * dim + d);
-            store(row + d, sum + load(places + place * dim + d));
-        }
-        standardize(row, dim, eps);
-    }
-};
 
 }  // namespace

@@ -11,7 +11,7 @@
 #include <immintrin.h>
 #endif
 
-#include "threads.hpp"
+#include "vectors.hpp"
 
 namespace {
 

@@ -1,8 +1,8 @@
 """What the tests of the Triton kernels share.
 
 Without a GPU the kernels run under Triton's interpreter, which has to be chosen before they are defined: test_triton.py
-starts one process with TRITON_INTERPRET=1 for all files test_triton_<operation>.py. In an ordinary process the same tests
-are there for a CUDA device only.
+starts one process with TRITON_INTERPRET=1 for all files test_triton_<operation>.py. In an ordinary process the same
+tests are there for a CUDA device only.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ def slopes(function: Callable[..., Tensor], *inputs: Tensor | None) -> list[Tens
     """The output, and the slope of its weighted sum with respect to each input."""
     leaves = [None if value is None else value.detach().clone().requires_grad_(True) for value in inputs]
     output = function(*leaves)
-    weights = torch.cos(torch.arange(output.numel(), dtype=torch.float64, device=output.device)).view_as(output)
+    angles = torch.arange(output.numel(), dtype=torch.float64, device=output.device).view_as(output)
+    weights = torch.round(torch.cos(angles) * 64) / 64  # the same numbers in every dtype
     output.backward(weights.to(output.dtype))
     return [output.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None)]

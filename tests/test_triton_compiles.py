@@ -17,7 +17,10 @@ triton = pytest.importorskip("triton")
 if triton_common.INTERPRETED:
     pytest.skip("the interpreter compiles nothing", allow_module_level=True)
 
+from minisbert.kernels.triton_ops.launch import FUSION  # noqa: E402
+
 from minisbert.kernels import triton_ops  # noqa: E402
+from minisbert.kernels.triton_ops import launch  # noqa: E402
 
 SHARED_MEMORY = {80: 163 * 1024, 90: 227 * 1024}
 
@@ -41,7 +44,7 @@ def compiled(variant: Any, capability: int) -> Any:
         (place,): [["tt.divisibility", 16]] for place, name in enumerate(names) if signature[name].startswith("*")
     }
     source = ASTSource(variant.kernel, signature, dict(variant.constants), aligned)
-    options = {"num_warps": variant.warps, "num_stages": variant.stages}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, **FUSION}
     return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
 
 

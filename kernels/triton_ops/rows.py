@@ -11,7 +11,7 @@ from torch import Tensor
 
 from minisbert.errors import ConfigError
 
-from .launch import DTYPES, Variant, check_dropout, draw_seed, power_of_two
+from .launch import DTYPES, FUSION, Variant, check_dropout, draw_seed, power_of_two
 
 PARTIALS = 512  # programs that walk over all rows to sum them: about four for each multiprocessor of a large device
 
@@ -25,7 +25,7 @@ class RowBlock(NamedTuple):
 
     def options(self, dim: int) -> dict[str, Any]:
         """The constants of a kernel over such blocks, and how it is launched."""
-        return {**self.constants(dim), "num_warps": self.warps}
+        return {**self.constants(dim), "num_warps": self.warps, **FUSION}
 
     def constants(self, dim: int) -> dict[str, int]:
         """The constants of a kernel over such blocks."""

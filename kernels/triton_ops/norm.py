@@ -144,7 +144,7 @@ def _add_norm_backward(
     d_rounded = None if d_rounded is None else d_rounded.contiguous()
     d_x, d_residual, _ = _slopes(x, residual, x_bias, apart)
     rows, dim = x.shape
-    block = row_block(dim)
+    block = row_block(dim, sums=True)
     programs = min(ceil_div(rows, block.rows), PARTIALS)
     partials = torch.empty(programs, 2 if x_bias is None else 3, dim, dtype=torch.float32, device=x.device)
     if rows:
@@ -327,21 +327,16 @@ def _norm_rows_backward(
 
 
 def variants() -> list[Variant]:
-    """What is compiled ahead of time: two sizes of models, half precision as trained and as inferred, and float32."""
+    """What is compiled ahead of time: the least and the most of each for MiniLM, and the most for a larger model."""
+    kinds = (("*bf16", "*bf16"), ("*bf16", "*fp32"), ("*fp32", "*fp32"))
+    cases = [(384, *kind, more) for kind in kinds for more in (None, "*fp32")] + [(768, *kinds[1], "*fp32")]
     found = []
-    for dim in (384, 768):
-        for kind, stream in (("*bf16", "*bf16"), ("*bf16", "*fp32"), ("*fp32", "*fp32")):
-            for seed in (None, "*i64"):
-                half = None if stream == kind else kind
-                shared = {"x": kind, "residual": stream, "weight": "*fp32", "seed": seed, "stats": "*fp32"}
-                found += [
-                    variant(_norm_rows, dim, x_bias="*fp32", bias="*fp32", out=stream, rounded=half, **shared),
-                    variant(_norm_rows, dim, x_bias=None, bias="*fp32", out=stream, rounded=half, **shared),
-                ]
-                slopes = {"d_out": stream, "d_rounded": half, "d_x": kind, "partials": "*fp32"}
-                apart = stream if seed or half else None
-                found += [
-                    variant(_norm_rows_backward, dim, x_bias=x_bias, d_residual=apart, **slopes, **shared)
-                    for x_bias in ("*fp32", None)
-                ]
+    for dim, kind, stream, more in cases:
+        seed = more and "*i64"
+        half = None if stream == kind else kind
+        shared = {"x": kind, "x_bias": more, "residual": stream, "weight": "*fp32", "seed": seed, "stats": "*fp32"}
+        found.append(variant(_norm_rows, dim, bias="*fp32", out=stream, rounded=half, **shared))
+        apart = stream if seed or half else None
+        slopes = {"d_out": stream, "d_rounded": half, "d_x": kind, "d_residual": apart, "partials": "*fp32"}
+        found.append(variant(_norm_rows_backward, dim, sums=True, **slopes, **shared))
     return found

@@ -37,16 +37,16 @@ def supports(dim: int) -> bool:
     return 0 < dim <= 4096 and dim % 16 == 0
 
 
-def row_block(dim: int) -> RowBlock:
-    """Short rows go several to a program, so that each thread has 16 elements; the longest go to 8 warps."""
-    columns = power_of_two(dim)
-    return RowBlock(min(16, max(1, 2048 // columns)), columns, 8 if columns > 2048 else 4)
+def row_block(dim: int, *, sums: bool = False) -> RowBlock:
+    """Short rows go several to a program, so that each thread has 16 elements; 8 where columns are summed as well."""
+    columns, size = power_of_two(dim), 1024 if sums else 2048
+    return RowBlock(min(16, max(1, size // columns)), columns, 8 if columns > size else 4)
 
 
-def variant(kernel: Any, dim: int, **types: str | None) -> Variant:
+def variant(kernel: Any, dim: int, *, sums: bool = False, **types: str | None) -> Variant:
     """A kernel over rows of size `dim` as it is compiled for pointers of such types, None for what is not given."""
     numbers = {"rows": "i32", "eps": "fp32", "dropout": "fp32"}
-    block = row_block(dim)
+    block = row_block(dim, sums=sums)
     known = {**types, **{name: kind for name, kind in numbers.items() if name in kernel.arg_names}}
     return Variant(
         kernel,

@@ -334,9 +334,12 @@ def variants() -> list[Variant]:
     for dim, kind, stream, more in cases:
         seed = more and "*i64"
         half = None if stream == kind else kind
-        shared = {"x": kind, "x_bias": more, "residual": stream, "weight": "*fp32", "seed": seed, "stats": "*fp32"}
-        found.append(variant(_norm_rows, dim, bias="*fp32", out=stream, rounded=half, **shared))
-        apart = stream if seed or half else None
-        slopes = {"d_out": stream, "d_rounded": half, "d_x": kind, "d_residual": apart, "partials": "*fp32"}
-        found.append(variant(_norm_rows_backward, dim, sums=True, **slopes, **shared))
+        given: dict[str, str | None] = {"x": kind, "x_bias": more, "residual": stream, "weight": "*fp32", "seed": seed}
+        forward = {**given, "bias": "*fp32", "out": stream, "rounded": half, "stats": "*fp32"}
+        slopes = {"d_out": stream, "d_rounded": half, "d_x": kind, "d_residual": stream if seed or half else None}
+        backward = {**given, **slopes, "partials": "*fp32", "stats": "*fp32"}
+        found += [
+            variant(_norm_rows, dim, row_block(dim), forward),
+            variant(_norm_rows_backward, dim, row_block(dim, sums=True), backward),
+        ]
     return found

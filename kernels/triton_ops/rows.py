@@ -43,10 +43,10 @@ def row_block(dim: int, *, sums: bool = False) -> RowBlock:
     return RowBlock(min(16, max(1, size // columns)), columns, 8 if columns > size else 4)
 
 
-def variant(kernel: Any, dim: int, *, sums: bool = False, **types: str | None) -> Variant:
+def variant(kernel: Any, dim: int, block: RowBlock, types: dict[str, str | None]) -> Variant:
     """A kernel over rows of size `dim` as it is compiled for pointers of such types, None for what is not given."""
-    numbers = {"rows": "i32", "eps": "fp32", "dropout": "fp32"}
-    block = row_block(dim, sums=sums)
+    sizes = dict.fromkeys(("rows", "tokens", "words", "places", "kinds"), "i32")
+    numbers = {**sizes, "eps": "fp32", "dropout": "fp32"}
     known = {**types, **{name: kind for name, kind in numbers.items() if name in kernel.arg_names}}
     return Variant(
         kernel,

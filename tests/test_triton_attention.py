@@ -143,6 +143,7 @@ def test_as_operators(dropout: float) -> None:
         (96, 4, {}, "got 96 columns for 4 heads"),
         (95, 1, {}, "got 95 columns for 1 heads"),
         (96, 1, {"dropout": 1.0}, "got dropout 1.0"),
+        (96, 1, {"dropout": 0.1, "seed": torch.zeros(2)}, "got a seed of shape"),
     ],
 )
 def test_bad_input(columns: int, heads: int, settings: dict[str, Any], message: str) -> None:

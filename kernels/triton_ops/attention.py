@@ -26,8 +26,6 @@ from .launch import (
     Variant,
     ceil_div,
     check,
-    check_dropout,
-    draw_seed,
     keep,
     on_device,
     operand,
@@ -35,6 +33,7 @@ from .launch import (
     power_of_two,
     precision,
 )
+from .rows import seed_of
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -105,14 +104,12 @@ def attend(
     """`attention_qkv` where only the offsets are known, int32, (texts + 1,), and a bound of all lengths."""
     check("qkv", qkv, (None, None), *DTYPES)
     check("offsets", offsets, (None,), torch.int32)
-    check_dropout(dropout)
+    seed = seed_of(dropout, seed, qkv.device)
     if qkv.shape[1] % 3 or not supports(qkv.shape[1] // 3, heads):
         raise ConfigError(
             f"got {qkv.shape[1]} columns for {heads} heads; expected three times heads of 16, 32, 48, 64, 96 or 128"
         )
-    if dropout and seed is None:
-        seed = draw_seed(qkv.device)
-    out, _ = forward(qkv, offsets, seed if dropout else None, longest, heads, dropout)
+    out, _ = forward(qkv, offsets, seed, longest, heads, dropout)
     return cast(Tensor, out)
 
 
@@ -202,7 +199,7 @@ forward.register_autograd(_slopes, setup_context=_remember)
 
 
 def _grid(offsets: Tensor, heads: int, blocks: int) -> int:
-    return (offsets.shape[0] - 1) * heads * blocks + _TAIL_PROGRAMS.value
+    return (offsets.shape[0] - 1) * heads * blocks + int(_TAIL_PROGRAMS.value)
 
 
 def _constants(tile: Tile, heads: int, head: int, dtype: torch.dtype, single: bool, drop: bool) -> dict[str, Any]:

@@ -54,7 +54,6 @@ def test_embed_norm(tokens: int, dim: int, dtype: torch.dtype, kinds: int, dropo
     assert len(got) == len(expected) == 5 + (kinds > 0)
     for slope, right in zip(got[1:], expected[1:], strict=True):
         close(slope, right, BACKWARD[dtype])
-    assert all(torch.equal(one, other) for one, other in zip(got, slopes(operation, *values), strict=True))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

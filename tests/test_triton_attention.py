@@ -39,19 +39,23 @@ def exact(qkv: Tensor, batch: PackedBatch, heads: int, dropout: float, seed: Ten
     return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    ("lengths", "heads", "head"),
+    ("lengths", "heads", "head", "dtype"),
     [
-        ([1], 12, 32),
-        (SHORT, 12, 32),
-        ([32, 15, 17], 2, 64),
-        (MIDDLE, 2, 32),
-        (LONG, 1, 32),
-        ([1, 65], 2, 64),
-        ([2, 40], 2, 16),
-        ([17, 70], 2, 48),
-        ([33, 70], 1, 128),
+        ([1], 12, 32, torch.float32),
+        (SHORT, 12, 32, torch.float32),
+        ([32, 15, 17], 2, 64, torch.float32),
+        (MIDDLE, 2, 32, torch.float32),
+        (LONG, 1, 32, torch.float32),
+        ([1, 65], 2, 64, torch.float32),
+        ([2, 40], 2, 16, torch.float32),
+        ([17, 70], 2, 48, torch.float32),
+        ([33, 70], 1, 128, torch.float32),
+        *(
+            (lengths, 1, head, dtype)
+            for dtype in DTYPES[1:]
+            for lengths, head in ((SHORT, 32), ([1, 31], 64), (MIDDLE, 32), (LONG, 32), ([1, 65], 128))
+        ),
     ],
 )
 def test_attention(lengths: list[int], heads: int, head: int, dtype: torch.dtype) -> None:

@@ -30,10 +30,19 @@ def both(queries: torch.Tensor, candidates: torch.Tensor, **settings: Any) -> li
     return results
 
 
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(
-    ("queries", "candidates", "dim"),
-    [(1, 1, 16), (1, 2, 384), (2, 2, 16), (15, 17, 48), (16, 33, 144), (17, 40, 384), (66, 130, 32), (3, 9, 400)],
+    ("queries", "candidates", "dim", "dtype"),
+    [
+        (1, 1, 16, torch.float32),
+        (1, 2, 384, torch.float32),
+        (2, 2, 16, torch.float32),
+        (15, 17, 48, torch.float32),
+        (16, 33, 144, torch.float32),
+        (33, 40, 384, torch.float32),
+        (66, 130, 32, torch.float32),
+        (3, 9, 400, torch.float32),
+        *((*sizes, dtype) for dtype in DTYPES[1:] for sizes in ((1, 2, 16), (17, 70, 384), (66, 130, 48), (3, 9, 400))),
+    ],
 )
 def test_contrastive(queries: int, candidates: int, dim: int, dtype: torch.dtype) -> None:
     anchors = drawn(queries, dim, dtype=dtype)

@@ -77,7 +77,7 @@ def backward_tile(longest: int, head: int, dtype: torch.dtype) -> Tile:
     if longest <= 32 and not (full and wide):
         return Tile(32, 32, 4 if wide or (full and head > 32) else 2, 1)
     if full:  # three products for each one leave few registers
-        return Tile(16, 16, 4 if wide else 2, 1)
+        return Tile(16, 16, 4, 1)
     return Tile(32, 32, 4, 1) if wide else Tile(64, 64, 4, 1 if longest <= 64 else 2)
 
 

@@ -9,7 +9,10 @@ from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
+from minisbert.kernels.cpu_ops import native
 from torch import Tensor
+
+from minisbert.errors import ConfigError
 
 ROWS = (256, 1_024, 4_096)
 PRECISIONS = ("fp32", "bf16", "int8")
@@ -54,6 +57,9 @@ class Rates:
             ("bf16", "torch linear"): _torch(torch.bfloat16),
             ("bf16", "oneDNN prepacked"): _onednn(torch.bfloat16, prepacked=True),
             ("int8", "oneDNN"): _int8,
+            ("fp32", "minisbert's own"): _native("float32", torch.float32),
+            ("bf16", "minisbert's own"): _native("bfloat16", torch.bfloat16),
+            ("int8", "minisbert's own"): _native("int8", torch.int8),
         }
         for (precision, way), make in makers.items():
             for rows in ROWS:
@@ -62,7 +68,7 @@ class Rates:
                     layer = [make(rows, *shape) for shape in self._shapes]
                     for product, x in layer:
                         product(x)
-                except (RuntimeError, AttributeError, NotImplementedError) as error:
+                except (RuntimeError, AttributeError, NotImplementedError, ConfigError) as error:
                     self.missing[f"{precision}, {way}"] = str(error).splitlines()[0][:100]
                     break
                 self._ways.append((precision, name, rows, layer))
@@ -114,3 +120,16 @@ def _int8(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
     multiply = torch.ops.onednn.qlinear_pointwise
     x = torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
     return lambda x: multiply(x, 0.02, 128, weight, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""), x
+
+
+def _native(kind: native.Kind, dtype: torch.dtype) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+    def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
+        if not native.offers(kind):
+            raise ConfigError("not built, or not for this processor")
+        if dtype == torch.int8:
+            weight, starts = torch.randint(-127, 128, (outputs, inputs), dtype=dtype), torch.zeros(outputs).int()
+            return native.product(weight, starts, kind), torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
+        weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)
+        return native.product(weight, torch.randn(outputs), kind), x
+
+    return make

@@ -2,7 +2,7 @@
 
 python benchmarks/report.py           # print them
 python benchmarks/report.py --write   # put them into README.md
-python benchmarks/report.py --picture # draw results/encode.svg (needs matplotlib)
+python benchmarks/report.py --picture # draw results/encode.svg, which they show (needs matplotlib)
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ PARITY_GROUPS = {
     ),
     "model cards: fields that differ": ("model card",),
 }
+PICTURES = {"encode": "Texts per second by length class: minisbert, sentence-transformers and ONNX Runtime"}
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 
 
@@ -76,7 +77,16 @@ def render() -> str:
 def _speeds() -> list[str]:
     """What `run.py` measured, as far as there are results."""
     found = {name: _read(name) for name in SECTIONS if (RESULTS / f"{name}.json").is_file()}
-    return [part for name, result in found.items() for part in (SECTIONS[name](result), machine_line(result))]
+    return [
+        part
+        for name, result in found.items()
+        for part in (SECTIONS[name](result), *_picture(name), machine_line(result))
+    ]
+
+
+def _picture(name: str) -> list[str]:
+    drawn = (RESULTS / f"{name}.svg").is_file()
+    return [f"![{PICTURES[name]}](benchmarks/results/{name}.svg)"] if drawn else []
 
 
 def _parity(result: dict[str, Any]) -> str:

@@ -136,11 +136,31 @@ def memory(result: dict[str, Any]) -> str:
     )
 
 
+def kernels(result: dict[str, Any]) -> str:
+    """Each operation of a training step."""
+    rows = []
+    for name, one in result["operations"].items():
+        ratios = [one[kind]["times_as_fast"] for kind in ("forward", "both")]
+        rows.append(
+            (
+                name,
+                *(f"{ratio['median']:.2f}x, {ratio['low']:.2f} to {ratio['high']:.2f}" for ratio in ratios),
+                *(f"{one['max_difference'][part]:.1e}" for part in ("output", "gradients")),
+            )
+        )
+    header = ("operation", "forward", "with backward", "largest difference", "of gradients")
+    return (
+        "Operations of a training step against their plain definitions, times as fast (`benchmarks/run.py kernels`):"
+        "\n\n" + markdown(header, rows)
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "encode": encode,
     "train": train,
     "latency": latency,
     "memory": memory,
+    "kernels": kernels,
 }
 
 

@@ -59,9 +59,9 @@ def duplicate_questions(data: Path) -> StandIn:
     for name in ("train", "dev"):
         rows = training_rows(data / f"quora/quora_{name}.tsv.gz")
         kept = [row for row, label in enumerate(rows.labels or []) if label == 1]
-        parts.append(_repaired(_subset(rows, kept), share=0.52))
+        parts.append(_repaired(rows.subset(kept), share=0.52))
     train, dev = parts
-    dev = _subset(dev, list(range(0, len(dev), max(1, len(dev) // (2 * HELD_OUT)))))
+    dev = dev.subset(range(0, len(dev), max(1, len(dev) // (2 * HELD_OUT))))
     return StandIn("quora duplicates, re-paired at random", _columns(train), pairs=_pairs(dev))
 
 
@@ -93,7 +93,7 @@ STAND_INS: dict[str, Callable[[Path], StandIn]] = {
 def _columns(rows: TrainingRows) -> dict[str, list[Any]]:
     """In an order drawn once, as a shuffling loader would give them."""
     order = np.random.default_rng(SEED).permutation(len(rows)).tolist()
-    mixed = _subset(rows, order)
+    mixed = rows.subset(order)
     columns: dict[str, list[Any]] = {f"sentence_{place}": texts for place, texts in enumerate(mixed.texts.values())}
     return columns if mixed.labels is None else {**columns, "label": mixed.labels}
 
@@ -116,7 +116,7 @@ def _retrieval(rows: TrainingRows) -> tuple[dict[str, str], dict[str, str], dict
 def _held_out(rows: TrainingRows) -> tuple[TrainingRows, TrainingRows]:
     order = np.random.default_rng(SEED).permutation(len(rows)).tolist()
     count = min(HELD_OUT, len(rows) // 10)
-    return _subset(rows, sorted(order[count:])), _subset(rows, sorted(order[:count]))
+    return rows.subset(sorted(order[count:])), rows.subset(sorted(order[:count]))
 
 
 def _repaired(rows: TrainingRows, *, share: float) -> TrainingRows:
@@ -133,10 +133,4 @@ def _repaired(rows: TrainingRows, *, share: float) -> TrainingRows:
 
 
 def _some(rows: TrainingRows) -> TrainingRows:
-    return _subset(rows, np.random.default_rng(SEED).permutation(len(rows))[:SMALL].tolist())
-
-
-def _subset(rows: TrainingRows, places: list[int]) -> TrainingRows:
-    texts = {name: [column[place] for place in places] for name, column in rows.texts.items()}
-    labels = None if rows.labels is None else [rows.labels[place] for place in places]
-    return TrainingRows(texts, labels, rows.label_name, rows.source)
+    return rows.subset(np.random.default_rng(SEED).permutation(len(rows))[:SMALL].tolist())

@@ -11,9 +11,9 @@ Names are imported when they are first used: `import minisbert` alone loads noth
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from .lazy import attributes
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -50,14 +50,4 @@ _HOMES = {
     "TrainingHistory": "training.history",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module 'minisbert' has no attribute {name!r}")
-    if name in _HOMES:
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
-    return importlib.import_module(f".{name}", __name__)
-
-
-def __dir__() -> list[str]:
-    return sorted([*__all__, "__version__"])
+__getattr__, __dir__ = attributes(__name__, (*__all__, "__version__"), _HOMES)

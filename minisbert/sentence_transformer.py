@@ -5,15 +5,16 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .errors import ConfigError, InputError
-from .evaluation import Evaluator
-from .losses import Loss
 from .model import EmbeddingModel
-from .training.config import ReplayVersion, TrainingConfig
-from .training.history import LogEntry, TrainingHistory
-from .training.objectives import FitTrainer, Objectives
+
+if TYPE_CHECKING:
+    from .evaluation import Evaluator
+    from .losses import Loss
+    from .training.config import ReplayVersion
+    from .training.history import LogEntry, TrainingHistory
 
 EvaluationResult = TypeVar("EvaluationResult")
 Callback: TypeAlias = Callable[[float, float, int], None]
@@ -99,6 +100,10 @@ class SentenceTransformer(EmbeddingModel):
             ConfigError: an argument has an impossible value.
             InputError: the rows do not fit the loss.
         """
+        # Who only embeds need not wait for these.
+        from .training.config import TrainingConfig
+        from .training.objectives import FitTrainer, Objectives
+
         if scheduler != "WarmupLinear":
             raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")
         unknown = sorted(set(optimizer_params or {}) - {"lr"})

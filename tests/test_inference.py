@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import fused, int8
+from minisbert.kernels.cpu_ops import int8, native
 from minisbert.kernels.cpu_ops import linear as onednn
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
@@ -25,13 +26,13 @@ _DRAW = random.Random(3)
 TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 30))) for _ in range(60)]
 
 
-@pytest.fixture(params=["fused", "plain"])
+@pytest.fixture(params=["native", "onednn"])
 def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """With the built operations between the products, and without."""
-    if request.param == "fused":
+    """With the encoder in C++, and with oneDNN's products between plain definitions."""
+    if request.param == "native":
         request.getfixturevalue("home")
     else:
-        monkeypatch.setattr(fused, "available", lambda: False)
+        monkeypatch.setattr(native, "supports", lambda *_: False)
     yield request.param
     encoders._LAID_OUT.clear()
 
@@ -73,6 +74,27 @@ def test_int8(operations: str, minilm: Path) -> None:
     assert cosines(found, expected).mean() > 0.99
     with pytest.raises(ConfigError, match="dtype 'int8'; training needs float32"):
         Trainer(model, [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
+
+
+@pytest.mark.skipif(not int8.available(), reason="this torch has no products in int8")
+@pytest.mark.parametrize(("inner", "outer"), [(32, 48), (384, 1536), (20, 7)])
+@pytest.mark.parametrize("tokens", [0, 1, 33])
+@pytest.mark.parametrize("gelu", [True, False])
+def test_int8_linear(inner: int, outer: int, tokens: int, gelu: bool) -> None:
+    torch.manual_seed(inner)
+    x, weight, bias = torch.randn(tokens, inner), torch.randn(outer, inner), torch.randn(outer)
+    whole, scales = int8.quantize_weight(weight)
+    most = x.double().abs().amax(1, keepdim=True)
+    steps = torch.round((x * (127 / x.abs().amax(1, keepdim=True))).double())
+    for added in (bias, None):
+        expected = (steps @ whole.double().T) * scales.double() * most / 127
+        expected = expected if added is None else expected + added.double()
+        expected = F.gelu(expected) if gelu else expected
+        got = int8.linear(x, int8.prepare(weight), added, gelu=gelu)
+        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
+    if tokens:
+        exact = F.linear(x, weight)
+        assert float((int8.linear(x, int8.prepare(weight), None) - exact).norm() / exact.norm()) < 0.02
 
 
 def test_int8_is_saved_in_float32(tiny: Callable[[str], Path], tmp_path: Path) -> None:

@@ -57,3 +57,7 @@ def test_measured_numbers_are_those_of_the_results(monkeypatch: pytest.MonkeyPat
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     report = importlib.import_module("report")
     assert report.render() in README
+    picture = (ROOT / "benchmarks" / "results" / "encode.svg").read_text(encoding="utf-8")
+    for one in report._read("encode")["classes"].values():
+        for contender in one["contenders"].values():
+            assert f"<!-- {contender['texts_per_second']:,.0f} -->" in picture  # the text of what is drawn as outlines

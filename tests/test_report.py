@@ -19,6 +19,7 @@ from minisbert.card import CardFacts, Description, FrontMatter, Picture, Trainin
 from minisbert.cli import main
 from minisbert.data.roles import TrainingRows
 from minisbert.errors import ConfigError, InputError
+from minisbert.model.stack import ModuleStack
 from minisbert.report import PairScores, RunReport, attach, draw_similarity, draw_training, pair_scores
 from minisbert.training.history import TrainingHistory
 
@@ -138,6 +139,8 @@ PLACES = {"one": [1.0], "two": [2.0], "three": [3.0], "five": [5.0], "seven": [7
 
 class Model(PlacedModel):
     """Similarities are products of numbers; notes how it was told to count cut texts."""
+
+    quietly = ModuleStack.quietly
 
     def __init__(self) -> None:
         super().__init__(PLACES, similarity="dot")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import timing
@@ -13,6 +13,7 @@ from machine import table
 from torch import Tensor
 
 from minisbert import kernels
+from minisbert.kernels import plain
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -36,8 +37,10 @@ def cases() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
         found[f"linear, 2,048 tokens, {inputs} to {outputs}"] = (kernels.linear, tensors)
     for name, (texts, shortest, longest) in TEXTS.items():
         batch = _batch(np.linspace(shortest, longest, texts).astype(np.int64))
-        found[f"attention, {name}"] = (_attention(batch), [normal(batch.tokens, DIM) for _ in range(3)])
-        found[f"text_sum, {name}"] = (_text_sum(batch), [normal(batch.tokens, DIM)])
+        tokens = batch.tokens
+        found[f"attention, {name}"] = (_attention(batch), [normal(tokens, 3 * DIM)])
+        found[f"add_norm, {name}"] = (_add_norm, [normal(tokens, DIM), normal(tokens, DIM), normal(DIM), normal(DIM)])
+        found[f"gelu, {name}"] = (_gelu, [normal(tokens, 4 * DIM)])
     return found
 
 
@@ -108,12 +111,21 @@ def _repeated(
     return repeated
 
 
+def _operations(heads: int = 1, *, dim: int = DIM) -> Any:
+    """The fused operations, where they are to be had, or the plain ones."""
+    return kernels.fused(torch.empty(1, dim), heads=heads) or plain
+
+
 def _attention(batch: PackedBatch) -> Callable[..., Tensor]:
-    return lambda q, k, v: kernels.attention(q, k, v, batch, heads=HEADS, dropout=0.0, bias=None)
+    return lambda qkv: cast(Tensor, _operations(HEADS).attention_qkv(qkv, batch, heads=HEADS))
 
 
-def _text_sum(batch: PackedBatch) -> Callable[..., Tensor]:
-    return lambda values: kernels.text_sum(values, batch.text_index, batch.texts)
+def _add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return cast(Tensor, _operations().add_norm(x, residual, weight, bias, eps=1e-12))
+
+
+def _gelu(x: Tensor) -> Tensor:
+    return cast(Tensor, _operations(dim=x.shape[1]).gelu(x))
 
 
 def _batch(lengths: Any) -> PackedBatch:

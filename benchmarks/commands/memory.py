@@ -9,7 +9,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -84,11 +83,9 @@ def _embed(way: str, count: int, threads: int, data: Path | None) -> dict[str, A
     texts = workloads.many(data, count)
     embed = _way(way, threads)
     loaded = _status("VmRSS")
-    start = time.perf_counter()
     with _watched() as peak:
         embed(texts)
-    seconds = time.perf_counter() - start
-    return {"loaded": loaded, "peak": _status("VmHWM"), "peak_anonymous": peak[0], "seconds": round(seconds, 2)}
+    return {"loaded": loaded, "peak": _status("VmHWM"), "peak_anonymous": peak[0]}
 
 
 def _way(way: str, threads: int) -> Callable[[list[str]], object]:

@@ -1,4 +1,4 @@
-"""Compile `fused.cpp` for this machine, when asked to, and load what was compiled.
+"""Compile what stands in `native/` for this machine, when asked to, and load what was compiled.
 
 The library stands in the cache of huggingface_hub, under a name made from the source, the flags and the processor: it
 is found again by the same version of the source on the same kind of machine only. Nothing here compiles unasked:
@@ -23,7 +23,8 @@ from typing import Any
 
 from minisbert.errors import ConfigError
 
-SOURCE = Path(__file__).with_name("fused.cpp")
+_NATIVE = Path(__file__).with_name("native")
+SOURCES = sorted(_NATIVE.glob("*.cpp"))
 FLAGS = (
     *("-O3", "-march=native", "-std=c++17", "-fPIC", "-fopenmp"),
     *("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-psabi"),
@@ -81,6 +82,18 @@ def library() -> ctypes.CDLL | None:
     return loaded
 
 
+def required() -> ctypes.CDLL:
+    """The library.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    found = library()
+    if found is None:
+        raise ConfigError(f"got no built kernels ({refusal()}): build them with `minisbert kernels --build`")
+    return found
+
+
 def build_record(path: Path) -> dict[str, Any]:
     """What is recorded beside the library at `path`: its digest and the compiler. Empty if nothing readable is."""
     try:
@@ -103,12 +116,13 @@ def build() -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            built = Path(folder, "fused.so")
+            built, record = Path(folder, "kernels.so"), Path(folder, "kernels.json")
+            objects = [f"{folder}/{source.stem}.o" for source in SOURCES]
+            for source, compiled in zip(SOURCES, objects, strict=True):
+                _run([found, *FLAGS, "-c", str(source), "-o", compiled])
             # Linked without OpenMP's flag, so that its functions are those of the library that torch has loaded.
-            _run([found, *FLAGS, "-c", str(SOURCE), "-o", f"{folder}/fused.o"])
-            _run([found, "-shared", f"{folder}/fused.o", "-o", str(built)])
+            _run([found, "-shared", *objects, "-o", str(built)])
             version = _first_line(_run([found, "--version"]))
-            record = Path(folder, "fused.json")
             record.write_text(json.dumps({"sha256": _digest(built), "compiler": version, "flags": FLAGS}, indent=2))
             for file in (record, built):
                 file.chmod(0o600)
@@ -131,7 +145,8 @@ def _run(command: list[str]) -> str:
 
 @cache
 def _name() -> str:
-    parts = (SOURCE.read_text(), *FLAGS, sys.platform, platform.machine(), *_processor())
+    texts = (file.read_text() for file in sorted(_NATIVE.glob("*.?pp")))
+    parts = (*texts, *FLAGS, sys.platform, platform.machine(), *_processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
@@ -157,24 +172,24 @@ _DROPOUT = (ctypes.c_uint32, _FLOAT, _UINT64)  # threshold, scale of what is kep
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "attention_forward": (_POINTER,) * 3 + (_INT,) * 3 + (_FLOAT, *_DROPOUT, _POINTER),
     "attention_backward": (_POINTER,) * 6 + (_INT,) * 3 + (_FLOAT, *_DROPOUT),
-    "add_norm_forward": (_INT,) * 2 + (_POINTER,) * 4 + (_FLOAT,) + (_POINTER,) * 4 + _DROPOUT,
+    "add_norm_forward": (_INT,) * 2 + (_POINTER,) * 4 + (_FLOAT,) + (_POINTER,) * 3 + _DROPOUT,
     "add_norm_backward": (_INT,) * 2 + (_POINTER,) * 8 + _DROPOUT,
     "gelu_forward": (_INT, _POINTER, _POINTER),
     "gelu_backward": (_INT, _POINTER, _POINTER, _POINTER),
-    "embed_norm": (_INT,) * 2 + (_POINTER,) * 3 + (_POINTER, _INT) * 3 + (_POINTER,) * 2 + (_FLOAT,) + (_POINTER,) * 2,
     "mean_pool": (_POINTER, _POINTER, _INT, _INT, _POINTER, _INT),
-    "quantize_rows": (_INT, _INT, _POINTER, _POINTER, _POINTER),
-    "dequantize": (_INT, _INT, _POINTER, _POINTER, _POINTER, _INT, _POINTER),
     "adamw_rows": (_POINTER,) * 5 + (_INT,) * 3 + (_DOUBLE,) * 4 + (_INT,),
     "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
+    "encoder_kinds": (),
+    "encoder_words": (_INT,) * 3,
+    "encoder_lay_out": (_INT,) * 3 + (_POINTER,) * 3,
+    "encoder_product": (_INT,) * 4 + (_POINTER,) * 2 + (_INT, _POINTER),
+    "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT, _INT, _POINTER),
 }
-_BFLOAT16 = ("attention_forward", "add_norm_forward", "embed_norm", "mean_pool")
-_RESULTS = ("embed_norm", "embed_norm_bf16", "adamw_rows")
+_RESULTS = ("adamw_rows", "encoder_kinds", "encoder_words", "encoder_run")
 
 
 def _declare(loaded: ctypes.CDLL) -> None:
-    prototypes = _FUNCTIONS | {f"{name}_bf16": _FUNCTIONS[name] for name in _BFLOAT16}
-    for name, types in prototypes.items():
+    for name, types in _FUNCTIONS.items():
         function = getattr(loaded, name)
         function.argtypes = list(types)
         function.restype = _INT if name in _RESULTS else None

@@ -1,24 +1,20 @@
-"""What stands around the matrix products of an encoder, in one pass each: the faces of `fused.cpp`.
+"""What stands around the matrix products of an encoder, in one pass each: the faces of `native/fused.cpp`.
 
-Drop-ins for the definitions in `minisbert.kernels.plain`, for contiguous tensors of the CPU in float32, some also in
-bfloat16 without a derivative. They need the library of `build.py`. Results do not depend on the number of threads.
-Dropout draws one seed for each call from torch's default generator: `torch.manual_seed` and a saved state of that
-generator govern it.
+Drop-ins for the definitions in `minisbert.kernels.plain`, for contiguous float32 tensors of the CPU. They need the
+library of `build.py`. Results do not depend on the number of threads. Dropout draws one seed for each call from torch's
+default generator: `torch.manual_seed` and a saved state of that generator govern it.
 
 One layer of an encoder, the weights of query, key and value being one of (3 * dim, dim):
 
     qkv = linear(hidden, qkv_weight, qkv_bias)
     attended = attention_qkv(qkv, batch, heads=..., dropout=...)
     hidden = add_norm(linear(attended, ...), hidden, ..., dropout=...)
-    raised = gelu(linear(hidden, ...))  # in inference oneDNN's product takes GELU along
+    raised = gelu(linear(hidden, ...))
     hidden = add_norm(linear(raised, ...), hidden, ..., dropout=...)
-
-In bfloat16 inference `add_norm_both` gives the float32 residual stream and what the next product reads.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
 from typing import Any, NamedTuple, cast
 
@@ -44,7 +40,7 @@ def supports(dim: int, heads: int = 1) -> bool:
 
 def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
     """Self-attention within each text: (tokens, 3 * dim), queries, keys and values side by side, to (tokens, dim)."""
-    _check("qkv", qkv, None, None, torch.float32, torch.bfloat16)
+    _check("qkv", qkv, None, None, torch.float32)
     if qkv.shape[1] % 3 or not supports(qkv.shape[1] // 3, heads) or qkv.shape[1] // 3 // heads > 128:
         raise ConfigError(
             f"got {qkv.shape[1]} columns for {heads} heads; expected three times heads of a multiple of 16, at most 128"
@@ -59,9 +55,9 @@ def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float
 def add_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, *, eps: float, dropout: float = 0.0
 ) -> Tensor:
-    """`layer_norm(dropout(x) + residual)`, (tokens, dim) each, in float32; without a derivative x may be bfloat16."""
+    """`layer_norm(dropout(x) + residual)`, (tokens, dim) each, in float32."""
     tokens, dim = x.shape
-    _check("x", x, None, dim, torch.float32, torch.bfloat16)
+    _check("x", x, None, dim, torch.float32)
     _check_norm(dim, weight, bias)
     if residual is not None:
         _check("residual", residual, tokens, dim, torch.float32)
@@ -72,19 +68,6 @@ def add_norm(
     return _add_norm(x, residual, weight, bias, eps, drop)
 
 
-def add_norm_both(
-    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, *, eps: float
-) -> tuple[Tensor, Tensor]:
-    """`add_norm` without dropout or derivative, in float32 and the same rounded to bfloat16."""
-    tokens, dim = x.shape
-    _check("x", x, None, dim, torch.float32, torch.bfloat16)
-    _check_norm(dim, weight, bias)
-    if residual is not None:
-        _check("residual", residual, tokens, dim, torch.float32)
-    half = torch.empty(tokens, dim, dtype=torch.bfloat16)
-    return _add_norm(x, residual, weight, bias, eps, _dropout(0.0), half=half), half
-
-
 def gelu(x: Tensor) -> Tensor:
     """`x * (1 + erf(x / sqrt(2))) / 2` of every element, float32."""
     _check("x", x, None, None, torch.float32)
@@ -93,78 +76,17 @@ def gelu(x: Tensor) -> Tensor:
     return _gelu(x)
 
 
-def embed_norm(
-    ids: Tensor,
-    positions: Tensor,
-    types: Tensor | None,
-    word: Tensor,
-    position: Tensor,
-    token_type: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    *,
-    eps: float,
-) -> Tensor:
-    """Sum of the embeddings of word, type (0 if None) and position, normalized: (tokens, dim) in float32.
-
-    The tables are all float32 or all bfloat16; no derivative.
-    """
-    tokens, dim = ids.shape[0], word.shape[1]
-    for name, numbers in (("ids", ids), ("positions", positions), ("types", types)):
-        if numbers is not None:
-            _check(name, numbers, tokens, None, torch.int64)
-    for name, rows in (("word", word), ("position", position), ("token_type", token_type)):
-        if rows is not None:
-            _check(name, rows, None, dim, torch.float32 if word.dtype == torch.float32 else torch.bfloat16)
-    _check_norm(dim, weight, bias)
-    out = torch.empty(tokens, dim)
-    fine = _function("embed_norm", word.dtype)(
-        *(tokens, dim, ids.data_ptr(), positions.data_ptr(), _pointer(types)),
-        *(word.data_ptr(), word.shape[0], position.data_ptr(), position.shape[0]),
-        *(_pointer(token_type), 0 if token_type is None else token_type.shape[0]),
-        *(weight.data_ptr(), bias.data_ptr(), eps, out.data_ptr(), None),
-    )
-    if not fine:
-        raise InputError(
-            f"got an id, position or type beyond its table; expected ids below {word.shape[0]} and positions below "
-            f"{position.shape[0]}: use the tokenizer of the model"
-        )
-    return out
-
-
 def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:
     """Mean of the rows of each text, of length 1 if asked: (tokens, dim) to (texts, dim) in float32, no derivative."""
     tokens, dim = values.shape
-    _check("values", values, None, dim, torch.float32, torch.bfloat16)
+    _check("values", values, None, dim, torch.float32)
     _check_dim(dim)
     _check_texts(batch.offsets, tokens)
     out = torch.empty(batch.offsets.shape[0] - 1, dim)
-    _function("mean_pool", values.dtype)(
+    _function("mean_pool")(
         values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr(), int(normalize)
     )
     return out
-
-
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of float32, (rows, dim), as uint8 with the zero at 128, and what one step stands for, (rows,)."""
-    rows, dim = x.shape
-    _check("x", x, None, dim, torch.float32)
-    _check_dim(dim)
-    out, scales = torch.empty(rows, dim, dtype=torch.uint8), torch.empty(rows)
-    _function("quantize_rows")(rows, dim, x.data_ptr(), out.data_ptr(), scales.data_ptr())
-    return out, scales
-
-
-def dequantize_(sums: Tensor, scales: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
-    """`sums * scales[:, None] + bias`, then GELU if asked, in place: float32, (rows, dim)."""
-    rows, dim = sums.shape
-    _check("sums", sums, None, dim, torch.float32)
-    _check("scales", scales, rows, None, torch.float32)
-    _check_dim(dim)
-    if bias is not None:
-        _check("bias", bias, dim, None, torch.float32)
-    _function("dequantize")(rows, dim, sums.data_ptr(), scales.data_ptr(), _pointer(bias), int(gelu), sums.data_ptr())
-    return sums
 
 
 def adamw_rows_(
@@ -228,8 +150,8 @@ def _dropout(probability: float, seed: int | None = None) -> _Dropout:
 
 def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Tensor | None) -> Tensor:
     tokens, dim = qkv.shape[0], qkv.shape[1] // 3
-    out = torch.empty(tokens, dim, dtype=qkv.dtype)
-    _function("attention_forward", qkv.dtype)(
+    out = torch.empty(tokens, dim)
+    _function("attention_forward")(
         *(qkv.data_ptr(), out.data_ptr(), offsets.data_ptr(), offsets.shape[0] - 1),
         *(heads, dim // heads, 1 / math.sqrt(dim // heads), *drop, _pointer(lse)),
     )
@@ -239,7 +161,6 @@ def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Te
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout) -> Tensor:
-        _differentiable(qkv)
         lse = torch.empty(qkv.shape[0], heads)
         out = _attention(qkv, offsets, heads, drop, lse)
         ctx.save_for_backward(qkv, offsets, lse, out)
@@ -268,14 +189,13 @@ def _add_norm(
     eps: float,
     drop: _Dropout,
     *,
-    half: Tensor | None = None,
     xhat: Tensor | None = None,
     rstd: Tensor | None = None,
 ) -> Tensor:
     out = torch.empty(x.shape)
-    _function("add_norm_forward", x.dtype)(
+    _function("add_norm_forward")(
         *(*x.shape, x.data_ptr(), _pointer(residual), weight.data_ptr(), bias.data_ptr(), eps),
-        *(out.data_ptr(), _pointer(half), _pointer(xhat), _pointer(rstd), *drop),
+        *(out.data_ptr(), _pointer(xhat), _pointer(rstd), *drop),
     )
     return out
 
@@ -285,7 +205,6 @@ class _AddNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout
     ) -> Tensor:
-        _differentiable(x)
         xhat, rstd = torch.empty_like(x), torch.empty(x.shape[0])
         out = _add_norm(x, residual, weight, bias, eps, drop, xhat=xhat, rstd=rstd)
         ctx.save_for_backward(xhat, rstd, weight)
@@ -337,15 +256,8 @@ class _Gelu(torch.autograd.Function):
         return d_x
 
 
-def _function(name: str, dtype: torch.dtype = torch.float32) -> Any:
-    return getattr(_library(), f"{name}_bf16" if dtype == torch.bfloat16 else name)
-
-
-def _library() -> ctypes.CDLL:
-    library = build.library()
-    if library is None:
-        raise ConfigError(f"got no built kernels ({build.refusal()}): build them with `minisbert kernels --build`")
-    return library
+def _function(name: str) -> Any:
+    return getattr(build.required(), name)
 
 
 def _pointer(value: Tensor | None) -> int | None:
@@ -377,8 +289,3 @@ def _check_texts(offsets: Tensor, tokens: int) -> None:
     _check("offsets", offsets, None, None, torch.int32)
     if int(offsets[-1]) != tokens or int(offsets[0]):
         raise ConfigError(f"got offsets up to {int(offsets[-1])}; expected them to end at the {tokens} tokens")
-
-
-def _differentiable(x: Tensor) -> None:
-    if x.dtype != torch.float32:
-        raise ConfigError(f"got {x.dtype} where a slope is asked for; expected float32: work under torch.no_grad()")

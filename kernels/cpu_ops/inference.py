@@ -1,15 +1,15 @@
 """The encoder on the CPU without derivatives: weights laid out once, and few passes over the tokens.
 
-Weights are laid out for oneDNN, query, key and value as one product, GELU within the product before it. Between the
-products run the fused operations where they are built, and their plain definitions elsewhere. Weights in bfloat16 have
-their products in bfloat16 and everything else in float32, the residual stream included; int8 has its own products.
+Where it is built, `native.py` runs all of it. Elsewhere its products go through oneDNN with the weights laid out,
+query, key and value as one product, GELU within the product before it; between them stand the plain definitions.
+Weights in bfloat16 have their products in bfloat16 and everything else in float32, the residual stream included; int8
+has its own products.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import ModuleType
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -19,25 +19,29 @@ from minisbert.kernels import plain
 from minisbert.kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
 from minisbert.packing import PackedBatch
 
-from . import fused, int8
+from . import int8, native
 from . import linear as onednn
+from .native import Kind
 
-Kind: TypeAlias = Literal["float32", "bfloat16", "int8"]
 Product: TypeAlias = Callable[[Tensor], Tensor]  # (tokens, in) to (tokens, out)
+InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
 
 
-def kind_of(weights: EncoderWeights, *, quantized: bool) -> Kind | None:
-    """What products the weights can have here, or None."""
+def lay_out(weights: EncoderWeights, *, quantized: bool) -> InferenceEncoder | None:
+    """The fastest encoder that takes the weights here, or None where that is the modules themselves."""
     types = {tensor.dtype for tensor in weights.tensors()}
-    if types == {torch.float32}:
-        return "int8" if quantized and int8.available() else "float32"
-    if types == {torch.bfloat16} and onednn.bfloat16_available():
-        return "bfloat16"
-    return None
+    if types not in ({torch.float32}, {torch.bfloat16}):
+        return None
+    kind: Kind = "bfloat16" if types == {torch.bfloat16} else "int8" if quantized else "float32"
+    if native.supports(weights, kind):
+        return native.NativeEncoder(weights, kind)
+    if kind == "int8" and not int8.available():
+        kind = "float32"
+    return None if kind == "bfloat16" and not onednn.bfloat16_available() else CpuEncoder(weights, kind)
 
 
 class CpuEncoder:
-    """An encoder, laid out for inference.
+    """An encoder, laid out for inference with oneDNN's products.
 
     Args:
         weights: what to lay out; float32 or bfloat16, as `kind` says.
@@ -45,34 +49,29 @@ class CpuEncoder:
     """
 
     def __init__(self, weights: EncoderWeights, kind: Kind) -> None:
-        dim = weights.word.shape[1]
         self._weights = weights
         self._half = kind == "bfloat16"
         self._norm = _in_float32(weights.norm)
         self._layers = [_Layer.of(layer, kind) for layer in weights.layers]
-        self._operations: ModuleType = fused if fused.supports(dim, weights.heads) and fused.available() else plain
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
         """Embed tokens: (tokens,) numbers, positions and types to float32, (tokens, dim)."""
-        weights, operations = self._weights, self._operations
-        hidden: Tensor = operations.embed_norm(
-            *(ids, positions, types, weights.word, weights.position, weights.token_type),
-            *self._norm[:2],
-            eps=self._norm.eps,
-        ).float()
-        given = hidden.bfloat16() if self._half else hidden  # what the next product reads
+        weights = self._weights
+        tables = (weights.word, weights.position, weights.token_type)
+        hidden = plain.embed_norm(ids, positions, types, *tables, *self._norm[:2], eps=self._norm.eps).float()
         for layer in self._layers:
-            attended = operations.attention_qkv(layer.qkv(given), batch, heads=weights.heads)
-            hidden, given = self._add_norm(layer.output(attended), hidden, layer.attention_norm)
-            hidden, given = self._add_norm(layer.down(layer.up(given)), hidden, layer.output_norm)
+            attended = plain.attention_qkv(layer.qkv(self._given(hidden)), batch, heads=weights.heads)
+            hidden = _add_norm(layer.output(attended), hidden, layer.attention_norm)
+            hidden = _add_norm(layer.down(layer.up(self._given(hidden))), hidden, layer.output_norm)
         return hidden
 
-    def _add_norm(self, x: Tensor, residual: Tensor, norm: Norm) -> tuple[Tensor, Tensor]:
-        """The sum, normalized, in float32 and as the next product reads it."""
-        if self._half and self._operations is fused:
-            return fused.add_norm_both(x, residual, norm.weight, norm.bias, eps=norm.eps)
-        out: Tensor = self._operations.add_norm(x, residual, norm.weight, norm.bias, eps=norm.eps)
-        return out, out.bfloat16() if self._half else out
+    def _given(self, hidden: Tensor) -> Tensor:
+        """The residual stream as the next product reads it."""
+        return hidden.bfloat16() if self._half else hidden
+
+
+def _add_norm(x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+    return plain.add_norm(x, residual, norm.weight, norm.bias, eps=norm.eps)
 
 
 class _Layer(NamedTuple):

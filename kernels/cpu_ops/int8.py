@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from . import fused
-
 
 class Packed(NamedTuple):
     """A weight in int8, laid out by oneDNN, with the scale and the zero of each output."""
@@ -41,13 +39,11 @@ def linear(x: Tensor, packed: Packed, bias: Tensor | None, *, gelu: bool = False
     outputs = packed.scales.shape[0]
     if not x.shape[0]:
         return x.new_empty(0, outputs)
-    whole, scales = fused.quantize_rows(x) if _fused(x.shape[1]) else quantize_rows(x)
+    whole, scales = quantize_rows(x)
     sums = torch.ops.onednn.qlinear_pointwise(
         *(whole, 1.0, 128, packed.weight, packed.scales, packed.zeros),
         *(None, 1.0, 0, torch.float32, "none", [], ""),
     )
-    if _fused(outputs):
-        return fused.dequantize_(sums, scales, bias, gelu=gelu)
     sums.mul_(scales[:, None])
     if bias is not None:
         sums.add_(bias)
@@ -65,7 +61,3 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     most = x.abs().amax(1)
     by = torch.where(most > 0, 127 / most, 0)[:, None]
     return ((x * by).round() + 128).to(torch.uint8), most / 127
-
-
-def _fused(dim: int) -> bool:
-    return fused.supports(dim) and fused.available()

@@ -5,8 +5,9 @@ Names are imported when they are first used: training and loading a model need f
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import attributes
 
 if TYPE_CHECKING:
     from .comparison import differences
@@ -91,8 +92,4 @@ _HOMES = {
     "render": "rendering",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES.get(name, 'facts')}", __name__), name)
+__getattr__, __dir__ = attributes(__name__, __all__, _HOMES, otherwise="facts")

@@ -1,4 +1,4 @@
-"""The modules of a model as version 6 of the reference prints them."""
+"""The modules of a model, printed as version 6 of the reference prints them, and read back."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_MODULE = re.compile(r"\s*\(\d+\): (\w+)\((.*?)\)(?: with Transformer model: (\w+) ?)?")
 _TEXT = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 
 
@@ -37,3 +38,9 @@ def normalize_line() -> str:
     """Scaling to length 1."""
     name = "sentence_embedding"
     return f"Normalize({ {'module_input_name': name, 'module_output_name': name} })"
+
+
+def read_module(line: str) -> tuple[str, str, str] | None:
+    """Kind, settings and the transformer's class, as printed ("" where they are not); None for any other line."""
+    found = _MODULE.fullmatch(line)
+    return (found[1], found[2], found[3] or "") if found else None

@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
+from ..storage.files import LONGEST_CARD
 from .facts import CardFacts, DatasetFacts
 from .parsing import parse
-
-_LARGEST = 20_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 
 
 def read_card(path: str | Path) -> CardFacts:
@@ -22,14 +21,14 @@ def read_card(path: str | Path) -> CardFacts:
         raise InputError(f"got {str(path)!r}; expected a model card: check the path")
     try:
         with Path(path).open("rb") as file:
-            content = file.read(_LARGEST + 1)
+            content = file.read(LONGEST_CARD + 1)
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror}); expected a model card: check the path") from None
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         text = "\0"
-    if "\0" in text or len(content) > _LARGEST:
+    if "\0" in text or len(content) > LONGEST_CARD:
         raise InputError(f"{path} is no text; expected a model card, such as the README.md of a model")
     try:
         return parse(text)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -122,17 +123,22 @@ def tell_what_is_replaced(folder: Path) -> None:
         sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 
-def table(rows: Sequence[Sequence[Any]], *, numbers: bool = True) -> str:
+def table(rows: Iterable[Sequence[Any]], *, numbers: bool = True) -> str:
     """Rows of cells as aligned text; the first column is left-aligned, the others right if they hold numbers."""
+    return "\n".join(aligned(rows, numbers=numbers))
+
+
+def aligned(rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> list[str]:
+    """The lines of a table; rows may be of different lengths."""
     cells = [[str(cell) for cell in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    return "\n".join(
+    widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
+    return [
         "  ".join(
-            cell.ljust(width) if column == 0 or not numbers else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            cell.rjust(width) if numbers and column else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=False))
         ).rstrip()
         for row in cells
-    )
+    ]
 
 
 def shortened(text: str, width: int = 60) -> str:

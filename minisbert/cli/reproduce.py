@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .evaluators import KINDS
+from .evaluators import KINDS, Reading
 from .options import Subparsers, add_command, check_writable, column_names, table, tell_what_is_replaced
 from .settings import add_run_options, add_settings, given_settings, log_often
 
@@ -18,15 +18,6 @@ if TYPE_CHECKING:
     from ..card import CardFacts
     from ..evaluation import Evaluator
     from ..recipes import Recipe
-
-_EVALUATORS = {
-    "EmbeddingSimilarityEvaluator": "sts",
-    "InformationRetrievalEvaluator": "retrieval",
-    "TripletEvaluator": "triplets",
-    "BinaryClassificationEvaluator": "binary",
-    "ParaphraseMiningEvaluator": "paraphrases",
-    "RerankingEvaluator": "reranking",
-}
 
 
 def add(commands: Subparsers) -> None:
@@ -56,13 +47,13 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Do it."""
-    from ..recipes import prepare, read_recipe
+    from ..recipes import prepare
+    from ..recipes.recipe import read_source
     from ..report import RunReport, require_matplotlib
 
     if options.report:
         require_matplotlib()
-    recipe = read_recipe(options.recipe)
-    stated = _stated(options.recipe)  # before the run, which may write its own card in the place of this one
+    recipe, stated = read_source(options.recipe)
     evaluator = _evaluator(recipe, options)
     check_writable(options.output)
     if not options.resume:
@@ -102,19 +93,11 @@ def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
         if options.eval_columns is not None:
             raise InputError("got --eval-columns and no --eval; expected the file they are columns of: pass it")
         return None
-    kind = _EVALUATORS.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
+    kinds = {kind.evaluator: kind for kind in KINDS.values()}
+    kind = kinds.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
     if kind is None:
-        raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(_EVALUATORS)}")
-    reading = argparse.Namespace(columns=options.eval_columns, split=None, no_titles=False)
-    return KINDS[kind][0](options.eval, reading)[0]
-
-
-def _stated(path: Path) -> CardFacts | None:
-    """The facts of the card the recipe was read from, if it was one."""
-    from ..card.reading import read_card
-
-    file = path / "README.md" if path.is_dir() else path
-    return None if file.suffix.lower() in (".yaml", ".yml") else read_card(file)
+        raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(kinds)}")
+    return kind.make(options.eval, Reading(options.eval_columns))[0]
 
 
 def _comparison(
@@ -147,8 +130,7 @@ def _steps(recipe: Recipe) -> int | None:
     """Of the run that the recipe tells of."""
     from ..training.config import TrainingConfig
 
-    config = TrainingConfig(**recipe.settings)
-    return config.total_steps(math.ceil(recipe.rows / config.batch_size)) if recipe.rows else None
+    return TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None
 
 
 def _count(value: int | None) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import math
 from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
@@ -65,8 +64,7 @@ def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = No
 
 def log_often(config: TrainingConfig, *, rows: int) -> TrainingConfig:
     """Settings that log often enough for a picture of the run, where they log less."""
-    steps = config.total_steps(math.ceil(rows / config.batch_size))
-    return replace(config, log_every=min(config.log_every, max(1, steps // _PICTURED)))
+    return replace(config, log_every=min(config.log_every, max(1, config.steps_over(rows) // _PICTURED)))
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -9,16 +9,16 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..card.architecture import read_module
 from ..card.reading import comes_from_fit
 from ..errors import ModelError
 from ..storage import dialects
-from .options import shortened
+from .options import aligned, shortened
 
 if TYPE_CHECKING:
     from ..card import CardFacts, ColumnStatistics, DatasetFacts, Evaluation, LossFacts, TrainingLogs
     from ..storage.contents import EncoderContents, ModelContents
 
-_MODULE = re.compile(r"\s*\(\d+\): (\w+)\((.*?)\)(?: with Transformer model: (\w+))?\s*")
 # What a run is known by; shown even where it is a default, which cards do not list among the rest.
 _ESSENTIAL = ("num_train_epochs", "per_device_train_batch_size", "learning_rate")
 _SMALL_FILE = 10_000
@@ -56,17 +56,18 @@ def card_summary(card: CardFacts) -> str:
     longest = about.max_seq_length
     training = [line for dataset in card.training_datasets for line in _dataset(dataset)]
     time = card.training_time
+    modules = [found for line in card.architecture if (found := read_module(line.rstrip()))]
     summary = _grouped(
         ("base model", [f"{about.base_model}{revision}"] if about.base_model else []),
         ("dimension", [str(about.dimension)] if about.dimension is not None else []),
         ("max tokens", [] if longest is None else ["no limit" if longest == math.inf else str(longest)]),
         ("similarity", [about.similarity]),
-        ("modules", [_printed_module(line) for line in card.architecture if _MODULE.fullmatch(line)]),
+        ("modules", [_printed_module(*found) for found in modules]),
         ("trained on", training),
         ("loss on", [_rows(dataset) for dataset in card.evaluation_datasets]),
         ("settings", _settings(card)),
         ("course", _course(card.logs) if card.logs else ["not logged"] if training else []),
-        ("results", _aligned(row for one in card.evaluations for row in _results(one))),
+        ("results", aligned(row for one in card.evaluations for row in _results(one))),
         ("time", [time.training] if time else []),
         ("versions", _listed(card.versions)),
     )
@@ -100,7 +101,7 @@ def _prompts(model: ModelContents) -> list[str]:
         for name, text in model.prompts.items()
         if text
     ]
-    return _aligned(shown) if shown else ["none"]
+    return aligned(shown) if shown else ["none"]
 
 
 def _files(files: Mapping[str, int]) -> list[str]:
@@ -112,7 +113,7 @@ def _files(files: Mapping[str, int]) -> list[str]:
     if small:
         rows.append((f"{len(small)} small file{'s' if len(small) > 1 else ''}", _size(sum(small))))
     width = max((len(size) for _, size in rows), default=0)
-    return _aligned((name, size.rjust(width)) for name, size in rows)
+    return aligned((name, size.rjust(width)) for name, size in rows)
 
 
 def _size(number: int) -> str:
@@ -125,16 +126,13 @@ def _size(number: int) -> str:
 # ---- modules --------------------------------------------------------------------------------------------------------
 
 
-def _printed_module(line: str) -> str:
-    found = _MODULE.fullmatch(line)
-    if found is None:
-        return line.strip()
+def _printed_module(kind: str, text: str, architecture: str) -> str:
     try:
-        settings = ast.literal_eval(found[2]) if found[2] else {}
+        settings = ast.literal_eval(text) if text else {}
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         settings = {}
     settings = settings if isinstance(settings, dict) else {}
-    return _module(found[1], settings, str(settings.get("architecture") or found[3] or ""))
+    return _module(kind, settings, str(settings.get("architecture") or architecture))
 
 
 def _module(kind: str, settings: Mapping[str, Any], architecture: str = "") -> str:
@@ -156,7 +154,7 @@ def _module(kind: str, settings: Mapping[str, Any], architecture: str = "") -> s
 
 def _dataset(dataset: DatasetFacts) -> list[str]:
     statistics = {one.column: one for one in dataset.statistics}
-    columns = _aligned((name, *_column(statistics.get(name))) for name in dataset.columns)
+    columns = aligned((name, *_column(statistics.get(name))) for name in dataset.columns)
     return [
         _rows(dataset),
         *(f"  {line}" for line in columns),
@@ -203,7 +201,7 @@ def _settings(card: CardFacts) -> list[str]:
         if name in card.hyperparameters and name not in card.non_default_hyperparameters and not unknown:
             rows.append((name, card.hyperparameters[name], "default"))
     note = ["trained by fit: the card does not state learning rate, weight decay and warm-up"] if from_fit else []
-    return [*_aligned(rows), *note]
+    return [*aligned(rows), *note]
 
 
 def _course(logs: TrainingLogs) -> list[str]:
@@ -220,7 +218,7 @@ def _course(logs: TrainingLogs) -> list[str]:
             step, best = choose(cells, key=lambda cell: float(cell[1]))
             rows.append((column, f"{best} at step {step}" + (", the best" if len(cells) > 1 else "")))
     kept = [f"weights of step {logs.rows[place][1]} were kept" for place in logs.bold_rows]
-    return [*_aligned(rows), *kept]
+    return [*aligned(rows), *kept]
 
 
 def _is_number(cell: str) -> bool:
@@ -258,13 +256,3 @@ def _grouped(*groups: tuple[str, Sequence[str]]) -> str:
         for name, lines in groups
         for place, line in enumerate(lines)
     )
-
-
-def _aligned(rows: Iterable[Sequence[str]]) -> list[str]:
-    """Cells in columns, all left-aligned; rows may be of different lengths."""
-    cells = [list(row) for row in rows]
-    widths: dict[int, int] = {}
-    for row in cells:
-        for place, cell in enumerate(row):
-            widths[place] = max(widths.get(place, 0), len(cell))
-    return ["  ".join(f"{cell:<{widths[place]}}" for place, cell in enumerate(row)).rstrip() for row in cells]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -46,6 +46,14 @@ class TrainingRows:
         if self.label_name is not None:
             names.insert(len(names) if self.label_place is None else self.label_place, self.label_name)
         return tuple(names)
+
+    def subset(self, places: Sequence[int]) -> TrainingRows:
+        """The rows at these places, in this order."""
+        return replace(
+            self,
+            texts={name: [texts[place] for place in places] for name, texts in self.texts.items()},
+            labels=None if self.labels is None else [self.labels[place] for place in places],
+        )
 
     def describe(self) -> str:
         """One line that says how the columns are understood."""

@@ -121,14 +121,13 @@ def encoder(
     if weights.word.device.type != "cpu" or not fast():
         return None
     module = importlib.import_module(".cpu_ops.inference", __name__)
-    kind = module.kind_of(weights, quantized=quantized)
-    return None if kind is None else cast(Callable[..., Tensor], module.CpuEncoder(weights, kind))
+    return cast("Callable[..., Tensor] | None", module.lay_out(weights, quantized=quantized))
 
 
 def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     differentiable = torch.is_grad_enabled() and values.requires_grad
-    takes = values.dtype in (torch.float32, torch.bfloat16) and not differentiable
+    takes = values.dtype == torch.float32 and not differentiable
     operations: Any = (_cpu_fused(values) if takes else None) or plain
     return cast(Tensor, operations.mean_pool(values, batch))
 

@@ -10,7 +10,8 @@ import torch
 from ..errors import ConfigError
 from . import current_mode
 
-_FUSED = ("attention", "add_norm", "gelu", "embed_norm", "mean_pool", "adamw_rows")
+_FUSED = ("attention", "add_norm", "gelu", "mean_pool", "adamw_rows")
+_ENCODERS = ("float32", "bfloat16", "int8")
 
 
 class Choice(NamedTuple):
@@ -40,10 +41,10 @@ def machine() -> dict[str, Any]:
 
 def choices() -> list[Choice]:
     """The version of each operation, for the CPU."""
+    names = ("linear", *_FUSED, *(f"encoder {kind}" for kind in _ENCODERS))
     if current_mode() == "reference":
-        return [Choice(name, "torch", "the mode is reference") for name in ("linear", *_FUSED, "int8 linear")]
+        return [Choice(name, "torch", "the mode is reference") for name in names]
     linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
-    int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
     obstacle = _obstacle()
     return [
         Choice("linear", "onednn", "faster than MKL on this processor")
@@ -55,8 +56,20 @@ def choices() -> list[Choice]:
             else Choice(name, "torch", f"the fused one: {obstacle}")
             for name in _FUSED
         ),
-        Choice("int8 linear", "onednn" if int8.available() else "none", "for int8 weights only"),
+        *(_encoder(kind, obstacle) for kind in _ENCODERS),
     ]
+
+
+def _encoder(kind: str, obstacle: str | None) -> Choice:
+    """How an encoder runs in inference."""
+    linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
+    native = importlib.import_module("minisbert.kernels.cpu_ops.native")
+    int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
+    if obstacle is None and native.offers(kind):
+        return Choice(f"encoder {kind}", "native", "built for this machine")
+    reason = f"the native one: {obstacle or 'this processor has no such product, or oneDNN a better one'}"
+    onednn = {"float32": linear.available(), "bfloat16": linear.bfloat16_available(), "int8": int8.available()}[kind]
+    return Choice(f"encoder {kind}", "onednn" if onednn else "torch", reason)
 
 
 def _obstacle() -> str | None:

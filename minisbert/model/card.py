@@ -60,16 +60,12 @@ def _line(module: nn.Module) -> str:
 
 def _similarities(model: Embedder, usage: Usage) -> tuple[tuple[float, ...], ...] | None:
     """What the example prints, or None where the model cannot embed here; a card must not keep a model from a file."""
-    before = model.truncation, model.truncated_texts, model.training
-    model.truncation = "count"
+    texts = list(usage.sentences)
     try:
-        texts = list(usage.sentences)
-        queries = model.encode_query(texts[:1]) if usage.has_query else model.encode(texts)
-        others = model.encode_document(texts[1:]) if usage.has_query else queries
+        with model.quietly():
+            queries = model.encode_query(texts[:1]) if usage.has_query else model.encode(texts)
+            others = model.encode_document(texts[1:]) if usage.has_query else queries
         found: list[list[float]] = model.similarity(queries, others).tolist()
     except (RuntimeError, ValueError):  # torch's, such as too little memory, and our own
         return None
-    finally:
-        model.truncation, model.truncated_texts, training = before
-        model.train(training)
     return tuple(map(tuple, found))

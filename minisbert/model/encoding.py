@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, InputError
 from ..inputs import Text, with_prompt
+from ..kernels.weights import submodules
 from ..modules.features import Features
 from ..packing import pack, token_budget_batches
 from ..similarity import Precision, normalize_embeddings, quantize_embeddings
@@ -176,7 +177,7 @@ def start_run(
     model: ModuleStack, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
 ) -> EmbeddingRun:
     """A pass of `model`, in evaluation mode, over texts."""
-    if any(module.training for module in model.modules()):
+    if any(module.training for module in submodules(model)):
         model.eval()
     return EmbeddingRun(
         model, model.transformer.tokenizer, model.device, texts, options, progress=progress, first=first

@@ -217,6 +217,17 @@ class ModuleStack(nn.Sequential):
 
     truncate_sentence_embeddings = truncate_embeddings
 
+    @contextmanager
+    def quietly(self) -> Iterator[None]:
+        """Embed without a word on cut texts in a block of code, and leave the model as it was."""
+        before = self.truncation, self.truncated_texts, self.training
+        self.truncation = "count"
+        try:
+            yield
+        finally:
+            self.truncation, self.truncated_texts, training = before
+            self.train(training)
+
     @property
     def similarity_fn_name(self) -> str:
         """Name of the similarity the embeddings are made for."""

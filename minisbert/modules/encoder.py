@@ -315,11 +315,10 @@ class Encoder(nn.Module):
             return None
         if self.config.hidden_act != "gelu":
             return None
-        weights = self.weights()
         known = _LAID_OUT.get(self)
-        if known is None or known.quantized != self.quantized or not known.stamp.holds(weights):
-            stamp = Stamp(weights)
-            known = _LaidOut(stamp, self.quantized, kernels.encoder(weights, quantized=self.quantized))
+        if known is None or known.quantized != self.quantized or not known.stamp.holds(self):
+            stamp = Stamp(self)
+            known = _LaidOut(stamp, self.quantized, kernels.encoder(self.weights(), quantized=self.quantized))
             _LAID_OUT[self] = known
         return known.run
 

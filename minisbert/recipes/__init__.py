@@ -11,8 +11,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import attributes
 
 if TYPE_CHECKING:
     from .from_card import recipe_of
@@ -38,8 +39,4 @@ _HOMES = {
     "starting_model": "starting",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES.get(name, 'recipe')}", __name__), name)
+__getattr__, __dir__ = attributes(__name__, __all__, _HOMES, otherwise="recipe")

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
+from ..card.architecture import read_module
 from ..card.facts import CardFacts
 from ..card.reading import comes_from_fit
 from ..data.roles import LABEL_NAMES
@@ -17,7 +18,6 @@ from ..storage.dialects import read_pooling
 from ..training.config import TrainingConfig
 from .recipe import Recipe
 
-_MODULE = re.compile(r"\s*\(\d+\): (\w+)\((.*?)\)(?: with Transformer model: \w+ ?)?")
 # Settings of transformers that decide nothing about the weights: where and what to log, save and evaluate, and how
 # the work is spread over a machine.
 _WITHOUT_EFFECT = re.compile(
@@ -73,13 +73,14 @@ def _modules(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     kinds: list[str] = []
     pooling: tuple[str, ...] = ()
     for line in lines[1:-1]:
-        found = _MODULE.fullmatch(line)
+        found = read_module(line)
         if found is None:
             raise InputError(f"the card prints the module {line.strip()!r}; expected a name and its settings")
-        kinds.append(found[1])
-        if found[1] == "Pooling":
+        kind, settings, _ = found
+        kinds.append(kind)
+        if kind == "Pooling":
             try:
-                pooling = read_pooling(ast.literal_eval(found[2]))[1]
+                pooling = read_pooling(ast.literal_eval(settings))[1]
             except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError, ModelError) as error:
                 raise InputError(f"the card prints {line.strip()!r}; expected settings of Pooling ({error})") from None
     return tuple(kinds), pooling

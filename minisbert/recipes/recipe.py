@@ -6,9 +6,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from ..errors import InputError
+
+if TYPE_CHECKING:
+    from ..card import CardFacts
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 _LONGEST = 1_000_000  # characters that are read of a file; as YAML so many are refused
@@ -123,6 +126,11 @@ def read_recipe(path: str | Path) -> Recipe:
         InputError: the file cannot be read, or is neither.
         ConfigError: the card is of a model that minisbert cannot train.
     """
+    return read_source(path)[0]
+
+
+def read_source(path: str | Path) -> tuple[Recipe, CardFacts | None]:
+    """`read_recipe`, and the facts of the card if the file is one."""
     from ..card.reading import read_card
     from .from_card import recipe_of
 
@@ -131,7 +139,7 @@ def read_recipe(path: str | Path) -> Recipe:
     if file.suffix.lower() not in (".yaml", ".yml"):
         card = read_card(file)
         try:
-            return recipe_of(card)
+            return recipe_of(card), card
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
     try:
@@ -141,4 +149,4 @@ def read_recipe(path: str | Path) -> Recipe:
         raise InputError(f"{file} is not UTF-8; expected a recipe: convert it") from None
     except OSError as error:
         raise InputError(f"cannot read {file} ({error.strerror}); expected a recipe: check its name") from None
-    return parse_recipe(text, source=str(file))
+    return parse_recipe(text, source=str(file)), None

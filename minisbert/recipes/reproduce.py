@@ -151,8 +151,7 @@ def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None
         settings["weight_decay"] = FIT_WEIGHT_DECAY
         assumed.append(f"weight_decay={FIT_WEIGHT_DECAY:g}")
     if "warmup_steps" not in settings:
-        draft = TrainingConfig(**settings)
-        steps = draft.total_steps(math.ceil(rows / draft.batch_size))
+        steps = TrainingConfig(**settings).steps_over(rows)
         settings["warmup_steps"] = min(FIT_WARMUP, math.ceil(steps / 10))
         shorter = " (a tenth of the run)" if settings["warmup_steps"] < FIT_WARMUP else ""
         assumed.append(f"warmup_steps={settings['warmup_steps']}{shorter}")
@@ -184,12 +183,4 @@ def _split(rows: TrainingRows, *, seed: int) -> tuple[TrainingRows, TrainingRows
         )
     chosen = set(np.random.default_rng(seed).choice(len(rows), count, replace=False).tolist())
     kept = [row for row in range(len(rows)) if row not in chosen]
-    return _subset(rows, kept), _subset(rows, sorted(chosen))
-
-
-def _subset(rows: TrainingRows, places: Sequence[int]) -> TrainingRows:
-    return replace(
-        rows,
-        texts={name: [texts[place] for place in places] for name, texts in rows.texts.items()},
-        labels=None if rows.labels is None else [rows.labels[place] for place in places],
-    )
+    return rows.subset(kept), rows.subset(sorted(chosen))

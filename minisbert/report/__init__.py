@@ -5,8 +5,9 @@ Names are imported when they are first used: `import minisbert.report` loads not
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import attributes
 
 if TYPE_CHECKING:
     from .attaching import attach
@@ -35,8 +36,4 @@ _HOMES = {
     "require_matplotlib": "canvas",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+__getattr__, __dir__ = attributes(__name__, __all__, _HOMES)

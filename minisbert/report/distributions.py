@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -148,24 +147,12 @@ def _scores(
     """Similarity of each pair; each text is embedded once."""
     pairs = [pair for group in groups.values() for pair in group]
     places = {text: place for place, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
-    with _unnoticed(model):
+    with model.quietly():
         embeddings = model.encode(list(places), convert_to_tensor=True)
     first, second = ([places[pair[side]] for pair in pairs] for side in (0, 1))
     scores = function.pairwise(embeddings[first], embeddings[second]).cpu().double().numpy()
     ends = np.cumsum([len(group) for group in groups.values()])[:-1]
     return dict(zip(groups, np.split(scores, ends), strict=True))
-
-
-@contextmanager
-def _unnoticed(model: EmbeddingModel) -> Iterator[None]:
-    """Embed without a word on cut texts, and leave the model as it was."""
-    before = model.truncation, model.truncated_texts, model.training
-    model.truncation = "count"
-    try:
-        yield
-    finally:
-        model.truncation, model.truncated_texts, training = before
-        model.train(training)
 
 
 # ---- drawing --------------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import InputError, ModelError
 
+LONGEST_CARD = 20_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
 _LONGEST_JSON = 500_000_000  # bytes; tokenizers, the largest, have some ten million
 

@@ -9,9 +9,7 @@ from typing import Any
 
 from ..errors import ModelError
 from . import dialects
-from .files import inside, read_json, read_json_object, write_json
-
-_LONGEST_CARD = 20_000_000  # bytes
+from .files import LONGEST_CARD, inside, read_json, read_json_object, write_json
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
 
 
 def _is_card(readme: Path) -> bool:
-    return readme.is_file() and readme.stat().st_size <= _LONGEST_CARD
+    return readme.is_file() and readme.stat().st_size <= LONGEST_CARD
 
 
 def _bare(folder: Path, reason: str) -> ModelLayout:

@@ -114,6 +114,10 @@ class TrainingConfig:
         """Optimizer steps of the whole run."""
         return self.max_steps or self.epochs * math.ceil(batches_per_epoch / self.gradient_accumulation)
 
+    def steps_over(self, rows: int) -> int:
+        """Optimizer steps of a run over one data set of so many rows."""
+        return self.total_steps(math.ceil(rows / self.batch_size))
+
     def warmup(self, total_steps: int) -> int:
         """Optimizer steps of the warm-up."""
         steps = self.warmup_steps

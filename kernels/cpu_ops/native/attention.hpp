@@ -1,0 +1,106 @@
+// Self-attention within each text of a packed batch.
+
+#pragma once
+
+#include "products.hpp"
+#include "random.hpp"
+#include "threads.hpp"
+
+namespace {
+
+INLINE int64_t padded(int64_t length) { return (length + W - 1) / W * W; }
+
+constexpr int64_t SCORES = 8192;  // floats of scores that are worked on at a time
+
+INLINE int64_t block_rows(int64_t length) {
+    if (length <= 0) return 0;
+    const int64_t fit = SCORES / padded(length) / 8 * 8;
+    return fit < 8 ? 8 : fit < length ? fit : length;
+}
+
+// Columns of `length` rows: to (dim, padded length), zeros beyond the length.
+INLINE void pack_transposed(const float* from, int64_t row, int64_t length, int64_t dim, float* to) {
+    const int64_t wide = padded(length);
+    for (int64_t i = 0; i < length; i += W)
+        for (int64_t d = 0; d < dim; d += W) {
+            vf block[W];
+            repeat<W>([&](auto j) { block[j] = i + j < length ? load(from + (i + j) * row + d) : vf{}; });
+            transpose(block);
+            repeat<W>([&](auto j) { store(to + (d + j) * wide + i, block[j]); });
+        }
+}
+
+// Scores to exp(scale * (score - largest)), and 1 / their sum; logarithm of the sum of exp(scale * score).
+INLINE float softmax(float* row, int64_t length, float scale, float* lse) {
+    const int64_t full = length / W * W;
+    const vi seen = lanes() < (int32_t)(length - full);
+    vf top = splat(-INFINITY);
+    for (int64_t i = 0; i < full; i += W) top = max(top, load(row + i));
+    if (full < length) top = max(top, seen ? load(row + full) : top);
+    const float most = largest(top);
+    const vf shift = splat(-most * scale);
+    vf sum = {};
+    for (int64_t i = 0; i < full; i += W) {
+        const vf p = exp(load(row + i) * scale + shift);
+        store(row + i, p);
+        sum += p;
+    }
+    if (full < length) {
+        const vf p = seen ? exp(load(row + full) * scale + shift) : vf{};
+        store(row + full, p);
+        sum += p;
+    }
+    const float all = total(sum);
+    if (lse) *lse = most * scale + logf(all);
+    return 1.0f / all;
+}
+
+// What the backward pass and dropout need to know: row r of a head has the number first + r * step.
+struct Marked {
+    uint32_t threshold = 0;
+    float keep_scale = 1;
+    uint64_t seed = 0;
+    float* lse = nullptr;
+    int64_t first = 0, step = 0;
+};
+
+// Floats of buffer that a head of `length` tokens takes.
+INLINE int64_t attention_floats(int64_t length, int64_t dim) {
+    const int64_t rows = block_rows(length) > 8 ? block_rows(length) : 8;
+    const int64_t scores = SCORES > rows * padded(length) ? SCORES : rows * padded(length);
+    return dim * padded(length) + scores + rows * (dim + 1) + 64;
+}
+
+// One head of one text. q, k and v: (length, dim), rows `row` apart; out: rows `out_row` apart, float32 or bfloat16.
+template <class T>
+INLINE void attend(const float* q, const float* k, const float* v, int64_t row, int64_t length, int64_t dim,
+                   float scale, T* out, int64_t out_row, Buffer& buffer, const Marked& marked) {
+    const int64_t wide = padded(length), block = block_rows(length);
+    buffer.used = 0;
+    float* keys = buffer.take(dim * wide);
+    float* p = buffer.take(block * wide);
+    float* factor = buffer.take(block);
+    float* made = buffer.take(block * dim);
+    pack_transposed(k, row, length, dim, keys);
+    for (int64_t i = 0; i < length; i += block) {
+        const int64_t rows = length - i < block ? length - i : block;
+        product<false>(rows, wide, dim, q + i * row, row, 1, keys, wide, p, wide, nullptr);
+        for (int64_t r = 0; r < rows; r++) {
+            const int64_t number = marked.first + (i + r) * marked.step;
+            factor[r] = softmax(p + r * wide, length, scale, marked.lse ? marked.lse + number : nullptr);
+            if (!marked.threshold) continue;
+            const Dropout drop = Dropout::row(marked.seed, (uint64_t)number, marked.threshold, marked.keep_scale);
+            for (int64_t j = 0; j < wide; j += W) store(p + r * wide + j, drop(load(p + r * wide + j), j));
+        }
+        T* to = out + i * out_row;
+        if constexpr (sizeof(T) == 4) {
+            product<false>(rows, dim, length, p, wide, 1, v, row, to, out_row, factor);
+        } else {
+            product<false>(rows, dim, length, p, wide, 1, v, row, made, dim, factor);
+            for (int64_t r = 0; r < rows; r++)
+                for (int64_t d = 0; d < dim; d += W) store(to + r * out_row + d, load(made + r * dim + d));
+        }
+    }
+}
+
+}  // namespace

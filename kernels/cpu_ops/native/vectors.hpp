@@ -1,0 +1,181 @@
+// Vectors of floats as wide as the machine's registers, and functions of them.
+//
+// They are the compiler's own (`vector_size`) and need no alignment. Every dimension that they run along is a multiple
+// of 16 (Python checks).
+
+#pragma once
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <utility>
+
+#if defined(__AVX512F__)
+constexpr int W = 16;  // floats in a vector
+#elif defined(__AVX__)
+constexpr int W = 8;
+#else
+constexpr int W = 4;
+#endif
+
+#define ALWAYS_INLINE __attribute__((always_inline))
+#define INLINED inline ALWAYS_INLINE
+#define INLINE static INLINED
+
+namespace {
+
+typedef float vf __attribute__((vector_size(4 * W)));
+typedef int32_t vi __attribute__((vector_size(4 * W)));
+typedef uint32_t vu __attribute__((vector_size(4 * W)));
+typedef uint16_t vh __attribute__((vector_size(2 * W)));
+typedef uint8_t vb __attribute__((vector_size(W)));
+typedef uint16_t bf16;
+
+template <class F, int... I>
+INLINE void repeat_(F&& f, std::integer_sequence<int, I...>) {
+    (f(std::integral_constant<int, I>()), ...);
+}
+
+template <int N, class F>  // a loop that is unrolled before anything else is decided
+INLINE void repeat(F&& f) {
+    repeat_(f, std::make_integer_sequence<int, N>());
+}
+
+INLINE vf splat(float x) { return x - vf{}; }
+INLINE vi bits(vf x) { return (vi)x; }
+INLINE vf as_float(vi x) { return (vf)x; }
+
+INLINE vf load(const float* p) {
+    vf v;
+    memcpy(&v, p, sizeof v);
+    return v;
+}
+
+INLINE vf load(const bf16* p) {
+    vh v;
+    memcpy(&v, p, sizeof v);
+    return (vf)(__builtin_convertvector(v, vu) << 16);
+}
+
+INLINE void store(float* p, vf v) { memcpy(p, &v, sizeof v); }
+
+INLINE void store(bf16* p, vf v) {
+    const vu u = (vu)v;
+    const vu even = (u + 0x7fff + ((u >> 16) & 1)) >> 16;
+    const vu out = (u & 0x7fffffff) > 0x7f800000 ? vu{} + 0x7fc0 : even;
+    const vh half = __builtin_convertvector(out, vh);
+    memcpy(p, &half, sizeof half);
+}
+
+INLINE vf load_some(const float* p, int64_t n) {
+    vf v = {};
+    memcpy(&v, p, (size_t)n * 4);
+    return v;
+}
+
+INLINE void store_some(float* p, vf v, int64_t n) { memcpy(p, &v, (size_t)n * 4); }
+
+INLINE vi lanes() {
+    vi v;
+    for (int i = 0; i < W; i++) v[i] = i;
+    return v;
+}
+
+// A product that is rounded before it is added to anything, where the last bit has to be another program's.
+INLINE vf rounded(vf product) {
+    asm("" : "+m"(product));
+    return product;
+}
+
+INLINE vf max(vf a, vf b) { return a > b ? a : b; }
+INLINE vf abs(vf x) { return as_float(bits(x) & 0x7fffffff); }
+
+// The lanes of x, folded S apart.
+template <int S>
+INLINE vf swapped(vf x) {
+#if defined(__clang__)
+    vf y;
+    for (int i = 0; i < W; i++) y[i] = x[i ^ S];
+    return y;
+#else
+    return __builtin_shuffle(x, lanes() ^ S);
+#endif
+}
+
+template <int S = W / 2>
+INLINE float total(vf x) {
+    x = x + swapped<S>(x);
+    if constexpr (S > 1) return total<S / 2>(x);
+    return x[0];
+}
+
+template <int S = W / 2>
+INLINE float largest(vf x) {
+    x = max(x, swapped<S>(x));
+    if constexpr (S > 1) return largest<S / 2>(x);
+    return x[0];
+}
+
+// Transpose W x W values in registers: swap blocks of S x S off the diagonal, for S = W / 2 down to 1.
+template <int S = W / 2>
+INLINE void transpose(vf* r) {
+#if defined(__clang__)
+    vf t[W];
+    for (int i = 0; i < W; i++)
+        for (int j = 0; j < W; j++) t[i][j] = r[j][i];
+    for (int i = 0; i < W; i++) r[i] = t[i];
+#else
+    const vi lane = lanes();
+    const vi upper = (lane & S) != 0;
+    const vi first = upper ? W + lane - S : lane, second = upper ? W + lane : lane + S;
+    repeat<W>([&](auto i) {
+        if constexpr ((i & S) == 0) {
+            const vf a = r[i], b = r[i + S];
+            r[i] = __builtin_shuffle(a, b, first);
+            r[i + S] = __builtin_shuffle(a, b, second);
+        }
+    });
+    if constexpr (S > 1) transpose<S / 2>(r);
+#endif
+}
+
+constexpr float ROUND = 12582912.0f;  // 1.5 * 2^23: adding it rounds to a whole number, kept in the low bits
+
+INLINE vf exp(vf x) {  // x is at most 88; below -87 it counts as -87
+    x = x < -87.0f ? splat(-87.0f) : x;
+    const vf shifted = x * 1.44269504089f + ROUND;
+    const vf n = shifted - ROUND;
+    const vf r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // log 2 in two parts, the first one exact
+    vf p = r * 0.0013814468402415514f + 0.008368780836462975f;
+    p = p * r + 0.04166839271783829f;
+    p = p * r + 0.1666651964187622f;
+    p = p * r + 0.4999999403953552f;
+    p = (p * r + 1.0f) * r + 1.0f;
+    return p * as_float((bits(shifted) + 127) << 23);
+}
+
+// Distribution function and density of the standard normal. erfc(t) exp(t^2) is a polynomial in 1 / (1 + 0.4 t),
+// for t = |x| / sqrt 2.
+INLINE void normal(vf x, vf& below, vf& density) {
+    const vf u = 1.0f / (abs(x) * 0.28284271247f + 1.0f);
+    const vf e = exp(x * x * -0.5f);
+    vf p = u * 0.0669555248462214f - 0.3579164985175691f;
+    p = p * u + 0.607916886088676f;
+    p = p * u - 0.28773805218270065f;
+    p = p * u + 0.3522843798728501f;
+    p = p * u + 0.1610816433523132f;
+    p = p * u + 0.23210600076185434f;
+    p = p * u + 0.22531009745580302f;
+    const vf tail = p * u * e * 0.5f;
+    below = x < 0.0f ? tail : 1.0f - tail;
+    density = e * 0.3989422804f;
+}
+
+INLINE vf gelu(vf x) {
+    vf below, density;
+    normal(x, below, density);
+    return x * below;
+}
+
+}  // namespace

@@ -9,6 +9,7 @@ variable MINISBERT_KERNELS, or from `with kernels.use("reference"):` for a block
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -69,13 +70,16 @@ def attention(
 def fused(hidden: Tensor, *, heads: int) -> ModuleType | None:
     """What stands around the products of a layer in one pass each, with derivatives, or None where it is not to be had.
 
-    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them. They work in float32, under
-    autocast too, where `product` works in bfloat16.
+    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them. On the CPU they work in float32,
+    under autocast too, where `product` works in bfloat16. On a GPU they take what products give, in any type, and keep
+    the residual stream in its own.
 
     Args:
         hidden: what goes through the layer, (tokens, dim).
         heads: of its attention.
     """
+    if hidden.device.type == "cuda":
+        return _gpu_fused(hidden.shape[1], heads) if fast() and hidden.dtype != torch.float64 else None
     if hidden.dtype != torch.float32 or (torch.is_autocast_enabled("cpu") and not _half_products()):
         return None
     return _cpu_fused(hidden, heads)
@@ -128,7 +132,11 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     differentiable = torch.is_grad_enabled() and values.requires_grad
     takes = values.dtype == torch.float32 and not differentiable
-    operations: Any = (_cpu_fused(values) if takes else None) or plain
+    if values.device.type == "cuda":
+        chosen = _gpu_fused(values.shape[1], 1) if fast() and values.dtype != torch.float64 else None
+    else:
+        chosen = _cpu_fused(values) if takes else None
+    operations: Any = chosen or plain
     return cast(Tensor, operations.mean_pool(values, batch))
 
 
@@ -143,6 +151,15 @@ def _cpu_fused(vectors: Tensor, heads: int = 1) -> ModuleType | None:
         return None
     module = importlib.import_module(".cpu_ops.fused", __name__)
     return module if module.supports(vectors.shape[1], heads) and module.available() else None
+
+
+@cache
+def _gpu_fused(dim: int, heads: int) -> ModuleType | None:
+    """The same as Triton kernels, where Triton is installed and they take vectors of size `dim`."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    module = importlib.import_module(".triton_ops.layers", __name__)
+    return module if module.supports(dim, heads) else None
 
 
 def _half_products() -> bool:

@@ -104,6 +104,24 @@ def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) ->
     return F.normalize(mean, dim=-1) if normalize else mean
 
 
+def contrastive(queries: Tensor, candidates: Tensor, *, scale: float = 20.0, ids: Tensor | None = None) -> Tensor:
+    """Mean cross entropy of each query's own candidate among all, by cosine similarity (InfoNCE): a scalar.
+
+    Args:
+        queries: (queries, dim).
+        candidates: (candidates, dim), the first of them the queries' own.
+        scale: multiplies the similarities.
+        ids: int64, (candidates,): what has the id of a query's own candidate, and is another, does not count for it.
+    """
+    rows = queries.shape[0]
+    similarities = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T  # (queries, candidates)
+    scores = similarities * scale
+    if ids is not None:
+        same = ids[:rows, None] == ids[None, :]
+        scores = scores.masked_fill(same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device), -math.inf)
+    return (scores.logsumexp(1) - scores.diagonal()).mean()
+
+
 def adamw_rows_(
     param: Tensor,
     grad: Tensor,

@@ -1,0 +1,77 @@
+"""What the tests of the Triton kernels share.
+
+Without a GPU the kernels run under Triton's interpreter, which has to be chosen before they are defined: test_triton.py
+starts one process with TRITON_INTERPRET=1 for all files test_triton_<operation>.py. In an ordinary process the same
+tests are there for a CUDA device only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from minisbert.packing import PackedBatch, pack
+from minisbert.text import TokenizedTexts
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS refuses deterministic work
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+DEVICE = "cpu" if INTERPRETED else "cuda"
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# Largest difference from the definition in float64, as a share of the largest value.
+FORWARD = {torch.float32: 2e-6, torch.float16: 2e-3, torch.bfloat16: 1.6e-2}
+BACKWARD = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 3.2e-2}
+
+pytestmark = [] if INTERPRETED else [pytest.mark.gpu]  # for the files to take over
+
+
+@pytest.fixture(autouse=True)
+def poisoned() -> Iterator[None]:
+    """New memory holds no numbers: what is not written shows."""
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def batch_of(lengths: list[int]) -> PackedBatch:
+    """A batch of texts of such lengths on the device."""
+    return pack(TokenizedTexts(np.zeros(sum(lengths), np.int32), np.array(lengths, np.int64), 0)).to(DEVICE)
+
+
+def drawn(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Normal numbers on the device, the same for each dtype but for rounding."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)).to(dtype).to(DEVICE)
+
+
+def seed_of(number: int) -> Tensor:
+    """A seed of dropout on the device."""
+    return torch.tensor([number], device=DEVICE)
+
+
+def difference(got: Tensor, expected: Tensor) -> float:
+    """Largest difference, as a share of the largest value."""
+    assert got.shape == expected.shape
+    assert bool(got.isfinite().all())
+    if not got.numel():
+        return 0.0
+    return float((got.double() - expected.double()).abs().max()) / max(float(expected.abs().max()), 1e-3)
+
+
+def close(got: Tensor, expected: Tensor, bound: float) -> None:
+    """Hold the difference to a bound."""
+    assert difference(got, expected) <= bound, difference(got, expected)
+
+
+def slopes(function: Callable[..., Tensor], *inputs: Tensor | None) -> list[Tensor]:
+    """The output, and the slope of its weighted sum with respect to each input."""
+    leaves = [None if value is None else value.detach().clone().requires_grad_(True) for value in inputs]
+    output = function(*leaves)
+    angles = torch.arange(output.numel(), dtype=torch.float64, device=output.device).view_as(output)
+    weights = torch.round(torch.cos(angles) * 64) / 64  # the same numbers in every dtype
+    output.backward(weights.to(output.dtype))
+    return [output.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None)]

@@ -15,7 +15,9 @@ from torch import Tensor
 from minisbert.packing import PackedBatch
 
 from .launch import Variant, check, on_device
-from .rows import RowBlock, check_matrix, load_tile, row_block, variant
+from .rows import RowBlock, check_matrix, load_tile, row_block, supports, variant
+
+__all__ = ["mean_pool", "supports"]
 
 
 def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeAlias, cast
@@ -28,6 +28,7 @@ from . import plain
 from .weights import EncoderWeights
 
 Mode: TypeAlias = Literal["auto", "reference"]
+_LARGE_MATRIX = 2**22  # similarities that are not worth holding: 16 MB in float32, and as much for their slopes
 Linear: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 # In a checkout the fast versions stand at the repository root; in an installation they are sub-packages of this one.
@@ -64,22 +65,23 @@ def attention(
     query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, *, heads: int, dropout: float, bias: Tensor | None
 ) -> Tensor:
     """Self-attention within each text: (tokens, dim) each, to (tokens, dim)."""
+    triton = _triton("attention", query) if bias is None and batch.mask is None else None
+    if triton is not None and triton.supports(query.shape[1], heads):
+        qkv = torch.cat((query, key, value), dim=1)
+        return cast(Tensor, triton.attention_qkv(qkv, batch, heads=heads, dropout=dropout))
     return plain.attention(query, key, value, batch, heads=heads, dropout=dropout, bias=bias)
 
 
 def fused(hidden: Tensor, *, heads: int) -> ModuleType | None:
     """What stands around the products of a layer in one pass each, with derivatives, or None where it is not to be had.
 
-    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them. On the CPU they work in float32,
-    under autocast too, where `product` works in bfloat16. On a GPU they take what products give, in any type, and keep
-    the residual stream in its own.
+    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them. They work in float32, under
+    autocast too, where `product` works in bfloat16. A GPU has all layers in one: `differentiable_encoder`.
 
     Args:
         hidden: what goes through the layer, (tokens, dim).
         heads: of its attention.
     """
-    if hidden.device.type == "cuda":
-        return _gpu_fused(hidden.shape[1], heads) if fast() and hidden.dtype != torch.float64 else None
     if hidden.dtype != torch.float32 or (torch.is_autocast_enabled("cpu") and not _half_products()):
         return None
     return _cpu_fused(hidden, heads)
@@ -116,28 +118,53 @@ def encoder(
 ) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
     """The encoder laid out for inference, or None where nothing is faster than its modules.
 
-    The result takes ids, positions and types of the tokens, (tokens,), and the batch, to (tokens, dim) in float32.
+    The result takes ids, positions and types of the tokens, (tokens,), and the batch, to (tokens, dim) in float32, on a
+    GPU in the type of the weights.
 
     Args:
         weights: what to lay out.
         quantized: use products in int8.
     """
-    if weights.word.device.type != "cpu" or not fast():
+    if not fast():
+        return None
+    if triton := _triton("encoder", weights.word):
+        return cast("Callable[..., Tensor] | None", triton.GpuEncoder(weights) if triton.supports(weights) else None)
+    if weights.word.device.type != "cpu":
         return None
     module = importlib.import_module(".cpu_ops.inference", __name__)
     return cast("Callable[..., Tensor] | None", module.lay_out(weights, quantized=quantized))
 
 
+def differentiable_encoder(weights: EncoderWeights) -> Callable[..., Tensor] | None:
+    """An encoder as a whole with derivatives, or None where there is none but its modules.
+
+    The result takes a batch whose positions are rows of the position table, `dtype` of the products and `dropouts`, to
+    (tokens, dim).
+    """
+    triton = _triton("encoder", weights.word)
+    if triton is None or not triton.supports(weights):
+        return None
+    return partial(triton.encode, weights)
+
+
 def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     differentiable = torch.is_grad_enabled() and values.requires_grad
-    takes = values.dtype == torch.float32 and not differentiable
-    if values.device.type == "cuda":
-        chosen = _gpu_fused(values.shape[1], 1) if fast() and values.dtype != torch.float64 else None
-    else:
-        chosen = _cpu_fused(values) if takes else None
-    operations: Any = chosen or plain
+    operations: Any = plain
+    if values.dtype == torch.float32 and not differentiable:
+        operations = _cpu_fused(values) or plain
+    if (triton := _triton("pooling", values)) and triton.supports(values.shape[1]):
+        operations = triton
     return cast(Tensor, operations.mean_pool(values, batch))
+
+
+def contrastive(queries: Tensor, candidates: Tensor, *, scale: float) -> Tensor:
+    """Mean cross entropy of each query's own candidate among all, by cosine similarity, as `plain` defines it."""
+    large = queries.shape[0] * candidates.shape[0] >= _LARGE_MATRIX
+    operations: Any = plain
+    if large and (triton := _triton("contrastive", queries)) and triton.supports(queries.shape[1]):
+        operations = triton
+    return cast(Tensor, operations.contrastive(queries, candidates, scale=scale))
 
 
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
@@ -153,13 +180,23 @@ def _cpu_fused(vectors: Tensor, heads: int = 1) -> ModuleType | None:
     return module if module.supports(vectors.shape[1], heads) and module.available() else None
 
 
+def _triton(name: str, values: Tensor) -> ModuleType | None:
+    """The Triton kernels of that name, where they take such values."""
+    if not on_gpu(values) or values.dtype == torch.float64 or not fast():
+        return None
+    return _triton_module(name)
+
+
 @cache
-def _gpu_fused(dim: int, heads: int) -> ModuleType | None:
-    """The same as Triton kernels, where Triton is installed and they take vectors of size `dim`."""
+def _triton_module(name: str) -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
-    module = importlib.import_module(".triton_ops.layers", __name__)
-    return module if module.supports(dim, heads) else None
+    return importlib.import_module(f".triton_ops.{name}", __name__)
+
+
+def on_gpu(values: Tensor) -> bool:
+    """Whether these are where Triton kernels run."""
+    return values.device.type == "cuda"
 
 
 def _half_products() -> bool:

@@ -50,6 +50,18 @@ class LayerWeights(NamedTuple):
         return Affine(torch.cat([part.weight for part in parts]), torch.cat([part.bias for part in parts]))
 
 
+class Dropouts(NamedTuple):
+    """Probabilities of dropping an element, where an encoder drops some in training."""
+
+    embeddings: float = 0.0
+    attention_weights: float = 0.0
+    attention_output: float = 0.0
+    output: float = 0.0
+
+
+NO_DROPOUT = Dropouts()
+
+
 class EncoderWeights(NamedTuple):
     """An encoder of the BERT family: embedding tables, (rows, dim), and layers."""
 
@@ -100,7 +112,8 @@ class Stamp:
     """Tells whether the weights of some modules are still those they were, in some microseconds.
 
     torch counts most changes of a tensor, but neither those of its fused optimizers nor those made through `.data`. So
-    some elements of each weight are looked at too, but for embedding tables: those are read where they stand.
+    some elements of each weight are looked at too, but for embedding tables: those are read where they stand, as all
+    weights on a GPU are, of which only the place counts.
     """
 
     def __init__(self, modules: list[nn.Module]) -> None:
@@ -111,6 +124,7 @@ class Stamp:
             for part in modules
             if not isinstance(part, nn.Embedding)
             for weight in part.parameters(recurse=False)
+            if not weight.is_cuda
         ]
         self._seen = self._looked_at()
 
@@ -126,12 +140,12 @@ class Stamp:
         for part in self._modules:
             for weight in part._parameters.values():
                 if weight is not None:
-                    changes = 0 if weight.is_inference() else weight._version
+                    changes = 0 if weight.is_inference() or weight.is_cuda else weight._version
                     found.append((weight.data_ptr(), changes, weight.dtype, weight.shape, weight.is_contiguous()))
         return found
 
     def _looked_at(self) -> bytes:
-        return np.concatenate(self._probes).tobytes()
+        return np.concatenate(self._probes).tobytes() if self._probes else b""
 
 
 def submodules(module: nn.Module) -> list[nn.Module]:

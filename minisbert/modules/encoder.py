@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from types import ModuleType
 from typing import NamedTuple, TypeAlias, cast
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..errors import InputError
-from ..kernels.weights import Affine, EncoderWeights, LayerWeights, Norm, Stamp, submodules
+from ..kernels.weights import NO_DROPOUT, Affine, Dropouts, EncoderWeights, LayerWeights, Norm, Stamp, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
@@ -162,7 +163,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, hidden: Tensor, batch: PackedBatch, bias: Tensor | None) -> Tensor:
         """(tokens, dim) to (tokens, dim); `bias` is as for `kernels.attention`."""
-        if bias is None and batch.mask is None and self.feed_forward.exact_gelu:
+        compiled = "before" in vars(self)
+        if bias is None and batch.mask is None and self.feed_forward.exact_gelu and not compiled:
             operations = kernels.fused(hidden, heads=self.attention.heads)
             if operations is not None:
                 return self._fused(hidden, batch, operations)
@@ -242,6 +244,7 @@ class Encoder(nn.Module):
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self.quantized = False
+        self._compiled = False
 
     @property
     def token_types(self) -> bool:
@@ -261,6 +264,8 @@ class Encoder(nn.Module):
             )
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
+        if (whole := self._whole(batch)) is not None:
+            return whole(replace(batch, positions=self.embeddings.positions(batch)))
         hidden: Tensor = self.embeddings(batch)
         bias = self._attention_bias(batch)
         for layer in self.layers:
@@ -277,9 +282,11 @@ class Encoder(nn.Module):
         parts = [(layer, name) for layer in self.layers for name in ("before", "after")]
         for layer, name in parts:
             setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))  # hides the method
+        self._compiled = True
         try:
             yield
         finally:
+            self._compiled = False
             for layer, name in parts:
                 delattr(layer, name)
 
@@ -309,12 +316,10 @@ class Encoder(nn.Module):
         It is no module and no state: it is neither saved nor copied with the encoder.
         """
         device = self.embeddings.word.weight.device.type
-        if device != "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
-            return None
-        if not kernels.fast() or batch.mask is not None or self.relative_attention_bias is not None:
+        if torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
         parts = submodules(self)[1:]
-        if not all(map(_as_built, parts)):
+        if not self._takes(batch, parts):
             return None
         known = _LAID_OUT.get(self)
         if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
@@ -324,6 +329,32 @@ class Encoder(nn.Module):
             known = _LaidOut(Stamp(parts), self.quantized, kernels.encoder(weights, quantized=self.quantized))
             _LAID_OUT[self] = known
         return known.run
+
+    def _whole(self, batch: PackedBatch) -> Callable[[PackedBatch], Tensor] | None:
+        """The encoder with derivatives as one operation, where there is such a one."""
+        word = self.embeddings.word.weight
+        if not kernels.on_gpu(word) or not self._takes(batch, submodules(self)[1:]):
+            return None
+        weights = self.weights()
+        encode = kernels.differentiable_encoder(weights) if weights.regular() else None
+        if encode is None:
+            return None
+        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
+        config = self.config
+        hidden = config.hidden_dropout_prob
+        dropouts = Dropouts(
+            embeddings=hidden,
+            attention_weights=config.attention_probs_dropout_prob,
+            attention_output=hidden if config.attention_output_dropout else 0.0,
+            output=hidden,
+        )
+        return partial(encode, dtype=dtype, dropouts=dropouts if self.training else NO_DROPOUT)
+
+    def _takes(self, batch: PackedBatch, parts: list[nn.Module]) -> bool:
+        """Whether operations over the whole encoder may stand for its modules."""
+        if not kernels.fast() or batch.mask is not None or self.relative_attention_bias is not None:
+            return False
+        return not self._compiled and all(map(_as_built, parts))
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias

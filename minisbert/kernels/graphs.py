@@ -1,0 +1,143 @@
+"""Work on packed batches as CUDA graphs: hundreds of launches become one, which small batches wait for.
+
+A graph is of fixed sizes and fixed places in memory. So batches are filled up to a `Bucket` of sizes, of which there
+are few, and copied to where the bucket's graph reads them. What runs, runs on the filled batch whether it is recorded
+or not, so that both give the same bits. Tokens that fill a batch up belong to no text; kernels leave them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..packing import PackedBatch, Run
+
+T = TypeVar("T")
+Recorder: TypeAlias = Callable[[Callable[[], T]], Callable[[], T]]
+
+_LEAST_TOKENS = 64
+_LEAST_LONGEST = 16
+_PER_TOKEN = ("input_ids", "positions", "text_index", "token_types")
+_PER_TEXT = ("lengths", "restore")
+
+
+class Bucket(NamedTuple):
+    """Sizes of a filled batch: its tokens and texts, a bound of their lengths, and whether tokens have types."""
+
+    tokens: int
+    texts: int
+    longest: int
+    types: bool
+
+    @classmethod
+    def of(cls, batch: PackedBatch, *, fill_texts: bool) -> Bucket:
+        """The smallest that holds a batch: eight sizes for every doubling, so that at most an eighth is filled up."""
+        tokens = _round_up(batch.tokens, least=_LEAST_TOKENS, parts=8)
+        texts = _round_up(batch.texts, least=1, parts=4) if fill_texts else batch.texts
+        longest = _round_up(batch.max_length, least=_LEAST_LONGEST, parts=1)
+        return cls(tokens, texts, longest, batch.token_types is not None)
+
+
+class _Slot(Generic[T]):
+    """Where a bucket's batch lies, and the work on it."""
+
+    def __init__(self, bucket: Bucket, device: torch.device) -> None:
+        def room(size: int, dtype: torch.dtype = torch.int64) -> Tensor:
+            return torch.zeros(size, dtype=dtype, device=device)
+
+        with torch.inference_mode(False):  # what is made there could not be written to elsewhere
+            self.batch = PackedBatch(
+                input_ids=room(bucket.tokens),
+                positions=room(bucket.tokens),
+                text_index=room(bucket.tokens),
+                lengths=room(bucket.texts),
+                offsets=room(bucket.texts + 1, torch.int32),
+                runs=(Run(0, bucket.texts, bucket.longest),),
+                restore=room(bucket.texts),
+                token_types=room(bucket.tokens) if bucket.types else None,
+            )
+        self.labels: Tensor | None = None
+        self.uses = 0
+        self.replay: Callable[[], T] | None = None
+
+    def load(self, batch: PackedBatch, labels: Tensor | None) -> None:
+        """Copy a batch in. Its last tokens stay those of an earlier batch, of which nothing is made."""
+        for names, size in ((_PER_TOKEN, batch.tokens), (_PER_TEXT, batch.texts)):
+            for name in names:
+                if (value := getattr(batch, name)) is not None:
+                    getattr(self.batch, name)[:size].copy_(value, non_blocking=True)
+        end = batch.texts + 1
+        self.batch.offsets[:end].copy_(batch.offsets, non_blocking=True)
+        if end < self.batch.offsets.shape[0]:
+            self.batch.offsets[end:].fill_(batch.tokens)  # texts without tokens
+        if labels is not None:
+            if self.labels is None:
+                with torch.inference_mode(False):
+                    self.labels = torch.empty_like(labels)
+            self.labels.copy_(labels, non_blocking=True)
+
+
+def cuda_graph(work: Callable[[], T]) -> Callable[[], T]:
+    """Record what work launches, without running it. Each call of the result runs it, and returns the same tensors."""
+    graph = torch.cuda.CUDAGraph()
+    # Other threads may meanwhile pin memory for the batches that follow.
+    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        result = work()
+
+    def replay() -> T:
+        graph.replay()
+        return result
+
+    return replay
+
+
+class Graphs(Generic[T]):
+    """Work on batches, recorded at the second use of a bucket and replayed from then on.
+
+    The first use runs it as it is, which lets kernels be compiled and libraries set themselves up.
+
+    Args:
+        work: from a filled batch, whose texts that were added have no tokens, and labels, to anything of tensors. It
+            must launch the same for all batches of a bucket, and not wait for the device.
+        device: where batches are.
+        fill_texts: whether the number of texts is rounded up too.
+        record: turns work into its recording.
+        most: buckets to keep; the one that was made first goes first.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[PackedBatch, Tensor | None], T],
+        device: torch.device,
+        *,
+        fill_texts: bool,
+        record: Recorder[T] = cuda_graph,
+        most: int = 32,
+    ) -> None:
+        self._work, self._device, self._fill_texts, self._record, self._most = work, device, fill_texts, record, most
+        self._slots: dict[Hashable, _Slot[T]] = {}
+
+    def __call__(self, batch: PackedBatch, labels: Tensor | None = None) -> T:
+        """Run the work; what it gives holds until the next call."""
+        bucket = Bucket.of(batch, fill_texts=self._fill_texts)
+        slot = self._slots.get(bucket)
+        if slot is None:
+            if len(self._slots) >= self._most:
+                del self._slots[next(iter(self._slots))]
+            slot = self._slots[bucket] = _Slot(bucket, self._device)
+        slot.load(batch, labels)
+        slot.uses += 1
+        if slot.uses == 1:
+            return self._work(slot.batch, slot.labels)
+        if slot.replay is None:
+            slot.replay = self._record(lambda: self._work(slot.batch, slot.labels))
+        return slot.replay()
+
+
+def _round_up(size: int, *, least: int, parts: int) -> int:
+    """The next of `parts` sizes for every doubling."""
+    step = max(least, (1 << max(size - 1, 0).bit_length()) // (2 * parts))
+    return max(least, -(-size // step) * step)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -82,6 +83,30 @@ class PackedBatch:
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
         moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
         return replace(self, **moved)
+
+    def cut(self, max_tokens: int) -> list[PackedBatch]:
+        """The texts in packed order, in batches of at most so many tokens; a longer text stands alone."""
+        lengths = np.concatenate([np.full(run.texts, run.length) for run in self.runs])
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        cuts = [0]
+        while cuts[-1] < self.texts:
+            last = int(np.searchsorted(starts, starts[cuts[-1]] + max_tokens, side="right")) - 1
+            cuts.append(max(last, cuts[-1] + 1))
+        return [self._part(first, end, lengths, starts) for first, end in pairwise(cuts)]
+
+    def _part(self, first: int, end: int, lengths: NDArray[np.int64], starts: NDArray[np.int64]) -> PackedBatch:
+        tokens = slice(int(starts[first]), int(starts[end]))
+        return PackedBatch(
+            input_ids=self.input_ids[tokens],
+            positions=self.positions[tokens],
+            text_index=self.text_index[tokens] - first,
+            lengths=self.lengths[first:end],
+            offsets=self.offsets[first : end + 1] - tokens.start,
+            runs=tuple(_runs(lengths[first:end])),
+            restore=torch.arange(end - first, device=self.restore.device),
+            prompt_length=self.prompt_length,
+            token_types=None if self.token_types is None else self.token_types[tokens],
+        )
 
 
 def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from minisbert import kernels
+from minisbert.kernels.graphs import cuda_graph
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -36,6 +39,31 @@ def poisoned() -> Iterator[None]:
     torch.use_deterministic_algorithms(True)
     yield
     torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the interpreter the CPU stands for the GPU."""
+    if INTERPRETED:
+        monkeypatch.setattr(kernels, "on_gpu", lambda values: True)
+
+
+def recorded(work: Callable[[], Any]) -> Callable[[], Any]:
+    """A CUDA graph; without a GPU, what one does: nothing when recorded, then the same work into the same memory."""
+    if not INTERPRETED:
+        return cuda_graph(work)
+    results: list[Tensor] = []
+
+    def replay() -> Tensor:
+        fresh = work()
+        if results:
+            with torch.no_grad():
+                results[0].copy_(fresh)
+        else:
+            results.append(fresh)
+        return results[0]
+
+    return replay
 
 
 def batch_of(lengths: list[int]) -> PackedBatch:

@@ -158,13 +158,12 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     return cast(Tensor, operations.mean_pool(values, batch))
 
 
-def contrastive(queries: Tensor, candidates: Tensor, *, scale: float) -> Tensor:
-    """Mean cross entropy of each query's own candidate among all, by cosine similarity, as `plain` defines it."""
-    large = queries.shape[0] * candidates.shape[0] >= _LARGE_MATRIX
-    operations: Any = plain
-    if large and (triton := _triton("contrastive", queries)) and triton.supports(queries.shape[1]):
-        operations = triton
-    return cast(Tensor, operations.contrastive(queries, candidates, scale=scale))
+def contrastive(queries: Tensor, candidates: Tensor) -> Callable[..., Tensor] | None:
+    """`plain.contrastive` without the matrix of all pairs, or None where that matrix is small or has to be made."""
+    if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX:
+        return None
+    triton = _triton("contrastive", queries)
+    return triton.contrastive if triton is not None and triton.supports(queries.shape[1]) else None
 
 
 def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:

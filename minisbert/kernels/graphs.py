@@ -7,7 +7,7 @@ or not, so that both give the same bits. Tokens that fill a batch up belong to n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from typing import Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
@@ -41,8 +41,8 @@ class Bucket(NamedTuple):
         return cls(tokens, texts, longest, batch.token_types is not None)
 
 
-class _Slot(Generic[T]):
-    """Where a bucket's batch lies, and the work on it."""
+class _Slot:
+    """Where a bucket's batch lies."""
 
     def __init__(self, bucket: Bucket, device: torch.device) -> None:
         def room(size: int, dtype: torch.dtype = torch.int64) -> Tensor:
@@ -60,8 +60,6 @@ class _Slot(Generic[T]):
                 token_types=room(bucket.tokens) if bucket.types else None,
             )
         self.labels: Tensor | None = None
-        self.uses = 0
-        self.replay: Callable[[], T] | None = None
 
     def load(self, batch: PackedBatch, labels: Tensor | None) -> None:
         """Copy a batch in. Its last tokens stay those of an earlier batch, of which nothing is made."""
@@ -94,14 +92,36 @@ def cuda_graph(work: Callable[[], T]) -> Callable[[], T]:
     return replay
 
 
-class Graphs(Generic[T]):
-    """Work on batches, recorded at the second use of a bucket and replayed from then on.
+class Recorded(Generic[T]):
+    """Work that is recorded when it is done for the second time, and replayed from then on.
 
-    The first use runs it as it is, which lets kernels be compiled and libraries set themselves up.
+    The first time it runs as it is, which lets kernels be compiled and libraries set themselves up.
 
     Args:
-        work: from a filled batch, whose texts that were added have no tokens, and labels, to anything of tensors. It
-            must launch the same for all batches of a bucket, and not wait for the device.
+        work: it must launch the same every time, and not wait for the device.
+        record: turns work into its recording.
+    """
+
+    def __init__(self, work: Callable[[], T], record: Recorder[T]) -> None:
+        self._work, self._record = work, record
+        self._replay: Callable[[], T] | None = None
+        self._ran = False
+
+    def __call__(self) -> T:
+        """Do the work; what it gives holds until the next call."""
+        if not self._ran:
+            self._ran = True
+            return self._work()
+        if self._replay is None:
+            self._replay = self._record(self._work)
+        return self._replay()
+
+
+class Graphs(Generic[T]):
+    """Work on batches, `Recorded` for each bucket.
+
+    Args:
+        work: from a filled batch, whose texts that were added have no tokens, and labels, to anything of tensors.
         device: where batches are.
         fill_texts: whether the number of texts is rounded up too.
         record: turns work into its recording.
@@ -118,23 +138,19 @@ class Graphs(Generic[T]):
         most: int = 32,
     ) -> None:
         self._work, self._device, self._fill_texts, self._record, self._most = work, device, fill_texts, record, most
-        self._slots: dict[Hashable, _Slot[T]] = {}
+        self._slots: dict[Bucket, tuple[_Slot, Recorded[T]]] = {}
 
     def __call__(self, batch: PackedBatch, labels: Tensor | None = None) -> T:
-        """Run the work; what it gives holds until the next call."""
+        """Do the work; what it gives holds until the next call."""
         bucket = Bucket.of(batch, fill_texts=self._fill_texts)
-        slot = self._slots.get(bucket)
-        if slot is None:
+        if bucket not in self._slots:
             if len(self._slots) >= self._most:
                 del self._slots[next(iter(self._slots))]
-            slot = self._slots[bucket] = _Slot(bucket, self._device)
+            made = _Slot(bucket, self._device)
+            self._slots[bucket] = made, Recorded(lambda: self._work(made.batch, made.labels), self._record)
+        slot, work = self._slots[bucket]
         slot.load(batch, labels)
-        slot.uses += 1
-        if slot.uses == 1:
-            return self._work(slot.batch, slot.labels)
-        if slot.replay is None:
-            slot.replay = self._record(lambda: self._work(slot.batch, slot.labels))
-        return slot.replay()
+        return work()
 
 
 def _round_up(size: int, *, least: int, parts: int) -> int:

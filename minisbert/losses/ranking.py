@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .. import kernels
 from ..errors import ConfigError, InputError
-from ..similarity import SimilarityMatrix, cos_sim
+from ..similarity import SimilarityMatrix, cos_sim, dot_score
 from .base import Loss, aligned
 
 
@@ -38,6 +39,7 @@ class MultipleNegativesRankingLoss(Loss):
             raise ConfigError(f"got scale {scale}; expected a positive number")
         self.scale = scale
         self.similarity_fct = similarity_fct
+        self.recordable = similarity_fct in (cos_sim, dot_score)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Two or more (batch, dim) tensors to a scalar."""
@@ -45,8 +47,10 @@ class MultipleNegativesRankingLoss(Loss):
         if len(embeddings) < 2:
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
         anchors, *candidates = aligned(embeddings, loss=name)
-        scores = self.similarity_fct(anchors, torch.cat(candidates)) * self.scale  # (batch, batch * candidates)
-        return self.rank(scores)
+        texts = torch.cat(candidates)  # (batch * candidates, dim)
+        if self.similarity_fct is cos_sim and (streaming := kernels.contrastive(anchors, texts)) is not None:
+            return streaming(anchors, texts, scale=self.scale)
+        return self.rank(self.similarity_fct(anchors, texts) * self.scale)  # of (batch, batch * candidates)
 
     def rank(self, scores: Tensor) -> Tensor:
         """Scaled similarities, (batch, candidates) with each anchor's own positive on the diagonal, to a scalar."""

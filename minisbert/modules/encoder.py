@@ -251,6 +251,11 @@ class Encoder(nn.Module):
         """Whether the two texts of a pair are told apart by the types of their tokens."""
         return self.config.type_vocab_size > 1
 
+    @property
+    def in_one(self) -> bool:
+        """Whether it runs as one operation with derivatives, which is so on a GPU with Triton."""
+        return self._whole() is not None
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).
 
@@ -264,7 +269,7 @@ class Encoder(nn.Module):
             )
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if (whole := self._whole(batch)) is not None:
+        if batch.mask is None and (whole := self._whole()) is not None:
             return whole(replace(batch, positions=self.embeddings.positions(batch)))
         hidden: Tensor = self.embeddings(batch)
         bias = self._attention_bias(batch)
@@ -319,7 +324,7 @@ class Encoder(nn.Module):
         if torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
         parts = submodules(self)[1:]
-        if not self._takes(batch, parts):
+        if batch.mask is not None or not self._takes(parts):
             return None
         known = _LAID_OUT.get(self)
         if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
@@ -330,10 +335,10 @@ class Encoder(nn.Module):
             _LAID_OUT[self] = known
         return known.run
 
-    def _whole(self, batch: PackedBatch) -> Callable[[PackedBatch], Tensor] | None:
+    def _whole(self) -> Callable[[PackedBatch], Tensor] | None:
         """The encoder with derivatives as one operation, where there is such a one."""
         word = self.embeddings.word.weight
-        if not kernels.on_gpu(word) or not self._takes(batch, submodules(self)[1:]):
+        if not kernels.on_gpu(word) or not self._takes(submodules(self)[1:]):
             return None
         weights = self.weights()
         encode = kernels.differentiable_encoder(weights) if weights.regular() else None
@@ -350,11 +355,11 @@ class Encoder(nn.Module):
         )
         return partial(encode, dtype=dtype, dropouts=dropouts if self.training else NO_DROPOUT)
 
-    def _takes(self, batch: PackedBatch, parts: list[nn.Module]) -> bool:
-        """Whether operations over the whole encoder may stand for its modules."""
-        if not kernels.fast() or batch.mask is not None or self.relative_attention_bias is not None:
+    def _takes(self, parts: list[nn.Module]) -> bool:
+        """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
+        if not kernels.fast() or self.relative_attention_bias is not None or self._compiled:
             return False
-        return not self._compiled and all(map(_as_built, parts))
+        return all(map(_as_built, parts))
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias

@@ -7,36 +7,37 @@ import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from .. import kernels
+from ..ahead import ahead
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
 from ..errors import ConfigError, InputError, MinisbertError
 from ..evaluation import Evaluator
+from ..kernels.graphs import cuda_graph
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.encoder import Embedding, Encoder
-from ..modules.features import Features
 from .checkpoint import Checkpoint, check_same_run, prune
 from .config import TrainingConfig
 from .dataset import TrainingDataset
+from .gradients import MOST_TOKENS, Gradients, Prepared, recordable
 from .history import LogEntry, OnLog, TrainingHistory, TrainingLog
-from .optimization import adamw, linear_schedule
+from .optimization import adamw
 from .replay import Replay
-from .tables import clip
+from .update import DeviceUpdate, Update
 
-_AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+_AHEAD = 4  # optimizer steps that are prepared while the device works
 
 
 class TrainingRun:
@@ -97,8 +98,9 @@ class TrainingRun:
             )
         self.fingerprint = _fingerprint(self.datasets, losses, several=several)
         self.updates_per_epoch = math.ceil(len(self.sampler) / config.gradient_accumulation)
-        self.total = self.schedule_total = config.total_steps(len(self.sampler))
+        self.total = schedule_total = config.total_steps(len(self.sampler))
         self._words: Embedding | None = None
+        on_device = kernels.on_gpu(next(model.parameters()))
         if replay is None:
             self._words = _word_table(model) if config.precision != "fp16" and not config.weight_decay else None
             self.optimizers = adamw(
@@ -107,12 +109,31 @@ class TrainingRun:
                 learning_rate=config.learning_rate,
                 weight_decay=config.weight_decay,
                 table=cast(nn.Parameter, self._words.weight) if self._words else None,
+                on_device=on_device,
             )
         else:
             self.optimizers = [replay.optimizer(model, losses, config)]
-            self.schedule_total = replay.schedule_steps(self.total, [len(part) for part in rows], config)
-        self.warmup = config.warmup(self.schedule_total)
+            schedule_total = replay.schedule_steps(self.total, [len(part) for part in rows], config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        self.gradients = Gradients(
+            model,
+            list(self.losses),
+            self.datasets,
+            precision=config.precision,
+            scaler=self.scaler,
+            replay=replay,
+            record=cuda_graph if on_device and recordable(model, losses) else None,
+            most_tokens=MOST_TOKENS if on_device else None,
+        )
+        self.update = (DeviceUpdate if on_device else Update)(
+            [parameter for parameter in model.parameters() if parameter.requires_grad],
+            self.optimizers,
+            self.scaler,
+            learning_rate=config.learning_rate,
+            warmup=config.warmup(schedule_total),
+            total=schedule_total,
+            max_grad_norm=config.max_grad_norm,
+        )
         self.history = TrainingHistory()
         self.step = 0
         self.step_losses: list[Tensor] = []  # since the last log entry, read only when it is written
@@ -131,95 +152,66 @@ class TrainingRun:
         self.bar = tqdm(
             total=self.total, initial=self.step, desc="Training", unit="step", disable=None if self._show else True
         )
-        with self.bar, _sparse_gradients(self._words):
-            for update in self._updates():
-                self.model.train()
-                norm = self._optimize(update)
-                self.step += 1
-                self.bar.update()
-                last = self.step == self.total
-                if self.step % self.config.log_every == 0 or last:
-                    self._write_log(norm)
-                if self.evaluator:
-                    self._evaluate_if_due(self.evaluator, last=last)
-                if _due(self.step, self.config.save_every):
-                    self._save()
+        self.update.start(self.step - self.history.skipped_steps)
+        try:
+            with self.bar, _sparse_gradients(self._words), self._prepared() as updates:
+                for update in updates:
+                    self._go_one_step(update)
+        finally:
+            self.update.end()
         if self.config.keep_best and self.history.best_step is not None and self.output_dir:
             self.model.load_state_dict(_weights_for(self.model, self.output_dir / "best"))
         self.history.steps = self.step
         self.history.train_loss = self.loss_total / max(1, self.step)
         self.history.seconds = time.perf_counter() - started
 
+    def _go_one_step(self, update: Sequence[Prepared]) -> None:
+        if not self.model.training:
+            self.model.train()
+        loss, tokens = self.gradients(update)
+        norm = self.update()
+        self.step_losses.append(loss)
+        self.tokens += tokens
+        self.step += 1
+        self.bar.update()
+        last = self.step == self.total
+        if self.step % self.config.log_every == 0 or last:
+            self._write_log(norm)
+        if self.evaluator:
+            self._evaluate_if_due(self.evaluator, last=last)
+        if _due(self.step, self.config.save_every):
+            self._save()
+
+    @contextmanager
+    def _prepared(self) -> Iterator[Iterator[list[Prepared]]]:
+        """What is left to do, for a block of code; on a GPU prepared in another thread while the device works."""
+        prepared = map(self.gradients.prepare, self._updates())
+        if self.device.type == "cpu":
+            yield prepared
+        else:
+            with closing(ahead(prepared, depth=_AHEAD)) as made:
+                yield made
+
     def _updates(self) -> Iterator[list[Batch]]:
         """For each optimizer step that is left, its batches."""
-        while self.step < self.total:
-            epoch, done = divmod(self.step, self.updates_per_epoch)
+        step = self.step
+        while step < self.total:
+            epoch, done = divmod(step, self.updates_per_epoch)
             if self.replay is not None and not done:
                 self.replay.start_epoch()
             updates = _grouped(self.sampler.epoch(epoch), self.config.gradient_accumulation)
-            yield from islice(updates, done, done + self.total - self.step)
-
-    def _optimize(self, update: Sequence[Batch]) -> Tensor:
-        """One optimizer step over the batches of `update`; returns the norm of the gradients."""
-        config = self.config
-        rate = config.learning_rate * linear_schedule(
-            self.step - self.history.skipped_steps, warmup=self.warmup, total=self.schedule_total
-        )
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-        self.learning_rate = rate
-        step_loss = torch.zeros((), device=self.device)
-        for dataset, rows in update:
-            with self._autocast():
-                embeddings = self._embed(self.datasets[dataset], rows)
-            labels = self.datasets[dataset].labels(rows)
-            loss = self.losses[dataset](embeddings, None if labels is None else labels.to(self.device)) / len(update)
-            self.scaler.scale(loss).backward()
-            step_loss = step_loss + loss.detach()  # in float64 if the model is
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        norm = clip(list(self.model.parameters()), config.max_grad_norm or math.inf)
-        self._scaled_step()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        self.step_losses.append(step_loss)
-        return norm
-
-    def _embed(self, dataset: TrainingDataset, rows: NDArray[np.int64]) -> list[Tensor]:
-        """Embeddings of each text column: (rows, dim) each."""
-        if self.replay is not None:
-            columns = dataset.columns(rows)
-            self.tokens += sum(len(text) for texts in columns for text in texts)
-            return self.replay.embed(self.model, columns)
-        batch = dataset.pack(rows).to(self.device)
-        self.tokens += batch.tokens
-        embeddings = self.model(Features(batch)).sentences[batch.restore]  # (columns * rows, dim)
-        return list(embeddings.chunk(dataset.column_count))
-
-    def _scaled_step(self) -> None:
-        if not self.scaler.is_enabled():
-            for optimizer in self.optimizers:
-                optimizer.step()
-            return
-        scale = self.scaler.get_scale()
-        for optimizer in self.optimizers:
-            self.scaler.step(optimizer)
-        self.scaler.update()
-        if self.scaler.get_scale() < scale:  # the gradients overflowed, and no weight was changed
-            self.history.skipped_steps += 1
-
-    def _autocast(self) -> AbstractContextManager[Any]:
-        dtype = _AMP_DTYPES.get(self.config.precision)
-        return torch.autocast(self.device.type, dtype) if dtype else nullcontext()
+            for update in islice(updates, done, done + self.total - step):
+                step += 1
+                yield update
 
     def _write_log(self, norm: Tensor) -> None:
+        self._count_skipped()
         losses = torch.stack(self.step_losses).cpu().double()
         self.loss_total += float(losses.sum())
         now = time.perf_counter()
         entry = self._entry(
             loss=float(losses.mean()),
-            learning_rate=self.learning_rate,
+            learning_rate=self.update.rate,
             grad_norm=float(norm),
             tokens_per_second=self.tokens / max(now - self.clock, 1e-9),
         )
@@ -259,6 +251,7 @@ class TrainingRun:
     def _save(self) -> None:
         if self.output_dir is None:
             return
+        self._count_skipped()
         state = {
             "step": self.step,
             "step_losses": [float(loss) for loss in self.step_losses],
@@ -302,6 +295,9 @@ class TrainingRun:
                 f"the state in {checkpoint.folder} does not fit this run ({reason}); resume from an earlier checkpoint"
             ) from error
         self.model.load_state_dict(weights)
+
+    def _count_skipped(self) -> None:
+        self.history.skipped_steps = self.step - self.update.done
 
     def _entry(self, **values: float) -> LogEntry:
         return {"step": self.step, "epoch": round(self._epoch(), 6), **values}

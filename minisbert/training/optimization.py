@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from .tables import TableAdamW
 
@@ -20,6 +20,12 @@ def linear_schedule(step: int, *, warmup: int, total: int) -> float:
     return max(0.0, (total - step) / max(1, total - warmup))
 
 
+def linear_schedule_on_device(step: Tensor, *, warmup: int, total: int) -> Tensor:
+    """`linear_schedule` of a step, float64 (), that only the device knows."""
+    falling = ((total - step) / max(1, total - warmup)).clamp(min=0)
+    return torch.where(step < warmup, step / max(1, warmup), falling)
+
+
 def adamw(
     model: nn.Module,
     losses: Sequence[nn.Module],
@@ -27,6 +33,7 @@ def adamw(
     learning_rate: float,
     weight_decay: float,
     table: nn.Parameter | None = None,
+    on_device: bool = False,
 ) -> list[torch.optim.Optimizer]:
     """AdamW over the parameters of model and losses; biases and normalization weights are not decayed.
 
@@ -36,6 +43,7 @@ def adamw(
         learning_rate: of the first step.
         weight_decay: see above.
         table: word embeddings with sparse gradients, to be given an optimizer of their own; only without decay.
+        on_device: keep the learning rate, too, where the parameters are, so that a step may be recorded.
     """
     groups = parameter_groups(
         (
@@ -45,7 +53,9 @@ def adamw(
         ),
         weight_decay=weight_decay,
     )
-    optimizer = torch.optim.AdamW(groups, lr=learning_rate, betas=_BETAS, eps=_EPS, fused=True)
+    device = groups[1]["params"][0].device
+    rate = torch.tensor(learning_rate, device=device) if on_device else learning_rate
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=on_device)
     return [optimizer] if table is None else [optimizer, TableAdamW(table, lr=learning_rate, betas=_BETAS, eps=_EPS)]
 
 

@@ -1,0 +1,155 @@
+"""The first half of an optimizer step: from batches to gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..data.sampling import Batch
+from ..kernels.graphs import Graphs, Recorder
+from ..losses import Loss
+from ..model import EmbeddingModel
+from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
+from ..modules.encoder import Encoder
+from ..modules.features import Features
+from ..packing import PackedBatch
+from .dataset import TrainingDataset
+from .replay import Replay
+
+# Tokens that are embedded with all that backward needs: of MiniLM some 10 GB in half precision on a GPU, 30 GB in
+# float32. What has more is embedded in pieces, and each piece again in backward.
+MOST_TOKENS = 131_072
+
+_AMP_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+class Prepared(NamedTuple):
+    """A batch, packed but not yet on the device; not packed in a replay."""
+
+    dataset: int
+    rows: NDArray[np.int64]
+    batch: PackedBatch | None
+    labels: Tensor | None
+
+
+class Gradients:
+    """Adds the gradients of batches to those of the parameters.
+
+    Args:
+        model: what is trained.
+        losses: one for each data set.
+        datasets: the rows.
+        precision: "fp32", "fp16" or "bf16".
+        scaler: of the losses, in fp16.
+        replay: whose ways to follow, or None for packed training.
+        record: turns work into its recording, or None for none. Gradients then have to stay where they are.
+        most_tokens: that are embedded with all that backward needs; None for any number.
+    """
+
+    def __init__(
+        self,
+        model: EmbeddingModel,
+        losses: Sequence[nn.Module],
+        datasets: Sequence[TrainingDataset],
+        *,
+        precision: str,
+        scaler: torch.amp.GradScaler,
+        replay: Replay | None = None,
+        record: Recorder[Tensor] | None = None,
+        most_tokens: int | None = None,
+    ) -> None:
+        self._model, self._losses, self._datasets = model, losses, datasets
+        self._dtype, self._scaler, self._replay = _AMP_DTYPES.get(precision), scaler, replay
+        self._record, self._most_tokens = record, most_tokens
+        self._graphs: dict[tuple[int, int], Graphs[Tensor]] = {}
+
+    def prepare(self, update: Sequence[Batch]) -> list[Prepared]:
+        """What can be done for an optimizer step before the one before it ends."""
+        return [
+            Prepared(
+                dataset,
+                rows,
+                self._datasets[dataset].pack(rows) if self._replay is None else None,
+                self._datasets[dataset].labels(rows),
+            )
+            for dataset, rows in update
+        ]
+
+    def __call__(self, update: Sequence[Prepared]) -> tuple[Tensor, int]:
+        """Mean loss of the batches, (), and how many tokens they have."""
+        total = torch.zeros((), device=self._model.device)
+        tokens = 0
+        for given in update:
+            if given.batch is not None:
+                loss, count = self._packed(given, given.batch, len(update)), given.batch.tokens
+            elif self._replay is not None:
+                loss, count = self._replayed(given, len(update), self._replay)
+            total = total + loss  # in float64 if the model is
+            tokens += count
+        return total, tokens
+
+    def _packed(self, given: Prepared, batch: PackedBatch, parts: int) -> Tensor:
+        device = self._model.device
+        batch = batch.to(device)
+        labels = None if given.labels is None else given.labels.to(device)
+        if self._record is None or self._too_large(batch):
+            return self._backward(batch, labels, given.dataset, parts)
+        key = given.dataset, parts
+        if key not in self._graphs:
+            self._graphs[key] = Graphs(
+                lambda filled, marks: self._backward(filled, marks, *key), device, fill_texts=False, record=self._record
+            )
+        return self._graphs[key](batch, labels)
+
+    def _backward(self, batch: PackedBatch, labels: Tensor | None, dataset: int, parts: int) -> Tensor:
+        with self._autocast():
+            sentences = self._sentences(batch)[batch.restore]  # (columns * rows, dim)
+        return self._slopes(list(sentences.chunk(self._datasets[dataset].column_count)), labels, dataset, parts)
+
+    def _sentences(self, batch: PackedBatch) -> Tensor:
+        """Embeddings in packed order: (texts, dim)."""
+        if self._most_tokens is None or not self._too_large(batch):
+            return self._embed(batch)
+        pieces = batch.cut(self._most_tokens // 2)
+        return torch.cat([checkpoint(self._embed, piece, use_reentrant=False) for piece in pieces])  # drawn alike twice
+
+    def _too_large(self, batch: PackedBatch) -> bool:
+        return self._most_tokens is not None and batch.tokens > self._most_tokens
+
+    def _embed(self, batch: PackedBatch) -> Tensor:
+        features: Features = self._model(Features(batch))
+        return features.sentences
+
+    def _replayed(self, given: Prepared, parts: int, replay: Replay) -> tuple[Tensor, int]:
+        columns = self._datasets[given.dataset].columns(given.rows)
+        embeddings = replay.embed(self._model, columns)
+        loss = self._slopes(embeddings, given.labels, given.dataset, parts)
+        return loss, sum(len(text) for texts in columns for text in texts)
+
+    def _slopes(self, embeddings: list[Tensor], labels: Tensor | None, dataset: int, parts: int) -> Tensor:
+        loss: Tensor = self._losses[dataset](embeddings, labels) / parts
+        torch.autograd.backward(self._scaler.scale(loss))
+        return loss.detach()
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        return torch.autocast(self._model.device.type, self._dtype) if self._dtype else nullcontext()
+
+
+def recordable(model: EmbeddingModel, losses: Sequence[Loss]) -> bool:
+    """Whether a step on a GPU launches the same for all batches of a size, and never waits for the device."""
+    encoder = model.transformer.auto_model
+    if not isinstance(encoder, Encoder) or not encoder.in_one or not all(loss.recordable for loss in losses):
+        return False
+    for module in model:
+        if type(module) not in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout):
+            return False
+        if isinstance(module, Pooling) and not (module.pooling_mode == ("mean",) and module.include_prompt):
+            return False
+    return True

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .text import TokenizedTexts
+from .transfer import moved
 
 
 class Run(NamedTuple):
@@ -81,8 +82,8 @@ class PackedBatch:
         if self.input_ids.device == torch.device(device):
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        moved: dict[str, Any] = {name: value.to(device, non_blocking=True) for name, value in tensors.items()}
-        return replace(self, **moved)
+        there: dict[str, Any] = dict(zip(tensors, moved(list(tensors.values()), device), strict=True))
+        return replace(self, **there)
 
     def cut(self, max_tokens: int) -> list[PackedBatch]:
         """The texts in packed order, in batches of at most so many tokens; a longer text stands alone."""

@@ -18,8 +18,9 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from minisbert import SentenceTransformer
+from minisbert import SentenceTransformer, packing
 from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
+from minisbert.model import encoding
 from minisbert.similarity import PRECISIONS
 
 TEXTS = ["a cat sat on the mat", "one", "", "why is the sky blue and the sea not", "one two three"]
@@ -513,3 +514,97 @@ def test_conversions_agree(inputs: Any, dim: int, size: int, precision: Any, mod
     assert np.array_equal(model.encode(inputs, convert_to_tensor=True, **options).numpy(), array)
     rows = model.encode(inputs, convert_to_numpy=False, **options)
     assert np.array_equal(np.stack([row.numpy() for row in rows]), array)
+
+
+# ---- batches prepared in a thread, as for a GPU ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def in_a_thread(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
+    """Take the CPU for a device that works by itself, with small blocks; the threads that pack are written down."""
+    threads = []
+
+    def pack(*args: Any, **options: Any) -> Any:
+        threads.append(threading.current_thread())
+        return packing.pack(*args, **options)
+
+    monkeypatch.setattr(encoding, "_WORK_BY_THEMSELVES", ("cpu",))
+    monkeypatch.setattr(encoding, "_FIRST_BLOCK", 4)
+    monkeypatch.setattr(encoding, "BLOCK", 16)
+    monkeypatch.setattr(encoding, "_PREPARED", 3)
+    monkeypatch.setattr(encoding, "_TOKENS_PER_FORWARD", {"cpu": 30})
+    monkeypatch.setattr(encoding, "pack", pack)
+    return threads
+
+
+@pytest.mark.parametrize("output_value", ["sentence_embedding", "token_embeddings", None])
+def test_the_same_in_a_thread(
+    output_value: Any, model: SentenceTransformer, in_a_thread: list[threading.Thread]
+) -> None:
+    inputs: list[Any] = [*TEXTS * 8, ("a cat", "the dog"), "a cat " * 15, *TEXTS]
+    options: Any = {"output_value": output_value, "prompt_name": "ask", "convert_to_numpy": False}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoding, "_WORK_BY_THEMSELVES", ())
+        expected = model.encode(inputs, **options)
+    here = threading.current_thread()
+    assert set(in_a_thread) == {here}
+    in_a_thread.clear()
+    got = model.encode(inputs, **options)
+    assert len(set(in_a_thread)) == 1
+    assert here not in in_a_thread
+    assert threading.enumerate().count(in_a_thread[0]) == 0
+    torch.testing.assert_close(got, expected, rtol=0, atol=2e-6)
+
+
+def test_few_texts_need_no_thread(model: SentenceTransformer, in_a_thread: list[threading.Thread]) -> None:
+    model.encode(TEXTS[:4])
+    assert set(in_a_thread) == {threading.current_thread()}
+
+
+def test_blocks_grow_where_a_device_waits(model: SentenceTransformer, in_a_thread: list[threading.Thread]) -> None:
+    texts = TEXTS * 10
+    blocks = list(encoding.start_run(model, texts, encoding.EncodeOptions())._blocks())
+    assert [(start, len(block)) for start, block in blocks] == [(0, 4), (4, 8), (12, 16), (28, 16), (44, 6)]
+    assert [text for _, block in blocks for text in block] == texts
+
+
+def test_a_thread_counts_what_is_cut(
+    tiny: Callable[[str], Path], in_a_thread: list[threading.Thread], tmp_path: Path
+) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu", truncation="count")
+    model.max_seq_length = 5
+    expected = np.stack([model.encode(text) for text in TEXTS])
+    before = model.truncated_texts
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=(50, 32))
+    assert model.encode(TEXTS * 10, out=out) is out
+    assert model.truncated_texts - before == 10 * before > 0
+    assert np.abs(out - np.tile(expected, (10, 1))).max() <= 1e-6
+
+
+def test_an_error_in_a_thread_numbers_the_text(model: SentenceTransformer, in_a_thread: list[threading.Thread]) -> None:
+    before = threading.active_count()
+    with pytest.raises(InputError, match=r"texts\[41\]"):
+        model.encode([*TEXTS * 8, "fine", "\ud800"])
+    assert threading.active_count() == before
+
+
+def test_a_run_that_is_left_ends_its_thread(model: SentenceTransformer, in_a_thread: list[threading.Thread]) -> None:
+    run = iter(encoding.start_run(model, TEXTS * 20, encoding.EncodeOptions()))
+    rows, _ = next(run)
+    assert len(rows)
+    assert in_a_thread[0].is_alive()
+    run.close()  # type: ignore[attr-defined]
+    assert not in_a_thread[0].is_alive()
+
+
+def test_a_failing_model_ends_its_thread(
+    model: SentenceTransformer, in_a_thread: list[threading.Thread], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(encoding, "Features", fail)
+    with pytest.raises(MemoryError) as caught:
+        model.encode(TEXTS * 20)
+    assert caught.tb is not None  # which holds on to every frame
+    assert not in_a_thread[0].is_alive()

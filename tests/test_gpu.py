@@ -41,6 +41,20 @@ def test_encode(architecture: str, dtype: Any, bound: float, tiny: Callable[[str
     assert model.encode(TEXTS[0], device="cpu").shape == (32,)
 
 
+def test_many_texts(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    texts = [" ".join(TEXTS[i % 5 : i % 5 + 1 + i % 7]) for i in range(6_000)]
+    expected = SentenceTransformer(tiny("bert"), device="cpu").encode(texts)
+    model = SentenceTransformer(tiny("bert"), device="cuda")
+    out = np.memmap(tmp_path / "out", np.float32, "w+", shape=expected.shape)
+    for got in (model.encode(texts), model.encode(texts, batch_size=64), model.encode(texts, out=out)):
+        assert np.abs(got - expected).max() < 1e-5
+    tensor = model.encode(texts, convert_to_tensor=True, truncate_dim=8)
+    assert np.abs(tensor.cpu().numpy() - expected[:, :8]).max() < 1e-5
+    assert not tensor.is_inference()
+    for values in model.encode(texts[:9], output_value=None):
+        assert not any(value.is_inference() for value in values.values())
+
+
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_mixed_precision_follows_fp32(precision: Any, tiny: Callable[[str], Path]) -> None:
     full, _ = train(tiny("bert"))

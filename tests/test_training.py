@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,8 +16,11 @@ from tiny_models import WORDS
 from torch.utils.data import DataLoader
 
 from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert.data.roles import training_rows
 from minisbert.errors import ConfigError, InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
+from minisbert.text import TextTokenizer
+from minisbert.training import dataset
 from minisbert.training.optimization import linear_schedule
 
 
@@ -509,3 +512,35 @@ def test_rows_labelled_0_are_named_to_a_loss_that_takes_all(folder: Path) -> Non
     model = SentenceTransformer(folder, device="cpu")
     with pytest.warns(UserWarning, match="2 of 3 are labelled 0 or below: leave them out"):
         Trainer(model, rows, loss=losses.MultipleNegativesRankingLoss())
+
+
+@pytest.mark.parametrize("block", [1, 5, 24])
+def test_texts_are_tokenized_in_blocks(block: int, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    model.max_seq_length = 6
+    rows = training_rows([*scored_pairs(), {"a": "", "b": "a cat " * 9, "score": 0.5}])
+    tokenizer, sizes = model.transformer.tokenizer, list[int]()
+
+    def tokenize(texts: list[str], **options: Any) -> Any:
+        sizes.append(len(texts))
+        return tokenizer(texts, **options)
+
+    whole = dataset.TrainingDataset(rows, tokenizer)
+    monkeypatch.setattr(dataset, "_BLOCK", block)
+    cut = dataset.TrainingDataset(rows, cast(TextTokenizer, tokenize))
+    assert max(sizes) == block
+    assert sum(sizes) == 50
+    assert cut.fingerprint() == whole.fingerprint()
+    assert cut.truncated == whole.truncated > 0
+    assert np.array_equal(cut.token_counts, whole.token_counts)
+    some = np.array([24, 3, 11])
+    assert torch.equal(cut.pack(some).input_ids, whole.pack(some).input_ids)
+    for one, other in zip(cut.columns(some), whole.columns(some), strict=True):
+        assert all(map(np.array_equal, one, other))
+
+
+def test_a_bad_text_of_a_later_block_keeps_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dataset, "_BLOCK", 2)
+    rows = training_rows([("fine", "fine"), ("fine", "fine"), ("fine", "fine"), ("fine", "\ud800")])
+    with pytest.raises(InputError, match=r"texts\[3\]"):
+        dataset.TrainingDataset(rows, load(folder).transformer.tokenizer)

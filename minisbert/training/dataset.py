@@ -13,6 +13,8 @@ from ..data.roles import TrainingRows
 from ..packing import PackedBatch, pack
 from ..text import TextTokenizer, TokenizedTexts
 
+_BLOCK = 16_384  # texts; what the tokenizer makes of one text takes some fifty times the memory of its ids
+
 
 class TrainingDataset:
     """Tokenized rows.
@@ -24,7 +26,13 @@ class TrainingDataset:
     def __init__(self, rows: TrainingRows, tokenizer: TextTokenizer) -> None:
         self.column_count = len(rows.texts)
         self._rows = len(rows)
-        self._tokens = TokenizedTexts.join([tokenizer(texts) for texts in rows.texts.values()])
+        self._tokens = TokenizedTexts.join(
+            [
+                tokenizer(texts[start : start + _BLOCK], first=start)
+                for texts in rows.texts.values()
+                for start in range(0, max(1, len(texts)), _BLOCK)
+            ]
+        )
         self._labels = None if rows.labels is None else torch.tensor(rows.labels, dtype=torch.float32)
 
     def __len__(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -99,33 +99,41 @@ class Gradients:
         device = self._model.device
         batch = batch.to(device)
         labels = None if given.labels is None else given.labels.to(device)
-        if self._record is None or self._too_large(batch):
-            return self._backward(batch, labels, given.dataset, parts)
+        if self._most_tokens is not None and batch.tokens > self._most_tokens:
+            return self._backward(self._embedded_in_pieces, batch, labels, given.dataset, parts)
+        if self._record is None:
+            return self._backward(self._embedded, batch, labels, given.dataset, parts)
         key = given.dataset, parts
         if key not in self._graphs:
             self._graphs[key] = Graphs(
-                lambda filled, marks: self._backward(filled, marks, *key), device, fill_texts=False, record=self._record
+                lambda filled, marks: self._backward(self._embedded, filled, marks, *key),
+                device,
+                fill_texts=False,
+                record=self._record,
             )
         return self._graphs[key](batch, labels)
 
-    def _backward(self, batch: PackedBatch, labels: Tensor | None, dataset: int, parts: int) -> Tensor:
+    def _backward(
+        self,
+        embed: Callable[[PackedBatch], Tensor],
+        batch: PackedBatch,
+        labels: Tensor | None,
+        dataset: int,
+        parts: int,
+    ) -> Tensor:
         with self._autocast():
-            sentences = self._sentences(batch)[batch.restore]  # (columns * rows, dim)
+            sentences = embed(batch)[batch.restore]  # (columns * rows, dim)
         return self._slopes(list(sentences.chunk(self._datasets[dataset].column_count)), labels, dataset, parts)
 
-    def _sentences(self, batch: PackedBatch) -> Tensor:
+    def _embedded(self, batch: PackedBatch) -> Tensor:
         """Embeddings in packed order: (texts, dim)."""
-        if self._most_tokens is None or not self._too_large(batch):
-            return self._embed(batch)
-        pieces = batch.cut(self._most_tokens // 2)
-        return torch.cat([checkpoint(self._embed, piece, use_reentrant=False) for piece in pieces])  # drawn alike twice
-
-    def _too_large(self, batch: PackedBatch) -> bool:
-        return self._most_tokens is not None and batch.tokens > self._most_tokens
-
-    def _embed(self, batch: PackedBatch) -> Tensor:
         features: Features = self._model(Features(batch))
         return features.sentences
+
+    def _embedded_in_pieces(self, batch: PackedBatch) -> Tensor:
+        """The same, of which backward embeds each piece again, with the same random draws."""
+        pieces = batch.cut((self._most_tokens or batch.tokens) // 2)
+        return torch.cat([checkpoint(self._embedded, piece, use_reentrant=False) for piece in pieces])
 
     def _replayed(self, given: Prepared, parts: int, replay: Replay) -> tuple[Tensor, int]:
         columns = self._datasets[given.dataset].columns(given.rows)

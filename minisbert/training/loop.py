@@ -102,7 +102,8 @@ class TrainingRun:
         self._words: Embedding | None = None
         on_device = kernels.on_gpu(next(model.parameters()))
         if replay is None:
-            self._words = _word_table(model) if config.precision != "fp16" and not config.weight_decay else None
+            if not on_device and config.precision != "fp16" and not config.weight_decay:
+                self._words = _word_table(model)
             self.optimizers = adamw(
                 model,
                 losses,

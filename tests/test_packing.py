@@ -34,6 +34,20 @@ def test_pack_keeps_every_token_and_leads_back(lengths: list[int], draw: object)
     assert batch.max_length == max(lengths[row] for row in rows)
 
 
+@given(lengths_of_texts, st.integers(1, 100))
+def test_pieces_are_the_whole(lengths: list[int], most: int) -> None:
+    batch = pack(tokenized(lengths))
+    pieces = batch.cut(most)
+    assert all(piece.tokens <= most or piece.texts == 1 for piece in pieces)
+    assert torch.equal(torch.cat([piece.input_ids for piece in pieces]), batch.input_ids)
+    assert torch.equal(torch.cat([piece.lengths for piece in pieces]), batch.lengths)
+    for piece in pieces:
+        alone = pack(TokenizedTexts(piece.input_ids.numpy().astype(np.int32), piece.lengths.numpy(), 0))
+        for name in ("positions", "text_index", "offsets", "restore", "runs"):
+            mine, right = getattr(piece, name), getattr(alone, name)
+            assert torch.equal(mine, right) if isinstance(right, torch.Tensor) else mine == right, name
+
+
 def test_token_types_follow_their_tokens() -> None:
     ids, types = np.array([7, 8, 9, 5, 6], np.int32), np.array([0, 1, 1, 0, 0], np.int32)
     texts = TokenizedTexts(ids, np.array([3, 2]), 0, types)

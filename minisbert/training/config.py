@@ -26,7 +26,8 @@ class TrainingConfig:
         weight_decay: AdamW's, for weights that are neither biases nor of normalization layers.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
         precision: "fp32", or mixed precision in "fp16" (with loss scaling) or "bf16". Weights stay in float32.
-        compile: run the layers through torch.compile.
+        compile: run the layers through torch.compile: two graphs, and two more for evaluations, serve all layers and
+            batches. Other fast ways are then left out, such as CUDA graphs on a GPU.
         seed: decides row order and dropout.
         max_steps: stop after this many optimizer steps; overrides `epochs`.
         gradient_accumulation: batches whose gradients are averaged for one optimizer step.

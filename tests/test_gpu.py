@@ -82,3 +82,86 @@ def test_compiled(tiny: Callable[[str], Path]) -> None:
     plain, _ = train(tiny("bert"))
     compiled, _ = train(tiny("bert"), compile=True)
     np.testing.assert_allclose(compiled[0], plain[0], rtol=0.2)
+
+
+def scored_rows() -> list[tuple[str, str, float]]:
+    words = "a cat sat on the mat why is the sky blue and sea not one two three".split()
+    texts = [" ".join(words[i % 9 : i % 9 + 2 + i % 7]) for i in range(65)]
+    return [(texts[i], texts[i + 1], i % 5 / 4) for i in range(64)]
+
+
+def weights_after(folder: Path, loss: Any, **settings: Any) -> tuple[list[float], torch.Tensor]:
+    model = SentenceTransformer(folder, device="cuda")
+    config = TrainingConfig(epochs=4, batch_size=8, log_every=1, **settings)
+    entries: list[dict[str, float]] = []
+    Trainer(model, scored_rows(), loss=loss, config=config, on_log=entries.append, show_progress_bar=False).train()
+    return [entry["loss"] for entry in entries], torch.cat([weight.detach().flatten() for weight in model.parameters()])
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [("float32", 1e-5), ("float16", 2e-3), ("bfloat16", 1.5e-2)])
+def test_the_real_model(minilm: Path, varied_texts: list[str], dtype: Any, bound: float) -> None:
+    expected = SentenceTransformer(minilm, device="cpu").encode(varied_texts)
+    model = SentenceTransformer(minilm, device="cuda", dtype=dtype)
+    for _ in range(3):  # as it is, recorded, replayed
+        assert np.abs(model.encode(varied_texts) - expected).max() < bound
+    out = np.zeros_like(expected)
+    assert model.encode(varied_texts, out=out) is out
+    assert np.abs(out - expected).max() < bound
+    assert next(model.parameters()).dtype == getattr(torch, dtype)
+
+
+def test_graphs_give_the_bits_of_what_they_record(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minisbert.kernels import graphs
+
+    model = SentenceTransformer(minilm, device="cuda")
+    for _ in range(2):
+        model.encode(TEXTS)
+    replayed = model.encode(TEXTS)
+    monkeypatch.setattr(graphs, "CudaGraphs", lambda device: lambda work: work)
+    assert np.array_equal(replayed, SentenceTransformer(minilm, device="cuda").encode(TEXTS))
+
+
+@pytest.mark.filterwarnings("ignore:MultipleNegatives")
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+@pytest.mark.parametrize("loss", [losses.CosineSimilarityLoss, losses.MultipleNegativesRankingLoss])
+def test_recorded_training_has_the_bits_of_eager_training(
+    minilm: Path, monkeypatch: pytest.MonkeyPatch, loss: Any, precision: Any
+) -> None:
+    from minisbert.training import loop
+
+    recorded, weights = weights_after(minilm, loss(), precision=precision)
+    monkeypatch.setattr(loop, "CudaGraphs", lambda device: lambda work: work)
+    eager, right = weights_after(minilm, loss(), precision=precision)
+    assert recorded == eager
+    assert torch.equal(weights, right)
+
+
+def test_weights_that_training_changed_are_those_that_embed(minilm: Path) -> None:
+    model = SentenceTransformer(minilm, device="cuda")
+    before = model.encode(TEXTS)
+    config = TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-3)
+    loss = losses.CosineSimilarityLoss()
+    Trainer(model, scored_rows(), loss=loss, config=config, show_progress_bar=False).train()
+    after = model.encode(TEXTS)
+    assert np.abs(after - before).max() > 1e-2
+    assert np.abs(model.to("cpu").encode(TEXTS) - after).max() < 1e-4
+
+
+def test_threads_share_a_model(minilm: Path) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    model = SentenceTransformer(minilm, device="cuda")
+    alone = [model.encode(TEXTS[: 1 + i]) for i in range(16)]
+    with ThreadPoolExecutor(8) as threads:
+        together = list(threads.map(lambda i: model.encode(TEXTS[: 1 + i % 16]), range(64)))
+    for i, found in enumerate(together):
+        assert np.abs(found - alone[i % 16]).max() < 1e-6
+
+
+def test_large_batches_fit(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from minisbert.training import loop
+
+    whole, _ = weights_after(minilm, losses.CosineSimilarityLoss(), max_grad_norm=0.0)
+    monkeypatch.setattr(loop, "MOST_TOKENS", 32)
+    pieces, _ = weights_after(minilm, losses.CosineSimilarityLoss(), max_grad_norm=0.0)
+    np.testing.assert_allclose(pieces, whole, rtol=0.5, atol=0.05)  # with other draws of dropout

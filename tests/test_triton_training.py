@@ -49,8 +49,7 @@ def replays(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> list[int]:  # noqa
         count.append(1)
         return recorded(work)
 
-    monkeypatch.setattr(loop, "cuda_graph", record)
-    monkeypatch.setattr(loop.DeviceUpdate.__init__, "__kwdefaults__", {"record": record})
+    monkeypatch.setattr(loop, "CudaGraphs", lambda device: record)
     return count
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from minisbert import kernels
-from minisbert.kernels.graphs import cuda_graph
+from minisbert.kernels.graphs import CudaGraphs
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -51,7 +51,7 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def recorded(work: Callable[[], Any]) -> Callable[[], Any]:
     """A CUDA graph; without a GPU, what one does: nothing when recorded, then the same work into the same memory."""
     if not INTERPRETED:
-        return cuda_graph(work)
+        return CudaGraphs(torch.device(DEVICE))(work)
     results: list[Tensor] = []
 
     def replay() -> Tensor:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from minisbert.kernels.graphs import Graphs, Recorder, cuda_graph
+from minisbert.kernels.graphs import CudaGraphs, Graphs, Recorder
 from minisbert.kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Norm
 from minisbert.packing import PackedBatch
 
@@ -101,12 +101,13 @@ class GpuEncoder:
 
     Args:
         weights: read where they stand at each call.
-        record: turns work into its recording.
+        record: turns work into its recording; by default a CUDA graph.
     """
 
-    def __init__(self, weights: EncoderWeights, *, record: Recorder[Tensor] = cuda_graph) -> None:
+    def __init__(self, weights: EncoderWeights, *, record: Recorder[Tensor] | None = None) -> None:
+        device = weights.word.device
         self._graphs = Graphs[Tensor](
-            lambda batch, _: encode(weights, batch), weights.word.device, fill_texts=True, record=record
+            lambda batch, _: encode(weights, batch), device, fill_texts=True, record=record or CudaGraphs(device)
         )
         self._lock = Lock()
 

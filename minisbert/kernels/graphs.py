@@ -8,7 +8,7 @@ or not, so that both give the same bits. Tokens that fill a batch up belong to n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeAlias, TypeVar
+from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -78,18 +78,32 @@ class _Slot:
             self.labels.copy_(labels, non_blocking=True)
 
 
-def cuda_graph(work: Callable[[], T]) -> Callable[[], T]:
-    """Record what work launches, without running it. Each call of the result runs it, and returns the same tensors."""
-    graph = torch.cuda.CUDAGraph()
-    # Other threads may meanwhile pin memory for the batches that follow.
-    with torch.cuda.graph(graph, capture_error_mode="thread_local"):
-        result = work()
+class CudaGraphs:
+    """Records work on a CUDA device. What one object records shares memory, so it must never run at the same time.
 
-    def replay() -> T:
-        graph.replay()
-        return result
+    Args:
+        device: where the work is done.
+    """
 
-    return replay
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._memory: Any = None
+
+    def __call__(self, work: Callable[[], T]) -> Callable[[], T]:
+        """Record what work launches, without running it. Each call of the result runs it, into the same tensors."""
+        with torch.cuda.device(self._device):
+            self._memory = self._memory or torch.cuda.graph_pool_handle()
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may meanwhile use the device.
+            with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
+                result = work()
+
+        def replay() -> T:
+            with torch.cuda.device(self._device):
+                graph.replay()
+            return result
+
+        return replay
 
 
 class Recorded(Generic[T]):
@@ -134,7 +148,7 @@ class Graphs(Generic[T]):
         device: torch.device,
         *,
         fill_texts: bool,
-        record: Recorder[T] = cuda_graph,
+        record: Recorder[T],
         most: int = 32,
     ) -> None:
         self._work, self._device, self._fill_texts, self._record, self._most = work, device, fill_texts, record, most

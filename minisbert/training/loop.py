@@ -24,7 +24,7 @@ from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
 from ..errors import ConfigError, InputError, MinisbertError
 from ..evaluation import Evaluator
-from ..kernels.graphs import cuda_graph
+from ..kernels.graphs import CudaGraphs
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.encoder import Embedding, Encoder
@@ -116,6 +116,7 @@ class TrainingRun:
             self.optimizers = [replay.optimizer(model, losses, config)]
             schedule_total = replay.schedule_steps(self.total, [len(part) for part in rows], config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
+        graphs = CudaGraphs(self.device)
         self.gradients = Gradients(
             model,
             list(self.losses),
@@ -123,10 +124,10 @@ class TrainingRun:
             precision=config.precision,
             scaler=self.scaler,
             replay=replay,
-            record=cuda_graph if on_device and recordable(model, losses) else None,
+            record=graphs if on_device and recordable(model, losses) else None,
             most_tokens=MOST_TOKENS if on_device else None,
         )
-        self.update = (DeviceUpdate if on_device else Update)(
+        self.update = (partial(DeviceUpdate, record=graphs) if on_device else Update)(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             self.optimizers,
             self.scaler,

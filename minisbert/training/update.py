@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..kernels.graphs import Recorded, Recorder, cuda_graph
+from ..kernels.graphs import Recorded, Recorder
 from .optimization import linear_schedule, linear_schedule_on_device
 from .tables import clip
 
@@ -88,7 +88,7 @@ class DeviceUpdate(Update):
         options: as for `Update`.
     """
 
-    def __init__(self, *options: Any, record: Recorder[Tensor] = cuda_graph, **more: Any) -> None:
+    def __init__(self, *options: Any, record: Recorder[Tensor], **more: Any) -> None:
         super().__init__(*options, **more)
         device = self.parameters[0].device
         self._place = torch.zeros((), dtype=torch.float64, device=device)

@@ -111,13 +111,13 @@ def test_the_real_model(minilm: Path, varied_texts: list[str], dtype: Any, bound
 
 
 def test_graphs_give_the_bits_of_what_they_record(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minisbert.kernels import graphs
+    from minisbert.kernels.triton_ops import encoder
 
     model = SentenceTransformer(minilm, device="cuda")
     for _ in range(2):
         model.encode(TEXTS)
     replayed = model.encode(TEXTS)
-    monkeypatch.setattr(graphs, "CudaGraphs", lambda device: lambda work: work)
+    monkeypatch.setattr(encoder, "CudaGraphs", lambda device: lambda work: work)
     assert np.array_equal(replayed, SentenceTransformer(minilm, device="cuda").encode(TEXTS))
 
 

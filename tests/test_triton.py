@@ -1,27 +1,18 @@
-"""The Triton kernels under Triton's interpreter: every test_triton_<operation>.py in one process of its own."""
+"""The Triton kernels under Triton's interpreter: every test_triton_<operation>.py in one process of its own.
+
+It takes longer than all else together that one process tests, so it begins with the session and runs beside it.
+"""
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
-from conftest import ROOT
 
 pytest.importorskip("triton")
-FILES = sorted(path for path in Path(__file__).parent.glob("test_triton_*.py") if path.stem != "test_triton_compiles")
 
 
-def test_numbers_under_the_interpreter() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, FILES)],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert "passed" in result.stdout
+def test_numbers_under_the_interpreter(under_the_interpreter: subprocess.Popen[str]) -> None:
+    said, _ = under_the_interpreter.communicate()
+    assert under_the_interpreter.returncode == 0, said
+    assert "passed" in said

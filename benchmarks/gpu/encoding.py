@@ -12,9 +12,10 @@ import timing
 import torch
 import workloads
 from commands.encode import about, best_batch_size, differences
-from contenders import REFERENCE, Contender
+from contenders import REFERENCE, Contender, Encode
 from limits import Rates, share
 from machine import table
+from numpy.typing import NDArray
 
 from gpu.limits import Bandwidth, product_rates, traffic
 from gpu.sizes import DTYPES, ITEM_BYTES, Sizes, sizes_for
@@ -126,16 +127,9 @@ def _compare(
     options: argparse.Namespace,
 ) -> dict[str, Any]:
     """Time everything in turn, the limits between them, and hold embeddings to the reference's in fp32."""
-    sizes, rounds = sizes_for(options), options.rounds
-    batch = {
-        name: best_batch_size(one, texts[: sizes.tried], sizes.batch_sizes) if one.batches else None
-        for name, one in made.items()
-    }
-    encoders = {name: one.at(batch[name] or 0) for name, one in made.items()}
-    embeddings = {name: encode(texts) for name, encode in encoders.items()}  # also the warm-up
-    models = {f"model alone {name.split()[-1]}": alone[name.split()[-1]] for name in made if "minisbert" in name}
-    for run in models.values():
-        run()
+    rounds = options.rounds
+    encoders, batch, embeddings, missing = _warm(made, alone, texts, sizes_for(options))
+    models = {f"model alone {name.split()[-1]}": alone[name.split()[-1]] for name in encoders if "minisbert" in name}
     runs: dict[str, Callable[[], object]] = {name: _on(encode, texts) for name, encode in encoders.items()}
     limits = {"": rates.measure, " ": bandwidth.measure}
     seconds = timing.interleaved({**runs, **models, **limits}, rounds, clock=timing.clock_of(options.device))
@@ -172,7 +166,35 @@ def _compare(
                 else {}
             ),
         }
-    return {"contenders": result, "limits": products, "copy_gigabytes_per_second": copied, "seconds_at_limit": at_limit}
+    return {
+        "contenders": result,
+        "limits": products,
+        "copy_gigabytes_per_second": copied,
+        "seconds_at_limit": at_limit,
+        "not_available": missing,
+    }
+
+
+def _warm(
+    made: Mapping[str, Contender], alone: Mapping[str, Callable[[], None]], texts: list[str], sizes: Sizes
+) -> tuple[dict[str, Encode], dict[str, int | None], dict[str, NDArray[np.float32]], dict[str, str]]:
+    """By contender its function at the best batch size, that size, and its embeddings; and why others have none."""
+    encoders: dict[str, Encode] = {}
+    batch: dict[str, int | None] = {}
+    embeddings: dict[str, NDArray[np.float32]] = {}
+    missing: dict[str, str] = {}
+    for name, one in made.items():
+        try:
+            batch[name] = best_batch_size(one, texts[: sizes.tried], sizes.batch_sizes) if one.batches else None
+            encode = one.at(batch[name] or 0)
+            embeddings[name] = encode(texts)
+            if "minisbert" in name:
+                alone[name.split()[-1]]()
+        except Exception as error:  # the others can still be measured
+            missing[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        else:
+            encoders[name] = encode
+    return encoders, batch, embeddings, missing
 
 
 def _on(encode: Callable[[list[str]], object], texts: list[str]) -> Callable[[], object]:
@@ -212,6 +234,8 @@ def _class_table(kind: str, found: Mapping[str, Any]) -> str:
         for what, seconds in limits.items():
             rate = (f"{found[unit] / seconds:,.0f}" for unit in ("texts", "tokens"))
             rows.append((f"limit of {what}, {precision}", "", *rate, *[""] * 8))
+    for name, reason in found["not_available"].items():
+        rows.append((name, f"not available: {reason}", *[""] * 10))
     shape = ", ".join(f"{name}: {count}" for name, count in found["histogram"].items())
     about_texts = (
         f"{found['texts']:,} texts ({found['different_texts']:,} different), mean {found['mean_tokens']} tokens"

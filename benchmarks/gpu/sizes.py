@@ -74,9 +74,9 @@ FULL = Sizes(
     memory_batch=65_536,
 )
 QUICK = Sizes(
-    texts={"titles": 8, "paragraphs": 4, "long": 2, "mixed": 6},
+    texts={"titles": 4, "paragraphs": 2, "long": 1, "mixed": 2},
     batch_sizes=(4,),
-    tried=4,
+    tried=2,
     tokens=256,
     product_rows=(16,),
     product_seconds=0.0,

@@ -142,5 +142,11 @@ def _missing(result: Mapping[str, Any]) -> list[str]:
         for side, one in case["sides"].items()
         if "not_available" in one
     }
-    missing = {**result["encode"]["not_available"], **sides, **result["kernels"]["not_available"]}
+    encoded = result["encode"]
+    of_classes = {
+        f"{name}, {kind}": reason
+        for kind, one in encoded["classes"].items()
+        for name, reason in one["not_available"].items()
+    }
+    missing = {**encoded["not_available"], **of_classes, **sides, **result["kernels"]["not_available"]}
     return ["; ".join(f"not available: {name} ({reason})" for name, reason in missing.items())] if missing else []

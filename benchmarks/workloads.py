@@ -77,6 +77,14 @@ def rows(data: Path | None, count: int) -> dict[str, list[str]]:
     return {"query": list(queries), "passage": list(queries.values())}
 
 
+def short_rows(data: Path | None, count: int) -> dict[str, list[str]]:
+    """Columns of `count` terms and definitions, which together are shorter than other pairs; repeated if too few."""
+    if data is None:
+        return repeated_rows(count, rows(None, count))
+    file, definition = _MANY
+    return repeated_rows(count, {name: _column(data, file, name) for name in ("term", definition)})
+
+
 def repeated_rows(count: int, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Columns of `count` rows, repeated in their order where there are fewer."""
     return {name: list(islice(cycle(values), count)) for name, values in columns.items()}

@@ -247,6 +247,7 @@ def test_steps_and_memory_of_the_cards(load: Callable[[str], ModuleType]) -> Non
     card = {"steps": 100, "rows": 1_000, "seconds_to_tokenize_a_row": 0.01}
     assert load("gpu.tables").whole_recipe(card, 50.0) == 12.0
     assert load("gpu.limits").traffic(1, 2) == 119_808  # 120 KB a token in half precision
+    assert [len(column) for column in load("workloads").short_rows(None, 1_000).values()] == [1_000] * 2
     assert load("workloads").repeated_rows(3, {"a": ["x", "y"]}) == {"a": ["x", "y", "x"]}
 
 

@@ -39,7 +39,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
             "batch_size": batch,
             "not_run": f"needs {LEAST / 1e9:.0f} GB of device memory; here are {room / 1e9:.0f}",
         }
-    rows = workloads.repeated_rows(batch, workloads.rows(options.data, batch))
+    rows = workloads.short_rows(options.data, batch)
     settings = {"max_steps": 1, "batch_size": batch, "learning_rate": 2e-5, "seed": SEED}
 
     def step() -> None:

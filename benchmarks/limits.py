@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import torch
@@ -15,8 +15,9 @@ from torch import Tensor
 from minisbert.errors import ConfigError
 
 ROWS = (256, 1_024, 4_096)
-PRECISIONS = ("fp32", "bf16", "int8")
 Product: TypeAlias = Callable[[Tensor], Tensor]
+# From rows, inputs and outputs of a product to it and what goes into it.
+Maker: TypeAlias = Callable[[int, int, int], tuple[Product, Tensor]]
 
 
 def forward_flops(lengths: Sequence[int], *, dim: int = 384, intermediate: int = 1_536, layers: int = 6) -> int:
@@ -39,50 +40,67 @@ def share(flops: float, seconds: float, gflops: float) -> float:
 class Rates:
     """Measures the rate of matrix products of the model's shapes, little by little, between other measurements.
 
+    Args:
+        dim: of a token.
+        intermediate: of a token between the two last products of a layer.
+        seconds: how long a way is timed at least, each time.
+        makers: ways to multiply, by precision and name; the processor's by default.
+        rows: tokens that are multiplied at once.
+        clock: seconds, once what was started is done.
+
     Attributes:
         gflops: for each precision and way of multiplying the rates found so far.
         missing: ways that do not work here, with the reason.
     """
 
-    def __init__(self, *, dim: int = 384, intermediate: int = 1_536, seconds: float = 0.05) -> None:
+    def __init__(
+        self,
+        *,
+        dim: int = 384,
+        intermediate: int = 1_536,
+        seconds: float = 0.05,
+        makers: Mapping[tuple[str, str], Maker] | None = None,
+        rows: Sequence[int] | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._shapes = ((dim, 3 * dim), (dim, dim), (dim, intermediate), (intermediate, dim))
-        self._seconds = seconds
-        self.gflops: dict[str, dict[str, list[float]]] = {precision: {} for precision in PRECISIONS}
+        self._seconds, self._clock = seconds, clock
+        makers = _of_the_processor() if makers is None else makers
+        self.gflops: dict[str, dict[str, list[float]]] = {precision: {} for precision, _ in makers}
         self.missing: dict[str, str] = {}
         self._ways: list[tuple[str, str, int, list[tuple[Product, Tensor]]]] = []
-        makers: dict[tuple[str, str], Callable[[int, int, int], tuple[Product, Tensor]]] = {
-            ("fp32", "torch linear"): _torch(torch.float32),
-            ("fp32", "oneDNN"): _onednn(torch.float32, prepacked=False),
-            ("fp32", "oneDNN prepacked"): _onednn(torch.float32, prepacked=True),
-            ("bf16", "torch linear"): _torch(torch.bfloat16),
-            ("bf16", "oneDNN prepacked"): _onednn(torch.bfloat16, prepacked=True),
-            ("int8", "oneDNN"): _int8,
-            ("fp32", "minisbert's own"): _native("float32"),
-            ("bf16", "minisbert's own"): _native("bfloat16"),
-            ("int8", "minisbert's own"): _native("int8"),
-        }
+        self._times: dict[str, int] = {}  # how often a way is run to take long enough
         for (precision, way), make in makers.items():
-            for rows in ROWS:
-                name = f"{way}, {rows:,} rows"
+            for count in ROWS if rows is None else rows:
+                name = f"{way}, {count:,} rows"
                 try:
-                    layer = [make(rows, *shape) for shape in self._shapes]
+                    layer = [make(count, *shape) for shape in self._shapes]
                     for product, x in layer:
                         product(x)
                 except (RuntimeError, AttributeError, NotImplementedError, ConfigError) as error:
                     self.missing[f"{precision}, {way}"] = str(error).splitlines()[0][:100]
                     break
-                self._ways.append((precision, name, rows, layer))
+                self._ways.append((precision, name, count, layer))
 
     def measure(self) -> None:
         """Time every way once more, for some hundredths of a second each."""
         for precision, name, rows, layer in self._ways:
             flops = 2 * rows * sum(a * b for a, b in self._shapes)
-            count, start = 0, time.perf_counter()
-            while (passed := time.perf_counter() - start) < self._seconds or not count:
+            times, passed = self._timed(f"{precision}, {name}", layer)
+            self.gflops[precision].setdefault(name, []).append(times * flops / max(passed, 1e-9) / 1e9)
+
+    def _timed(self, name: str, layer: Sequence[tuple[Product, Tensor]]) -> tuple[int, float]:
+        """How often the products of a layer were run in a row, and for how long."""
+        times = self._times.get(name, 1)
+        while True:
+            start = self._clock()
+            for _ in range(times):
                 for product, x in layer:
                     product(x)
-                count += 1
-            self.gflops[precision].setdefault(name, []).append(count * flops / max(passed, 1e-9) / 1e9)
+            passed = self._clock() - start
+            if passed >= self._seconds:
+                return times, passed
+            self._times[name] = times = 2 * times
 
     def best(self, last: int | None = None) -> dict[str, dict[str, Any]]:
         """For each precision that works the way with the best median rate, of all measurements or the last ones."""
@@ -95,15 +113,33 @@ class Rates:
         return found
 
 
-def _torch(dtype: torch.dtype) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+def _of_the_processor() -> dict[tuple[str, str], Maker]:
+    return {
+        ("fp32", "torch linear"): torch_linear(torch.float32),
+        ("fp32", "oneDNN"): _onednn(torch.float32, prepacked=False),
+        ("fp32", "oneDNN prepacked"): _onednn(torch.float32, prepacked=True),
+        ("bf16", "torch linear"): torch_linear(torch.bfloat16),
+        ("bf16", "oneDNN prepacked"): _onednn(torch.bfloat16, prepacked=True),
+        ("int8", "oneDNN"): _int8,
+        ("fp32", "minisbert's own"): _native("float32"),
+        ("bf16", "minisbert's own"): _native("bfloat16"),
+        ("int8", "minisbert's own"): _native("int8"),
+    }
+
+
+def torch_linear(dtype: torch.dtype, device: str = "cpu") -> Maker:
+    """`F.linear` in a type, on a device."""
+
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
-        weight, bias = torch.randn(outputs, inputs, dtype=dtype), torch.randn(outputs, dtype=dtype)
-        return lambda x: F.linear(x, weight, bias), torch.randn(rows, inputs, dtype=dtype)
+        x, weight, bias = (
+            torch.randn(*shape, dtype=dtype, device=device) for shape in ((rows, inputs), (outputs, inputs), (outputs,))
+        )
+        return lambda x: F.linear(x, weight, bias), x
 
     return make
 
 
-def _onednn(dtype: torch.dtype, *, prepacked: bool) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+def _onednn(dtype: torch.dtype, *, prepacked: bool) -> Maker:
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
         weight, bias = torch.randn(outputs, inputs, dtype=dtype), torch.randn(outputs, dtype=dtype)
         if prepacked:
@@ -122,7 +158,7 @@ def _int8(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
     return lambda x: multiply(x, 0.02, 128, weight, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""), x
 
 
-def _native(kind: native.Kind) -> Callable[[int, int, int], tuple[Product, Tensor]]:
+def _native(kind: native.Kind) -> Maker:
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
         if not native.offers(kind):
             raise ConfigError("not built, or not for this processor")

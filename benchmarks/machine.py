@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 from datetime import date
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,19 @@ def fingerprint() -> dict[str, Any]:
     }
 
 
+def gpu() -> dict[str, Any]:
+    """The CUDA device, its driver, and what torch and Triton compile for it with."""
+    about = torch.cuda.get_device_properties(0)
+    return {
+        "name": about.name,
+        "memory_gb": round(about.total_memory / 1e9, 1),
+        "capability": f"{about.major}.{about.minor}",
+        "driver": _driver(),
+        "cuda": torch.version.cuda,
+        "triton": _version("triton"),
+    }
+
+
 def save(name: str, result: dict[str, Any], *, keep: bool = True) -> None:
     """Write a result to results/NAME.json (unless it is not to be kept), and print it as one line of JSON."""
     content = {"benchmark": name, "machine": fingerprint(), **result}
@@ -52,6 +66,17 @@ def table(rows: list[tuple[Any, ...]]) -> str:
     cells = [[f"{cell:.4f}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(c.rjust(w) for c, w in zip(row, widths, strict=True)) for row in cells)
+
+
+def _driver() -> str:
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return "not known"
+    command = [program, "--query-gpu=driver_version", "--format=csv,noheader", "--id=0"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return "not known"
 
 
 def _version(name: str) -> str:

@@ -13,8 +13,10 @@ import math
 from pathlib import Path
 from typing import Any
 
+from gpu.tables import UNMEASURED, gpu
 from picture import draw
-from speed_tables import SECTIONS, machine_line
+from speed_tables import SECTIONS as ON_THE_CPU
+from speed_tables import machine_line
 from speed_tables import markdown as _table
 
 RESULTS = Path(__file__).parent / "results"
@@ -60,6 +62,7 @@ PARITY_GROUPS = {
     ),
     "model cards: fields that differ": ("model card",),
 }
+SECTIONS = {**ON_THE_CPU, "gpu": gpu}
 PICTURES = {"encode": "Texts per second by length class: minisbert, sentence-transformers and ONNX Runtime"}
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
 
@@ -77,11 +80,12 @@ def render() -> str:
 def _speeds() -> list[str]:
     """What `run.py` measured, as far as there are results."""
     found = {name: _read(name) for name in SECTIONS if (RESULTS / f"{name}.json").is_file()}
-    return [
+    parts = [
         part
         for name, result in found.items()
         for part in (SECTIONS[name](result), *_picture(name), machine_line(result))
     ]
+    return parts if "gpu" in found else [*parts, UNMEASURED]
 
 
 def _picture(name: str) -> list[str]:

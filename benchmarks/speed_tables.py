@@ -16,15 +16,21 @@ def markdown(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
 
 def machine_line(result: dict[str, Any]) -> str:
     """What a result was measured on."""
-    machine = result["machine"]
+    machine, gpu = result["machine"], result.get("gpu")
     versions = ", ".join(
         f"{name} {number}"
         for name, number in machine["versions"].items()
         if name != "minisbert" and number != "not installed"
     )
     fused = ", fused operations built" if machine.get("fused_operations") == "built" else ""
+    device = (
+        f"an {gpu['name']} ({gpu['memory_gb']:.0f} GB, driver {gpu['driver']}, CUDA {gpu['cuda']}, triton "
+        f"{gpu['triton']}) and "
+        if gpu
+        else ""
+    )
     return (
-        f"Measured on {machine['date']} with {machine['threads']} threads of an {machine['cpu']} (family/model "
+        f"Measured on {machine['date']} with {device}{machine['threads']} threads of an {machine['cpu']} (family/model "
         f"{machine['family_model']}, {machine['instructions']}{fused}), Python {machine['python']}, {versions}."
     )
 
@@ -47,7 +53,7 @@ def encode(result: dict[str, Any]) -> str:
     quality = [_quality(name, classes, result["spearman"]) for name in names]
     return "\n\n".join(
         [
-            f"Encoding (`benchmarks/run.py encode`, {_about(result)}): texts per second, and how many times that of "
+            f"Encoding (`benchmarks/run.py encode`, {about(result)}): texts per second, and how many times that of "
             f"{REFERENCE} at its default batch size of 32 (median of the rounds, smallest to largest). The best batch "
             f"size is the best of 8 to 128. {_missing(result)}The limit is that of the useful floating-point "
             f"operations at the best rate of matrix products of these shapes, measured in the same rounds.",
@@ -63,8 +69,8 @@ def _speed(one: dict[str, Any] | None) -> str:
     if one is None:
         return ""
     fast = one["times_as_fast_as"].get(REFERENCE)
-    ratio = f" ({_ratio(fast)})" if fast else ""
-    return f"{one['texts_per_second']:,.0f}{ratio}"
+    times = f" ({ratio(fast)})" if fast else ""
+    return f"{one['texts_per_second']:,.0f}{times}"
 
 
 def _quality(name: str, classes: dict[str, dict[str, Any]], spearman: dict[str, float]) -> tuple[str, ...]:
@@ -88,13 +94,13 @@ def train(result: dict[str, Any]) -> str:
         for side, one in case["sides"].items():
             if "not_available" in one:
                 continue
-            ratio = _ratio(one["times_as_fast"])
+            times = ratio(one["times_as_fast"])
             limit = f"{one['share_of_limit']:.0%}" if one["share_of_limit"] is not None else ""
             loss = f"{one['first_loss']:.4f}, {one['last_loss']:.4f}"
-            rows.append((name, side, f"{one['steps_per_second']:.2f}", ratio, limit, loss))
+            rows.append((name, side, f"{one['steps_per_second']:.2f}", times, limit, loss))
     header = ("loss and batch", "", "steps/s", "of the reference in fp32", "share of the limit", "first and last loss")
     parts = [
-        f"Training (`benchmarks/run.py train`, {_about(result)}): optimizer steps per second without set-up, the same "
+        f"Training (`benchmarks/run.py train`, {about(result)}): optimizer steps per second without set-up, the same "
         f"rows in the same order; dropout is drawn differently on both sides.",
         markdown(header, rows),
     ]
@@ -111,8 +117,8 @@ def latency(result: dict[str, Any]) -> str:
     """One short text."""
     rows = []
     for name, one in result["contenders"].items():
-        ratio = _ratio(one.get("times_as_fast"))
-        rows.append((name, f"{one['p50'] * 1000:.1f} ms", f"{one['p90'] * 1000:.1f} ms", ratio))
+        times = ratio(one.get("times_as_fast"))
+        rows.append((name, f"{one['p50'] * 1000:.1f} ms", f"{one['p90'] * 1000:.1f} ms", times))
     return (
         f"One short text (`benchmarks/run.py latency`, {result['calls']} calls each, in blocks that take turns). "
         f"{_missing(result)}\n\n" + markdown(("", "median", "90 % within", "times as fast as the reference"), rows)
@@ -136,15 +142,19 @@ def memory(result: dict[str, Any]) -> str:
 
 def kernels(result: dict[str, Any]) -> str:
     """Each operation of a training step."""
-    rows = []
-    for name, one in result["operations"].items():
-        ratios = (_ratio(one[kind]["times_as_fast"]) for kind in ("forward", "both"))
-        rows.append((name, *ratios, *(f"{one['max_difference'][part]:.1e}" for part in ("output", "gradients"))))
-    header = ("operation", "forward", "with backward", "largest difference", "of gradients")
     return (
         "Operations of a training step against their plain definitions, times as fast (`benchmarks/run.py kernels`); "
-        "differences are absolute, of gradients that are sums over all tokens too:\n\n" + markdown(header, rows)
+        "differences are absolute, of gradients that are sums over all tokens too:\n\n" + operations(result)
     )
+
+
+def operations(result: dict[str, Any]) -> str:
+    """The table of operations against their plain definitions."""
+    rows = []
+    for name, one in result["operations"].items():
+        ratios = (ratio(one[kind]["times_as_fast"]) for kind in ("forward", "both"))
+        rows.append((name, *ratios, *(f"{one['max_difference'][part]:.1e}" for part in ("output", "gradients"))))
+    return markdown(("operation", "forward", "with backward", "largest difference", "of gradients"), rows)
 
 
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
@@ -156,11 +166,13 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 }
 
 
-def _ratio(fast: dict[str, float] | None) -> str:
+def ratio(fast: dict[str, float] | None) -> str:
+    """Times as fast, with the smallest and the largest."""
     return f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
 
 
-def _about(result: dict[str, Any]) -> str:
+def about(result: dict[str, Any]) -> str:
+    """On what, and how."""
     return f"{result['data']}, {result['rounds']} rounds, interleaved"
 
 

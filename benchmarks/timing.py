@@ -25,6 +25,19 @@ def interleaved(
     return seconds
 
 
+def clock_of(device: str) -> Callable[[], float]:
+    """Seconds, once all the work that a device was given is done."""
+    if device == "cpu":
+        return time.perf_counter
+    import torch
+
+    def clock() -> float:
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    return clock
+
+
 def order(names: Sequence[str], number: int) -> list[str]:
     """The names, backwards in every second round."""
     return list(names) if number % 2 == 0 else list(reversed(names))

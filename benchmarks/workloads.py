@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import cycle, islice
 from pathlib import Path
+from typing import Any
 
 from minisbert.data.packaged import GRADED_ANSWERS_HELDOUT, GRADED_ANSWERS_TRAIN
 from minisbert.data.readers import read_columns
@@ -40,6 +41,11 @@ def texts(data: Path | None, kind: str, count: int | None = None) -> list[str]:
     return list(found if count is None else found[:count])
 
 
+def repeated(data: Path | None, kind: str, count: int) -> list[str]:
+    """`count` texts of a length class, repeated in their order where the source has fewer."""
+    return list(islice(cycle(_texts(data, kind)), count))
+
+
 def many(data: Path | None, count: int) -> list[str]:
     """`count` short texts, repeated where the source has fewer."""
     source = _column(data, *_MANY) if data is not None else _made_up("titles")
@@ -69,6 +75,19 @@ def rows(data: Path | None, count: int) -> dict[str, list[str]]:
         if len(queries) == count:
             break
     return {"query": list(queries), "passage": list(queries.values())}
+
+
+def short_rows(data: Path | None, count: int) -> dict[str, list[str]]:
+    """Columns of `count` terms and definitions, which together are shorter than other pairs; repeated if too few."""
+    if data is None:
+        return repeated_rows(count, rows(None, count))
+    file, definition = _MANY
+    return repeated_rows(count, {name: _column(data, file, name) for name in ("term", definition)})
+
+
+def repeated_rows(count: int, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
+    """Columns of `count` rows, repeated in their order where there are fewer."""
+    return {name: list(islice(cycle(values), count)) for name, values in columns.items()}
 
 
 def rated_titles(data: Path | None, count: int) -> dict[str, list[str] | list[float]]:

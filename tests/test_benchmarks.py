@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
 import json
 import subprocess
@@ -180,6 +181,83 @@ def test_every_way_to_multiply_multiplies(load: Callable[[str], ModuleType]) -> 
     assert set(rates.best()) >= {"fp32", "bf16"}
 
 
+# ---- GPU ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore")  # of the reference's Trainer
+def test_the_gpu_script_works_on_a_cpu(
+    minilm: Path, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sentence_transformers")
+    pytest.importorskip("datasets")
+    monkeypatch.delitem(load("gpu.sizes").DTYPES, "fp16")  # slow on a CPU
+    monkeypatch.setattr(load("workloads"), "CLASSES", ("titles", "mixed"))
+    monkeypatch.setattr(load("gpu.training"), "SIDES", ("minisbert bf16", "sentence-transformers fp32"))
+    monkeypatch.setattr(load("gpu.training"), "CARDS", ("004-msmarco-533k",))
+    monkeypatch.setattr(load("gpu.training"), "LARGER", ())
+    command = load("commands.gpu")
+    result = command.measure(argparse.Namespace(device="cpu", quick=True, rounds=1, data=None))
+    assert "not kept" in result["trial"]
+    json.dumps(result)
+    assert not result["encode"]["not_available"]
+    assert not result["kernels"]["not_available"]
+    assert not any("not_available" in part for part in result["memory"]["parts"].values())
+    for one in result["encode"]["classes"].values():
+        assert not one["not_available"]
+        assert one["contenders"]["minisbert fp32"]["max_difference"] < 1e-5
+        assert one["contenders"]["minisbert bf16"]["min_cosine"] > 0.999
+        assert set(one["contenders"]["minisbert bf16"]["times_as_fast_as"]) == {"fp32", "own precision"}
+        assert one["contenders"]["model alone fp32"]["share_of_memory"] > 0
+    (case,) = result["train"].values()
+    assert case["card"]["steps"] == 3 * -(-532_761 // 4)
+    assert all(one["steps_per_second"] > 0 for one in case["sides"].values())
+    assert "peak" in command.table_of(result)
+    shown = load("gpu.tables").gpu({**result, "data": "made-up texts", "rounds": 1})
+    assert "| minisbert bf16 |" in shown
+    assert "minisbert bf16 |" in shown.partition("Training on the GPU")[2]
+
+
+def test_a_gpu_is_needed(
+    load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = load("run")
+    for arguments, said in (
+        (["gpu"], "got no CUDA device; gpu needs one"),
+        (["gpu", "--device", "cpu"], "without --quick"),
+        (["encode", "--device", "cpu"], "expected it with gpu"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["run.py", *arguments])
+        monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+        monkeypatch.setattr(run.os, "environ", dict(run.os.environ))
+        with pytest.raises(SystemExit) as left:
+            run.main()
+        assert left.value.code == 2
+        assert said in capsys.readouterr().err
+
+
+def test_steps_and_memory_of_the_cards(load: Callable[[str], ModuleType]) -> None:
+    cases = load("gpu.training").cases(load("gpu.sizes").FULL)
+    known = [(case.loss, case.batch_size, case.precision, case.card_steps) for case in cases.values()]
+    assert known == [
+        ("CosineSimilarityLoss", 32, "fp16", 15_302),
+        ("MultipleNegativesRankingLoss", 64, "fp32", 24_975),
+        ("MultipleNegativesRankingLoss", 256, None, None),
+        ("MultipleNegativesRankingLoss", 4_096, None, None),
+    ]
+    card = {"steps": 100, "rows": 1_000, "seconds_to_tokenize_a_row": 0.01}
+    assert load("gpu.tables").whole_recipe(card, 50.0) == 12.0
+    assert load("gpu.limits").traffic(1, 2) == 119_808  # 120 KB a token in half precision
+    assert [len(column) for column in load("workloads").short_rows(None, 1_000).values()] == [1_000] * 2
+    assert load("workloads").repeated_rows(3, {"a": ["x", "y"]}) == {"a": ["x", "y", "x"]}
+
+
+def test_a_large_step_needs_a_large_device(load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch) -> None:
+    properties = type("Properties", (), {"total_memory": 24e9})
+    monkeypatch.setattr("torch.cuda.get_device_properties", lambda device: properties)
+    found = load("gpu.memory").measure(argparse.Namespace(device="cuda", quick=False, data=None))
+    assert found == {"batch_size": 65_536, "not_run": "needs 64 GB of device memory; here are 24"}
+
+
 # ---- texts ----------------------------------------------------------------------------------------------------------
 
 
@@ -274,6 +352,9 @@ def test_other_tables(load: Callable[[str], ModuleType]) -> None:
     ways = {"encode": {"10": {"peak": 340.4}, "50": {"peak": 350.6, "loaded": 300.0}}}
     assert "| encode | 300 | 340 | 351 |" in tables.memory({"texts": [10, 50], "ways": ways})
     assert "torch 2.13." in tables.machine_line({"machine": MACHINE})
+    gpu = {"name": "NVIDIA H200", "memory_gb": 150.1, "driver": "570.1", "cuda": "13.0", "triton": "3.9"}
+    expected = "with an NVIDIA H200 (150 GB, driver 570.1, CUDA 13.0, triton 3.9) and 2 threads of an Model 1"
+    assert expected in tables.machine_line({"machine": MACHINE, "gpu": gpu})
 
 
 def test_report_shows_what_there_is(
@@ -287,6 +368,7 @@ def test_report_shows_what_there_is(
     assert "Encoding (" not in report.render()
     (tmp_path / "encode.json").write_text(json.dumps(encode_result()))
     assert "Encoding (`benchmarks/run.py encode`, real texts, 7 rounds, interleaved)" in report.render()
+    assert "Figures on a GPU are unmeasured" in report.render()
 
 
 def test_a_quick_result_is_not_kept(

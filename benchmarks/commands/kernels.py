@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from typing import Any, cast
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import timing
@@ -20,35 +21,43 @@ from minisbert.text import TokenizedTexts
 DIM, HEADS = 384, 12
 LINEAR = ((384, 384), (384, 1_536), (1_536, 384))
 TEXTS = {"128 texts of 8 to 24 tokens": (128, 8, 24), "16 texts of 64 to 256 tokens": (16, 64, 256)}
+Case: TypeAlias = "tuple[Callable[..., Tensor], list[Tensor]]"
 MODES: tuple[kernels.Mode, ...] = ("auto", "reference")
 REPEATS, QUICK_REPEATS = 20, 3
 
 
-def cases() -> dict[str, tuple[Callable[..., Tensor], list[Tensor]]]:
+def cases() -> dict[str, Case]:
     """Operation and shapes, with the operation as a function of tensors, and those."""
     draw = torch.Generator().manual_seed(0)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=draw)
 
-    found: dict[str, tuple[Callable[..., Tensor], list[Tensor]]] = {}
+    found: dict[str, Case] = {}
     for inputs, outputs in LINEAR:
         tensors = [normal(2_048, inputs), normal(outputs, inputs) / inputs**0.5, normal(outputs)]
         found[f"linear, 2,048 tokens, {inputs} to {outputs}"] = (kernels.linear, tensors)
     for name, (texts, shortest, longest) in TEXTS.items():
-        batch = _batch(np.linspace(shortest, longest, texts).astype(np.int64))
+        batch = batch_of(texts, shortest, longest)
         tokens = batch.tokens
-        found[f"attention, {name}"] = (_attention(batch), [normal(tokens, 3 * DIM)])
-        found[f"add_norm, {name}"] = (_add_norm, [normal(tokens, DIM), normal(tokens, DIM), normal(DIM), normal(DIM)])
-        found[f"gelu, {name}"] = (_gelu, [normal(tokens, 4 * DIM)])
+        found[f"attention, {name}"] = (attention(batch), [normal(tokens, 3 * DIM)])
+        found[f"add_norm, {name}"] = (add_norm, [normal(tokens, DIM), normal(tokens, DIM), normal(DIM), normal(DIM)])
+        found[f"gelu, {name}"] = (gelu, [normal(tokens, 4 * DIM)])
     return found
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Time both versions in turn, forward and with the backward pass."""
+    """Time both versions of each operation."""
     repeats = QUICK_REPEATS if options.quick else REPEATS
+    return {"operations": against_plain(cases(), options.rounds, repeats)}
+
+
+def against_plain(
+    found: Mapping[str, Case], rounds: int, repeats: int, *, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, Any]:
+    """Time both versions in turn, forward and with the backward pass, and compare what they give."""
     result = {}
-    for name, (operation, tensors) in cases().items():
+    for name, (operation, tensors) in found.items():
         outputs = {mode: _values(operation, tensors, mode) for mode in MODES}
         largest = [
             float((fast - plain).abs().max()) for fast, plain in zip(outputs["auto"], outputs["reference"], strict=True)
@@ -56,13 +65,13 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
         times = {}
         for kind, run in (("forward", _forward), ("both", _both)):
             runs = {mode: _repeated(run, operation, tensors, mode, repeats) for mode in MODES}
-            seconds = timing.interleaved(runs, options.rounds)
+            seconds = timing.interleaved(runs, rounds, clock=clock)
             times[kind] = {
                 "seconds": {mode: timing.spread(taken)["median"] / repeats for mode, taken in seconds.items()},
                 "times_as_fast": timing.times_as_fast(seconds["auto"], seconds["reference"]),
             }
         result[name] = {**times, "max_difference": {"output": largest[0], "gradients": max(largest[1:])}}
-    return {"operations": result}
+    return result
 
 
 def table_of(result: dict[str, Any]) -> str:
@@ -85,7 +94,8 @@ def _values(operation: Callable[..., Tensor], tensors: list[Tensor], mode: kerne
     with kernels.use(mode):
         leaves = [tensor.clone().requires_grad_() for tensor in tensors]
         output = operation(*leaves)
-        output.backward(torch.linspace(-1, 1, output.numel()).view_as(output))
+        slope = torch.linspace(-1, 1, output.numel(), dtype=output.dtype, device=output.device)
+        output.backward(slope.view_as(output))
         return [output.detach(), *(leaf.grad for leaf in leaves if leaf.grad is not None)]
 
 
@@ -111,22 +121,27 @@ def _repeated(
     return repeated
 
 
-def _operations(heads: int = 1, *, dim: int = DIM) -> Any:
-    """The fused operations, where they are to be had, or the plain ones."""
-    return kernels.fused(torch.empty(1, dim), heads=heads) or plain
+def _operations(x: Tensor, heads: int = 1, *, dim: int = DIM) -> Any:
+    """The fused operations for the device and type of `x`, where they are to be had, or the plain ones."""
+    return kernels.fused(x.new_empty(1, dim), heads=heads) or plain
 
 
-def _attention(batch: PackedBatch) -> Callable[..., Tensor]:
-    return lambda qkv: cast(Tensor, _operations(HEADS).attention_qkv(qkv, batch, heads=HEADS))
+def attention(batch: PackedBatch) -> Callable[..., Tensor]:
+    """Attention within the texts of a batch: (tokens, 3 * dim) to (tokens, dim)."""
+    return lambda qkv: cast(Tensor, _operations(qkv, HEADS).attention_qkv(qkv, batch, heads=HEADS))
 
 
-def _add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return cast(Tensor, _operations().add_norm(x, residual, weight, bias, eps=1e-12))
+def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`layer_norm(x + residual)`: (tokens, dim) each."""
+    return cast(Tensor, _operations(x).add_norm(x, residual, weight, bias, eps=1e-12))
 
 
-def _gelu(x: Tensor) -> Tensor:
-    return cast(Tensor, _operations(dim=x.shape[1]).gelu(x))
+def gelu(x: Tensor) -> Tensor:
+    """GELU of every element."""
+    return cast(Tensor, _operations(x, dim=x.shape[1]).gelu(x))
 
 
-def _batch(lengths: Any) -> PackedBatch:
+def batch_of(texts: int, shortest: int, longest: int) -> PackedBatch:
+    """A batch of texts whose lengths rise evenly."""
+    lengths = np.linspace(shortest, longest, texts).astype(np.int64)
     return pack(TokenizedTexts(np.zeros(int(lengths.sum()), np.int32), lengths, 0))

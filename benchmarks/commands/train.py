@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -40,7 +39,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Course:
-    """A run: when each step ended, and its loss."""
+    """A run: when each step was logged, and its loss; with `log_every` in the settings, every so many steps."""
 
     ends: list[float]
     losses: list[float]
@@ -126,41 +125,48 @@ def compare(case: Case, rows: dict[str, Any], steps: int, rounds: int, rates: Ra
     }
 
 
-def train(side: str, loss: str, rows: dict[str, Any], settings: dict[str, Any]) -> tuple[Course, Any]:
+def train(
+    side: str, loss: str, rows: dict[str, Any], settings: dict[str, Any], *, device: str = "cpu"
+) -> tuple[Course, Any]:
     """One run from the packaged model: its course, and the trained model."""
     library, precision = side.split()
     run: Callable[..., tuple[Course, Any]] = _minisbert if library == "minisbert" else _reference
-    return run(loss, rows, settings, precision)
+    return run(loss, rows, {"log_every": 1, **settings}, precision, device)
 
 
-def _minisbert(loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: Any) -> tuple[Course, Any]:
-    model = SentenceTransformer(packaged_model(), device="cpu", truncation="count")
-    ends: list[float] = []
-    config = TrainingConfig(**settings, precision=precision, log_every=1)
+def _minisbert(
+    loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: Any, device: str
+) -> tuple[Course, Any]:
+    model = SentenceTransformer(packaged_model(), device=device, truncation="count")
+    clock, ends = timing.clock_of(device), list[float]()
+    config = TrainingConfig(**settings, precision=precision)
     trainer = Trainer(
         model,
         rows,
         loss=getattr(losses, loss)(),
         config=config,
-        on_log=lambda entry: ends.append(time.perf_counter()),
+        on_log=lambda entry: ends.append(clock()),
         show_progress_bar=False,
     )
     logged = [entry["loss"] for entry in trainer.train().entries if "loss" in entry]
     return Course(ends[: len(logged)], logged), model
 
 
-def _reference(loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: str) -> tuple[Course, Any]:
+def _reference(
+    loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: str, device: str
+) -> tuple[Course, Any]:
     import sentence_transformers as reference
     from datasets import Dataset
     from transformers import PrinterCallback, TrainerCallback
 
-    ends: list[float] = []
+    clock, ends = timing.clock_of(device), list[float]()
 
     class Clock(TrainerCallback):  # type: ignore[misc]
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            ends.append(time.perf_counter())
+        def on_log(self, *_: Any, logs: dict[str, float], **__: Any) -> None:
+            if "loss" in logs:
+                ends.append(clock())
 
-    model = reference.SentenceTransformer(str(packaged_model()), device="cpu")
+    model = reference.SentenceTransformer(str(packaged_model()), device=device)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         trainer = reference.SentenceTransformerTrainer(
@@ -172,12 +178,13 @@ def _reference(loss: str, rows: dict[str, Any], settings: dict[str, Any], precis
                 learning_rate=settings["learning_rate"],
                 seed=settings["seed"],
                 bf16=precision == "bf16",
-                logging_steps=1,
+                fp16=precision == "fp16",
+                logging_steps=settings["log_every"],
                 save_strategy="no",
                 report_to="none",
-                use_cpu=True,
+                use_cpu=device == "cpu",
                 disable_tqdm=True,
-                dataloader_pin_memory=False,
+                dataloader_pin_memory=device != "cpu",
             ),
             train_dataset=Dataset.from_dict(rows),
             loss=getattr(reference.sentence_transformer.losses, loss)(model),

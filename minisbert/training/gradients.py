@@ -132,8 +132,17 @@ class Gradients:
 
     def _embedded_in_pieces(self, batch: PackedBatch) -> Tensor:
         """The same, of which backward embeds each piece again, with the same random draws."""
-        pieces = batch.cut((self._most_tokens or batch.tokens) // 2)
-        return torch.cat([checkpoint(self._embedded, piece, use_reentrant=False) for piece in pieces])
+
+        def embedded(_: Tensor, piece: PackedBatch) -> Tensor:
+            return self._embedded(piece)
+
+        # The tensor tells on which device random numbers are to be drawn again.
+        return torch.cat(
+            [
+                checkpoint(embedded, piece.input_ids, piece, use_reentrant=False)
+                for piece in batch.cut((self._most_tokens or batch.tokens) // 2)
+            ]
+        )
 
     def _replayed(self, given: Prepared, parts: int, replay: Replay) -> tuple[Tensor, int]:
         columns = self._datasets[given.dataset].columns(given.rows)

@@ -29,7 +29,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -135,7 +134,7 @@ def _workplace() -> Iterator[Path]:
 
 
 def _verdict(read: Callable[[], None]) -> str:
-    """"read", "refused", or what went wrong."""
+    """ "read", "refused", or what went wrong."""
     before = _peak()
     signal.setitimer(signal.ITIMER_REAL, LONGEST_INPUT)
     try:
@@ -168,7 +167,12 @@ def _peak() -> int:
 def _model(folder: Path) -> Path:
     """A tiny model with everything that a folder can have."""
     place = tiny_models.build(folder / "model", "bert", layers=1, dim=16)
-    dense = {"in_features": 16, "out_features": 8, "bias": True, "activation_function": "torch.nn.modules.linear.Identity"}
+    dense = {
+        "in_features": 16,
+        "out_features": 8,
+        "bias": True,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
     modules = json.loads((place / "modules.json").read_text())
     modules.append({"idx": 3, "name": "3", "path": "3_Dense", "type": "sentence_transformers.models.Dense"})
     (place / "modules.json").write_text(json.dumps(modules))
@@ -218,7 +222,10 @@ def _bert_settings() -> list[bytes]:
     settings = [
         {"max_seq_length": 48, "do_lower_case": False},
         {"max_seq_length": 20, "model_args": {"dtype": "float16"}, "tokenizer_args": {"model_max_length": 9}},
-        {"processing_kwargs": {"text": {"max_length": 12, "truncation": True}}, "transformer_task": "feature-extraction"},
+        {
+            "processing_kwargs": {"text": {"max_length": 12, "truncation": True}},
+            "transformer_task": "feature-extraction",
+        },
         {"modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}},
     ]
     return [json.dumps(one).encode() for one in settings]
@@ -251,7 +258,11 @@ def _feed_header(folder: Path, content: bytes) -> None:
 def _header_seeds() -> list[bytes]:
     from safetensors.torch import save
 
-    tensors = {"a": torch.zeros(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16), "c": torch.zeros(1, dtype=torch.int64)}
+    tensors = {
+        "a": torch.zeros(2, 3),
+        "b": torch.zeros(4, dtype=torch.bfloat16),
+        "c": torch.zeros(1, dtype=torch.int64),
+    }
     return [save(tensors), save({"a": torch.zeros(1)}, metadata={"format": "pt"})]
 
 
@@ -362,7 +373,9 @@ def _feed_lines(folder: Path, content: bytes) -> None:
 def _retrieval(folder: Path) -> None:
     (folder / "qrels").mkdir()
     (folder / "queries.jsonl").write_text('{"_id": "1", "text": "one"}\n{"_id": "2", "text": "two"}\n')
-    (folder / "corpus.jsonl").write_text('{"_id": "a", "title": "t", "text": "one"}\n{"_id": "b", "title": "", "text": "x"}\n')
+    (folder / "corpus.jsonl").write_text(
+        '{"_id": "a", "title": "t", "text": "one"}\n{"_id": "b", "title": "", "text": "x"}\n'
+    )
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\ta\t1\n2\tb\t0\n")
 
 

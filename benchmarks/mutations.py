@@ -124,14 +124,14 @@ _LONG = 10_000_000  # bytes
 def change_bytes(content: bytes, draw: random.Random) -> bytes:
     """One to three changes to bytes: cut, drop, repeat, flip, insert, another encoding, or nothing but noise."""
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
-        content = draw.choice(_BYTE_CHANGES)(content, draw)
+        content = draw.choice(_BYTE_CHANGES)(content, draw)[:_LONG]
     return content
 
 
 def change_lines(content: bytes, draw: random.Random) -> bytes:
     """One to three changes to a text: to its lines, its numbers, its marks, or its bytes."""
     for _ in range(draw.choice((1, 1, 1, 2, 3))):
-        content = draw.choice(_LINE_CHANGES)(content, draw)
+        content = draw.choice(_LINE_CHANGES)(content, draw)[:_LONG]
     return content
 
 

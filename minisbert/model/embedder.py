@@ -105,6 +105,8 @@ class Embedder(ModuleStack):
         """
         texts, single = read_inputs(_either(inputs, sentences))
         precision = "float32" if precision is None else precision
+        if isinstance(batch_size, int) and batch_size > 0:
+            batch_size = min(batch_size, max(1, len(texts)))  # a larger one need not fit into any number type
         options = EncodeOptions(
             prompt=self.prompt_text(prompt, prompt_name),
             batch_size=batch_size,
@@ -113,6 +115,11 @@ class Embedder(ModuleStack):
             truncate_dim=truncate_dim if truncate_dim is not None else self.truncate_dim,
         )
         _check(options, precision, out)
+        if options.truncate_dim is not None and not self.dimension(options.truncate_dim):
+            raise ConfigError(
+                f"got truncate_dim {options.truncate_dim} for {self.dimension(None)} dimensions; expected one that "
+                f"leaves some: pass a number from 1, or None for all"
+            )
         check_count("chunk_size", chunk_size, otherwise="None to choose one")
         in_array = convert_to_numpy and not convert_to_tensor
         run: Run

@@ -76,8 +76,8 @@ class EmbeddingModel(Embedder):
     ) -> None:
         if (model_name_or_path is None) == (modules is None):
             raise ConfigError("expected either the name or folder of a model, or modules=[...]")
-        if dtype is not None and dtype not in _DTYPES:
-            raise ConfigError(f"got dtype {dtype!r}; expected {', '.join(_DTYPES)}")
+        if dtype is not None and dtype not in tuple(_DTYPES):
+            raise ConfigError(f"got dtype {dtype!r}; expected one of the texts {', '.join(map(repr, _DTYPES))}")
         settings, card, base_model, base_revision = ModelSettings(), None, None, None
         if modules is None:
             folder = find_model(

@@ -248,6 +248,11 @@ class Encoder(nn.Module):
         """Whether the two texts of a pair are told apart by the types of their tokens."""
         return self.config.type_vocab_size > 1
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self.config.vocab_size
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).
 

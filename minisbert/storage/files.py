@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import InputError, ModelError
 from ..opening import open_file
 
-LONGEST_CARD = 20_000_000  # bytes; the cards of runs with thousands of log rows stay far below
+LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
 _LONGEST_JSON = 100_000_000  # bytes; tokenizers, the largest, have some ten million
 

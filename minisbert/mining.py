@@ -141,7 +141,7 @@ def mine_hard_negatives(
             "relative_margin": relative_margin,
         },
     )
-    if output_format == "n-tuple-scores":
+    if isinstance(output_format, str) and output_format == "n-tuple-scores":
         output_format, output_scores = "n-tuple", True
     columns_of = layout(output_format, include_positives=include_positives)
     may_skip = any(limit is not None for limit in (max_score, absolute_margin, relative_margin))
@@ -158,10 +158,10 @@ def mine_hard_negatives(
     rules = _Rules(
         range_min=range_min,
         range_max=range_max,
-        max_score=max_score,
-        min_score=min_score,
-        absolute_margin=absolute_margin,
-        relative_margin=relative_margin,
+        max_score=_limit(max_score),
+        min_score=_limit(min_score),
+        absolute_margin=_limit(absolute_margin),
+        relative_margin=_limit(relative_margin),
         num_negatives=num_negatives,
         sampling_strategy=sampling_strategy,
     )
@@ -213,6 +213,10 @@ def _check_options(wholes: Mapping[str, Any], limits: Mapping[str, Any]) -> None
             raise ConfigError(f"got {name} {value!r}; expected a number, or None for no limit: pass one")
 
 
+def _limit(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Each anchor and each document once.
@@ -237,9 +241,9 @@ class _Pairs:
         if len(table.columns) < 2:
             raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")
         first, second = islice(table.columns, 2)
-        table = select(table, [anchor or first, positive or second])
+        table = select(table, [first if anchor is None else anchor, second if positive is None else positive])
         texts, positives = (column_texts(table, name) for name in table.columns)
-        documents = list(dict.fromkeys([*check_texts(corpus or [], what="corpus"), *positives]))
+        documents = list(dict.fromkeys([*check_texts([] if corpus is None else corpus, what="corpus"), *positives]))
         place_of = {document: place for place, document in enumerate(documents)}
         places: dict[str, dict[int, None]] = {text: {} for text in texts}
         for text, document in zip(texts, positives, strict=True):
@@ -366,7 +370,7 @@ class _Rules:
                 f"got range_min {self.range_min} and range_max {self.range_max}; expected room for num_negatives, "
                 f"{self.num_negatives}, between them: raise range_max"
             )
-        if self.sampling_strategy not in ("top", "random"):
+        if not isinstance(self.sampling_strategy, str) or self.sampling_strategy not in ("top", "random"):
             raise ConfigError(f"got sampling_strategy {self.sampling_strategy!r}; expected top or random: pass one")
 
     def choose(

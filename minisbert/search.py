@@ -116,7 +116,7 @@ def paraphrase_mining(
         InputTypeError: `sentences` are no texts, or the model has no `encode`.
         ConfigError: a size, `max_pairs` or `top_k` below 1.
     """
-    if not hasattr(model, "encode"):
+    if not hasattr(model, "encode") or isinstance(model, str):
         raise InputTypeError(
             f"got a {type(model).__name__} as model; expected one with encode: pass a SentenceTransformer, or use "
             f"paraphrase_mining_embeddings"
@@ -228,6 +228,7 @@ def community_detection(
     check_sizes(min_community_size=min_community_size, batch_size=batch_size)
     if not is_real(threshold):
         raise ConfigError(f"got threshold {threshold!r}; expected a number: pass a cosine similarity")
+    threshold = float(threshold)
     rows = _rows(embeddings)
     count = len(rows)
     batch_size = max(1, min(batch_size, count))
@@ -369,8 +370,10 @@ def merged(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: i
 
 def _rows(embeddings: Embeddings) -> _Rows:
     """Embeddings as a matrix that is not converted yet, so that a memory map is read chunk by chunk: (n, d)."""
-    if isinstance(embeddings, (Tensor, np.ndarray)):
-        rows: _Rows = embeddings
+    if isinstance(embeddings, Tensor) and (embeddings.layout != torch.strided or embeddings.is_meta):
+        rows: _Rows = embedding_matrix(embeddings)  # which says what is wrong with it
+    elif isinstance(embeddings, (Tensor, np.ndarray)):
+        rows = embeddings
     elif not hasattr(embeddings, "__len__"):
         raise InputTypeError(
             f"got {type(embeddings).__name__} as embeddings; expected a tensor, array or list: make one of them"

@@ -6,6 +6,7 @@ to float32 first. Euclidean and manhattan similarities are negative distances, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -145,7 +146,9 @@ def truncate_embeddings(embeddings: AnyMatrix, truncate_dim: int | None) -> AnyM
     """
     if not isinstance(embeddings, (Tensor, np.ndarray)):
         raise InputTypeError(f"got embeddings in a {type(embeddings).__name__}; expected an array or tensor: make one")
-    if truncate_dim is not None and (not hasattr(truncate_dim, "__index__") or truncate_dim < 1):
+    if not embeddings.ndim:
+        raise InputError("got one number; expected embeddings: pass an array or tensor of them")
+    if truncate_dim is not None and (not isinstance(truncate_dim, (int, np.integer)) or truncate_dim < 1):
         raise ConfigError(f"got truncate_dim {truncate_dim!r}; expected at least 1, or None for all dimensions")
     return embeddings[..., :truncate_dim]
 
@@ -187,6 +190,8 @@ def quantize_embeddings(
         InputError: dimensions that do not fill whole bytes, one embedding with nothing to take ranges from, numbers
             that are not finite, or ranges whose lowest values are above the highest.
     """
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ConfigError(f"got precision {precision!r}; expected {', '.join(PRECISIONS)}")
     values = _floats(embeddings)
     if precision == "float32":
         return values.astype(np.float32)
@@ -196,8 +201,6 @@ def quantize_embeddings(
             raise InputError(f"got {values.shape[-1]} dimensions; {precision} needs a multiple of 8: use truncate_dim")
         packed = np.packbits(values > 0, axis=-1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    if precision not in ("int8", "uint8"):
-        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
     if not len(values):
         return values.astype(precision)
     low, high = _ranges(values, precision, ranges, calibration_embeddings)
@@ -243,8 +246,13 @@ def _refuse_not_finite(values: NDArray[Any], what: str) -> None:
 
 
 def is_real(value: Any) -> bool:
-    """Whether a value is a number other than NaN."""
-    return isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool) and value == value
+    """Whether a value is a number that a float can be, other than NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:
+        return False
 
 
 def _floats(embeddings: Embeddings) -> NDArray[Any]:

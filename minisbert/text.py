@@ -188,6 +188,8 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
         raise InputTypeError(
             f"got {type(texts).__name__} for {what}; expected a list of strings: put a single text in a list"
         )
+    if getattr(texts, "ndim", 1) != 1:
+        raise InputTypeError(f"got {what} in {texts.ndim} dimensions; expected a list of strings: pass one")
     result = list(texts)
     for row, text in enumerate(result):
         if not isinstance(text, str):

@@ -59,7 +59,7 @@ def as_table(data: Any) -> Table:
             raise InputError(
                 f"got columns of different lengths {sizes}; expected as many values in each: fill the gaps"
             )
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and getattr(data, "ndim", 1):
         table = _from_rows(list(data))
     else:
         raise InputTypeError(
@@ -102,7 +102,12 @@ def _column(name: str, values: Any) -> list[Any]:
             f"column {name} is a {type(values).__name__}; expected a list: put one value for each row in it"
         )
     if hasattr(values, "tolist"):  # arrays and tensors
-        result: list[Any] = values.tolist()
+        try:
+            result = values.tolist()
+        except RuntimeError:  # a tensor that holds no numbers
+            result = None
+        if not isinstance(result, list):
+            raise InputTypeError(f"column {name} holds no values; expected a list: put one value for each row in it")
         return result
     return list(values)
 

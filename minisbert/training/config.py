@@ -6,6 +6,7 @@ import math
 import sys
 from dataclasses import dataclass, fields
 from numbers import Integral, Real
+from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args
 
 from ..data.orders import DatasetOrder, RowSampling
@@ -113,7 +114,8 @@ class TrainingConfig:
             "replay": (*get_args(ReplayVersion), None),
         }
         for name, possible in choices.items():
-            if getattr(self, name) not in possible:
+            value = getattr(self, name)
+            if not isinstance(value, (str, NoneType)) or value not in possible:
                 expected = ", ".join(map(repr, possible))
                 raise ConfigError(f"got {name}={getattr(self, name)!r}; expected one of {expected}")
         if self.replay and (self.precision != "fp32" or self.compile):

@@ -360,8 +360,8 @@ class _Rules:
     def __post_init__(self) -> None:
         if not 1 <= self.num_negatives <= _MOST_NEGATIVES:
             raise ConfigError(
-                f"got num_negatives {self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: ask for "
-                f"one"
+                f"got num_negatives {self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: ask "
+                f"for one"
             )
         if self.range_min < 0:
             raise ConfigError(f"got range_min {self.range_min}; expected at least 0: pass 0 to leave out none")

@@ -513,3 +513,46 @@ def test_conversions_agree(inputs: Any, dim: int, size: int, precision: Any, mod
     assert np.array_equal(model.encode(inputs, convert_to_tensor=True, **options).numpy(), array)
     rows = model.encode(inputs, convert_to_numpy=False, **options)
     assert np.array_equal(np.stack([row.numpy() for row in rows]), array)
+
+
+@pytest.mark.parametrize("truncate_dim", [0, -32, -(10**30), "4", 1.5, torch.zeros(2)])
+def test_a_slice_that_leaves_nothing(truncate_dim: Any, tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    with pytest.raises(ConfigError, match="got truncate_dim"):
+        model.encode(["a"], truncate_dim=truncate_dim)
+    assert model.encode(["a"], truncate_dim=-30).shape == (1, 2)
+
+
+def test_batches_and_blocks_of_any_size(tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    expected = model.encode(["a cat", "a dog"])
+    np.testing.assert_array_equal(model.encode(["a cat", "a dog"], batch_size=10**30), expected)
+    (block,) = model.encode_iter(["a cat", "a dog"], block_size=10**30, batch_size=10**30)
+    np.testing.assert_array_equal(block, expected)
+    with pytest.raises(ConfigError, match="got batch_size"):
+        model.encode(["a"], batch_size="8")  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="to embed in blocks; expected texts"):
+        list(model.encode_iter(5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "meta"}, "got device 'meta', which cannot be used here .it holds no numbers."),
+        ({"device": 10**30}, "cannot be used here"),
+        ({"dtype": torch.bfloat16}, "got dtype torch.bfloat16; expected one of the texts 'float32', 'bfloat16'"),
+        ({"dtype": ["float32"]}, "expected one of the texts"),
+        ({"prompts": ["query"]}, "expected texts by name"),
+        ({"default_prompt_name": ["query"]}, "got default_prompt_name"),
+        ({"similarity_fn_name": 5}, "got similarity_fn_name 5"),
+    ],
+)
+def test_options_of_other_kinds(options: dict[str, Any], message: str, tiny: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SentenceTransformer(tiny("bert"), **options)
+
+
+@pytest.mark.parametrize("name", [5, b"model", ["a"]])
+def test_names_of_models_that_are_none(name: Any) -> None:
+    with pytest.raises(ModelError, match="expected a model folder or name: pass a text"):
+        SentenceTransformer(name)

@@ -60,8 +60,11 @@ def test_equal_seeds_make_equal_inputs(fuzzing: ModuleType) -> None:
     seen: list[list[bytes]] = []
     for seed in (1, 1, 2):
         contents: list[bytes] = []
-        target = fuzzing.Target(lambda: [b"a\tb\n1\t2\n"], fuzzing.change_lines, lambda folder, c: contents.append(c))
-        fuzzing.run(target, inputs=50, seed=seed)
+
+        def feed(folder: Path, content: bytes, contents: list[bytes] = contents) -> None:
+            contents.append(content)
+
+        fuzzing.run(fuzzing.Target(lambda: [b"a\tb\n1\t2\n"], fuzzing.change_lines, feed), inputs=50, seed=seed)
         seen.append(contents)
     assert seen[0] == seen[1] != seen[2]
 

@@ -509,3 +509,27 @@ def test_rows_labelled_0_are_named_to_a_loss_that_takes_all(folder: Path) -> Non
     model = SentenceTransformer(folder, device="cpu")
     with pytest.warns(UserWarning, match="2 of 3 are labelled 0 or below: leave them out"):
         Trainer(model, rows, loss=losses.MultipleNegativesRankingLoss())
+
+
+def test_numbers_of_numpy_are_python_s() -> None:
+    config = TrainingConfig(
+        epochs=np.int64(2), learning_rate=np.float32(0.5), warmup_steps=np.int32(7), max_steps=np.uint8(9)
+    )
+    assert config == TrainingConfig(epochs=2, learning_rate=0.5, warmup_steps=7, max_steps=9)
+    assert [type(value) for value in (config.epochs, config.learning_rate, config.warmup_steps)] == [int, float, int]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": np.float64(2)},
+        {"epochs": np.array([2])},
+        {"learning_rate": np.float32("nan")},
+        {"precision": np.array(["fp32", "fp16"])},
+        {"keep_best": np.bool_(True)},
+        {"replay": ["6.2"]},
+    ],
+)
+def test_settings_of_other_kinds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"got {next(iter(wrong))}="):
+        TrainingConfig(**wrong)

@@ -59,7 +59,7 @@ def as_table(data: Any) -> Table:
             raise InputError(
                 f"got columns of different lengths {sizes}; expected as many values in each: fill the gaps"
             )
-    elif isinstance(data, Iterable) and getattr(data, "ndim", 1):
+    elif isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
         table = _from_rows(list(data))
     else:
         raise InputTypeError(

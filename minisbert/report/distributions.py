@@ -107,7 +107,8 @@ def _by_label(labels: NDArray[np.float64], chosen: NDArray[np.int64]) -> dict[st
         # A label on a border belongs to the range above it, and rounding must not move it below.
         with np.errstate(over="ignore"):  # what is infinitely far along is in the last range
             places = np.minimum((labels[chosen] - low) / width + 1e-9, _MOST_GROUPS - 1).astype(np.int64)
-        edges = _edges([low + place * width for place in range(_MOST_GROUPS + 1)])
+        shares = (place / _MOST_GROUPS for place in range(_MOST_GROUPS + 1))
+        edges = _edges([low * (1 - share) + values[-1] * share for share in shares])
         groups = {f"{edges[i]}–{edges[i + 1]}": chosen[places == i] for i in range(_MOST_GROUPS)}
     return {name: found for name, found in groups.items() if len(found)}
 

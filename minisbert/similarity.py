@@ -191,7 +191,7 @@ def quantize_embeddings(
             that are not finite, or ranges whose lowest values are above the highest.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ConfigError(f"got precision {precision!r}; expected {', '.join(PRECISIONS)}")
+        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
     values = _floats(embeddings)
     if precision == "float32":
         return values.astype(np.float32)

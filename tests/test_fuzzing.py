@@ -64,7 +64,7 @@ def test_equal_seeds_make_equal_inputs(fuzzing: ModuleType) -> None:
         def feed(folder: Path, content: bytes, contents: list[bytes] = contents) -> None:
             contents.append(content)
 
-        fuzzing.run(fuzzing.Target(lambda: [b"a\tb\n1\t2\n"], fuzzing.change_lines, feed), inputs=50, seed=seed)
+        fuzzing.run(fuzzing.Target(lambda: [b"a\tb\n1\t2\n"], fuzzing.texts.change_lines, feed), inputs=50, seed=seed)
         seen.append(contents)
     assert seen[0] == seen[1] != seen[2]
 
@@ -91,7 +91,7 @@ def test_verdicts(read_it: Callable[[], Any], verdict: str, fuzzing: ModuleType)
 
 
 def test_what_hangs_is_ended(fuzzing: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fuzzing, "LONGEST_INPUT", 0.05)
+    monkeypatch.setattr("fuzz.harness.LONGEST_INPUT", 0.05)
 
     def feed(folder: Path, content: bytes) -> None:
         while content:

@@ -29,9 +29,9 @@ from minisbert.storage.weights import read_weights
 
 
 @pytest.fixture
-def fuzzing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
-    return importlib.import_module("fuzzing")
+    return importlib.import_module("fuzz.harness")
 
 
 @pytest.fixture
@@ -231,12 +231,12 @@ def test_weights_that_are_no_floats(folder: Path) -> None:
 @pytest.mark.parametrize(
     "config", [{"in_features": 10**12, "out_features": 10**12}, {"in_features": 32, "out_features": 2**63}]
 )
-def test_sizes_of_a_dense_layer_take_no_memory(config: dict[str, Any], folder: Path, fuzzing: ModuleType) -> None:
+def test_sizes_of_a_dense_layer_take_no_memory(config: dict[str, Any], folder: Path, harness: ModuleType) -> None:
     add_module(folder, "Dense", config, {"linear.weight": torch.zeros(8, 32), "linear.bias": torch.zeros(8)})
-    before = fuzzing._peak()
+    before = harness.peak()
     with pytest.raises(ModelError):
         load(folder)
-    assert fuzzing._peak() - before < 100_000_000
+    assert harness.peak() - before < 100_000_000
 
 
 @pytest.mark.parametrize("dropout", ["x", -1, 2, float("nan"), True, None])
@@ -307,11 +307,11 @@ def test_rows_that_cannot_be_read(name: str, content: bytes, message: str, tmp_p
     assert len(str(raised.value)) < 2100
 
 
-def test_ten_million_empty_lines(tmp_path: Path, fuzzing: ModuleType) -> None:
+def test_ten_million_empty_lines(tmp_path: Path, harness: ModuleType) -> None:
     (tmp_path / "rows.tsv").write_bytes(b"a\tscore\n" + b"\n" * 3_000_000 + b"x\t1\n")
-    before = fuzzing._peak()
+    before = harness.peak()
     assert read_columns(tmp_path / "rows.tsv") == ({"a": ["x"], "score": ["1"]}, [3_000_002])
-    assert fuzzing._peak() - before < 150_000_000
+    assert harness.peak() - before < 150_000_000
 
 
 CARD = (ROOT / "tests" / "card_small.md").read_text(encoding="utf-8")
@@ -331,9 +331,11 @@ LONG = {
 
 @pytest.mark.parametrize(("place", "instead"), LONG.values(), ids=LONG)
 def test_long_cards_take_no_longer_than_their_length(
-    place: str, instead: str, tmp_path: Path, fuzzing: ModuleType, monkeypatch: pytest.MonkeyPatch
+    place: str, instead: str, tmp_path: Path, harness: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert place in CARD
     content = CARD.replace(place, f"{place}\n{instead}" if not instead.startswith(place) else instead, 1).encode()
-    target = fuzzing.Target(lambda: [CARD.encode()], lambda card, draw: content, fuzzing._feed_card)
-    assert fuzzing.run(target, inputs=2).failures == []
+    target = harness.Target(
+        lambda: [CARD.encode()], lambda card, draw: content, importlib.import_module("fuzz.texts").feed_card
+    )
+    assert harness.run(target, inputs=2).failures == []

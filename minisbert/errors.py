@@ -1,21 +1,38 @@
 """What minisbert raises when its user can mend something.
 
     MinisbertError
-    ├── ConfigError     (ValueError)  an option whose value cannot work
-    ├── InputError      (ValueError)  texts, rows, labels or files that cannot be used
-    ├── InputTypeError  (TypeError)   an argument of a kind that cannot be used
-    ├── ModelError      (ValueError)  a model that cannot be found or read
-    └── PoolError       (RuntimeError)  processes that cannot be started, or have ended
+    ├── ConfigError     (ValueError)    an option whose value cannot work: whoever wrote the call
+    ├── InputError      (ValueError)    texts, rows, labels or files that cannot be used: whoever has the data
+    ├── InputTypeError  (TypeError)     an argument of a kind that cannot be used: whoever wrote the call
+    ├── ModelError      (ValueError)    a model that cannot be found or read: whoever made or copied the model
+    └── PoolError       (RuntimeError)  processes that cannot be started, or have ended: whoever runs the machine
 
-Each message is one line: what was got, what was expected, and how to mend it. Anything else that is raised is a
-defect of minisbert.
+After the colon stands who can mend it. Each message is one line: what was got, what was expected, and how to mend it.
+Anything else that is raised is a defect of minisbert.
 """
 
 from __future__ import annotations
 
+_LONGEST = 2000  # characters; a message quotes what was got, which can be of any length
+
 
 class MinisbertError(Exception):
-    """Base of every error that the user of the library can mend."""
+    """Base of every error that the user of the library can mend.
+
+    Its message is put on one line. What does not print is shown as in Python's own literals.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_one_line(message))
+
+
+def _one_line(message: str) -> str:
+    if len(message) > _LONGEST:
+        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+    if message.isprintable():
+        return message
+    message = " ".join(line.strip() for line in message.splitlines())
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
 
 
 class ConfigError(MinisbertError, ValueError):

@@ -20,12 +20,13 @@ from .data.roles import column_texts
 from .data.table import as_table, select
 from .errors import ConfigError, InputError, InputTypeError
 from .search import nearest
-from .similarity import embedding_matrix
+from .similarity import embedding_matrix, is_real
 from .text import check_texts
 
 OutputFormat: TypeAlias = Literal["triplet", "n-tuple", "n-tuple-scores", "labeled-pair", "labeled-list"]
 SamplingStrategy: TypeAlias = Literal["top", "random"]
 _QUERY_CHUNK, _CORPUS_CHUNK = 1_000, 50_000
+_MOST_NEGATIVES = 10_000
 _OUT = -float("inf")  # the score of what is no candidate
 
 
@@ -131,7 +132,16 @@ def mine_hard_negatives(
             raise InputTypeError(
                 f"got a {type(model).__name__}, which has no {name}; expected a model: pass a SentenceTransformer"
             )
-    if output_format == "n-tuple-scores":
+    _check_options(
+        {"range_min": range_min, "num_negatives": num_negatives, "range_max": range_max, "seed": seed},
+        {
+            "max_score": max_score,
+            "min_score": min_score,
+            "absolute_margin": absolute_margin,
+            "relative_margin": relative_margin,
+        },
+    )
+    if isinstance(output_format, str) and output_format == "n-tuple-scores":
         output_format, output_scores = "n-tuple", True
     columns_of = layout(output_format, include_positives=include_positives)
     may_skip = any(limit is not None for limit in (max_score, absolute_margin, relative_margin))
@@ -148,10 +158,10 @@ def mine_hard_negatives(
     rules = _Rules(
         range_min=range_min,
         range_max=range_max,
-        max_score=max_score,
-        min_score=min_score,
-        absolute_margin=absolute_margin,
-        relative_margin=relative_margin,
+        max_score=_limit(max_score),
+        min_score=_limit(min_score),
+        absolute_margin=_limit(absolute_margin),
+        relative_margin=_limit(relative_margin),
         num_negatives=num_negatives,
         sampling_strategy=sampling_strategy,
     )
@@ -187,6 +197,26 @@ def mine_hard_negatives(
     return columns
 
 
+def _check_options(wholes: Mapping[str, Any], limits: Mapping[str, Any]) -> None:
+    """Refuse what is no number; `range_max` and the limits may be None.
+
+    Raises:
+        ConfigError: an option is none.
+    """
+    for name, value in wholes.items():
+        if value is None and name == "range_max":
+            continue
+        if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
+            raise ConfigError(f"got {name} {value!r}; expected a whole number: pass one")
+    for name, value in limits.items():
+        if value is not None and not is_real(value):
+            raise ConfigError(f"got {name} {value!r}; expected a number, or None for no limit: pass one")
+
+
+def _limit(value: float | None) -> float | None:
+    return None if value is None else float(value)
+
+
 @dataclass(frozen=True)
 class _Pairs:
     """Each anchor and each document once.
@@ -211,9 +241,9 @@ class _Pairs:
         if len(table.columns) < 2:
             raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")
         first, second = islice(table.columns, 2)
-        table = select(table, [anchor or first, positive or second])
+        table = select(table, [first if anchor is None else anchor, second if positive is None else positive])
         texts, positives = (column_texts(table, name) for name in table.columns)
-        documents = list(dict.fromkeys([*check_texts(corpus or [], what="corpus"), *positives]))
+        documents = list(dict.fromkeys([*check_texts([] if corpus is None else corpus, what="corpus"), *positives]))
         place_of = {document: place for place, document in enumerate(documents)}
         places: dict[str, dict[int, None]] = {text: {} for text in texts}
         for text, document in zip(texts, positives, strict=True):
@@ -298,7 +328,14 @@ def _rescored(cross_encoder: PairScorer, scores: Tensor, places: Tensor, pairs: 
 
 def _predicted(cross_encoder: PairScorer, pairs: list[tuple[str, str]]) -> Tensor:
     """The cross-encoder's score of each pair: float32, (pairs,)."""
-    scores = torch.as_tensor(cross_encoder.predict(pairs), dtype=torch.float32).cpu()
+    predicted = cross_encoder.predict(pairs)
+    try:
+        scores = torch.as_tensor(predicted, dtype=torch.float32).cpu()
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).split("\n")[0]
+        raise InputError(f"got scores that are no numbers ({reason}); expected one for each pair of texts") from None
+    if scores.isnan().any():
+        raise InputError("got NaN as a score of the cross-encoder; expected numbers: look at what it predicts")
     if scores.shape not in ((len(pairs),), (len(pairs), 1)):
         raise InputError(
             f"got scores of shape {tuple(scores.shape)} for {len(pairs)} pairs; expected one number for each: use a "
@@ -321,8 +358,11 @@ class _Rules:
     sampling_strategy: SamplingStrategy
 
     def __post_init__(self) -> None:
-        if self.num_negatives < 1:
-            raise ConfigError(f"got num_negatives {self.num_negatives}; expected at least 1: ask for one")
+        if not 1 <= self.num_negatives <= _MOST_NEGATIVES:
+            raise ConfigError(
+                f"got num_negatives {self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: ask "
+                f"for one"
+            )
         if self.range_min < 0:
             raise ConfigError(f"got range_min {self.range_min}; expected at least 0: pass 0 to leave out none")
         if self.range_max - self.range_min < self.num_negatives:
@@ -330,7 +370,7 @@ class _Rules:
                 f"got range_min {self.range_min} and range_max {self.range_max}; expected room for num_negatives, "
                 f"{self.num_negatives}, between them: raise range_max"
             )
-        if self.sampling_strategy not in ("top", "random"):
+        if not isinstance(self.sampling_strategy, str) or self.sampling_strategy not in ("top", "random"):
             raise ConfigError(f"got sampling_strategy {self.sampling_strategy!r}; expected top or random: pass one")
 
     def choose(

@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import ConfigError, InputError, InputTypeError
-from .similarity import Embeddings, cos_sim, dot_score, embedding_matrix, normalize_embeddings
+from .similarity import Embeddings, cos_sim, dot_score, embedding_matrix, is_real, normalize_embeddings
 from .text import check_texts
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -60,7 +60,8 @@ def semantic_search(
         For each query its min(top_k, m) best hits, best first: {"corpus_id": row, "score": score}.
 
     Raises:
-        InputError: embeddings that are no matrices of the same dimension.
+        InputError: embeddings that are no matrices of the same dimension, or are not finite where it decides a score.
+        InputTypeError: `score_function` is none.
         ConfigError: a size or `top_k` below 1.
     """
     scores, rows = nearest(
@@ -115,7 +116,7 @@ def paraphrase_mining(
         InputTypeError: `sentences` are no texts, or the model has no `encode`.
         ConfigError: a size, `max_pairs` or `top_k` below 1.
     """
-    if not hasattr(model, "encode"):
+    if not hasattr(model, "encode") or isinstance(model, str):
         raise InputTypeError(
             f"got a {type(model).__name__} as model; expected one with encode: pass a SentenceTransformer, or use "
             f"paraphrase_mining_embeddings"
@@ -171,6 +172,7 @@ def paraphrase_mining_embeddings(
     check_sizes(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
     rows = _rows(embeddings)
     count = len(rows)
+    query_chunk_size = max(1, min(query_chunk_size, count))
     pairs, pair_scores = np.empty(0, np.int64), np.empty(0, np.float32)  # a pair is i * count + j
     for start in range(0, count, query_chunk_size):
         found_scores, found = nearest(
@@ -180,6 +182,7 @@ def paraphrase_mining_embeddings(
             score_function=score_function,
             query_chunk_size=query_chunk_size,
             corpus_chunk_size=corpus_chunk_size,
+            first_query=start,
         )
         others, scores = found.cpu().numpy(), found_scores.cpu().numpy()
         queries = np.arange(start, start + len(others))[:, None]
@@ -219,16 +222,21 @@ def community_detection(
         The rows of each group: the centre, then the others from near to far; largest group first.
 
     Raises:
-        InputError: embeddings that are no matrix.
-        ConfigError: a size below 1.
+        InputError: embeddings that are no matrix, or not finite.
+        ConfigError: a size below 1, or a threshold that is no number.
     """
     check_sizes(min_community_size=min_community_size, batch_size=batch_size)
+    if not is_real(threshold):
+        raise ConfigError(f"got threshold {threshold!r}; expected a number: pass a cosine similarity")
+    threshold = float(threshold)
     rows = _rows(embeddings)
     count = len(rows)
+    batch_size = max(1, min(batch_size, count))
     if count < min_community_size:
         return []
     with torch.no_grad():
         directions = normalize_embeddings(embedding_matrix(rows))
+        refuse_not_finite(directions, what="embeddings")
         sizes = np.empty(count, np.int64)
         with tqdm(
             total=count, desc="Finding communities", unit="row", disable=None if show_progress_bar else True
@@ -268,18 +276,26 @@ def nearest(
     score_function: ScoreFunction = cos_sim,
     query_chunk_size: int = 100,
     corpus_chunk_size: int = 500_000,
+    first_query: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """What `semantic_search` finds, as tensors.
+    """What `semantic_search` finds, as tensors; messages call the first query by the number `first_query`.
 
     Returns:
         Scores and corpus rows (int64), each (n, min(top_k, m)), on the device of the corpus.
 
     Raises:
         InputError: as for `semantic_search`, or scores of another shape than (n, m).
+        InputTypeError: as for `semantic_search`.
         ConfigError: as for `semantic_search`.
     """
     check_sizes(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
+    if not callable(score_function):
+        raise InputTypeError(
+            f"got {score_function!r} as score_function; expected a function of two tensors: pass cos_sim, dot_score or "
+            f"a function like them"
+        )
     queries, corpus = _rows(query_embeddings), _rows(corpus_embeddings)
+    query_chunk_size, corpus_chunk_size = min(query_chunk_size, len(queries)), min(corpus_chunk_size, len(corpus))
     if not len(queries) or not len(corpus):
         return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
     cosine = score_function is cos_sim
@@ -292,12 +308,21 @@ def nearest(
             for chunk, start in enumerate(starts):
                 left = embedding_matrix(queries[start : start + query_chunk_size]).to(right.device)
                 scores = dot_score(normalize_embeddings(left), right) if cosine else score_function(left, right)
-                if scores.shape != (len(left), len(right)):
+                if not isinstance(scores, Tensor) or scores.shape != (len(left), len(right)):
+                    got = (
+                        f"shape {tuple(scores.shape)}"
+                        if isinstance(scores, Tensor)
+                        else f"type {type(scores).__name__}"
+                    )
                     raise InputError(
-                        f"got scores of shape {tuple(scores.shape)} for {len(left)} queries and {len(right)} corpus "
-                        f"rows; expected a number for each pair: pass cos_sim, dot_score or a function like them"
+                        f"got scores of {got} for {len(left)} queries and {len(right)} corpus rows; expected a tensor "
+                        f"with a number for each pair: pass cos_sim, dot_score or a function like them"
                     )
                 values, columns = top_scores(scores, top_k)
+                if values[:, 0].isnan().any():  # it would rank before every number
+                    refuse_not_finite(right, what="corpus", first=corpus_start)
+                    refuse_not_finite(left, what="queries", first=first_query + start)
+                    raise InputError("got NaN as a score; expected numbers: look at what the score_function gives")
                 if not corpus_start:
                     best.append((values, columns))
                 else:
@@ -345,8 +370,10 @@ def merged(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: i
 
 def _rows(embeddings: Embeddings) -> _Rows:
     """Embeddings as a matrix that is not converted yet, so that a memory map is read chunk by chunk: (n, d)."""
-    if isinstance(embeddings, (Tensor, np.ndarray)):
-        rows: _Rows = embeddings
+    if isinstance(embeddings, Tensor) and (embeddings.layout != torch.strided or embeddings.is_meta):
+        rows: _Rows = embedding_matrix(embeddings)  # which says what is wrong with it
+    elif isinstance(embeddings, (Tensor, np.ndarray)):
+        rows = embeddings
     elif not hasattr(embeddings, "__len__"):
         raise InputTypeError(
             f"got {type(embeddings).__name__} as embeddings; expected a tensor, array or list: make one of them"
@@ -358,6 +385,21 @@ def _rows(embeddings: Embeddings) -> _Rows:
     if rows.ndim == 1:
         return rows[None] if len(rows) else rows.reshape(0, 0)
     return rows
+
+
+def refuse_not_finite(rows: Tensor, *, what: str, first: int = 0) -> None:
+    """Name the first row that holds NaN or infinity; the first of all has the number `first`.
+
+    Raises:
+        InputError: there is one.
+    """
+    suspects = (~rows.sum(dim=1).isfinite()).nonzero().flatten()  # the sum of large numbers can be infinite too
+    for row in suspects.tolist():
+        if not bool(rows[row].isfinite().all()):
+            raise InputError(
+                f"row {first + row} of the {what} holds NaN or infinity; expected finite numbers: drop the row, or "
+                f"look at the model that made it"
+            )
 
 
 def check_sizes(**sizes: int) -> None:

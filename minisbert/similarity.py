@@ -6,6 +6,7 @@ to float32 first. Euclidean and manhattan similarities are negative distances, s
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any, Literal, TypeAlias, TypeVar, get_args
@@ -145,8 +146,10 @@ def truncate_embeddings(embeddings: AnyMatrix, truncate_dim: int | None) -> AnyM
     """
     if not isinstance(embeddings, (Tensor, np.ndarray)):
         raise InputTypeError(f"got embeddings in a {type(embeddings).__name__}; expected an array or tensor: make one")
-    if truncate_dim is not None and truncate_dim < 1:
-        raise ConfigError(f"got truncate_dim {truncate_dim}; expected at least 1, or None for all dimensions")
+    if not embeddings.ndim:
+        raise InputError("got one number; expected embeddings: pass an array or tensor of them")
+    if truncate_dim is not None and (not isinstance(truncate_dim, (int, np.integer)) or truncate_dim < 1):
+        raise ConfigError(f"got truncate_dim {truncate_dim!r}; expected at least 1, or None for all dimensions")
     return embeddings[..., :truncate_dim]
 
 
@@ -184,18 +187,20 @@ def quantize_embeddings(
 
     Raises:
         ConfigError: an unknown precision.
-        InputError: dimensions that do not fill whole bytes, or one embedding with nothing to take ranges from.
+        InputError: dimensions that do not fill whole bytes, one embedding with nothing to take ranges from, numbers
+            that are not finite, or ranges whose lowest values are above the highest.
     """
+    if not isinstance(precision, str) or precision not in PRECISIONS:
+        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
     values = _floats(embeddings)
     if precision == "float32":
         return values.astype(np.float32)
+    _refuse_not_finite(values, "embeddings")
     if precision in ("binary", "ubinary"):
         if values.shape[-1] % 8:
             raise InputError(f"got {values.shape[-1]} dimensions; {precision} needs a multiple of 8: use truncate_dim")
         packed = np.packbits(values > 0, axis=-1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
-    if precision not in ("int8", "uint8"):
-        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
     if not len(values):
         return values.astype(precision)
     low, high = _ranges(values, precision, ranges, calibration_embeddings)
@@ -211,19 +216,43 @@ def _ranges(
     """Smallest and largest value of each dimension: (2, d)."""
     dimension = values.shape[1]
     if ranges is not None:
-        given = np.asarray(ranges)
+        given: NDArray[Any] = embedding_matrix(ranges).detach().cpu().numpy()
         if given.shape != (2, dimension):
             raise InputError(f"got ranges of shape {given.shape}; expected (2, {dimension}): lowest and highest values")
+        _refuse_not_finite(given, "ranges")
+        if (given[0] > given[1]).any():
+            place = int((given[0] > given[1]).argmax())
+            raise InputError(
+                f"got the range {given[0, place]:g} to {given[1, place]:g} for dimension {place}; expected the lowest "
+                f"value before the highest"
+            )
         return given
     calibration = values if calibration_embeddings is None else _floats(calibration_embeddings)
     if calibration.shape[1] != dimension:
         raise InputError(f"got calibration embeddings of {calibration.shape[1]} dimensions; expected {dimension}")
+    _refuse_not_finite(calibration, "calibration embeddings")
     if len(calibration) < 2:
         raise InputError(
             f"got {len(calibration)} embedding(s) to take the ranges of {precision} from; expected many: pass ranges "
             f"or calibration_embeddings"
         )
     return np.stack([calibration.min(axis=0), calibration.max(axis=0)])
+
+
+def _refuse_not_finite(values: NDArray[Any], what: str) -> None:
+    rows = (~np.isfinite(values).all(axis=1)).nonzero()[0]
+    if len(rows):
+        raise InputError(f"row {rows[0]} of the {what} holds NaN or infinity; expected finite numbers: drop the row")
+
+
+def is_real(value: Any) -> bool:
+    """Whether a value is a number that a float can be, other than NaN."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        return False
+    try:
+        return not math.isnan(float(value))
+    except OverflowError:
+        return False
 
 
 def _floats(embeddings: Embeddings) -> NDArray[Any]:
@@ -252,11 +281,13 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
             tensor = torch.from_numpy(np.stack(embeddings))
         else:
             tensor = torch.tensor(embeddings)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (TypeError, ValueError, RuntimeError, LookupError, OverflowError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
             f"got embeddings that are no matrix ({reason}); expected rows of numbers, all as long"
         ) from None
+    if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
+        raise InputError(f"got embeddings as {tensor.dtype} in {tensor.layout}; expected rows of real numbers")
     if tensor.dtype not in (torch.float32, torch.float64):
         tensor = tensor.float()
     if tensor.ndim not in (1, 2):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, InputTypeError
+from .errors import InputError, InputTypeError, ModelError
 from .inputs import Text
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ class TextTokenizer:
 
     Attributes:
         token_types: whether the model tells the two texts of a pair apart by the types of their tokens.
+        vocabulary: how many tokens the model has embeddings for, or None where that is not known.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class TextTokenizer:
         max_length: int,
         truncation_side: str = "right",
         token_types: bool = False,
+        vocabulary: int | None = None,
     ) -> None:
         tokenizer.no_truncation()
         tokenizer.no_padding()
@@ -79,7 +81,8 @@ class TextTokenizer:
         self.max_length = max_length
         self.truncation_side = truncation_side
         self.token_types = token_types
-        example = tokenizer.encode("a")
+        self.vocabulary = vocabulary
+        (example,) = self._encode(["a"], 0)
         specials = example.special_tokens_mask
         self._prefix, self._suffix = _leading_ones(specials), _leading_ones(specials[::-1])
         self._single_texts_have_types = token_types and any(example.type_ids)
@@ -100,6 +103,7 @@ class TextTokenizer:
             InputTypeError: an entry is not a string.
             InputError: a string holds characters that are not valid Unicode, or the maximum length is too small for
                 a pair.
+            ModelError: the tokenizer fails, or gives tokens that the model has not.
         """
         encodings = self._encode(texts, first)
         ids = [encoding.ids for encoding in encodings]
@@ -117,10 +121,10 @@ class TextTokenizer:
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         tokens = int(lengths.sum())
         return TokenizedTexts(
-            np.fromiter(chain.from_iterable(ids), np.int32, tokens),
+            _numbers(ids, tokens, below=self.vocabulary),
             lengths,
             truncated,
-            np.fromiter(chain.from_iterable(types), np.int32, tokens) if with_types else None,
+            _numbers(types, tokens, below=2) if with_types else None,
         )
 
     def count(self, texts: Sequence[Text]) -> NDArray[np.int64]:
@@ -138,6 +142,13 @@ class TextTokenizer:
             return self.tokenizer.encode_batch_fast(batch)
         except TypeError:
             raise InputError(_invalid_unicode(batch, first)) from None
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # the Rust library raises plain Exception, and panics are not even that
+            reason = str(error).strip().split("\n")[0]
+            raise ModelError(
+                f"the model's tokenizer failed on texts ({reason}); expected it to take any: mend its tokenizer.json"
+            ) from None
 
     def _kept(self, length: int) -> list[int]:
         """Places of the tokens of a single text that stay."""
@@ -177,6 +188,8 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
         raise InputTypeError(
             f"got {type(texts).__name__} for {what}; expected a list of strings: put a single text in a list"
         )
+    if getattr(texts, "ndim", 1) != 1:
+        raise InputTypeError(f"got {what} in {texts.ndim} dimensions; expected a list of strings: pass one")
     result = list(texts)
     for row, text in enumerate(result):
         if not isinstance(text, str):
@@ -186,6 +199,18 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
                 f'str(value) or ""'
             )
     return result
+
+
+def _numbers(rows: Sequence[Sequence[int]], count: int, *, below: int | None) -> NDArray[np.int32]:
+    """All numbers of `rows`, of which there are `count`, end to end."""
+    most = min(2**31, 2**31 if below is None else below) - 1
+    numbers = np.fromiter(chain.from_iterable(rows), np.int64, count)
+    if count and int(numbers.max()) > most:
+        raise ModelError(
+            f"the model's tokenizer gave the token or type {int(numbers.max())}; its encoder has 0 to {most}: expected "
+            f"a tokenizer.json and weights that belong together"
+        )
+    return numbers.astype(np.int32)
 
 
 def _side(places: Sequence[int], size: int, truncation_side: str) -> Sequence[int]:

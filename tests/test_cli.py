@@ -739,3 +739,68 @@ def test_long_errors_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert len(error) < 2100
     assert "['y', 'y', " in error
     assert error.endswith("for loss; expected a text (in quotes)\n")
+
+
+@pytest.mark.parametrize("output", ["", "  ", "a\0b"])
+@pytest.mark.parametrize("command", ["train", "encode", "demo", "reproduce"])
+def test_an_output_without_a_name(
+    command: str, output: str, model: str, data: str, refused: Callable[..., str]
+) -> None:
+    arguments = {
+        "train": training(model, data, output),
+        "encode": ["encode", model, data, "--output", output],
+        "demo": ["demo", "--output", output],
+        "reproduce": ["reproduce", "card.md", "--data", data, "--output", output],
+    }
+    assert "expected a name: pass . for the current folder" in refused(*arguments[command])
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "README.md", "1_Pooling", "eval"])
+def test_outputs_that_cannot_hold_a_model(
+    name: str, model: str, data: str, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is said before the model is loaded, let alone trained."""
+    monkeypatch.setattr("minisbert.cli.train.load_model", lambda *_: pytest.fail("it was loaded"))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).mkdir() if "." in name else (tmp_path / "out" / name).touch()
+    assert re.search(
+        r" is a (file|folder); expected a (folder|file) there", refused(*training(model, data, tmp_path / "out"))
+    )
+
+
+def test_resuming_where_there_is_nothing(
+    model: str, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = [str(one) for one in training(model, data, tmp_path / "out", "--resume", "--max-steps", 1)]
+    assert main(arguments) == 0
+    assert "holds no checkpoint to resume: training starts from the beginning\n" in capsys.readouterr().err
+
+
+def test_a_scale_that_begins_with_a_sign(model: str, data: str, tmp_path: Path, refused: Callable[..., str]) -> None:
+    message = refused(*training(model, data, tmp_path / "out")[:9], "--scale", "-1-1")
+    assert "expected one argument (one that begins with - is written as in --scale=-1)" in message
+
+
+@pytest.mark.parametrize("path", ["~nouser-of-that-name/x", "x" * 5000, "/dev/zero", "é" * 200])
+@pytest.mark.parametrize("command", ["encode", "inspect", "train", "similarity"])
+def test_paths_that_nothing_can_have(
+    command: str, path: str, model: str, data: str, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    arguments = {
+        "encode": ["encode", model, path, "--output", tmp_path / "e.npy"],
+        "inspect": ["inspect", path],
+        "train": training(model, path, tmp_path / "out"),
+        "similarity": ["similarity", path, "a", "b"],
+    }
+    assert path[:20] in refused(*arguments[command])
+
+
+def test_what_the_terminal_cannot_show(model: str, tmp_path: Path) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "minisbert", "inspect", model],
+        cwd=ROOT,
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert result.returncode == 0

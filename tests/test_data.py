@@ -416,3 +416,37 @@ def test_options_are_not_dropped_when_roles_are_known(options: dict[str, Any]) -
     assert isinstance(rows, TrainingRows)
     with pytest.raises(ConfigError, match=next(iter(options))):
         training_rows(rows, **options)
+
+
+def test_a_stream_is_no_column() -> None:
+    with pytest.raises(InputTypeError, match=r"column a is a generator; expected a list: pass list\(...\) of it"):
+        training_rows({"a": (text for text in "xy"), "b": ["x", "y"]})
+
+
+def test_labels_in_tensors() -> None:
+    """As rows of a `datasets.Dataset` in torch's format have them."""
+    rows = [{"a": "x", "label": torch.tensor([0.5])}, {"a": "y", "label": torch.tensor(1)}, {"a": "z", "label": 0}]
+    assert training_rows(rows).labels == [0.5, 1.0, 0.0]
+    assert training_rows([("x", torch.tensor(0.25)), ("y", np.array(1))]).labels == [0.25, 1.0]
+    with pytest.raises(InputError, match="row 0 of the data: column label holds tensor"):
+        training_rows([{"a": "x", "label": torch.tensor([0.5, 1.0])}])
+
+
+@pytest.mark.parametrize("columns", ["ab", 5, [["a"]], {"a": 1}, [None]])
+def test_columns_that_are_no_names(columns: Any) -> None:
+    with pytest.raises(InputTypeError, match="as columns; expected names"):
+        training_rows({"a": ["x"], "b": ["y"]}, columns=columns)
+
+
+@pytest.mark.parametrize("data", [np.array(3), torch.tensor(1.0), 5, object()])
+def test_data_without_rows(data: Any) -> None:
+    with pytest.raises(InputTypeError, match="as data; expected a path, rows, or a dict of columns"):
+        training_rows(data)
+
+
+def test_an_example_without_texts() -> None:
+    class Example:
+        texts = 5
+
+    with pytest.raises(InputTypeError, match="whose texts are a int"):
+        training_rows([Example()])

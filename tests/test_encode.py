@@ -372,7 +372,7 @@ def test_impossible_options(model: SentenceTransformer) -> None:
         model.max_seq_length = None  # type: ignore[assignment]
 
 
-@pytest.mark.parametrize(("dim", "width"), [(0, 0), (-1, 31), (-32, 0), (-99, 0), (5, 5), (99, 32), (np.int64(3), 3)])
+@pytest.mark.parametrize(("dim", "width"), [(-1, 31), (-31, 1), (5, 5), (99, 32), (np.int64(3), 3)])
 def test_truncate_dim_is_a_slice(dim: int, width: int, model: SentenceTransformer, expected: np.ndarray) -> None:
     got = model.encode(TEXTS, truncate_dim=dim)
     assert got.shape == (5, width)
@@ -501,7 +501,12 @@ def test_a_prompt_is_text_put_before(inputs: Any, prompt: str, model: SentenceTr
 
 
 @settings(max_examples=12, deadline=None)
-@given(inputs=unicode_inputs, dim=st.integers(-40, 40), size=st.integers(1, 3), precision=st.sampled_from(PRECISIONS))
+@given(
+    inputs=unicode_inputs,
+    dim=st.integers(-31, 40).filter(bool),
+    size=st.integers(1, 3),
+    precision=st.sampled_from(PRECISIONS),
+)
 def test_conversions_agree(inputs: Any, dim: int, size: int, precision: Any, model: SentenceTransformer) -> None:
     options: dict[str, Any] = {"truncate_dim": dim, "batch_size": size, "precision": precision}
     width = len(range(32)[:dim])
@@ -608,3 +613,46 @@ def test_a_failing_model_ends_its_thread(
         model.encode(TEXTS * 20)
     assert caught.tb is not None  # which holds on to every frame
     assert not in_a_thread[0].is_alive()
+
+
+@pytest.mark.parametrize("truncate_dim", [0, -32, -(10**30), "4", 1.5, torch.zeros(2)])
+def test_a_slice_that_leaves_nothing(truncate_dim: Any, tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    with pytest.raises(ConfigError, match="got truncate_dim"):
+        model.encode(["a"], truncate_dim=truncate_dim)
+    assert model.encode(["a"], truncate_dim=-30).shape == (1, 2)
+
+
+def test_batches_and_blocks_of_any_size(tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    expected = model.encode(["a cat", "a dog"])
+    np.testing.assert_array_equal(model.encode(["a cat", "a dog"], batch_size=10**30), expected)
+    (block,) = model.encode_iter(["a cat", "a dog"], block_size=10**30, batch_size=10**30)
+    np.testing.assert_array_equal(block, expected)
+    with pytest.raises(ConfigError, match="got batch_size"):
+        model.encode(["a"], batch_size="8")  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="to embed in blocks; expected texts"):
+        list(model.encode_iter(5))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "meta"}, "got device 'meta', which cannot be used here .it holds no numbers."),
+        ({"device": 10**30}, "cannot be used here"),
+        ({"dtype": torch.bfloat16}, "got dtype torch.bfloat16; expected one of the texts 'float32', 'bfloat16'"),
+        ({"dtype": ["float32"]}, "expected one of the texts"),
+        ({"prompts": ["query"]}, "expected texts by name"),
+        ({"default_prompt_name": ["query"]}, "got default_prompt_name"),
+        ({"similarity_fn_name": 5}, "got similarity_fn_name 5"),
+    ],
+)
+def test_options_of_other_kinds(options: dict[str, Any], message: str, tiny: Callable[[str], Path]) -> None:
+    with pytest.raises(ConfigError, match=message):
+        SentenceTransformer(tiny("bert"), **options)
+
+
+@pytest.mark.parametrize("name", [5, b"model", ["a"]])
+def test_names_of_models_that_are_none(name: Any) -> None:
+    with pytest.raises(ModelError, match="expected a model folder or name: pass a text"):
+        SentenceTransformer(name)

@@ -297,3 +297,41 @@ def test_negatives_by_definition(rows: list[tuple[str, str]], corpus: list[str],
     assert len(triplets) == len(got["negative"])
     expected = by_definition(rows, corpus, options)
     assert triplets == {(a, p, negative) for a, p in rows for anchor, negative in expected if anchor == a}
+
+
+LIMITS = ("max_score", "min_score", "absolute_margin", "relative_margin")
+
+
+@pytest.mark.parametrize("limit", LIMITS)
+@pytest.mark.parametrize("value", [math.nan, "0.5", 10**400, [1], True])
+def test_limits_that_are_none(limit: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"got {limit}"):
+        mine(ROWS, corpus=CORPUS, **{limit: value})
+
+
+@pytest.mark.parametrize("option", ["num_negatives", "range_min", "range_max", "seed"])
+@pytest.mark.parametrize("value", [1.5, "1", math.nan, [1], True])
+def test_numbers_that_are_none(option: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"got {option}"):
+        mine(ROWS, corpus=CORPUS, **{option: value})
+
+
+def test_more_negatives_than_anyone_needs() -> None:
+    with pytest.raises(ConfigError, match="at most 10,000"):
+        mine(ROWS, corpus=CORPUS, num_negatives=10**9, output_format="n-tuple")
+
+
+@pytest.mark.parametrize("columns", [["question"], {"a": 1}, 5])
+def test_names_of_columns_that_are_none(columns: Any) -> None:
+    with pytest.raises(InputTypeError, match="as columns; expected names"):
+        mine(ROWS, anchor_column_name=columns)
+
+
+@pytest.mark.parametrize("scores", ["ab", None, [math.nan, 1.0], [[1.0], [2.0, 3.0]]])
+def test_cross_encoders_that_give_no_numbers(scores: Any) -> None:
+    class Scorer:
+        def predict(self, pairs: Any) -> Any:
+            return scores
+
+    with pytest.raises(InputError, match="got scores that are no numbers|got NaN as a score of the cross-encoder"):
+        mine(ROWS, corpus=CORPUS, cross_encoder=Scorer(), max_score=0.9, num_negatives=1)

@@ -154,7 +154,7 @@ CONVERSIONS: list[dict[str, Any]] = [
 OPTIONS: list[dict[str, Any]] = [
     {},
     {"normalize_embeddings": True},
-    *({"truncate_dim": dim} for dim in (0, 1, 8, -1, -5, -99, 32, 99)),
+    *({"truncate_dim": dim} for dim in (1, 8, -1, -5, 32, 99)),
     {"truncate_dim": 8, "normalize_embeddings": True},
     {"output_value": "token_embeddings"},
     {"output_value": "token_embeddings", "normalize_embeddings": True, "truncate_dim": 4},

@@ -535,3 +535,13 @@ def test_a_failed_picture_is_a_warning(
     with pytest.warns(UserWarning, match=r"the report could not be drawn: .*(finite|nan)"):
         drawn.write(tmp_path, TrainingHistory())
     assert (tmp_path / "README.md").read_bytes() == card
+
+
+@pytest.mark.parametrize("largest", [1e300, 1.7e308])
+def test_labels_of_any_size(largest: float) -> None:
+    labels = [-largest, 0.0, largest / 2, largest, -largest / 2, largest / 4]
+    texts = [f"text {number}" for number in range(6)]
+    rows = TrainingRows({"a": texts, "b": texts}, labels, "score", "rows.tsv")
+    found = report.distributions._by_label(np.array(labels), np.arange(6))
+    assert sum(map(len, found.values())) == len(rows) == 6
+    assert all(len(name) < 40 for name in found)

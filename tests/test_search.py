@@ -313,3 +313,62 @@ print([name for name in heavy if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize(("chunk", "row"), [(500_000, 3), (2, 3)])
+def test_rows_that_are_not_finite_rank_nowhere(value: float, chunk: int, row: int) -> None:
+    corpus, queries = vectors(5, 4), vectors(3, 4)
+    broken = corpus.copy()
+    broken[row, 1] = value
+    with pytest.raises(InputError, match=f"row {row} of the corpus holds NaN or infinity"):
+        util.semantic_search(queries, broken, corpus_chunk_size=chunk)
+    with pytest.raises(InputError, match=f"row {row} of the queries holds NaN or infinity"):
+        util.semantic_search(broken, corpus, query_chunk_size=min(chunk, 2))
+    with pytest.raises(InputError, match=f"row {row} of the corpus"):
+        util.paraphrase_mining_embeddings(broken)
+    with pytest.raises(InputError, match=f"row {row} of the embeddings"):
+        util.community_detection(broken, min_community_size=1)
+
+
+def test_large_numbers_are_finite() -> None:
+    rows = np.full((2, 4), 2e38, np.float32)  # their sum is not
+    rows[1, 0] = 0
+    assert [hit["corpus_id"] for hit in util.semantic_search(rows[:1] / 1e38, rows / 1e38)[0]] == [0, 1]
+    with pytest.raises(InputError, match="got NaN as a score"):
+        util.semantic_search(rows, rows, score_function=lambda a, b: torch.full((len(a), len(b)), math.nan))
+
+
+@pytest.mark.parametrize("score_function", [None, "cos", 5])
+def test_score_functions_that_are_none(score_function: Any) -> None:
+    with pytest.raises(InputTypeError, match="as score_function; expected a function of two tensors"):
+        util.semantic_search(vectors(2, 4), vectors(3, 4), score_function=score_function)
+
+
+@pytest.mark.parametrize("scores", [None, 5, np.zeros((2, 3)), torch.zeros(3, 2)])
+def test_scores_that_are_none(scores: Any) -> None:
+    with pytest.raises(InputError, match="expected a tensor with a number for each pair"):
+        util.semantic_search(vectors(2, 4), vectors(3, 4), score_function=lambda a, b: scores)
+
+
+@pytest.mark.parametrize("threshold", [math.nan, "0.5", None, 10**400, [0.5]])
+def test_thresholds_that_are_none(threshold: Any) -> None:
+    with pytest.raises(ConfigError, match="got threshold"):
+        util.community_detection(vectors(3, 4), threshold)
+
+
+@pytest.mark.parametrize("size", [10**30, np.int64(3)])
+def test_sizes_of_any_whole_number(size: Any) -> None:
+    rows = vectors(4, 4)
+    expected = [[hit["corpus_id"] for hit in hits] for hits in util.semantic_search(rows, rows)]
+    got = util.semantic_search(rows, rows, top_k=10**30, query_chunk_size=size, corpus_chunk_size=10**30)
+    assert [[hit["corpus_id"] for hit in hits] for hits in got] == expected
+    assert util.community_detection(rows, 0.0, min_community_size=1, batch_size=size) == util.community_detection(
+        rows, 0.0, min_community_size=1
+    )
+
+
+@pytest.mark.parametrize("model", ["a name", b"", None])
+def test_paraphrases_of_no_model(model: Any) -> None:
+    with pytest.raises(InputTypeError, match="expected one with encode"):
+        util.paraphrase_mining(model, ["a", "b"])

@@ -300,3 +300,44 @@ def test_what_cannot_be_quantized(values: Any, precision: Any, options: dict[str
 def test_unknown_precision(precision: Any) -> None:
     with pytest.raises(ConfigError, match="float32, int8, uint8, binary or ubinary"):
         quantize_embeddings(np.ones((2, 8)), precision)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("precision", ["int8", "uint8", "binary", "ubinary"])
+def test_only_finite_numbers_are_quantized(value: float, precision: Any) -> None:
+    rows = vectors(4, 8)
+    broken = rows.copy()
+    broken[2, 5] = value
+    with pytest.raises(InputError, match="row 2 of the embeddings holds NaN or infinity"):
+        quantize_embeddings(broken, precision)
+    if "int" in precision:
+        with pytest.raises(InputError, match="row 2 of the calibration embeddings"):
+            quantize_embeddings(rows, precision, calibration_embeddings=broken)
+    np.testing.assert_array_equal(quantize_embeddings(broken, "float32"), broken)
+
+
+def test_ranges_that_are_none() -> None:
+    rows = vectors(4, 8)
+    low, high = rows.min(0), rows.max(0)
+    with pytest.raises(InputError, match=r"got the range .* for dimension 0; expected the lowest value before"):
+        quantize_embeddings(rows, "int8", ranges=np.stack([high, low]))
+    with pytest.raises(InputError, match="row 1 of the ranges holds NaN or infinity"):
+        quantize_embeddings(rows, "int8", ranges=np.stack([low, high * np.nan]))
+    for ranges in ("ab", [[1], [2, 3]], 5, object()):
+        with pytest.raises(InputError):
+            quantize_embeddings(rows, "int8", ranges=ranges)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [{"a": 1}, {1, 2}, "text", None, object(), np.zeros((2, 2), complex), torch.zeros(2, 2).to_sparse(), [[1], [2, 3]]],
+)
+def test_embeddings_that_are_none(rows: Any) -> None:
+    with pytest.raises(InputError):
+        util.cos_sim(rows, vectors(2, 2))
+
+
+@pytest.mark.parametrize("truncate_dim", ["3", 1.5, [1], 0, -2])
+def test_dimensions_that_are_none(truncate_dim: Any) -> None:
+    with pytest.raises(ConfigError, match="got truncate_dim"):
+        util.truncate_embeddings(vectors(2, 4), truncate_dim)

@@ -551,6 +551,31 @@ def test_texts_are_tokenized_in_blocks(block: int, folder: Path, monkeypatch: py
 
 def test_a_bad_text_of_a_later_block_keeps_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(dataset, "_BLOCK", 2)
-    rows = training_rows([("fine", "fine"), ("fine", "fine"), ("fine", "fine"), ("fine", "\ud800")])
+    rows = training_rows([("fine", "fine")] * 4)
+    list(rows.texts.values())[1][3] = "\ud800"  # which reading the rows would have refused
     with pytest.raises(InputError, match=r"texts\[3\]"):
         dataset.TrainingDataset(rows, load(folder).transformer.tokenizer)
+
+
+def test_numbers_of_numpy_are_python_s() -> None:
+    config = TrainingConfig(
+        epochs=np.int64(2), learning_rate=np.float32(0.5), warmup_steps=np.int32(7), max_steps=np.uint8(9)
+    )
+    assert config == TrainingConfig(epochs=2, learning_rate=0.5, warmup_steps=7, max_steps=9)
+    assert [type(value) for value in (config.epochs, config.learning_rate, config.warmup_steps)] == [int, float, int]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": np.float64(2)},
+        {"epochs": np.array([2])},
+        {"learning_rate": np.float32("nan")},
+        {"precision": np.array(["fp32", "fp16"])},
+        {"keep_best": np.bool_(True)},
+        {"replay": ["6.2"]},
+    ],
+)
+def test_settings_of_other_kinds(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"got {next(iter(wrong))}="):
+        TrainingConfig(**wrong)

@@ -15,17 +15,17 @@ _FIELD = re.compile(r"- \*?\*?([^*:]+?)\*?\*?: (.*)")
 
 def read_hyperparameters(text: str) -> dict[str, str]:
     """Values as printed by name."""
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     name = ""
     for line in text.split("\n"):
         if setting := _SETTING.fullmatch(line):
             name = setting[1]
-            found[name] = setting[2]
+            found[name] = [setting[2]]
         elif line == "</details>":
             break
         elif name:  # a value of several lines
-            found[name] += f"\n{line}"
-    return {name: value.rstrip("\n") for name, value in found.items()}
+            found[name].append(line)
+    return {name: "\n".join(lines).rstrip("\n") for name, lines in found.items()}
 
 
 def write_hyperparameters(non_default: Mapping[str, str], everything: Mapping[str, str]) -> str:

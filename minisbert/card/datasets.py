@@ -9,7 +9,7 @@ from typing import Literal
 from ..errors import InputError
 from .description import dataset_text, named_dataset
 from .facts import ColumnStatistics, DatasetFacts, LossFacts, NamedDataset
-from .markdown import Section
+from .markdown import Section, between
 from .parameters import read_class, read_parameters, write_class, write_parameters
 from .tables import read_table, write_table
 
@@ -29,13 +29,16 @@ def _dataset(section: Section) -> DatasetFacts:
     fields = dict(re.findall(r"^\* ([^:\n]+?): (.*)$", text, re.M))
     named, revision = NamedDataset(""), None
     if "Dataset" in fields:
-        place = re.fullmatch(r"(.*?)(?: at \[.*?\]\(.*/tree/(.*)\))?", fields["Dataset"])
-        named, revision = (named_dataset(place[1]), place[2]) if place else (named, None)
+        place, _, tree = fields["Dataset"].partition(" at [")
+        if "/tree/" in tree.partition("](")[2] and tree.endswith(")"):
+            named, revision = named_dataset(place), tree.removesuffix(")").rpartition("/tree/")[2]
+        else:
+            named = named_dataset(fields["Dataset"])
     statistics = text.partition("\n" + _STATISTICS)[2]
     samples = text.partition("\n* Samples:\n")[2]
     loss_at = text.rfind("\n" + _LOSS) + 1
     loss = text[loss_at + len(_LOSS) :]
-    columns = tuple(re.findall(r"<code>(.*?)</code>", fields.get("Columns", "")))
+    columns = tuple(between(fields.get("Columns", ""), "<code>", "</code>"))
     size = fields.get("Size")
     shown = tuple(tuple(map(_sample, row)) for row in read_table(samples)[1]) if samples else ()
     if any(len(row) != len(columns) for row in shown):
@@ -62,7 +65,7 @@ def _statistics(text: str) -> tuple[ColumnStatistics, ...]:
             column,
             by_name["type"][place],
             by_name["modality"][place] if "modality" in by_name else None,
-            tuple(_detail(item) for item in re.findall(r"<li>(.*?)</li>", by_name["details"][place])),
+            tuple(_detail(item) for item in between(by_name["details"][place], "<li>", "</li>")),
         )
         for place, column in enumerate(header[1:])
     )

@@ -28,9 +28,7 @@ def read_description(text: str) -> Description:
             f"got the card of a model of type {_field(text, 'Model Type')!r}; expected 'Sentence Transformer': pass "
             f"the card of a sentence-embedding model"
         )
-    base, revision = None, None
-    if found := re.search(r"^- \*\*Base model:\*\* \[(.*?)\]\(.*?\)(?: <!-- at revision (.*?) -->)?$", text, re.M):
-        base, revision = found.groups()
+    base, revision = _base_model(_field(text, "Base model") or "")
     length, dimension = _field(text, "Maximum Sequence Length"), _field(text, "Output Dimensionality")
     printed = _field(text, "Similarity Function") or ""
     modalities = _field(text, "Supported Modality") or _field(text, "Supported Modalities")
@@ -55,6 +53,15 @@ def _field(text: str, name: str) -> str | None:
     return found[1] if found else None
 
 
+def _base_model(text: str) -> tuple[str | None, str | None]:
+    """Name and revision from a link, and maybe a comment."""
+    link, _, comment = text.partition(" <!-- at revision ")
+    name, middle, _ = link.removeprefix("[").partition("](")
+    if not (link.startswith("[") and middle and link.endswith(")")) or (comment and not comment.endswith(" -->")):
+        return None, None
+    return name, comment.removesuffix(" -->") or None
+
+
 def _whole(text: str | None) -> int | None:
     number = (text or "").split(" ")[0]
     return int(number) if number.isdecimal() else None
@@ -68,8 +75,10 @@ def _datasets(text: str) -> tuple[NamedDataset, ...]:
 
 def named_dataset(text: str) -> NamedDataset:
     """A data set from its name, which may be a link to the Hub."""
-    found = re.fullmatch(rf"\[(.+)\]\({_HUB}/datasets/(.+)\)", text)
-    return NamedDataset(found[1], found[2]) if found else NamedDataset(text)
+    name, middle, place = text.removeprefix("[").rpartition(f"]({_HUB}/datasets/")
+    if text.startswith("[") and name and middle and len(place) > 1 and place.endswith(")"):
+        return NamedDataset(name, place.removesuffix(")"))
+    return NamedDataset(text)
 
 
 def dataset_text(dataset: NamedDataset) -> str:
@@ -131,7 +140,7 @@ def _plural(things: tuple[object, ...]) -> str:
 
 def read_sources(text: str) -> tuple[Link, ...]:
     """The links of "Model Sources"."""
-    return tuple(Link(title, url) for title, url in links(re.sub(r"\*\*.*?:\*\* ", "", text), "- LINK"))
+    return tuple(Link(title, url) for title, url in links(re.sub(r"^- \*\*[^*\n]*:\*\* ", "- ", text, flags=re.M)))
 
 
 def write_sources(sources: tuple[Link, ...]) -> str:

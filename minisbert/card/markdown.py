@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ..errors import InputError
 
@@ -28,7 +29,14 @@ class Section:
 
     def part(self, title: str) -> Section | None:
         """The first section of that title, at any depth."""
-        return next((section for section in self.all() if section.title == title), None)
+        return self._titles.get(title)
+
+    @cached_property
+    def _titles(self) -> dict[str, Section]:
+        found: dict[str, Section] = {}
+        for section in self.all():
+            found.setdefault(section.title, section)
+        return found
 
     def all(self) -> Iterator[Section]:
         """Every section within, in order."""
@@ -74,16 +82,35 @@ def split_card(text: str) -> tuple[str, Section]:
 
 def fenced_code(text: str, language: str) -> str | None:
     """The first block of code in that language, without its margin."""
-    found = re.search(rf"^( *)```{language}\n(.*?)^\1```$", text, flags=re.MULTILINE | re.DOTALL)
-    if found is None:
-        return None
-    return "\n".join(line.removeprefix(found[1]) for line in found[2].split("\n")[:-1])
+    lines = text.split("\n")
+    last = {line: place for place, line in enumerate(lines) if line.endswith("```")}  # by margin and mark
+    for place, line in enumerate(lines):
+        margin, mark, rest = line.partition("```")
+        if mark and rest == language and not margin.strip(" ") and last.get(f"{margin}```", 0) > place:
+            end = lines.index(f"{margin}```", place + 1)
+            return "\n".join(inner.removeprefix(margin) for inner in lines[place + 1 : end])
+    return None
 
 
-def links(text: str, shape: str) -> list[tuple[str, str]]:
-    """Titles and targets of the links that stand where `shape` has "LINK"."""
-    pattern = re.escape(shape).replace("LINK", r"\[(.+?)\]\((\S*?)\)")
-    return re.findall(f"^{pattern}", text, flags=re.MULTILINE)
+def between(text: str, opening: str, closing: str) -> list[str]:
+    """What stands between each two marks."""
+    found = []
+    start = text.find(opening)
+    while start >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
+        found.append(text[start + len(opening) : end])
+        start = text.find(opening, end + len(closing))
+    return found
+
+
+def links(text: str) -> list[tuple[str, str]]:
+    """Titles and targets of the links that stand in a list, one on a line."""
+    found = []
+    for line in text.split("\n"):
+        title, middle, rest = line.removeprefix("- [").partition("](")
+        target, end, _ = rest.partition(")")
+        if line.startswith("- [") and title and middle and end and not re.search(r"\s", target):
+            found.append((title, target))
+    return found
 
 
 def repair(text: str) -> str:

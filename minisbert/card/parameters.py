@@ -8,7 +8,7 @@ import re
 from .facts import Parameters
 from .markdown import fenced_code
 
-_CLASS = re.compile(r"(?:\[<code>(?P<linked>.*?)</code>\]\((?P<url>\S*?)\)|<code>(?P<plain>.*?)</code>)")
+_CLASS = re.compile(r"(?:\[<code>(?P<linked>[^<]*)</code>\]\((?P<url>[^\s)]*)\)|<code>(?P<plain>[^<]*)</code>)")
 
 
 def read_class(text: str) -> tuple[str, str | None]:

@@ -65,7 +65,7 @@ def _facts(front_matter: str, body: Section, description: Section) -> CardFacts:
         if details
         else (),
         versions=read_fields(text("Framework Versions")),
-        resources=tuple(Link(*link) for link in links(text("Additional Resources"), "- LINK")),
+        resources=tuple(Link(*link) for link in links(text("Additional Resources"))),
         citations=_citations(body.part("BibTeX")),
     )
 

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 
 from .facts import Picture, is_file_name
 
-_PICTURE = re.compile(r"^!\[((?:\\.|[^\\\]])*)\]\((\S+?)\)$", re.MULTILINE)
+_PICTURE = re.compile(r"^!\[((?:\\.|[^\\\]\n])*)\]\((\S+?)\)$", re.MULTILINE)
 _MARKUP = re.compile(r"[\\\[\]`*_<>&!$]")
 _ESCAPED = re.compile(r"\\(.)|&#(10|13);", re.DOTALL)
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
+from ..opening import open_file
 from ..storage.files import LONGEST_CARD
 from .facts import CardFacts, DatasetFacts
 from .parsing import parse
@@ -17,13 +18,12 @@ def read_card(path: str | Path) -> CardFacts:
     Raises:
         InputError: the file cannot be read, or holds no card that was generated.
     """
-    if "\0" in str(path):
-        raise InputError(f"got {str(path)!r}; expected a model card: check the path")
     try:
-        with Path(path).open("rb") as file:
+        with open_file(Path(path)) as file:
             content = file.read(LONGEST_CARD + 1)
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); expected a model card: check the path") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path} ({reason}); expected a model card: check the path") from None
     try:
         text = content.decode("utf-8")
     except UnicodeDecodeError:

@@ -10,6 +10,7 @@ from ..errors import InputError
 
 Row = tuple[str, ...]
 _RULE = re.compile(r"\|(:-+:?\|)+")
+_MOST_COLUMNS = 1000
 _BAR = re.compile(r"(?<!\\)\|")
 
 
@@ -29,6 +30,8 @@ def read_table(text: str) -> tuple[Row, list[Row]]:
     rule = lines[rules[0]]
     margin = len(rule) - len(rule.lstrip(" "))
     widths = [len(part) for part in rule.strip(" ").strip("|").split("|")]
+    if len(widths) > _MOST_COLUMNS:
+        raise broken
     header = _cells(lines[rules[0] - 1][margin:], widths)
     rows = _rows(lines[rules[0] + 1 :], margin, widths)
     if any(len(row) != len(widths) for row in (header, *rows)):
@@ -37,15 +40,19 @@ def read_table(text: str) -> tuple[Row, list[Row]]:
 
 
 def _rows(lines: Sequence[str], margin: int, widths: Sequence[int]) -> list[Row]:
-    rows, whole, parts = [], sum(widths) + len(widths) + 1, ""
+    rows, whole = [], sum(widths) + len(widths) + 1
+    parts: list[str] = []
+    length = bars = 0
     for line in lines:
         if not parts and not line[margin:].startswith("| "):
             break
-        parts = f"{parts}\n{line}" if parts else line[margin:]
+        parts.append(line if parts else line[margin:])
+        length += len(parts[-1]) + (len(parts) > 1)
+        bars += len(_BAR.findall(parts[-1]))
         # A cell can hold a line break that was no "\n" when it was written; the row ends where its width is full.
-        if len(parts) >= whole or (parts.endswith(" |") and len(_BAR.findall(parts)) == len(widths) + 1):
-            rows.append(_cells(parts, widths))
-            parts = ""
+        if length >= whole or (parts[-1].endswith(" |") and bars == len(widths) + 1):
+            rows.append(_cells("\n".join(parts), widths))
+            parts, length, bars = [], 0, 0
     return rows
 
 

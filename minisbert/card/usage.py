@@ -25,8 +25,13 @@ def read_usage(text: str) -> Usage | None:
 
 
 def _texts(code: str, name: str) -> tuple[str, ...]:
-    found = re.search(rf"^{name} = \[\n(.*?)^\]$", code, re.M | re.S)
-    return tuple(_text(line.strip(" ").removesuffix(",")) for line in found[1].split("\n")[:-1]) if found else ()
+    lines = code.split("\n")
+    try:
+        start = lines.index(f"{name} = [")
+        end = lines.index("]", start)
+    except ValueError:
+        return ()
+    return tuple(_text(line.strip(" ").removesuffix(",")) for line in lines[start + 1 : end])
 
 
 def _text(literal: str) -> str:

@@ -7,6 +7,7 @@ output, progress and messages to standard error. Each command is a module here w
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import warnings
@@ -18,11 +19,13 @@ from ..version import __version__
 from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
 
 _COMMANDS = (demo, train, reproduce, encode, evaluate, similarity, inspect, kernels)
-_LONGEST_LINE = 2000  # characters of an error
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a model may hold what the terminal cannot show
+            stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
@@ -45,6 +48,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Leave with status 2."""
+        if message.endswith("expected one argument"):
+            option = message.partition(":")[0].removeprefix("argument ")
+            message += f" (one that begins with - is written as in {option}=-1)"
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}: see {self.prog} --help\n")
 
 
@@ -69,9 +75,5 @@ def _show_warning(
 
 
 def _fail(message: str, status: int) -> int:
-    line = " ".join(message.split())
-    if len(line) > _LONGEST_LINE:  # it quotes what it was given
-        half = _LONGEST_LINE // 2
-        line = f"{line[:half]} ... {line[-half:]}"
-    sys.stderr.write(f"minisbert: error: {line}\n")
+    sys.stderr.write(f"minisbert: error: {message}\n")
     return status

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import ModelError
-from .options import Subparsers, add_command, check_writable, shortened, sts_evaluator, table
+from .options import Subparsers, add_command, check_output, output_path, shortened, sts_evaluator, table
 
 _TEXTS = (
     "Ice floats because it is less dense than liquid water.",
@@ -27,7 +27,7 @@ def add(commands: Subparsers) -> None:
         example="minisbert demo --output minisbert-demo",
     )
     parser.add_argument(
-        "--output", type=Path, default=Path("minisbert-demo"), metavar="DIR", help="folder for the model"
+        "--output", type=output_path, default=Path("minisbert-demo"), metavar="DIR", help="folder for the model"
     )
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="passes over the answers (default: 4)")
     parser.set_defaults(device=None)
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> None:
     from ..training.trainer import Trainer
 
     columns = ("reference", "answer", "score")
-    check_writable(options.output)
+    check_output(options.output, resume=False)
     folder = packaged_model(verify=True)
     if folder is None:
         raise ModelError(

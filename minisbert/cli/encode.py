@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .options import Subparsers, add_command, add_model_options, check_writable, load_model, positive
+from ..opening import is_file
+from .options import Subparsers, add_command, add_model_options, check_writable, load_model, output_path, positive
 
 
 def add(commands: Subparsers) -> None:
@@ -21,7 +22,7 @@ def add(commands: Subparsers) -> None:
     )
     parser.add_argument("model", help="model folder or name")
     parser.add_argument("file", help="texts, one a line; a data file with --column; - for standard input")
-    parser.add_argument("--output", type=Path, required=True, help="file to write, (texts, dim)")
+    parser.add_argument("--output", type=output_path, required=True, help="file to write, (texts, dim)")
     parser.add_argument("--column", help="column of a .tsv, .csv, .jsonl or .parquet file that holds the texts")
     parser.add_argument("--prompt-name", help="saved prompt to put before each text")
     parser.add_argument("--batch-size", type=positive, help="most texts in one forward pass (default: by tokens)")
@@ -73,7 +74,7 @@ def _texts(name: str, column: str | None) -> list[str]:
         if column not in columns:
             raise InputError(f"{name} has the columns {list(columns)}; got --column {column}, which is not there")
         texts = column_texts(Table(columns, name, lines), column)
-    elif Path(name).is_file() and has_columns(Path(name)):
+    elif is_file(Path(name)) and has_columns(Path(name)):
         raise InputError(f"got {name}, which has columns, and no --column; expected the name of the one to embed")
     elif name != "-":
         texts = read_lines(Path(name))

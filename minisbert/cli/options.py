@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from itertools import zip_longest
@@ -11,10 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import InputError
+from ..opening import is_file
 
 if TYPE_CHECKING:
     from ..evaluation import EmbeddingSimilarityEvaluator
     from ..sentence_transformer import SentenceTransformer
+
+_ENDINGS = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")  # of the files of a model
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -62,6 +66,13 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 1")
     return int(text)
+
+
+def output_path(text: str) -> Path:
+    """Parse the name of what is written."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a name: pass . for the current folder")
+    return Path(text)
 
 
 def label_scale(text: str) -> tuple[float, float]:
@@ -117,9 +128,27 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         ) from None
 
 
-def tell_what_is_replaced(folder: Path) -> None:
+def check_output(folder: Path, *, resume: bool) -> None:
+    """Say now, and not after the training, why no model can be written to a folder, and what will become of it.
+
+    Raises:
+        InputError: none can.
+    """
+    check_writable(folder)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and path.suffix in _ENDINGS:
+            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another place")
+        if not path.is_dir() and re.fullmatch(r"\d+_[A-Z]\w+|eval|best", path.name):
+            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another place")
+    if not resume:
+        _tell_what_is_replaced(folder)
+    elif not any(path.is_dir() for path in folder.glob("checkpoint-*")):
+        sys.stderr.write(f"{folder} holds no checkpoint to resume: training starts from the beginning\n")
+
+
+def _tell_what_is_replaced(folder: Path) -> None:
     """Say that a folder holds a model already."""
-    if (folder / "modules.json").is_file():
+    if is_file(folder / "modules.json"):
         sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 

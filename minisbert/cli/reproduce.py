@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluators import KINDS, Reading
-from .options import Subparsers, add_command, check_writable, column_names, table, tell_what_is_replaced
+from .options import Subparsers, add_command, check_output, column_names, table
 from .settings import add_run_options, add_settings, given_settings, log_often
 
 if TYPE_CHECKING:
@@ -55,9 +55,7 @@ def run(options: argparse.Namespace) -> None:
         require_matplotlib()
     recipe, stated = read_source(options.recipe)
     evaluator = _evaluator(recipe, options)
-    check_writable(options.output)
-    if not options.resume:
-        tell_what_is_replaced(options.output)
+    check_output(options.output, resume=options.resume)
     ready = prepare(
         recipe,
         options.data,

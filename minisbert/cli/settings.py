@@ -9,7 +9,7 @@ from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from .options import column_names, label_scale
+from .options import column_names, label_scale, output_path
 
 if TYPE_CHECKING:
     from ..training.config import TrainingConfig
@@ -27,7 +27,7 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         metavar="LOW-HIGH",
         help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")

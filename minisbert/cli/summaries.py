@@ -184,7 +184,7 @@ def _loss(loss: LossFacts) -> list[str]:
         return [f"with {loss.name}: {shortened(loss.parameters)}"]
     # Of a class its last name: "torch.nn.modules.loss.MSELoss" is MSELoss.
     texts = {
-        name: re.sub(r"^torch\.[\w.]*\.(\w+)$", r"\1", str(value))
+        name: re.sub(r"^torch\.[\w.]*\.(\w+)$", r"\1", str(value)[:200])
         for name, value in (loss.parameters or {}).items()
         if value is not None
     }

@@ -11,12 +11,11 @@ from ..errors import InputError
 from .options import (
     Subparsers,
     add_command,
-    check_writable,
+    check_output,
     column_names,
     load_model,
     sts_evaluator,
     table,
-    tell_what_is_replaced,
 )
 from .settings import add_run_options, add_settings, given_settings, log_often
 
@@ -65,9 +64,7 @@ def run(options: argparse.Namespace) -> None:
     if options.report:
         config = log_often(config, rows=len(rows))
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
-    check_writable(options.output)
-    if not options.resume:
-        tell_what_is_replaced(options.output)
+    check_output(options.output, resume=options.resume)
     model = load_model(options, options.model)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length

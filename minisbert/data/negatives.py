@@ -103,8 +103,8 @@ def layout(output_format: str | None, *, include_positives: bool) -> Layout:
     Raises:
         ConfigError: there is none of that name, or it cannot hold positives among the candidates.
     """
-    name = output_format or ("n-tuple" if include_positives else "triplet")
-    if name not in _LAYOUTS:
+    name = output_format if output_format is not None else ("n-tuple" if include_positives else "triplet")
+    if not isinstance(name, str) or name not in _LAYOUTS:
         raise ConfigError(f"got output_format {name!r}; expected one of {', '.join(_LAYOUTS)}: pass one of them")
     if include_positives and name != "n-tuple":
         raise ConfigError(

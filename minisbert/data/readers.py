@@ -6,15 +6,20 @@ import csv
 import gzip
 import io
 import json
+import os
 import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from ..errors import InputError
+from ..opening import is_file, open_file
 
 Columns: TypeAlias = dict[str, list[Any]]
+_UNPACKED = 50_000_000  # bytes that any compressed file may stand for
+_RATIO = 100  # texts are packed to a tenth, and rows that repeat each other to less
+_SHOWN = 200  # characters of names in a message
 _FORMATS = ".tsv, .csv, .jsonl (each also with .gz) or .parquet"
 
 
@@ -27,9 +32,15 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
     reader = _reader(path)
     if reader is None:
         raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
-    if not path.is_file():
+    if not is_file(path):
         raise InputError(f"there is no file {path}; expected a data file: check its name")
     return reader(path)
+
+
+def shown(value: Any) -> str:
+    """A value for a message, which is cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
 def has_columns(path: Path) -> bool:
@@ -56,25 +67,39 @@ def lines_of(content: bytes, *, source: str) -> list[str]:
 
 
 def _lines(text: str) -> list[str]:
-    lines = [line.removesuffix("\r") for line in text.split("\n")]
-    return lines[:-1] if lines[-1] == "" else lines
+    lines = text.removesuffix("\r").replace("\r\n", "\n").split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    return lines
 
 
 def _text(path: Path) -> str:
     try:
-        content = path.read_bytes()
-        if path.suffix.lower() == ".gz":
-            content = gzip.decompress(content)
+        with open_file(path) as file:
+            content = _unpacked(file) if path.suffix.lower() == ".gz" else file.read()
     except FileNotFoundError:
         raise InputError(
             f"there is no file {path}; expected a data file: check the name and the working folder"
         ) from None
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
     return _decoded(content, str(path))
 
 
+def _unpacked(file: BinaryIO) -> bytes:
+    size = os.fstat(file.fileno()).st_size
+    most = max(_UNPACKED, size * _RATIO)
+    with gzip.GzipFile(fileobj=file) as unpacking:
+        content = unpacking.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"its {size:,} bytes stand for more than {most:,}")
+    return content
+
+
 def _decoded(content: bytes, source: str) -> str:
+    if (place := content.find(b"\0")) >= 0:  # often UTF-16, of which half are zeros
+        line = content.count(b"\n", 0, place) + 1
+        raise InputError(f"{source}, line {line}: got a zero byte; expected a text in UTF-8: convert the file")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -85,10 +110,10 @@ def _decoded(content: bytes, source: str) -> str:
 
 
 def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    rows = {number: line.split("\t") for number, line in enumerate(read_lines(path), start=1)}
-    if len(rows.get(1, ())) > 1:  # where rows have several fields, an empty line is none
-        rows = {number: row for number, row in rows.items() if row != [""]}
-    return _with_header(path, list(rows.values()), list(rows))
+    texts = read_lines(path)
+    several = bool(texts) and "\t" in texts[0]  # where rows have several fields, an empty line is none
+    lines = [number for number, text in enumerate(texts, start=1) if text or not several]
+    return _with_header(path, (texts[number - 1].split("\t") for number in lines), lines)
 
 
 def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
@@ -109,16 +134,22 @@ def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
     return _with_header(path, rows, lines)
 
 
-def _with_header(path: Path, rows: Sequence[list[str]], lines: Sequence[int]) -> tuple[Columns, Sequence[int]]:
-    header = rows[0] if rows else []
+def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int]) -> tuple[Columns, Sequence[int]]:
+    remaining = iter(rows)
+    header = next(remaining, [])
     if not header or len(set(header)) != len(header):
-        raise InputError(f"{path}, line 1: got the column names {header}; expected different ones: name each column")
-    for line, row in zip(lines, rows, strict=True):
+        raise InputError(
+            f"{path}, line 1: got the column names {shown(header)}; expected different ones: name each column"
+        )
+    columns: list[list[str]] = [[] for _ in header]
+    for line, row in zip(lines[1:], remaining, strict=True):
         if len(row) != len(header):
             raise InputError(
                 f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}, as in line 1: mend the line"
             )
-    return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}, lines[1:]
+        for column, value in zip(columns, row, strict=True):
+            column.append(value)
+    return dict(zip(header, columns, strict=True)), lines[1:]
 
 
 def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
@@ -138,7 +169,8 @@ def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
         columns = columns or {name: [] for name in row}
         if row.keys() != columns.keys():
             raise InputError(
-                f"{path}, line {number}: got the keys {list(row)}; expected {list(columns)}: mend the line"
+                f"{path}, line {number}: got the keys {shown(list(row))}; expected {shown(list(columns))}: mend the "
+                f"line"
             )
         for name, value in row.items():
             columns[name].append(value)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import InputError
+from ..opening import is_file
 from .table import Table, as_table
 
 _ENDINGS = ("", ".gz")
@@ -84,10 +85,8 @@ def _first(folder: Path, *names: str) -> Path:
 
 
 def _existing(folder: Path, *names: str) -> Path | None:
-    return next(
-        (folder / (name + ending) for name in names for ending in _ENDINGS if (folder / (name + ending)).is_file()),
-        None,
-    )
+    places = (folder / (name + ending) for name in names for ending in _ENDINGS)
+    return next((place for place in places if is_file(place)), None)
 
 
 def _by_id(table: Table, *, with_title: bool) -> dict[str, str]:
@@ -118,7 +117,7 @@ def _relevant(table: Table, queries: Mapping[str, str], corpus: Mapping[str, str
                 raise InputError(f"{table.at(row)}: got the id {key!r}; expected one of the {file}: drop the line")
         try:
             counts = float(score) > 0
-        except ValueError:
+        except (ValueError, OverflowError):
             raise InputError(f"{table.at(row)}: got the score {score!r}; expected a number: mend the line") from None
         if counts:
             relevant.setdefault(query, set()).add(document)

@@ -128,7 +128,7 @@ def _label_column(table: Table, *, chosen: bool) -> str | None:
     values = table.columns[last]
     if len(table.columns) < 2:
         return None
-    if any(_is_number(value) for value in values):
+    if any(_is_number(value) or (not isinstance(value, str) and _number(value) is not None) for value in values):
         return last
     # A chosen last column that is written as numbers in a text file is a label too.
     return last if chosen and all(_number(value) is not None for value in values) else None
@@ -147,7 +147,20 @@ def column_texts(table: Table, name: str) -> list[str]:
                 f"{table.at(row)}: column {name} holds {_shown(value)} of type {type(value).__name__}; expected a "
                 f"text: drop the row, or name the columns to use"
             )
+        if not value.isascii() and (place := _lone_surrogate(value)) is not None:
+            raise InputError(
+                f"{table.at(row)}: column {name} holds the lone surrogate {value[place]!r} at character {place}; "
+                f"expected valid Unicode: write the rows with their true encoding, or drop the row"
+            )
     return values
+
+
+def _lone_surrogate(text: str) -> int | None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        return error.start
+    return None
 
 
 def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[float]:
@@ -184,13 +197,15 @@ def _spells_integer(text: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.number, np.bool_))
+    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
 
 
 def _number(value: Any) -> float | None:
-    """The finite number that `value` is or spells."""
+    """The finite number that `value` is, spells or, as an array or tensor, holds."""
     if not _is_number(value) and not isinstance(value, str):
-        return None
+        if not hasattr(value, "item") or getattr(value, "shape", None) not in ((), (1,)):
+            return None
+        value = value.detach().cpu().item() if hasattr(value, "detach") else value.item()
     try:
         number = float(value)
     except (ValueError, OverflowError, TypeError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,13 +48,18 @@ def as_table(data: Any) -> Table:
         columns, lines = read_columns(Path(data))
         table = Table(columns, source=str(data), lines=lines)
     elif isinstance(data, Mapping):
+        for name, values in data.items():
+            if isinstance(values, Iterator):
+                raise InputTypeError(
+                    f"column {name} is a {type(values).__name__}; expected a list: pass list(...) of it"
+                )
         table = Table({str(name): _column(str(name), values) for name, values in data.items()})
         sizes = {name: len(values) for name, values in table.columns.items()}
         if len(set(sizes.values())) > 1:
             raise InputError(
                 f"got columns of different lengths {sizes}; expected as many values in each: fill the gaps"
             )
-    elif isinstance(data, Iterable):
+    elif isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
         table = _from_rows(list(data))
     else:
         raise InputTypeError(
@@ -97,7 +102,12 @@ def _column(name: str, values: Any) -> list[Any]:
             f"column {name} is a {type(values).__name__}; expected a list: put one value for each row in it"
         )
     if hasattr(values, "tolist"):  # arrays and tensors
-        result: list[Any] = values.tolist()
+        try:
+            result = values.tolist()
+        except RuntimeError:  # a tensor that holds no numbers
+            result = None
+        if not isinstance(result, list):
+            raise InputTypeError(f"column {name} holds no values; expected a list: put one value for each row in it")
         return result
     return list(values)
 
@@ -106,6 +116,8 @@ def _plain(row: Any) -> Any:
     texts = getattr(row, "texts", None)
     if texts is None:
         return row
+    if not isinstance(texts, (list, tuple)):
+        raise InputTypeError(f"got an example whose texts are a {type(texts).__name__}; expected a list of texts")
     named = {f"sentence_{number}": text for number, text in enumerate(texts)}
     label = getattr(row, "label", None)
     return named if label is None else {**named, "label": label}
@@ -116,7 +128,12 @@ def select(table: Table, columns: Sequence[str]) -> Table:
 
     Raises:
         InputError: there is no column of that name, or one is named twice.
+        InputTypeError: the names are no list of texts.
     """
+    if isinstance(columns, str) or not isinstance(columns, Sequence) or not all(isinstance(n, str) for n in columns):
+        raise InputTypeError(
+            f"got {columns!r} as columns; expected names: pass a list of some of {list(table.columns)}"
+        )
     if not columns or len(set(columns)) < len(columns):
         raise InputError(
             f"got the columns {list(columns)} to use; expected each name once: name some of {list(table.columns)}"

@@ -37,7 +37,9 @@ def attention(
     outputs = []
     for run in batch.runs:
         q, k, v = (
-            part[run.rows].view(run.texts, run.length, heads, -1).transpose(1, 2)  # (texts, heads, length, dim / heads)
+            part[run.rows]
+            .view(run.texts, run.length, heads, part.shape[1] // heads)
+            .transpose(1, 2)  # (texts, heads, length, dim / heads)
             for part in (query, key, value)
         )
         if batch.mask is not None:

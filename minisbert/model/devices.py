@@ -23,8 +23,10 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         found = torch.device(device)
+        if found.type == "meta":
+            raise RuntimeError("it holds no numbers")
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError) as error:
         reason = str(error).strip().split("\n")[0]
         raise ConfigError(
             f"got device {device!r}, which cannot be used here ({reason}); expected cpu, cuda or mps"

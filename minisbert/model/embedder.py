@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -100,11 +102,15 @@ class Embedder(ModuleStack):
         Raises:
             InputTypeError: an input is not a text or a pair.
             InputError: a text is too long and `truncation` is "error", or `out` does not fit.
-            ConfigError: an unknown prompt name or precision, a batch size below 1, options that exclude each other.
+            ConfigError: an unknown prompt name or precision, a batch size below 1, a `truncate_dim` that leaves
+                nothing, options that exclude each other.
             PoolError: a process ended, or `pool` is of another model.
         """
         texts, single = read_inputs(_either(inputs, sentences))
         precision = "float32" if precision is None else precision
+        _check_whole(batch_size=batch_size, truncate_dim=truncate_dim, chunk_size=chunk_size)
+        if isinstance(batch_size, int) and batch_size > 0:
+            batch_size = min(batch_size, max(1, len(texts)))  # a larger one need not fit into any number type
         options = EncodeOptions(
             prompt=self.prompt_text(prompt, prompt_name),
             batch_size=batch_size,
@@ -113,6 +119,11 @@ class Embedder(ModuleStack):
             truncate_dim=truncate_dim if truncate_dim is not None else self.truncate_dim,
         )
         _check(options, precision, out)
+        if options.truncate_dim is not None and not self.dimension(options.truncate_dim):
+            raise ConfigError(
+                f"got truncate_dim {options.truncate_dim} for {self.dimension(None)} dimensions; expected one that "
+                f"leaves some: pass a number from 1, or None for all"
+            )
         check_count("chunk_size", chunk_size, otherwise="None to choose one")
         in_array = convert_to_numpy and not convert_to_tensor
         run: Run
@@ -153,9 +164,15 @@ class Embedder(ModuleStack):
         """Embed a stream of texts in flat memory, in blocks of `block_size` texts: float32, (block, dim) each."""
         if isinstance(inputs, str):
             raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
+        _check_whole(block_size=block_size)
         check_count("block_size", block_size, otherwise="leave it out")
-        stream = iter(inputs)
-        while texts := list(islice(stream, block_size)):
+        try:
+            stream = iter(inputs)
+        except TypeError:
+            raise InputTypeError(
+                f"got {inputs!r} to embed in blocks; expected texts: pass a list or a stream"
+            ) from None
+        while texts := list(islice(stream, min(block_size or sys.maxsize, sys.maxsize))):
             yield self.encode(
                 texts,
                 prompt_name=prompt_name,
@@ -189,6 +206,8 @@ class Embedder(ModuleStack):
             if device is not None:  # to go through all modules takes longer than to embed a short text
                 self.to(usable_device(device))
             return nullcontext(None)
+        if not isinstance(device, Sequence):
+            raise ConfigError(f"got device {device!r}; expected cpu, cuda or mps, or a list of such: pass a name")
         return EncodingPool(self, device)
 
     def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: EncodeKeywords) -> Any:
@@ -205,8 +224,16 @@ def _either(inputs: Inputs | None, sentences: Inputs | None) -> Any:
     return inputs if sentences is None else sentences
 
 
+def _check_whole(**options: Any) -> None:
+    for name, value in options.items():
+        try:
+            index(0 if value is None else value)
+        except TypeError:
+            raise ConfigError(f"got {name} {value!r}; expected a whole number: pass one, or leave it out") from None
+
+
 def _check(options: EncodeOptions, precision: str, out: NDArray[np.float32] | None) -> None:
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ConfigError(f"got precision {precision!r}; expected {', '.join(PRECISIONS)}")
     if precision != "float32" and options.output_value is None:
         raise ConfigError(f"got precision {precision!r} with output_value=None; expected an output_value to convert")

@@ -51,7 +51,7 @@ class ModuleStack(nn.Sequential):
         wrong = {name: text for name, text in prompts.items() if not (isinstance(name, str) and isinstance(text, str))}
         if wrong:
             raise ConfigError(f"got prompts {wrong!r}; expected texts by name")
-        if truncation not in ("warn", "error", "count"):
+        if not isinstance(truncation, str) or truncation not in ("warn", "error", "count"):
             raise ConfigError(f"got truncation {truncation!r}; expected warn, error or count")
         self.prompts: dict[str, str] = {"query": "", "document": "", **prompts}
         self.default_prompt_name = default_prompt_name
@@ -173,7 +173,7 @@ class ModuleStack(nn.Sequential):
         name = name if name is not None else self.default_prompt_name
         if name is None:
             return ""
-        if name not in self.prompts:
+        if not isinstance(name, str) or name not in self.prompts:
             raise ConfigError(f"got prompt name {name!r}; expected one of {sorted(self.prompts)}")
         return self.prompts[name]
 

@@ -115,22 +115,27 @@ _SIZES = {  # what Hugging Face assumes for BERT, RoBERTa and MPNet where a conf
     "max_position_embeddings": 512,
 }
 
-_BERT = Architecture(_BERT_NAMES, {}, _SIZES, {}, positions_after_padding=False)
+_WITHOUT_BUCKETS = {"relative_attention_buckets": 0, "attention_output_dropout": True, "position_offset": 0}
+_BERT = Architecture(_BERT_NAMES, {}, _SIZES, _WITHOUT_BUCKETS, positions_after_padding=False)
 _ROBERTA = Architecture(
-    _BERT_NAMES, {}, {**_SIZES, "vocab_size": 50265, "pad_token_id": 1}, {}, positions_after_padding=True
+    _BERT_NAMES,
+    {},
+    {**_SIZES, "vocab_size": 50265, "pad_token_id": 1},
+    _WITHOUT_BUCKETS,
+    positions_after_padding=True,
 )
 _DISTILBERT = Architecture(
     _DISTILBERT_NAMES,
     _DISTILBERT_KEYS,
     {**_SIZES, "num_hidden_layers": 6},
-    {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "attention_output_dropout": False},
+    {**_WITHOUT_BUCKETS, "type_vocab_size": 0, "layer_norm_eps": 1e-12, "attention_output_dropout": False},
     positions_after_padding=False,
 )
 _MPNET = Architecture(
     _MPNET_NAMES,
     {"relative_attention_buckets": "relative_attention_num_buckets"},
     {**_SIZES, "vocab_size": 30527, "pad_token_id": 1, "relative_attention_buckets": 32},
-    {"type_vocab_size": 0},
+    {"type_vocab_size": 0, "attention_output_dropout": True, "position_offset": 0},
     positions_after_padding=True,
 )
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -141,12 +146,16 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "distilbert": _DISTILBERT,
     "mpnet": _MPNET,
 }
+_LARGEST = 10**9  # of any number; the weights say later whether it is theirs
+_FEWEST_BUCKETS = 4  # two for each direction, and of these one for near positions
+_MOST = {"num_hidden_layers": 1000, "relative_attention_buckets": 256}
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 
 
 def is_native(config: Mapping[str, Any]) -> bool:
     """Whether the native encoder computes what this Hugging Face configuration describes."""
-    architecture = ARCHITECTURES.get(config.get("model_type", ""))
+    model_type = config.get("model_type")
+    architecture = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
     if architecture is None:
         return False
     activation = config.get(architecture.keys.get("hidden_act", "hidden_act"), "gelu")
@@ -171,16 +180,26 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         if name in architecture.fixed:
             values[name] = architecture.fixed[name]
         elif config.get(key) is not None:
-            values[name] = _typed(key, config[key], str(field.type))
+            values[name] = _typed(name, key, config[key], str(field.type))
         elif name in architecture.defaults:
             values[name] = architecture.defaults[name]
     if architecture.positions_after_padding:
         values["position_offset"] = values["pad_token_id"] + 1
     result = EncoderConfig(**values)
-    if not result.num_attention_heads or result.hidden_size % result.num_attention_heads:
+    if result.hidden_size % result.num_attention_heads:
         raise ModelError(
             f"config.json: got hidden size {result.hidden_size} and {result.num_attention_heads} attention heads; "
             f"expected a size that the number of heads divides"
+        )
+    if result.pad_token_id >= result.vocab_size or result.max_tokens < 1:
+        raise ModelError(
+            f"config.json: got padding token {result.pad_token_id}, {result.vocab_size} tokens and "
+            f"{result.max_position_embeddings} positions; expected one of the tokens, and positions beyond its number"
+        )
+    if 0 < result.relative_attention_buckets < _FEWEST_BUCKETS:
+        raise ModelError(
+            f"config.json: got {result.relative_attention_buckets} relative attention buckets; expected at least "
+            f"{_FEWEST_BUCKETS}"
         )
     return result
 
@@ -198,10 +217,12 @@ def checkpoint_names(config: Mapping[str, Any], ours: Iterable[str]) -> dict[str
     return result
 
 
-def _typed(key: str, value: Any, kind: str) -> Any:
+def _typed(name: str, key: str, value: Any, kind: str) -> Any:
     wanted: tuple[type, ...] = {"int": (int,), "float": (int, float), "bool": (bool,)}.get(kind, (str,))
     if not isinstance(value, wanted) or (isinstance(value, bool) and kind != "bool"):
         raise ModelError(f"config.json: got {value!r} for {key}; expected a value of type {kind}")
-    if isinstance(value, int) and value < 0:
-        raise ModelError(f"config.json: got {value} for {key}; expected no negative number")
+    least = 1 if name in _SIZES and name != "num_hidden_layers" else 0
+    most = 1 if name.endswith("dropout_prob") else _MOST.get(name, _LARGEST)
+    if isinstance(value, (int, float)) and not least <= value <= most:
+        raise ModelError(f"config.json: got {value} for {key}; expected {least} to {most}, and no negative number")
     return value

@@ -256,6 +256,11 @@ class Encoder(nn.Module):
         """Whether it runs as one operation with derivatives, which is so on a GPU with Triton."""
         return self._whole() is not None
 
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens."""
+        return self.config.vocab_size
+
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).
 

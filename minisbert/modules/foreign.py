@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from ..errors import ModelError
 from ..packing import PackedBatch, pad, unpad
+from ..storage.dialects import is_count
+from ..storage.headers import weight_files
 
 # Models of an encoder and a decoder, and the class that loads their encoder alone.
 _ENCODERS_OF_PAIRS: Mapping[str, str] = {
@@ -22,6 +24,11 @@ _ENCODERS_OF_PAIRS: Mapping[str, str] = {
     "longt5": "LongT5EncoderModel",
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
+
+_LARGEST = 10**9  # of any whole number in a configuration
+_MOST_PARTS = 1000  # layers, blocks and the like
+_PARTS = ("layer", "block", "group", "depth", "expert")
+_UNSAVED = 20_000_000  # numbers that a model may have beside its weights, such as a pooler's and tables of positions
 
 
 class ForeignEncoder(nn.Module):
@@ -52,8 +59,11 @@ class ForeignEncoder(nn.Module):
         try:
             config = transformers.AutoConfig.from_pretrained(folder, **local, **(changes or {}))
             loader = getattr(transformers, _ENCODERS_OF_PAIRS.get(config.model_type, "AutoModel"))
+            _check_size(folder, loader, config)
             model = loader.from_pretrained(folder, config=config, dtype=dtype or "auto", **local)
-        except (ValueError, OSError, KeyError, ImportError) as error:
+        except ModelError:
+            raise
+        except Exception as error:  # what transformers raises where a configuration makes no sense is of any kind
             reason = str(error).strip().split("\n")[0]
             raise ModelError(f"transformers cannot load the encoder in {folder} ({reason})") from error
         return cls(model)
@@ -62,6 +72,12 @@ class ForeignEncoder(nn.Module):
     def hidden_size(self) -> int:
         """Size of the token embeddings."""
         return int(self._config.hidden_size)
+
+    @property
+    def vocabulary(self) -> int | None:
+        """Number of tokens, or None where the configuration does not say it."""
+        value = getattr(self._config, "vocab_size", None)
+        return value if is_count(value) else None
 
     @property
     def max_tokens(self) -> int | None:
@@ -102,3 +118,37 @@ class ForeignEncoder(nn.Module):
     @property
     def _config(self) -> Any:
         return self.model.config
+
+
+def _check_size(folder: Path, loader: Any, config: Any) -> None:
+    """Refuse a configuration that describes more than the weights hold, before it is built.
+
+    Raises:
+        ModelError: it does.
+    """
+    for name, number in _numbers(config.to_dict()):
+        most = _MOST_PARTS if any(part in name for part in _PARTS) else _LARGEST
+        if abs(number) > most:
+            raise ModelError(f"config.json in {folder}: got {number} for {name}; expected at most {most}")
+    with torch.device("meta"):
+        make = getattr(loader, "from_config", loader)
+        model: nn.Module = make(config)
+    numbers = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
+    size = sum(path.stat().st_size for path in weight_files(folder))
+    if numbers > size + _UNSAVED:  # a number takes a byte at least
+        raise ModelError(
+            f"config.json in {folder} describes {numbers:,} numbers, and the weights have {size:,} bytes; expected "
+            f"those that belong to it: copy the whole model again"
+        )
+
+
+def _numbers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:
+    """Every whole number of a configuration, with the key it stands under."""
+    if isinstance(value, dict):
+        for key, one in value.items():
+            yield from _numbers(one, str(key))
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _numbers(one, name)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield name, value

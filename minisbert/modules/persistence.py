@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from ..errors import ConfigError, ModelError
@@ -56,7 +57,8 @@ def _read_module(spec: ModuleSpec) -> nn.Module:
     if spec.kind == "Transformer":
         return Transformer.load(spec.folder, spec.config)
     try:
-        module = _build(spec.kind, spec.config)
+        with torch.device("meta"):  # sizes are only taken for true, and memory for them, when the weights have them
+            module = _build(spec.kind, spec.config)
     except (KeyError, TypeError, RuntimeError, ConfigError) as error:
         reason = f"it has no {error}" if isinstance(error, KeyError) else error
         raise ModelError(f"{spec.folder / 'config.json'} does not describe a {spec.kind} ({reason})") from None

@@ -104,10 +104,16 @@ class Dense(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """Layer normalization of the sentence embedding."""
+    """Layer normalization of the sentence embedding.
+
+    Raises:
+        ConfigError: the dimension is none.
+    """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
+        if not is_count(dimension):
+            raise ConfigError(f"got dimension {dimension!r}; expected a number above 0")
         self.norm = nn.LayerNorm(dimension)
 
     def forward(self, features: Features) -> Features:
@@ -117,10 +123,16 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout over the sentence embedding, while training."""
+    """Dropout over the sentence embedding, while training.
+
+    Raises:
+        ConfigError: it is no share.
+    """
 
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
+        if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
+            raise ConfigError(f"got dropout {dropout!r}; expected a number from 0 to 1")
         self.dropout = dropout
 
     def forward(self, features: Features) -> Features:

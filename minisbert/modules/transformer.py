@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError
 from ..storage.files import read_json_object, write_json
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
 from ..storage.transformer_settings import DTYPES, known_dtype, read_transformer_settings
@@ -60,12 +60,19 @@ class Transformer(nn.Module):
         self._source = tokenizer
         if do_lower_case:
             put_in_lower_case(tokenizer.tokenizer)
+        inputs = tokenizer.config.get("model_input_names")
         self.tokenizer = TextTokenizer(
             tokenizer.tokenizer,
             max_length=self._initial_length(max_seq_length),
             truncation_side=tokenizer.truncation_side,
-            token_types=encoder.token_types and "token_type_ids" in tokenizer.config.get("model_input_names", _INPUTS),
+            token_types=encoder.token_types and "token_type_ids" in (inputs if isinstance(inputs, list) else _INPUTS),
+            vocabulary=encoder.vocabulary,
         )
+        if self.max_seq_length <= self.tokenizer.special_tokens:
+            raise ModelError(
+                f"got max_seq_length {self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
+                f"tokens to each text; expected room for one more"
+            )
 
     @property
     def model(self) -> Encoder | ForeignEncoder:
@@ -93,7 +100,8 @@ class Transformer(nn.Module):
     @property
     def padding_token(self) -> int:
         """Id of the token that fills up shorter texts where something has to be padded."""
-        return int(self.config.get("pad_token_id") or 0)
+        token = self.config.get("pad_token_id")
+        return token if isinstance(token, int) and token > 0 else 0
 
     def forward(self, features: Features) -> Features:
         """Set the token embeddings: (tokens, dim)."""

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from ..errors import InputError
+from ..opening import open_file
 
 if TYPE_CHECKING:
     from ..card import CardFacts
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-_LONGEST = 1_000_000  # characters that are read of a file; as YAML so many are refused
+_LONGEST = 1_000_000  # bytes that are read of a file; as YAML so many are refused
 TrainedWith: TypeAlias = Literal["fit", "trainer"]
 
 
@@ -143,10 +144,12 @@ def read_source(path: str | Path) -> tuple[Recipe, CardFacts | None]:
         except InputError as error:
             raise InputError(f"{file}: {error}") from None
     try:
-        with file.open(encoding="utf-8-sig") as opened:
-            text = opened.read(_LONGEST)
+        with open_file(file) as opened:
+            content = opened.read(_LONGEST)
+        text = content.decode("utf-8-sig", "strict" if len(content) < _LONGEST else "replace")
     except UnicodeDecodeError:
         raise InputError(f"{file} is not UTF-8; expected a recipe: convert it") from None
-    except OSError as error:
-        raise InputError(f"cannot read {file} ({error.strerror}); expected a recipe: check its name") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {file} ({reason}); expected a recipe: check its name") from None
     return parse_recipe(text, source=str(file)), None

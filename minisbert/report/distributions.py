@@ -26,6 +26,7 @@ Groups = Mapping[str, NDArray[np.float64]]
 _MOST_GROUPS = 5
 _MOST_OUTLINES = 3  # in one panel; more groups get a row each
 _MOST_BINS = 30
+_LARGEST_PLAIN = 1e6  # a label beyond is written with an exponent
 _NAMES = {
     "cosine": "Cosine similarity",
     "dot": "Dot product",
@@ -102,17 +103,19 @@ def _by_label(labels: NDArray[np.float64], chosen: NDArray[np.int64]) -> dict[st
     if len(values) <= _MOST_GROUPS:
         groups = {f"label {value:g}": chosen[labels[chosen] == value] for value in values}
     else:
-        low, width = values[0], (values[-1] - values[0]) / _MOST_GROUPS
+        low, width = values[0], values[-1] / _MOST_GROUPS - values[0] / _MOST_GROUPS
         # A label on a border belongs to the range above it, and rounding must not move it below.
-        places = np.minimum((labels[chosen] - low) / width + 1e-9, _MOST_GROUPS - 1).astype(np.int64)
-        edges = _edges([low + place * width for place in range(_MOST_GROUPS + 1)])
+        with np.errstate(over="ignore"):  # what is infinitely far along is in the last range
+            places = np.minimum((labels[chosen] - low) / width + 1e-9, _MOST_GROUPS - 1).astype(np.int64)
+        shares = (place / _MOST_GROUPS for place in range(_MOST_GROUPS + 1))
+        edges = _edges([low * (1 - share) + values[-1] * share for share in shares])
         groups = {f"{edges[i]}–{edges[i + 1]}": chosen[places == i] for i in range(_MOST_GROUPS)}
     return {name: found for name, found in groups.items() if len(found)}
 
 
 def _edges(values: Sequence[float]) -> list[str]:
     """Numbers with as many decimals as they need to differ, and at least one."""
-    for decimals in range(1, 7):
+    for decimals in range(1, 7) if max(map(abs, values)) < _LARGEST_PLAIN else ():
         texts = [f"{value:.{decimals}f}" for value in values]
         if np.allclose([float(text) for text in texts], values, rtol=0, atol=(values[1] - values[0]) / 100):
             return texts

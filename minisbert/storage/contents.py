@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..opening import is_file
 from . import dialects
 from .files import read_json_object
 from .headers import Header, read_header, weight_files
@@ -116,7 +117,7 @@ def read_contents(folder: Path) -> ModelContents:
     encoder = _encoder(config)
     tokenizer = TokenizerContents(tokenizer_kind(own, config), _algorithm(first.folder), longest_text(own))
     weights = [path for spec in layout.modules for path in weight_files(spec.folder)]
-    headers = {path: read_header(path) for path in weights if path.suffix == ".safetensors" and path.is_file()}
+    headers = {path: read_header(path) for path in weights if path.suffix == ".safetensors" and is_file(path)}
     modules = _modules(layout, encoder)
     dimension = _dimension(modules, encoder.hidden_size)
     length = tokenizer.max_length if asked.max_seq_length is None else asked.max_seq_length
@@ -200,7 +201,7 @@ def _files(folder: Path, modules: Iterable[ModuleSpec]) -> dict[str, int]:
         for place in places
         if place.is_dir()
         for path in place.iterdir()
-        if path.is_file() and not path.name.startswith(".")
+        if is_file(path) and not path.name.startswith(".")
     }
     return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
@@ -211,10 +212,10 @@ def _notes(layout: ModelLayout, weights: Iterable[Path], headers: Mapping[Path, 
         yield layout.note
     if not weight_files(first):
         yield "there are no weights"
-    if not any((first / name).is_file() for name in ("tokenizer.json", *VOCABULARIES)):
+    if not any(is_file(first / name) for name in ("tokenizer.json", *VOCABULARIES)):
         yield "there is no tokenizer"
     for path in weights:
-        if not path.is_file():
+        if not is_file(path):
             yield f"{path.name} is missing"
     for path, header in headers.items():
         size = path.stat().st_size
@@ -223,4 +224,4 @@ def _notes(layout: ModelLayout, weights: Iterable[Path], headers: Mapping[Path, 
 
 
 def _optional(path: Path) -> dict[str, Any]:
-    return read_json_object(path) if path.is_file() else {}
+    return read_json_object(path) if is_file(path) else {}

@@ -86,6 +86,7 @@ _WRITTEN_POOLING_KEYS = (
     "pooling_mode_weightedmean_tokens",
     "pooling_mode_lasttoken",
 )
+_MOST_MODES = 20
 _DIMENSION_KEYS = ("embedding_dimension", "word_embedding_dimension")
 
 
@@ -105,11 +106,14 @@ def read_pooling(config: Mapping[str, Any]) -> tuple[int, tuple[str, ...], bool]
     mode = config.get("pooling_mode")
     modes: tuple[str, ...]
     if mode is None:
+        for key in (*POOLING_KEYS, "include_prompt"):
+            if config.get(key) not in (True, False, None):
+                raise ModelError(f"pooling config.json: got {config[key]!r} for {key}; expected true or false")
         modes = tuple(name for key, name in POOLING_KEYS.items() if config.get(key)) or ("mean",)
     else:
         modes = (mode,) if isinstance(mode, str) else tuple(mode) if isinstance(mode, list) else ()
     unknown = [name for name in modes if name not in POOLING_KEYS.values()]
-    if unknown or not modes:
+    if unknown or not 0 < len(modes) <= _MOST_MODES:
         raise ModelError(
             f"pooling config.json: got {mode!r} for pooling_mode; expected one or a list of "
             f"{', '.join(POOLING_KEYS.values())}"

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, ModelError
+from ..opening import open_file
 
-LONGEST_CARD = 20_000_000  # bytes; the cards of runs with thousands of log rows stay far below
+LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
-_LONGEST_JSON = 500_000_000  # bytes; tokenizers, the largest, have some ten million
+_LONGEST_JSON = 100_000_000  # bytes; tokenizers, the largest, have some ten million
 
 
 def read_json(path: Path) -> Any:
@@ -25,9 +26,10 @@ def read_json(path: Path) -> Any:
         ModelError: the file is missing or is not JSON.
     """
     try:
-        if path.stat().st_size > _LONGEST_JSON:
-            raise ValueError(f"{path.stat().st_size:,} bytes")
-        return json.loads(path.read_text(encoding="utf-8"))
+        with open_file(path) as file:
+            if (size := os.fstat(file.fileno()).st_size) > _LONGEST_JSON:
+                raise ValueError(f"{size:,} bytes")
+            return json.loads(file.read().decode("utf-8"))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing; expected it in a model folder: copy the whole model again") from None
     except (OSError, ValueError, RecursionError) as error:
@@ -53,11 +55,15 @@ def inside(root: Path, relative: str) -> Path:
     Raises:
         ModelError: it is absolute, or leads out of `root`.
     """
-    if "\0" in relative or len(relative) > _LONGEST_PATH:
+    try:
+        path = (root / relative).resolve() if len(relative) <= _LONGEST_PATH else None
+        outside = path is None or not path.is_relative_to(root.resolve())
+        if path is not None:
+            path.is_dir()  # or the name is too long for a file
+    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or a link to itself
+        path, outside = None, True
+    if path is None or outside or Path(relative).is_absolute():
         raise ModelError(f"got module path {relative[:200]!r} in {root}; expected a folder inside the model")
-    path = (root / relative).resolve()
-    if Path(relative).is_absolute() or not path.is_relative_to(root.resolve()):
-        raise ModelError(f"got module path {relative!r} in {root}; expected a folder inside the model")
     return path
 
 

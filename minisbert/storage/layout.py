@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
+from ..opening import is_file, open_file
 from . import dialects
 from .files import LONGEST_CARD, inside, read_json, read_json_object, write_json
+
+_MOST_MODULES = 100
 
 
 @dataclass(frozen=True)
@@ -67,18 +70,18 @@ def read_layout(folder: Path) -> ModelLayout:
     Raises:
         ModelError: files are missing, unreadable, or of a kind minisbert does not know.
     """
-    if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
+    if not is_file(folder / "config.json") and not is_file(folder / "modules.json"):
         raise ModelError(f"{folder} has neither modules.json nor config.json; expected a complete model folder")
     settings_file = folder / "config_sentence_transformers.json"
-    saved = read_json_object(settings_file) if settings_file.is_file() else {}
+    saved = read_json_object(settings_file) if is_file(settings_file) else {}
     model_type = saved.get("model_type", dialects.MODEL_TYPE)
-    if not (folder / "modules.json").is_file():
+    if not is_file(folder / "modules.json"):
         return _bare(folder, f"{folder} says nothing about pooling")
     if model_type != dialects.MODEL_TYPE:
-        return _bare(folder, f"{folder} is a {model_type}, not a {dialects.MODEL_TYPE}: its modules are left out")
-    readme = folder / "README.md"
-    card = readme.read_text(encoding="utf-8", errors="replace") if _is_card(readme) else None
-    return ModelLayout(_modules(folder), _settings(saved, settings_file), card)
+        return _bare(
+            folder, f"{folder} is a {str(model_type)[:100]}, not a {dialects.MODEL_TYPE}: its modules are left out"
+        )
+    return ModelLayout(_modules(folder), _settings(saved, settings_file), _card(folder / "README.md"))
 
 
 def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str, str]) -> None:
@@ -107,8 +110,13 @@ def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
     return folders
 
 
-def _is_card(readme: Path) -> bool:
-    return readme.is_file() and readme.stat().st_size <= LONGEST_CARD
+def _card(readme: Path) -> str | None:
+    try:
+        with open_file(readme) as file:
+            content = file.read(LONGEST_CARD + 1)
+    except OSError:
+        return None
+    return content.decode("utf-8", errors="replace") if len(content) <= LONGEST_CARD else None
 
 
 def _bare(folder: Path, reason: str) -> ModelLayout:
@@ -125,10 +133,17 @@ def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
     entries = read_json(folder / "modules.json")
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError(f"{folder / 'modules.json'}: expected a list of modules, each with idx, name, path and type")
+    if len(entries) > _MOST_MODULES:
+        raise ModelError(f"{folder / 'modules.json'}: got {len(entries):,} modules; expected at most {_MOST_MODULES}")
     specs = []
     for entry in entries:
         kind = dialects.module_kind(entry.get("type"))
-        path = inside(folder, str(entry.get("path", "")))
+        relative = entry.get("path", "")
+        if not isinstance(relative, str):
+            raise ModelError(
+                f"{folder / 'modules.json'}: got the path {relative!r}; expected a folder inside the model"
+            )
+        path = inside(folder, relative)
         specs.append(ModuleSpec(kind, path, _module_config(kind, path)))
     kinds = [spec.kind for spec in specs]
     if kinds[0] != "Transformer" or kinds.count("Transformer") > 1:
@@ -139,29 +154,37 @@ def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
 def _module_config(kind: str, folder: Path) -> dict[str, Any]:
     if kind == "Transformer":
         return _transformer_config(folder)
-    if kind == "Normalize" and not (folder / "config.json").is_file():
+    if kind == "Normalize" and not is_file(folder / "config.json"):
         return {}  # older versions leave its folder empty, and git and zip then lose it
     return read_json_object(folder / "config.json")
 
 
 def _transformer_config(folder: Path) -> dict[str, Any]:
     for name in dialects.TRANSFORMER_CONFIGS:
-        if (folder / name).is_file() and (config := read_json_object(folder / name)):
+        if is_file(folder / name) and (config := read_json_object(folder / name)):
             return config
     return {}
 
 
+def _is_text(value: Any) -> bool:
+    """Whether a JSON value is a text that can be written down: one half of a pair of escapes cannot."""
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode("utf-8") == value
+
+
 def _settings(saved: dict[str, Any], source: Path) -> ModelSettings:
     prompts = saved.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(isinstance(text, (str, type(None))) for text in prompts.values()):
+    if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
         raise ModelError(f"{source}: got {prompts!r} for prompts; expected an object of texts")
+    default = saved.get("default_prompt_name")
+    if default is not None and not _is_text(default):
+        raise ModelError(f"{source}: got {default!r} for default_prompt_name; expected the name of a prompt, or null")
     dimension = saved.get("truncate_dim")
     if dimension is not None and not dialects.is_count(dimension):
         raise ModelError(f"{source}: got truncate_dim {dimension!r}; expected a number of dimensions, or null")
     return ModelSettings(
         prompts={name: text for name, text in prompts.items() if text is not None},
-        default_prompt_name=saved.get("default_prompt_name"),
-        similarity_fn_name=saved.get("similarity_fn_name"),
+        default_prompt_name=default,
+        similarity_fn_name=saved["similarity_fn_name"] if _is_text(saved.get("similarity_fn_name")) else None,
         truncate_dim=dimension,
         other={key: value for key, value in saved.items() if key not in dialects.MODEL_KEYS},
     )

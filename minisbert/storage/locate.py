@@ -7,6 +7,7 @@ import importlib.util
 from pathlib import Path
 
 from ..errors import ModelError
+from ..opening import is_file
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on the Hub that has these weights
@@ -29,16 +30,18 @@ def find_model(
     Raises:
         ModelError: there is no such model, or the Hub cannot be reached.
     """
+    if not isinstance(name, (str, Path)):
+        raise ModelError(f"got {name!r} of type {type(name).__name__}; expected a model folder or name: pass a text")
+    text = str(name)
     try:
         local = Path(name).expanduser()
-        is_folder, is_file = bool(str(name)) and local.is_dir(), local.is_file()
+        is_folder = bool(text) and local.is_dir()
     except (OSError, RuntimeError) as error:  # too long, out of reach, or the home of nobody
         raise ModelError(f"got {str(name)[:200]!r} ({error}); expected a model folder or name: check it") from None
     if is_folder:
         return local
-    if is_file:
-        raise ModelError(f"got the file {name}; expected a model folder or a name such as all-MiniLM-L6-v2")
-    text = str(name)
+    if text and local.exists():
+        raise ModelError(f"got {name}, which is no folder; expected a model folder or a name such as all-MiniLM-L6-v2")
     if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or not text:
         raise ModelError(
             f"got {text!r}, which is no folder; expected a model folder or a name such as all-MiniLM-L6-v2"
@@ -69,7 +72,7 @@ def packaged_model(*, verify: bool = False) -> Path | None:
     if spec is None or spec.origin is None:
         return None
     folder = Path(spec.origin).parent / "model"
-    if not (folder / "modules.json").is_file():
+    if not is_file(folder / "modules.json"):
         return None
     if verify:
         digest = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -94,7 +97,7 @@ def _cached(repository: str, revision: str | None, cache_folder: str | Path | No
         folder = Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return folder if (folder / "config.json").is_file() or (folder / "modules.json").is_file() else None
+    return folder if is_file(folder / "config.json") or is_file(folder / "modules.json") else None
 
 
 def _download(

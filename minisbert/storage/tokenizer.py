@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from ..opening import is_file, open_file
 from .files import read_json_object
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ class TokenizerSource:
         if config.get("tokenizer_class") == _NEW_GENERIC:
             config["tokenizer_class"] = _GENERIC
         if isinstance(config.get("extra_special_tokens"), list):  # version 5's form; older ones expect an object
-            extra = config.pop("extra_special_tokens")
-            config["additional_special_tokens"] = [*config.get("additional_special_tokens", []), *extra]
+            extra, known = config.pop("extra_special_tokens"), config.get("additional_special_tokens")
+            config["additional_special_tokens"] = [*(known if isinstance(known, list) else []), *extra]
         if config == (json.loads(self.files[_CONFIG]) if _CONFIG in self.files else {}):
             return self.files
         text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
@@ -110,7 +111,7 @@ def read_tokenizer(
     """
     from tokenizers import Tokenizer
 
-    files = {name: (folder / name).read_bytes() for name in TOKENIZER_FILES if (folder / name).is_file()}
+    files = {name: _content(folder / name) for name in TOKENIZER_FILES if is_file(folder / name)}
     own = {**(read_json_object(folder / _CONFIG) if _CONFIG in files else {}), **(changes or {})}
     model_type = str(config.get("model_type"))
     kind = tokenizer_kind(own, config)
@@ -124,9 +125,9 @@ def read_tokenizer(
             tokenizer = _converted(folder, changes or {})
         else:
             raise ModelError(f"{folder} has no tokenizer; expected tokenizer.json: copy the whole model again")
-    except ModelError:
+    except (ModelError, KeyboardInterrupt, SystemExit):
         raise
-    except Exception as error:  # the Rust library raises plain Exception, and transformers many kinds
+    except BaseException as error:  # the Rust library raises plain Exception or panics, and transformers many kinds
         reason = " ".join(str(error).split())[:300]
         raise ModelError(
             f"the tokenizer of {folder} cannot be read ({reason}); expected tokenizer.json, or files that transformers "
@@ -137,6 +138,14 @@ def read_tokenizer(
     if side not in ("left", "right"):
         raise ModelError(f"{folder / _CONFIG}: got truncation_side {side!r}; expected left or right")
     return TokenizerSource(tokenizer, own, files, kind, side)
+
+
+def _content(path: Path) -> bytes:
+    try:
+        with open_file(path) as file:
+            return file.read()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}); expected a file: copy it again") from None
 
 
 def tokenizer_kind(own: Mapping[str, Any], config: Mapping[str, Any]) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from dataclasses import dataclass, fields
+from numbers import Integral, Real
+from types import NoneType
+from typing import Any, Literal, TypeAlias, get_args
 
 from ..data.orders import DatasetOrder, RowSampling
 from ..errors import ConfigError
@@ -70,6 +72,12 @@ class TrainingConfig:
     replay: ReplayVersion | None = None
 
     def __post_init__(self) -> None:
+        for place in fields(self):
+            object.__setattr__(self, place.name, _plain(getattr(self, place.name)))
+        self._check_numbers()
+        self._check_choices()
+
+    def _check_numbers(self) -> None:
         least = {
             "epochs": 1,
             "batch_size": 1,
@@ -93,6 +101,10 @@ class TrainingConfig:
             # A whole number can be too large for a float, which every use of it would need.
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= sys.float_info.max:
                 raise ConfigError(f"got {name}={value!r}; expected a number from 0")
+        if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ConfigError(f"got warmup_steps={self.warmup_steps}; expected whole steps, or a share below 1")
+
+    def _check_choices(self) -> None:
         for name in ("compile", "eval_each_epoch", "keep_best"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"got {name}={getattr(self, name)!r}; expected True or False")
@@ -103,13 +115,12 @@ class TrainingConfig:
             "replay": (*get_args(ReplayVersion), None),
         }
         for name, possible in choices.items():
-            if getattr(self, name) not in possible:
+            value = getattr(self, name)
+            if not isinstance(value, (str, NoneType)) or value not in possible:
                 expected = ", ".join(map(repr, possible))
                 raise ConfigError(f"got {name}={getattr(self, name)!r}; expected one of {expected}")
         if self.replay and (self.precision != "fp32" or self.compile):
             raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
-        if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
-            raise ConfigError(f"got warmup_steps={self.warmup_steps}; expected whole steps, or a share below 1")
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Optimizer steps of the whole run."""
@@ -123,3 +134,12 @@ class TrainingConfig:
         """Optimizer steps of the warm-up."""
         steps = self.warmup_steps
         return math.ceil(total_steps * steps) if steps < 1 else int(steps)
+
+
+def _plain(value: Any) -> Any:
+    """A number of numpy, such as from a grid of settings, as Python's own."""
+    if isinstance(value, (int, float)):
+        return value
+    if isinstance(value, Integral):
+        return int(value)
+    return float(value) if isinstance(value, Real) else value

@@ -1,0 +1,1 @@
+"""Wrong files at random, for everything that reads a file; `fuzzing.py` has the targets and the command."""

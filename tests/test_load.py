@@ -7,7 +7,7 @@ import random
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import pytest
 import tiny_models
 import torch
 from conftest import ROOT
+from minisbert.kernels.cpu_ops import build
 
 from minisbert import SentenceTransformer
-from minisbert.kernels.cpu_ops import build
 
 _THREADS = 8
 _SECONDS = 120  # until what hangs is given up

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -160,7 +162,7 @@ def test_killed_and_interrupted_pools_end(model: SentenceTransformer, monkeypatc
     with EncodingPool(model, ["cpu", "cpu"]) as workers:
         processes = [worker.process.pid for worker in workers.workers]
         os.kill(processes[0], signal.SIGKILL)
-        with pytest.raises(PoolError, match=r"ended with exit code -9; expected it to work: start a new pool"):
+        with pytest.raises(PoolError, match=r"ended with exit code -9; expected nobody to end it: start a new pool"):
             model.encode(TEXTS, pool=workers, chunk_size=1)
         with pytest.raises(PoolError, match="got a pool that is closed"):
             model.encode(TEXTS, pool=workers)
@@ -176,6 +178,49 @@ def test_killed_and_interrupted_pools_end(model: SentenceTransformer, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         model.encode(TEXTS, pool=workers)
     with pytest.raises(PoolError, match="closed"):
+        model.encode(TEXTS, pool=workers)
+
+
+class Leaves:
+    """Ends the process that it arrives in."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (7,)
+
+
+def test_a_worker_that_leaves_ends_the_call(model: SentenceTransformer) -> None:
+    with EncodingPool(model, ["cpu", "cpu"]) as workers:
+        processes = [worker.process for worker in workers.workers]
+        with pytest.raises(PoolError, match=r"ended with exit code 7; expected it to work: start a new pool"):
+            collect(PoolRun(workers, [*TEXTS, Leaves()], EncodeOptions(), chunk_size=7), torch.empty(61, 32))
+        for process in processes:
+            with pytest.raises(ValueError, match="process object is closed"):
+                process.is_alive()
+        with pytest.raises(PoolError, match="got a pool that is closed"):
+            model.encode(TEXTS, pool=workers)
+
+
+def test_a_worker_that_is_killed_while_it_starts(model: SentenceTransformer) -> None:
+    others = set(multiprocessing.active_children())
+
+    def kill_one() -> None:
+        while len(started := set(multiprocessing.active_children()) - others) < 2:
+            time.sleep(0.001)
+        started.pop().kill()
+
+    with ThreadPoolExecutor(1) as threads:
+        job = threads.submit(kill_one)
+        with pytest.raises(PoolError, match=r"ended with exit code -9; expected nobody to end it: start a new pool"):
+            EncodingPool(model, ["cpu", "cpu"])
+        job.result()
+    assert set(multiprocessing.active_children()) == others
+
+
+def test_a_forked_process_needs_its_own_pool(
+    model: SentenceTransformer, workers: EncodingPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool.os, "getpid", lambda: 1)
+    with pytest.raises(PoolError, match="got a pool of the process that this one was forked from"):
         model.encode(TEXTS, pool=workers)
 
 

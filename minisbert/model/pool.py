@@ -38,7 +38,8 @@ _MOST_TEXTS = 5_000
 _CHUNKS_PER_WORKER = 10
 _SECONDS_TO_END = 5
 _AT_START = "expected it to start: a script has to start its pool under `if __name__ == '__main__':`"
-_AT_WORK = "expected it to work: start a new pool (-9 is how the system ends a process when memory runs out)"
+_AT_WORK = "expected it to work: start a new pool"
+_KILLED = "expected nobody to end it: start a new pool (-9 is how the system ends a process when memory runs out)"
 
 
 @dataclass(frozen=True)
@@ -95,9 +96,10 @@ class _Worker:
 
     def _ended(self, hint: str) -> PoolError:
         self.process.join(1)
-        process = self.process
+        process, code = self.process, self.process.exitcode
+        killed = code is not None and code < 0
         return PoolError(
-            f"worker process {process.pid} on {self.device} ended with exit code {process.exitcode}; {hint}"
+            f"worker process {process.pid} on {self.device} ended with exit code {code}; {_KILLED if killed else hint}"
         )
 
 
@@ -130,7 +132,8 @@ class EncodingPool:
         threads = max(1, torch.get_num_threads() // len(names))
         context = torch.multiprocessing.get_context("spawn")
         self.workers: list[_Worker] = []
-        self._stop = weakref.finalize(self, _stop, self.workers, os.getpid())
+        self._parent = os.getpid()
+        self._stop = weakref.finalize(self, _stop, self.workers, self._parent)
         try:
             with _no_interrupt():
                 for name in names:
@@ -170,8 +173,12 @@ class EncodingPool:
         """Make sure that the pool runs.
 
         Raises:
-            PoolError: it is closed.
+            PoolError: it is closed, or was started before this process was forked.
         """
+        if os.getpid() != self._parent:  # what two processes ask through one pipe cannot be told apart
+            raise PoolError(
+                "got a pool of the process that this one was forked from; expected its own: start a new one"
+            )
         if not self._stop.alive:
             raise PoolError("got a pool that is closed; expected one that runs: start a new one")
 

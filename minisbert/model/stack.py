@@ -17,6 +17,7 @@ from ..inputs import Text, read_inputs, with_prompt
 from ..modules import Dense, Pooling, Transformer
 from ..modules.features import Features
 from ..similarity import Embeddings, SimilarityFunction
+from .forks import mark_computing
 
 Truncation: TypeAlias = Literal["warn", "error", "count"]
 
@@ -74,6 +75,7 @@ class ModuleStack(nn.Sequential):
             raise InputTypeError(
                 f"got a {type(features).__name__}; expected a packed batch (Features): call encode on texts instead"
             )
+        mark_computing()
         for module in self:
             features = module(features)
         return features

@@ -482,3 +482,35 @@ def _(folder: Path, place: Path) -> None:
     model = load(copy)
     assert np.array_equal(model.encode("A CAT"), model.encode("a cat"))
     assert np.array_equal(model.encode("A CAT"), load(folder).encode("a cat"))
+
+
+@row("a `truncate_dim` that leaves no dimension")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="truncate_dim"):
+        SentenceTransformer(folder, device="cpu").encode(TEXTS, truncate_dim=0)
+
+
+@row("rows that are not finite, in `semantic_search` and its relatives")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputError, match="row 1"):
+        util.semantic_search(np.ones((1, 2)), np.array([[1.0, 0.0], [np.nan, 1.0]]))
+
+
+@row("values or ranges that are not finite, in `quantize_embeddings`")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputError, match="finite"):
+        util.quantize_embeddings(np.array([[1.0, np.inf]]), "int8")
+
+
+@row("gradients that are not finite, in training")
+def _(folder: Path, place: Path) -> None:
+    class Infinite(losses.CosineSimilarityLoss):
+        def forward(self, embeddings: Any, labels: Any = None) -> torch.Tensor:
+            return super().forward(embeddings, labels) * torch.inf
+
+    model = SentenceTransformer(folder, device="cpu")
+    before = model.encode(TEXTS)
+    config = TrainingConfig(max_steps=3, batch_size=2)
+    history = Trainer(model, PAIRS, loss=Infinite(), config=config, show_progress_bar=False).train()
+    assert history.skipped_steps == 3
+    assert np.array_equal(model.encode(TEXTS), before)

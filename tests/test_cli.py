@@ -699,7 +699,7 @@ def test_interrupt(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(similarity, "run", run)
-    assert refused("similarity", "m", "a", "b", status=1) == "minisbert: error: interrupted\n"
+    assert refused("similarity", "m", "a", "b", status=130) == "minisbert: error: interrupted\n"
 
 
 @pytest.mark.skipif(os.name == "nt", reason="pipes of POSIX systems")

@@ -59,14 +59,16 @@ def run(options: argparse.Namespace) -> list[Trial]:
     return trials
 
 
-def until_it_ends(job: Job, output: Path, *, kills: int, draw: random.Random) -> Killed:
+def until_it_ends(
+    job: Job, output: Path, *, kills: int, draw: random.Random, longest_life: float = _LONGEST_LIFE
+) -> Killed:
     """Start a run, kill it at most `kills` times, resume it each time, and see it end."""
     found = Killed()
     while True:
         process = job.start(output)
         began = job.wait_for_work(process)
         if began and found.kills < kills:
-            if _ends_within(process, draw.uniform(0, _LONGEST_LIFE)):
+            if _ends_within(process, draw.uniform(0, longest_life)):
                 found.fault = _fault(process)
                 return found
             process.kill()

@@ -511,6 +511,7 @@ def _(folder: Path, place: Path) -> None:
     model = SentenceTransformer(folder, device="cpu")
     before = model.encode(TEXTS)
     config = TrainingConfig(max_steps=3, batch_size=2)
-    history = Trainer(model, PAIRS, loss=Infinite(), config=config, show_progress_bar=False).train()
+    with pytest.warns(UserWarning, match="all 3 steps were skipped"):
+        history = Trainer(model, PAIRS, loss=Infinite(), config=config, show_progress_bar=False).train()
     assert history.skipped_steps == 3
     assert np.array_equal(model.encode(TEXTS), before)

@@ -17,7 +17,9 @@ TREE = {
     "InputTypeError": TypeError,
     "ModelError": ValueError,
     "PoolError": RuntimeError,
+    "DivergenceError": ArithmeticError,
 }
+STOPS = {"TrainingInterrupted": KeyboardInterrupt, "TrainingTerminated": SystemExit}
 
 
 def test_the_tree_is_as_documented() -> None:
@@ -26,7 +28,8 @@ def test_the_tree_is_as_documented() -> None:
     classes = {
         name: one for name, one in inspect.getmembers(errors, inspect.isclass) if one.__module__ == errors.__name__
     }
-    assert set(classes) == {"MinisbertError", "TruncationWarning", *TREE}
+    assert set(classes) == {"MinisbertError", "TruncationWarning", *TREE, *STOPS}
+    assert {name: classes[name].__bases__ for name in STOPS} == {name: (base,) for name, base in STOPS.items()}
     assert {name: classes[name].__bases__ for name in TREE} == {
         name: (errors.MinisbertError, base) for name, base in TREE.items()
     }

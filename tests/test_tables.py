@@ -56,8 +56,8 @@ def test_clip_is_torch_s() -> None:
 def test_training_with_it_is_training_without(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"a": [f"cat {n} mat" for n in range(24)], "b": [f"dog {n} sea" for n in range(24)]}
     weights = []
-    for table in (loop._word_table, lambda model: None):
-        monkeypatch.setattr(loop, "_word_table", table)
+    for table in (loop.word_table, lambda model: None):
+        monkeypatch.setattr(loop, "word_table", table)
         model = SentenceTransformer(tiny("bert"), device="cpu")
         config = TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, gradient_accumulation=2, max_grad_norm=0.5)
         loss = losses.MultipleNegativesRankingLoss()

@@ -21,6 +21,7 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.text import TextTokenizer
 from minisbert.training import dataset
+from minisbert.training.checkpoint import seal
 from minisbert.training.optimization import linear_schedule, linear_schedule_on_device
 
 
@@ -332,6 +333,7 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(damage: str, folder: Pat
         "step too far": {**state, "step": 10**9},
     }
     torch.save(damaged[damage], path)
+    seal(path.parent)
     model = load(folder)
     loss = losses.CosineSimilarityLoss()
     trainer = Trainer(model, scored_pairs(), loss=loss, config=config, output_dir=tmp_path, show_progress_bar=False)

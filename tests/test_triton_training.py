@@ -12,10 +12,12 @@ import torch
 
 pytest.importorskip("triton")
 
+from test_memory import memory_for
 from triton_common import DEVICE, INTERPRETED, on_gpu, pytestmark, recorded  # noqa: F401
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
-from minisbert.training import loop
+from minisbert.errors import DivergenceError
+from minisbert.training import finite, loop
 
 WORDS = "a cat sat on the mat why is sky blue and sea not one two three".split()
 TEXTS = [" ".join(WORDS[(3 * i) % 11 : (3 * i) % 11 + 1 + i % 6]) for i in range(17)]
@@ -34,7 +36,8 @@ def folder(tmp_path: Path) -> Path:
 def train(folder: Path, loss: Any, *, count: int = 16, **settings: Any) -> tuple[list[dict[str, float]], torch.Tensor]:
     rows = [(TEXTS[i], TEXTS[i + 1], (1 + i % 5) / 5) for i in range(count)]
     model = SentenceTransformer(folder, device=DEVICE)
-    config = TrainingConfig(epochs=1, batch_size=4, learning_rate=1e-3, warmup_steps=2, log_every=1, **settings)
+    given: dict[str, Any] = {"epochs": 1, "batch_size": 4, "learning_rate": 1e-3, "warmup_steps": 2, "log_every": 1}
+    config = TrainingConfig(**{**given, **settings})
     entries: list[dict[str, float]] = []
     Trainer(model, rows, loss=loss, config=config, on_log=entries.append, show_progress_bar=False).train()
     return entries, torch.cat([weight.detach().flatten() for weight in model.parameters()])
@@ -91,3 +94,29 @@ def test_large_batches_are_embedded_in_pieces(folder: Path, replays: list[int], 
     pieces, weights = train(folder, losses.MultipleNegativesRankingLoss(), count=8)
     assert [entry["loss"] for entry in pieces] == pytest.approx([entry["loss"] for entry in whole], rel=1e-4)
     assert float((weights - right).abs().max()) < 1e-4
+
+
+def test_gradients_of_a_step_that_ran_out_of_memory_count_once(folder: Path, replays: list[int]) -> None:
+    settings = {"gradient_accumulation": 2, "max_steps": 1}
+    whole, right = train(folder, losses.CosineSimilarityLoss(), count=8, **settings)
+    with memory_for(40, after_backward=True) as tried, pytest.warns(UserWarning, match="in pieces"):
+        pieces, weights = train(folder, losses.CosineSimilarityLoss(), count=8, **settings)
+    assert max(tried) > 40
+    for name in ("loss", "grad_norm"):
+        assert [entry[name] for entry in pieces] == pytest.approx([entry[name] for entry in whole], rel=1e-3)
+    assert float((weights - right).abs().max()) < 5e-4
+
+
+def test_norms_are_read_when_the_log_is_written(folder: Path, replays: list[int], monkeypatch: Any) -> None:
+    for module in (finite, loop):
+        monkeypatch.setattr(module, "MOST_SKIPPED", 2)
+    steps: list[int] = []
+
+    class Infinite(losses.CosineSimilarityLoss):
+        def forward(self, embeddings: Any, labels: Any = None) -> torch.Tensor:
+            steps.append(1)
+            return super().forward(embeddings, labels) * float("inf")
+
+    with pytest.raises(DivergenceError, match="2 steps in a row are not finite, first those of step 1: rows"):
+        train(folder, Infinite(), log_every=4)
+    assert len(steps) == 4

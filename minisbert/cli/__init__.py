@@ -1,7 +1,8 @@
 """The commands: `minisbert COMMAND ...`.
 
-Exit status: 0 done; 2 wrong use or bad input, with one line on standard error; 1 anything else. Data goes to standard
-output, progress and messages to standard error. Each command is a module here with `add` (its options) and `run`.
+Exit status: 0 done; 2 wrong use or bad input, with one line on standard error; 130 stopped by Ctrl-C and 143 by
+SIGTERM; 1 anything else. Data goes to standard output, progress and messages to standard error. Each command is a
+module here with `add` (its options) and `run`.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..errors import MinisbertError
+from ..errors import MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
 from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
 
@@ -38,8 +39,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output is gone
             return 1
+        except (TrainingInterrupted, TrainingTerminated) as stop:
+            hint = ": run the same command with --resume" if stop.checkpoint else ""
+            return _fail(f"{stop}{hint}", 130 if isinstance(stop, KeyboardInterrupt) else 143)
         except KeyboardInterrupt:
-            return _fail("interrupted", 1)
+            return _fail("interrupted", 130)
     return 0
 
 

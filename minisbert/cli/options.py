@@ -142,8 +142,6 @@ def check_output(folder: Path, *, resume: bool) -> None:
             raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another place")
     if not resume:
         _tell_what_is_replaced(folder)
-    elif not any(path.is_dir() for path in folder.glob("checkpoint-*")):
-        sys.stderr.write(f"{folder} holds no checkpoint to resume: training starts from the beginning\n")
 
 
 def _tell_what_is_replaced(folder: Path) -> None:

@@ -28,7 +28,11 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
         help="the scores that stand for 0 and 1, such as 0-5 (or --scale=-1-1)",
     )
     parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in the output folder")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on from the newest whole checkpoint in the output folder (start anew where there is none)",
+    )
     parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
     parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
 

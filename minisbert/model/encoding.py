@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from itertools import chain
 from operator import index
 from typing import Any, Literal, Protocol, TypeAlias, cast
 
@@ -165,6 +167,7 @@ class EmbeddingRun:
         self._forward, self._tokenizer, self._device = forward, tokenizer, device
         self._texts, self._options, self._progress, self._first = texts, options, progress, first
         self.truncated = 0
+        self._most_tokens: int | None = None  # of a forward pass, where memory ran out with more
 
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
         prepared = self._prepared()
@@ -172,11 +175,48 @@ class EmbeddingRun:
             prepared = ahead(prepared, _PREPARED)
         with progress_bar(len(self._texts), show=self._progress) as bar, closing(prepared):
             for rows, batch in prepared:
-                there = batch.to(self._device)  # not in inference mode: ids are handed out
-                with torch.inference_mode():
-                    features = self._forward(Features(there))
-                yield rows, EmbeddedBatch(features, self._tokenizer.token_types).values(self._options)
+                yield rows, self._embedded(batch)
                 bar.update(len(rows))
+
+    def _embedded(self, batch: PackedBatch) -> Values:
+        """What the options ask for, in the caller's order; where memory runs out, of some texts at a time.
+
+        Raises:
+            ConfigError: it does not suffice for one text.
+        """
+        while True:
+            try:
+                if self._most_tokens is None or batch.tokens <= self._most_tokens:
+                    return self._values(batch)
+                return _joined([self._values(piece) for piece in batch.cut(self._most_tokens)], batch.restore)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).strip().split("\n")[0]
+            # Not before the error is gone, which holds on to what was made until then.
+            self._make_room(batch, reason)
+
+    def _values(self, batch: PackedBatch) -> Values:
+        there = batch.to(self._device)  # not in inference mode: ids are handed out
+        with torch.inference_mode():
+            features = self._forward(Features(there))
+        return EmbeddedBatch(features, self._tokenizer.token_types).values(self._options)
+
+    def _make_room(self, batch: PackedBatch, reason: str) -> None:
+        """Go on in smaller pieces."""
+        most = self._most_tokens or batch.tokens
+        if batch.texts == 1 or (most < batch.tokens and most <= batch.max_length):  # then a piece was a single text
+            raise ConfigError(
+                f"{self._device} has too little memory for a text of {batch.max_length:,} tokens ({reason}); expected "
+                f"room for it: lower max_seq_length, or encode on another device"
+            )
+        if self._most_tokens is None:
+            warnings.warn(
+                f"{self._device} has too little memory for a batch of {batch.tokens:,} tokens: from now on batches are "
+                f"cut smaller",
+                stacklevel=2,
+            )
+        self._most_tokens = min(most, batch.tokens) // 2
+        if self._device.type == "cuda":
+            torch.cuda.empty_cache()
 
     @property
     def _in_thread(self) -> bool:
@@ -200,6 +240,14 @@ class EmbeddingRun:
         while start < len(self._texts):
             yield start, self._texts[start : start + size]
             start, size = start + size, min(2 * size, BLOCK)
+
+
+def _joined(parts: list[Values], restore: Tensor) -> Values:
+    """Values of pieces of a batch, from packed order to the caller's."""
+    if isinstance(parts[0], Tensor):
+        return torch.cat(cast("list[Tensor]", parts))[restore.to(parts[0].device)]
+    together = list(chain.from_iterable(parts))
+    return [together[place] for place in restore.tolist()]
 
 
 def start_run(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -17,6 +19,7 @@ from ..opening import open_file
 LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
 _LONGEST_JSON = 100_000_000  # bytes; tokenizers, the largest, have some ten million
+_TEMPORARY = re.compile(r"\.(?P<target>.+)-[0-9a-f]{12}")
 
 
 def read_json(path: Path) -> Any:
@@ -68,33 +71,93 @@ def inside(root: Path, relative: str) -> Path:
 
 
 @contextmanager
-def replacing_folder(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path]:
     """Give a temporary folder to write into; its files come to stand in `target` when the block ends without error.
 
     A target that does not exist yet appears in one step. In one that exists, files are replaced one by one and files
-    of other names stay. After an error, nothing of `target` has changed.
+    of other names stay; or it is replaced as a whole. After an error, nothing of `target` has changed. What stands in
+    `target` is on the disk, and not only on its way there.
 
     Raises:
         InputError: `target` cannot be written.
     """
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
-    temporary = target.parent / f".{target.name}-{uuid.uuid4().hex[:12]}"
+    temporary = beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
-        if target.exists():
+        _flush_folder(temporary)
+        if others_stay and target.exists():
             _move_files(temporary, target)
         else:
+            if target.exists():
+                remove_folder(target)
             temporary.rename(target)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {target} ({error.strerror or error}); expected a folder that can be written: check its "
-            f"rights and the free space, or choose another"
-        ) from error
+            _flush(target.parent)
+    except Exception as error:
+        if isinstance(error, OSError) or _is_of_safetensors(error):
+            raise cannot_write(target, error) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def replace_text(target: Path, text: str) -> None:
+    """Write a text file, in UTF-8; whenever the process ends, it holds all that it held before, or all of `text`.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    temporary = beside(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        _flush(temporary)
+        os.replace(temporary, target)  # noqa: PTH105  # as in _move_files
+    except OSError as error:
+        raise cannot_write(target, error) from error
+    finally:
+        if temporary.exists():
+            temporary.unlink()
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder with all that is in it; it is never to be seen with a part of it."""
+    aside = folder.rename(beside(folder))
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path, targets: str) -> None:
+    """Remove what stands in `folder` of writing and removing that was cut short by the end of a process.
+
+    Args:
+        folder: where it may stand.
+        targets: regular expression of the names of files and folders that nobody writes now.
+    """
+    for path in folder.glob(".*-*"):
+        name = path.name
+        while found := _TEMPORARY.fullmatch(name):  # one may have been made beside another
+            name = found["target"]
+        if name != path.name and re.fullmatch(targets, name):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def beside(target: Path) -> Path:
+    """A new name beside `target`, which `remove_leftovers` knows as one of `target`'s."""
+    return target.parent / f".{target.name}-{uuid.uuid4().hex[:12]}"
+
+
+def cannot_write(target: Path, error: Exception) -> InputError:
+    """What to raise where `target` cannot be written."""
+    return InputError(
+        f"cannot write {target} ({getattr(error, 'strerror', None) or error}); expected a place that can be written: "
+        f"check its rights and the free space, or choose another"
+    )
 
 
 def _move_files(source: Path, target: Path) -> None:
@@ -108,3 +171,32 @@ def _move_files(source: Path, target: Path) -> None:
             place.mkdir(exist_ok=True)
         else:
             os.replace(path, place)  # noqa: PTH105  # Path.replace reads the same; os.replace says that it is atomic
+    for folder in {place.parent for place in places.values()}:
+        _flush(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    """Wait until a folder is on the disk with all that is in it."""
+    for path in folder.rglob("*"):
+        _flush(path)
+    _flush(folder)
+
+
+def _flush(path: Path) -> None:
+    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+        return
+    handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such thing
+            raise
+    finally:
+        os.close(handle)
+
+
+def _is_of_safetensors(error: Exception) -> bool:
+    """Whether it is what safetensors raises in place of an OSError."""
+    from safetensors import SafetensorError
+
+    return isinstance(error, SafetensorError)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..data.sampling import Batch
+from ..errors import ConfigError
 from ..kernels.graphs import Graphs, Recorder
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -49,6 +51,7 @@ class Gradients:
         datasets: the rows.
         precision: "fp32", "fp16" or "bf16".
         scaler: of the losses, in fp16.
+        drop: drops all gradients, where memory ran out and they are to be found again.
         replay: whose ways to follow, or None for packed training.
         record: turns work into its recording, or None for none. Gradients then have to stay where they are.
         most_tokens: that are embedded with all that backward needs; None for any number.
@@ -62,14 +65,17 @@ class Gradients:
         *,
         precision: str,
         scaler: torch.amp.GradScaler,
+        drop: Callable[[], None],
         replay: Replay | None = None,
         record: Recorder[Tensor] | None = None,
         most_tokens: int | None = None,
     ) -> None:
         self._model, self._losses, self._datasets = model, losses, datasets
         self._dtype, self._scaler, self._replay = _AMP_DTYPES.get(precision), scaler, replay
+        self._drop = drop
         self._record, self._most_tokens = record, most_tokens
         self._graphs: dict[tuple[int, int], Graphs[Tensor]] = {}
+        self._told = False
 
     def prepare(self, update: Sequence[Batch]) -> list[Prepared]:
         """What can be done for an optimizer step before the one before it ends."""
@@ -84,7 +90,20 @@ class Gradients:
         ]
 
     def __call__(self, update: Sequence[Prepared]) -> tuple[Tensor, int]:
-        """Mean loss of the batches, (), and how many tokens they have."""
+        """Mean loss of the batches, (), and how many tokens they have.
+
+        Raises:
+            ConfigError: the memory of the device is too small, though texts are embedded in pieces.
+        """
+        while True:
+            try:
+                return self._added(update)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).strip().split("\n")[0]
+            # Not before the error is gone, which holds on to what was made until then.
+            self._make_room(update, reason)
+
+    def _added(self, update: Sequence[Prepared]) -> tuple[Tensor, int]:
         total = torch.zeros((), device=self._model.device)
         tokens = 0
         for given in update:
@@ -95,6 +114,30 @@ class Gradients:
             total = total + loss  # in float64 if the model is
             tokens += count
         return total, tokens
+
+    def _make_room(self, update: Sequence[Prepared], reason: str) -> None:
+        """Drop what was found of an update, and see to it that its largest batch is embedded in smaller pieces."""
+        self._drop()
+        self._graphs.clear()
+        if self._model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        batches = [given.batch for given in update if given.batch is not None]
+        largest = max((batch.tokens for batch in batches), default=0)
+        longest = max((batch.max_length for batch in batches), default=0)
+        most = self._most_tokens or largest
+        if not batches or (most < largest and most // 2 <= longest):  # then a piece was a single text already
+            raise ConfigError(
+                f"{self._model.device} has too little memory for a batch ({reason}); expected room for it: lower "
+                f"batch_size or max_seq_length"
+            )
+        self._most_tokens = min(most, largest) // 2
+        if not self._told:
+            self._told = True
+            warnings.warn(
+                f"{self._model.device} has too little memory for a batch of {largest:,} tokens: from now on large "
+                f"batches are embedded in pieces, twice each, which gives the same gradients and takes longer",
+                stacklevel=2,
+            )
 
     def _packed(self, given: Prepared, batch: PackedBatch, parts: int) -> Tensor:
         device = self._model.device

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import InputError
+from ..storage.files import cannot_write, replace_text
 
 LogEntry: TypeAlias = dict[str, float]
 OnLog: TypeAlias = Callable[[LogEntry], None]
@@ -28,7 +28,7 @@ class TrainingHistory:
         tokens: tokens trained on in this run.
         best_metric: largest primary metric, or None without an evaluator.
         best_step: the step it was reached at.
-        skipped_steps: fp16 steps that overflowed and changed nothing.
+        skipped_steps: steps whose gradients were not finite, as in fp16 at times, and which changed nothing.
     """
 
     entries: list[LogEntry] = field(default_factory=list)
@@ -47,27 +47,33 @@ class TrainingHistory:
 
 
 class TrainingLog:
-    """Hands each entry to the history, to a JSONL file and to a callback."""
+    """Hands each entry to the history, to a JSONL file and to a callback.
+
+    The file begins with the entries that the history has; what else it held is gone.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
 
     def __init__(self, history: TrainingHistory, file: Path | None, on_log: OnLog | None) -> None:
         self.history = history
         self._file = file
         self._on_log = on_log
         if file is not None:
-            lines = "".join(json.dumps(entry) + "\n" for entry in history.entries)
-            try:
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_text(lines, encoding="utf-8")
-            except OSError as error:
-                raise InputError(
-                    f"cannot write {file} ({error.strerror}); expected a folder that can be written: choose another"
-                ) from None
+            replace_text(file, "".join(json.dumps(entry) + "\n" for entry in history.entries))
 
     def write(self, entry: LogEntry) -> None:
-        """Add an entry."""
+        """Add an entry.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
         self.history.entries.append(entry)
         if self._file is not None:
-            with self._file.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            try:
+                with self._file.open("a", encoding="utf-8") as file:
+                    file.write(json.dumps(entry) + "\n")
+            except OSError as error:
+                raise cannot_write(self._file, error) from error
         if self._on_log is not None:
             self._on_log(dict(entry))

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,19 +21,24 @@ from .. import kernels
 from ..ahead import ahead
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
-from ..errors import ConfigError, InputError, MinisbertError
+from ..errors import DivergenceError, InputError, MinisbertError
 from ..evaluation import Evaluator
 from ..kernels.graphs import CudaGraphs
 from ..losses import Loss
 from ..model import EmbeddingModel
-from ..modules.encoder import Embedding, Encoder
-from .checkpoint import Checkpoint, check_same_run, prune
+from ..modules.encoder import Embedding
+from .cardnotes import shown_name
+from .checkpoint import Checkpoint, check_same_run, newest_whole, prune, weights_in
 from .config import TrainingConfig
 from .dataset import TrainingDataset
+from .finite import MOST_SKIPPED, SkippedSteps, all_finite, shown_rows
 from .gradients import MOST_TOKENS, Gradients, Prepared, recordable
 from .history import LogEntry, OnLog, TrainingHistory, TrainingLog
+from .identity import Identity
 from .optimization import adamw
 from .replay import Replay
+from .stopping import Stop, stopped
+from .tables import sparse_gradients, word_table
 from .update import DeviceUpdate, Update
 
 _AHEAD = 4  # optimizer steps that are prepared while the device works
@@ -45,7 +49,7 @@ class TrainingRun:
 
     Args:
         model: trained in place.
-        datasets: rows, each with the loss they are trained with.
+        datasets: rows, each with a name and the loss they are trained with.
         several: whether the data sets take turns as several do, even if there is only one.
         config: settings of the run.
         replay: whose ways to follow, or None for packed training.
@@ -53,6 +57,7 @@ class TrainingRun:
         output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
         on_log: called with each log entry.
         checkpoint: where to go on from.
+        start: digest of the weights that the run started from; by default those that the model has.
         show_progress_bar: show one on a terminal.
 
     Raises:
@@ -62,7 +67,7 @@ class TrainingRun:
     def __init__(
         self,
         model: EmbeddingModel,
-        datasets: Sequence[tuple[TrainingRows, Loss]],
+        datasets: Sequence[tuple[str, TrainingRows, Loss]],
         *,
         several: bool,
         config: TrainingConfig,
@@ -71,12 +76,14 @@ class TrainingRun:
         output_dir: Path | None,
         on_log: OnLog | None,
         checkpoint: Checkpoint | None,
+        start: str | None,
         show_progress_bar: bool,
     ) -> None:
         self.model, self.config, self.replay = model, config, replay
         self.evaluator, self.output_dir = evaluator, output_dir
         self.device = model.device
-        rows, losses = [rows for rows, _ in datasets], [loss for _, loss in datasets]
+        rows, losses = [rows for _, rows, _ in datasets], [loss for _, _, loss in datasets]
+        self.names = [f"data set {name!r}" if shown_name(name) else part.source for name, part, _ in datasets]
         self.datasets = [TrainingDataset(part, model.transformer.tokenizer) for part in rows]
         model.report_truncation(
             sum(dataset.truncated for dataset in self.datasets), sum(dataset.texts for dataset in self.datasets)
@@ -96,14 +103,16 @@ class TrainingRun:
                 f"in too many other rows for batches of {config.batch_size} without duplicates",
                 stacklevel=4,
             )
-        self.fingerprint = _fingerprint(self.datasets, losses, several=several)
+        self.identity = Identity.of(model, self.datasets, losses, several=several)
+        if start is not None:
+            self.identity = replace(self.identity, weights=start)
         self.updates_per_epoch = math.ceil(len(self.sampler) / config.gradient_accumulation)
         self.total = schedule_total = config.total_steps(len(self.sampler))
         self._words: Embedding | None = None
         on_device = kernels.on_gpu(next(model.parameters()))
         if replay is None:
             if not on_device and config.precision != "fp16" and not config.weight_decay:
-                self._words = _word_table(model)
+                self._words = word_table(model)
             self.optimizers = adamw(
                 model,
                 losses,
@@ -117,16 +126,6 @@ class TrainingRun:
             schedule_total = replay.schedule_steps(self.total, [len(part) for part in rows], config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         graphs = CudaGraphs(self.device)
-        self.gradients = Gradients(
-            model,
-            list(self.losses),
-            self.datasets,
-            precision=config.precision,
-            scaler=self.scaler,
-            replay=replay,
-            record=graphs if on_device and recordable(model, losses) else None,
-            most_tokens=MOST_TOKENS if on_device else None,
-        )
         self.update = (partial(DeviceUpdate, record=graphs) if on_device else Update)(
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             self.optimizers,
@@ -136,18 +135,39 @@ class TrainingRun:
             total=schedule_total,
             max_grad_norm=config.max_grad_norm,
         )
+        self.gradients = Gradients(
+            model,
+            list(self.losses),
+            self.datasets,
+            precision=config.precision,
+            scaler=self.scaler,
+            drop=self.update.drop,
+            replay=replay,
+            record=graphs if on_device and recordable(model, losses) else None,
+            most_tokens=MOST_TOKENS if on_device else None,
+        )
         self.history = TrainingHistory()
         self.step = 0
         self.step_losses: list[Tensor] = []  # since the last log entry, read only when it is written
         self.loss_total = 0.0
+        self.checkpoint = checkpoint  # the newest
         if checkpoint is not None:
             self._restore(checkpoint)
+        self._skipped = SkippedSteps(self.step)
+        self._never_waits = on_device
         log_file = output_dir / "train_log.jsonl" if output_dir else None
         self.log = TrainingLog(self.history, log_file, on_log)
         self._show = show_progress_bar
 
     def go(self) -> None:
-        """Train from where the run stands to its end."""
+        """Train from where the run stands to its end.
+
+        Raises:
+            DivergenceError: gradients stay infinite or NaN, or weights become so.
+            InputError: a file cannot be written.
+            TrainingInterrupted: Ctrl-C came.
+            TrainingTerminated: SIGTERM came.
+        """
         started = time.perf_counter()
         self.clock, self.tokens = started, 0
         self.history.evaluation_seconds = 0.0
@@ -156,13 +176,22 @@ class TrainingRun:
         )
         self.update.start(self.step - self.history.skipped_steps)
         try:
-            with self.bar, _sparse_gradients(self._words), self._prepared() as updates:
+            with Stop() as stop, self.bar, sparse_gradients(self._words), self._prepared() as updates:
                 for update in updates:
                     self._go_one_step(update)
+                    if stop.signal is not None:
+                        self._stop(stop.signal)
         finally:
             self.update.end()
+        self._check_weights()
+        if self.step and self.history.skipped_steps == self.step:
+            warnings.warn(
+                f"all {self.step} steps were skipped, because their gradients were not finite: the model is what it "
+                f"was",
+                stacklevel=3,
+            )
         if self.config.keep_best and self.history.best_step is not None and self.output_dir:
-            self.model.load_state_dict(_weights_for(self.model, self.output_dir / "best"))
+            self.model.load_state_dict(weights_in(self.output_dir / "best", self.model))
         self.history.steps = self.step
         self.history.train_loss = self.loss_total / max(1, self.step)
         self.history.seconds = time.perf_counter() - started
@@ -175,14 +204,17 @@ class TrainingRun:
         self.step_losses.append(loss)
         self.tokens += tokens
         self.step += 1
+        self._skipped.add(norm)
         self.bar.update()
+        if not self._never_waits:
+            self._check_gradients()
         last = self.step == self.total
         if self.step % self.config.log_every == 0 or last:
             self._write_log(norm)
         if self.evaluator:
             self._evaluate_if_due(self.evaluator, last=last)
-        if _due(self.step, self.config.save_every):
-            self._save()
+        if self.output_dir is not None and _due(self.step, self.config.save_every):
+            self.checkpoint = self._save(self.output_dir)
 
     @contextmanager
     def _prepared(self) -> Iterator[Iterator[list[Prepared]]]:
@@ -198,13 +230,17 @@ class TrainingRun:
         """For each optimizer step that is left, its batches."""
         step = self.step
         while step < self.total:
-            epoch, done = divmod(step, self.updates_per_epoch)
-            if self.replay is not None and not done:
+            if self.replay is not None and step % self.updates_per_epoch == 0:
                 self.replay.start_epoch()
-            updates = _grouped(self.sampler.epoch(epoch), self.config.gradient_accumulation)
-            for update in islice(updates, done, done + self.total - step):
+            for update in islice(self._updates_of_epoch(step), self.total - step):
                 step += 1
                 yield update
+
+    def _updates_of_epoch(self, step: int) -> Iterator[list[Batch]]:
+        """What is left of an epoch after `step` optimizer steps of the run."""
+        epoch, done = divmod(step, self.updates_per_epoch)
+        updates = _grouped(self.sampler.epoch(epoch), self.config.gradient_accumulation)
+        return islice(updates, done, None)
 
     def _write_log(self, norm: Tensor) -> None:
         self._count_skipped()
@@ -225,6 +261,7 @@ class TrainingRun:
             tokens=f"{entry['tokens_per_second']:,.0f}/s",
         )
         self.log.write(entry)
+        self._check_gradients()
 
     def _evaluate_if_due(self, evaluator: Evaluator, *, last: bool) -> None:
         by_steps = _due(self.step, self.config.eval_every)
@@ -245,14 +282,15 @@ class TrainingRun:
         if not math.isnan(metric) and (best is None or metric > best):
             self.history.best_metric, self.history.best_step = metric, self.step
             if self.config.keep_best and self.output_dir:
+                self._check_weights()
                 self.model.save_pretrained(self.output_dir / "best", create_model_card=False)
         seconds = time.perf_counter() - paused
         self.clock += seconds  # evaluation does not count as training time
         self.history.evaluation_seconds += seconds
 
-    def _save(self) -> None:
-        if self.output_dir is None:
-            return
+    def _save(self, output_dir: Path) -> Checkpoint:
+        self._check_gradients()
+        self._check_weights()
         self._count_skipped()
         state = {
             "step": self.step,
@@ -260,27 +298,63 @@ class TrainingRun:
             "loss_total": self.loss_total,
             "history": self.history.state(),
             "config": asdict(self.config),
-            "fingerprint": self.fingerprint,
+            "identity": asdict(self.identity),
             "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
             "losses": self.losses.state_dict(),
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None,
         }
-        Checkpoint.save(self.output_dir, self.model, step=self.step, state=state)
-        prune(self.output_dir, keep=self.config.save_total_limit)
+        checkpoint = Checkpoint.save(output_dir, self.model, step=self.step, state=state)
+        if self.config.save_total_limit is not None:
+            prune(output_dir, newest=checkpoint, keep=self.config.save_total_limit)
+        return checkpoint
+
+    def _stop(self, number: int) -> NoReturn:
+        """End the run because of a signal, so that it can go on later."""
+        saved = self.checkpoint is not None and self.checkpoint.step == self.step
+        if self.output_dir is not None and not saved:
+            self.checkpoint = self._save(self.output_dir)
+        folder = self.checkpoint.folder if self.checkpoint is not None else None
+        raise stopped(number, step=self.step, total=self.total, checkpoint=folder)
+
+    def _check_gradients(self) -> None:
+        """End the run where too many steps in a row were skipped; waits for the device."""
+        first = self._skipped.first()
+        if first is None:
+            return
+        batches = next(self._updates_of_epoch(first - 1))
+        raise DivergenceError(
+            f"the gradients of {MOST_SKIPPED} steps in a row are not finite, first those of step {first}: "
+            f"{shown_rows(batches, self.names)} (counted from 0); expected finite ones: look at these rows and their "
+            f"labels, or lower learning_rate; {self._last_good()}"
+        )
+
+    def _check_weights(self) -> None:
+        """End the run where weights are not finite, before they are saved anywhere."""
+        if not all_finite([*self.model.parameters(), *self.losses.parameters()]):
+            raise DivergenceError(
+                f"the weights are not finite after step {self.step}, and are not saved; expected finite ones: lower "
+                f"learning_rate, or start from another model; {self._last_good()}"
+            )
+
+    def _last_good(self) -> str:
+        checkpoint = newest_whole(self.output_dir)[0] if self.output_dir is not None else None
+        return f"the last good checkpoint is {checkpoint.folder}" if checkpoint else "there is no checkpoint"
 
     def _restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a checkpoint; after an error the model is what it was."""
         state = checkpoint.state()
         try:
-            check_same_run(state, self.config, self.fingerprint, checkpoint=checkpoint.folder)
-            weights = _weights_for(self.model, checkpoint.folder)
+            weights = weights_in(checkpoint.folder, self.model)
+            check_same_run(state, self.config, self.identity, weights, checkpoint=checkpoint.folder)
+            self.identity = Identity(**state["identity"])
             self.losses.load_state_dict(state["losses"])
             for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
                 optimizer.load_state_dict(saved)
             self.scaler.load_state_dict(state["scaler"])
             self.history = TrainingHistory(**state["history"])
+            self._check_best()
             self.step = range(self.total + 1)[state["step"]]
             self.step_losses = [
                 torch.tensor(value, device=self.device, dtype=self.model.dtype) for value in state["step_losses"]
@@ -298,6 +372,12 @@ class TrainingRun:
             ) from error
         self.model.load_state_dict(weights)
 
+    def _check_best(self) -> None:
+        """Refuse to go on towards weights that are gone."""
+        best = self.output_dir / "best" if self.output_dir is not None else None
+        if self.config.keep_best and self.history.best_step is not None and best is not None and not best.is_dir():
+            raise InputError(f"{best} is missing; expected the best weights so far there: put them back, or start anew")
+
     def _count_skipped(self) -> None:
         self.history.skipped_steps = self.step - self.update.done
 
@@ -306,45 +386,6 @@ class TrainingRun:
 
     def _epoch(self) -> float:
         return self.step / self.updates_per_epoch
-
-
-@contextmanager
-def _sparse_gradients(table: Embedding | None) -> Iterator[None]:
-    """Let the gradients of a table hold only the rows that were looked up, for a block of code."""
-    if table is not None:
-        table.sparse = True
-    try:
-        yield
-    finally:
-        if table is not None:
-            table.sparse = False
-
-
-def _word_table(model: EmbeddingModel) -> Embedding | None:
-    """The word embeddings, where few of their rows have a gradient at a step and that can be made use of."""
-    encoder = model.transformer.auto_model
-    if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
-        return None
-    return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None
-
-
-def _weights_for(model: EmbeddingModel, folder: Path) -> dict[str, Tensor]:
-    """The weights saved in `folder`.
-
-    Raises:
-        ConfigError: they are of another model.
-    """
-    weights: dict[str, Tensor] = EmbeddingModel(folder, device="cpu").state_dict()
-    shapes = {name: tensor.shape for name, tensor in weights.items()}
-    if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
-        raise ConfigError(f"the weights in {folder} are of another model; expected those of the one that is trained")
-    return weights
-
-
-def _fingerprint(datasets: Sequence[TrainingDataset], losses: Sequence[Loss], *, several: bool) -> str:
-    parts = [dataset.fingerprint() for dataset in datasets]
-    parts += [f"{type(loss).__name__} {loss.get_config_dict()}" for loss in losses]
-    return hashlib.sha256(f"{several} {' '.join(parts)}".encode()).hexdigest()
 
 
 def _grouped(batches: Iterator[Batch], size: int) -> Iterator[list[Batch]]:

@@ -6,13 +6,16 @@ ever had one are gone through; the others are as they were, exactly.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import overload
 
 import torch
 from torch import Tensor, nn
 
 from .. import kernels
+from ..model import EmbeddingModel
+from ..modules.encoder import Embedding, Encoder
 
 
 class TableAdamW(torch.optim.Optimizer):
@@ -87,3 +90,23 @@ def clip(parameters: list[nn.Parameter], limit: float) -> Tensor:
     factor = (limit / (norm + 1e-6)).clamp(max=1.0)
     torch._foreach_mul_(values, factor)
     return norm
+
+
+@contextmanager
+def sparse_gradients(table: Embedding | None) -> Iterator[None]:
+    """Let the gradients of a table hold only the rows that were looked up, for a block of code."""
+    if table is not None:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        if table is not None:
+            table.sparse = False
+
+
+def word_table(model: EmbeddingModel) -> Embedding | None:
+    """The word embeddings, where few of their rows have a gradient at a step and that can be made use of."""
+    encoder = model.transformer.auto_model
+    if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
+        return None
+    return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None

@@ -22,7 +22,7 @@ from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
 from .cardnotes import shown_name, trained_on
-from .checkpoint import Checkpoint
+from .checkpoint import Checkpoint, clean_up, newest_whole
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import TrainingRun
@@ -97,6 +97,7 @@ class Trainer:
             self._sets.append(_TrainingSet(name, rows, of.to(model.device)))
         self._on_log = on_log
         self._show = show_progress_bar
+        self._start: str | None = None  # digest of the weights that the last run started from
         if self.config.save_every and self.output_dir is None:
             raise ConfigError("got save_every and no output_dir; expected a folder for the checkpoints")
         if self.config.replay is not None and model.device.type != "cpu":
@@ -115,20 +116,28 @@ class Trainer:
         """Train, and leave the model in evaluation mode.
 
         Args:
-            resume: go on from the newest checkpoint in `output_dir` (from the start if there is none), or from the
-                one given.
+            resume: go on from the newest checkpoint in `output_dir` that is not damaged (from the start if there is
+                none at all), or from the one given.
 
         Returns:
             The course of the run.
 
         Raises:
             ConfigError: the checkpoint is of another run.
+            InputError: it is damaged, or a file cannot be written.
+            DivergenceError: gradients stay infinite or NaN, or weights become so.
+            TrainingInterrupted: Ctrl-C came, a KeyboardInterrupt. Like SIGTERM it ends the run after the step that is
+                at work, and with an `output_dir` a checkpoint is saved; a second one stops at once. This is so in the
+                main thread, where Python's own handlers are installed.
+            TrainingTerminated: SIGTERM came, a SystemExit.
         """
         checkpoint = self._checkpoint(resume)
+        if self.output_dir is not None:
+            clean_up(self.output_dir)
         with _seeded(self.config.seed, self.model.device), self._way_to_run():
             run = TrainingRun(
                 self.model,
-                [(rows, loss) for _, rows, loss in self._sets],
+                self._sets,
                 several=self._several,
                 config=self.config,
                 replay=self._replay(),
@@ -136,10 +145,13 @@ class Trainer:
                 output_dir=self.output_dir,
                 on_log=self._on_log,
                 checkpoint=checkpoint,
+                start=self._start if checkpoint else None,
                 show_progress_bar=self._show,
             )
+            self._start = run.identity.weights
             if self._show:
-                start = f"resuming {checkpoint.folder}" if checkpoint else "starting"
+                anew = f"starting anew, as there is no checkpoint in {self.output_dir}" if resume else "starting"
+                start = f"resuming {checkpoint.folder}" if checkpoint else anew
                 for name, rows, loss in self._sets:
                     called = f" {shown_name(name)}:" if shown_name(name) else ""
                     ignored = rows.labels is not None and not loss.needs_labels
@@ -163,12 +175,21 @@ class Trainer:
             if resume and self.output_dir is None:
                 raise ConfigError("got resume=True and no output_dir; expected the folder of the checkpoints: pass it")
             found = Checkpoint.all_in(self.output_dir) if self.output_dir else []
-            if found and not resume and self.config.save_every:
+            if self.output_dir is None or not found:
+                return None
+            if not resume:
                 raise ConfigError(
                     f"{self.output_dir} holds checkpoints of an earlier run, up to {found[-1].folder.name}; expected "
                     f"none: resume that run, remove them, or choose another folder"
                 )
-            return found[-1] if found and resume else None
+            newest, damages = newest_whole(self.output_dir)
+            if newest is None:
+                raise InputError(
+                    f"{damages[0]}; expected a whole checkpoint in {self.output_dir}: start anew elsewhere"
+                )
+            for damage in damages:
+                warnings.warn(f"{damage}; resuming {newest.folder} instead", stacklevel=3)
+            return newest
         folder = Path(resume)
         found = [checkpoint for checkpoint in Checkpoint.all_in(folder.parent) if checkpoint.folder == folder]
         if not found:

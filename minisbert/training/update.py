@@ -70,9 +70,13 @@ class Update:
                 optimizer.step()
             self._done += 1
         self.scaler.update()
+        self.drop()
+        return norm
+
+    def drop(self) -> None:
+        """Drop the gradients there are."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        return norm
 
     def end(self) -> None:
         """Let go what only training needs."""
@@ -118,6 +122,11 @@ class DeviceUpdate(Update):
         """Go one step, and set the gradients to 0; returns their norm, which holds until the next call."""
         return self._update()
 
+    def drop(self) -> None:
+        """Set the gradients to 0."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=False)
+
     def end(self) -> None:
         """Let go of the gradients."""
         for parameter in self.parameters:
@@ -139,6 +148,5 @@ class DeviceUpdate(Update):
             delattr(optimizer, "found_inf")
         self._place += 1 - found_inf
         self.scaler.update()
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=False)
+        self.drop()
         return norm

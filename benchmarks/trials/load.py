@@ -5,6 +5,7 @@ Each trial is a process of its own, `load_trials.py`, so that one that hangs can
 
 from __future__ import annotations
 
+import argparse
 import os
 import random
 import signal
@@ -13,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from faults.table import Row
+from trials import Trial
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIALS = Path(__file__).with_name("load_trials.py")
@@ -21,28 +22,28 @@ TEXTS, QUICK_TEXTS = 1_000_000, 100_000
 _SECONDS = 180  # for a trial; those over many texts have longer
 
 
-def run(*, quick: bool, seed: int) -> list[Row]:
-    """Try everything; `quick` tries each thing less often and over fewer texts."""
-    draw = random.Random(seed)
-    texts, times, kills = (QUICK_TEXTS, 2, 2) if quick else (TEXTS, 10, 20)
+def run(options: argparse.Namespace) -> list[Trial]:
+    """Try everything; with `quick` each thing less often and over fewer texts."""
+    draw = random.Random(options.seed)
+    texts, times, kills = (QUICK_TEXTS, 2, 2) if options.quick else (TEXTS, 10, 20)
     patience = max(_SECONDS, texts // 500)
     with tempfile.TemporaryDirectory() as empty:
         plain = {"HF_HOME": empty}
         return [
-            _row("8 threads, one model", "threads", times, draw),
-            _row("8 threads, one model, no C++ kernels", "threads", times, draw, environment=plain),
-            _row("forked child after encode", "fork", times, draw),
-            _row("forked child after encode, no C++ kernels", "fork", times, draw, environment=plain),
-            _row("spawned child", "spawn", times, draw),
-            _row(f"{texts:,} texts in flat memory, encode_iter", "stream", 1, draw, count=texts, patience=patience),
-            _row(f"{texts:,} texts in flat memory, out=", "memory_map", 1, draw, count=texts, patience=patience),
-            _row("pool worker killed while it starts", "kill_at_start", kills, draw),
-            _row("pool worker killed at work", "kill_at_work", kills, draw),
-            _row("pool worker killed between calls", "kill_between", kills, draw),
+            _trial("8 threads, one model", "threads", times, draw),
+            _trial("8 threads, one model, no C++ kernels", "threads", times, draw, environment=plain),
+            _trial("forked child after encode", "fork", times, draw),
+            _trial("forked child after encode, no C++ kernels", "fork", times, draw, environment=plain),
+            _trial("spawned child", "spawn", times, draw),
+            _trial(f"{texts:,} texts in flat memory, encode_iter", "stream", 1, draw, count=texts, patience=patience),
+            _trial(f"{texts:,} texts in flat memory, out=", "memory_map", 1, draw, count=texts, patience=patience),
+            _trial("pool worker killed while it starts", "kill_at_start", kills, draw),
+            _trial("pool worker killed at work", "kill_at_work", kills, draw),
+            _trial("pool worker killed between calls", "kill_between", kills, draw),
         ]
 
 
-def _row(
+def _trial(
     what: str,
     trial: str,
     times: int,
@@ -51,10 +52,10 @@ def _row(
     count: int = 0,
     patience: int = _SECONDS,
     environment: dict[str, str] | None = None,
-) -> Row:
+) -> Trial:
     command = [sys.executable, str(TRIALS), trial, str(count)]
     losses = [_lost([*command, str(draw.randrange(2**31))], patience, environment or {}) for _ in range(times)]
-    return Row(what, times, losses.count(""), next(filter(None, losses), ""))
+    return Trial(what, times, losses.count(""), next(filter(None, losses), "nothing"))
 
 
 def _lost(command: list[str], seconds: int, environment: dict[str, str]) -> str:

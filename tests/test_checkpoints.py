@@ -342,7 +342,7 @@ def test_a_checkpoint_has_its_name_only_when_it_is_on_the_disk(
     rename, fsync = Path.rename, os.fsync
 
     def note(handle: int) -> None:
-        flushed.append(Path(os.readlink(f"/proc/self/fd/{handle}")))
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
         fsync(handle)
 
     def renamed(self: Path, target: Path) -> Path:

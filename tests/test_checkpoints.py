@@ -333,6 +333,34 @@ def test_a_save_that_fails_leaves_what_there_was(
     assert torch.equal(weights(train(folder, output, resume=True)), finished[1])
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="asks Linux which file a handle is of")
+def test_a_checkpoint_has_its_name_only_when_it_is_on_the_disk(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed: list[Path] = []
+    missing: list[set[Path]] = []
+    rename, fsync = Path.rename, os.fsync
+
+    def note(handle: int) -> None:
+        flushed.append(Path(f"/proc/self/fd/{handle}").readlink())
+        fsync(handle)
+
+    def renamed(self: Path, target: Path) -> Path:
+        missing.append({self, *self.rglob("*")} - set(flushed))
+        return rename(self, target)
+
+    monkeypatch.setattr(os, "fsync", note)
+    monkeypatch.setattr(Path, "rename", renamed)
+    model = SentenceTransformer(folder, device="cpu")
+    saved = Checkpoint.save(tmp_path, model, step=1, state={"step": 1})
+    assert missing == [set()]
+    assert flushed[-1] == tmp_path
+    listed = json.loads((saved.folder / "checkpoint.json").read_text())["files"]
+    assert {saved.folder / name for name in listed} == {
+        path for path in saved.folder.rglob("*") if path.is_file() and path.name != "checkpoint.json"
+    }
+
+
 def test_what_an_end_in_the_middle_left_is_removed(
     finished: tuple[Path, torch.Tensor], folder: Path, tmp_path: Path
 ) -> None:

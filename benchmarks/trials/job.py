@@ -26,7 +26,7 @@ class Ended(NamedTuple):
 
 
 class Job:
-    """`minisbert train` of a tiny model that drops out, on made-up pairs, with a checkpoint after every other step.
+    """`minisbert train` of a tiny model that drops out, on made-up pairs, with a checkpoint after every step.
 
     Args:
         place: an empty folder.
@@ -54,7 +54,8 @@ class Job:
             "--learning-rate": 1e-3,
             "--max-steps": self.steps,
             "--log-every": 1,
-            "--save-every": 2,
+            "--save-every": 1,
+            "--save-total-limit": 4,
             "--output": output,
         }
         return ["train", "--resume", *(str(part) for option in options.items() for part in option)]

@@ -17,7 +17,7 @@ from . import Trial
 from .job import Job, ended, logged_step, wait_for_step, weights
 
 STEPS = 300
-_LONGEST_LIFE = 0.8  # seconds from the beginning of work; a whole run takes some three
+_LONGEST_LIFE = 1.0  # seconds from the beginning of work; a whole run takes some five
 _STATUS = {signal.SIGTERM: 143, signal.SIGINT: 130}
 
 

@@ -40,7 +40,7 @@ class TrainingConfig:
         log_every: optimizer steps between two log entries.
         eval_every: optimizer steps between two evaluations; by default there is one, at the end.
         eval_each_epoch: evaluate at the end of each epoch too.
-        save_every: optimizer steps between two checkpoints; by default there are none.
+        save_every: optimizer steps between two checkpoints; by default there is one only where a run is interrupted.
         save_total_limit: keep only the newest so many checkpoints; by default all.
         replay: repeat the arithmetic and the random draws of the reference's Trainer of this version, on the CPU in
             fp32: losses and weights are then bitwise its own. By default training is packed, which is faster.

@@ -379,6 +379,16 @@ def test_what_an_end_in_the_middle_left_is_removed(
     assert sorted(hidden) == sorted(stays)
 
 
+def test_an_error_names_the_checkpoint_and_not_where_it_is_made(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    monkeypatch.setattr(os, "fsync", _OneFailure(os.fsync, 1))
+    with pytest.raises(InputError) as raised:
+        Checkpoint.save(tmp_path, model, step=7, state={})
+    assert str(raised.value).startswith(f"cannot write {tmp_path / 'checkpoint-7'} (No space left on device); expected")
+
+
 def test_a_text_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     files.replace_text(path, "old")

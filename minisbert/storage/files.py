@@ -137,9 +137,7 @@ def remove_leftovers(folder: Path, targets: str) -> None:
         targets: regular expression of the names of files and folders that nobody writes now.
     """
     for path in folder.glob(".*-*"):
-        name = path.name
-        while found := _TEMPORARY.fullmatch(name):  # one may have been made beside another
-            name = found["target"]
+        name = _meant(path.name)
         if name != path.name and re.fullmatch(targets, name):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
@@ -154,9 +152,10 @@ def beside(target: Path) -> Path:
 
 def cannot_write(target: Path, error: Exception) -> InputError:
     """What to raise where `target` cannot be written."""
+    reason = getattr(error, "strerror", None) or error
     return InputError(
-        f"cannot write {target} ({getattr(error, 'strerror', None) or error}); expected a place that can be written: "
-        f"check its rights and the free space, or choose another"
+        f"cannot write {target.parent / _meant(target.name)} ({reason}); expected a place that can be written: check "
+        f"its rights and the free space, or choose another"
     )
 
 
@@ -173,6 +172,13 @@ def _move_files(source: Path, target: Path) -> None:
             os.replace(path, place)  # noqa: PTH105  # Path.replace reads the same; os.replace says that it is atomic
     for folder in {place.parent for place in places.values()}:
         _flush(folder)
+
+
+def _meant(name: str) -> str:
+    """The name that something is to have whose temporary one is `name`; others are what they are."""
+    while found := _TEMPORARY.fullmatch(name):  # one may have been made beside another
+        name = found["target"]
+    return name
 
 
 def _flush_folder(folder: Path) -> None:

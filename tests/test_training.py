@@ -22,7 +22,7 @@ from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.text import TextTokenizer
 from minisbert.training import dataset
 from minisbert.training.checkpoint import seal
-from minisbert.training.optimization import linear_schedule, linear_schedule_on_device
+from minisbert.training.optimization import LinearSchedule
 
 
 def scored_pairs(count: int = 24) -> list[dict[str, Any]]:
@@ -68,16 +68,11 @@ def evaluator(name: str = "") -> EmbeddingSimilarityEvaluator:
 
 
 def test_schedule() -> None:
-    assert [linear_schedule(s, warmup=2, total=6) for s in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
-    assert linear_schedule(0, warmup=0, total=3) == 1
-    for warmup, total in ((2, 6), (0, 3), (5, 5)):
-        rates = [linear_schedule(s, warmup=warmup, total=total) for s in range(8)]
-        on_device = linear_schedule_on_device(torch.arange(8).double(), warmup=warmup, total=total)
-        assert on_device.tolist() == rates
-    config = TrainingConfig(epochs=2, batch_size=4, gradient_accumulation=3, warmup_steps=0.3)
-    assert config.total_steps(7) == 6
-    assert config.warmup(6) == 2
-    assert replace(config, max_steps=4).total_steps(7) == 4
+    assert [LinearSchedule(1.0, 2, 6).rate(s) for s in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
+    assert LinearSchedule(1.0, 0, 3).rate(0) == 1
+    for schedule in (LinearSchedule(1e-3, 2, 6), LinearSchedule(0.1, 0, 3), LinearSchedule(2.0, 5, 5)):
+        rates = [schedule.rate(s) for s in range(8)]
+        assert schedule.rate_on_device(torch.arange(8).double()).tolist() == rates
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator_alone(folder: Path) -> None:

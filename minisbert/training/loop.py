@@ -35,7 +35,7 @@ from .finite import MOST_SKIPPED, SkippedSteps, all_finite, shown_rows
 from .gradients import MOST_TOKENS, Gradients, Prepared, recordable
 from .history import LogEntry, OnLog, TrainingHistory, TrainingLog
 from .identity import Identity
-from .optimization import adamw
+from .optimization import LinearSchedule, adamw
 from .replay import Replay
 from .stopping import Stop, stopped
 from .tables import sparse_gradients, word_table
@@ -130,9 +130,7 @@ class TrainingRun:
             [parameter for parameter in model.parameters() if parameter.requires_grad],
             self.optimizers,
             self.scaler,
-            learning_rate=config.learning_rate,
-            warmup=config.warmup(schedule_total),
-            total=schedule_total,
+            LinearSchedule(config.learning_rate, config.warmup(schedule_total), schedule_total),
             max_grad_norm=config.max_grad_norm,
         )
         self.gradients = Gradients(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,17 +13,23 @@ from .tables import TableAdamW
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 
-def linear_schedule(step: int, *, warmup: int, total: int) -> float:
-    """Factor of the learning rate at optimizer step `step`, counted from 0: up to 1 over `warmup`, down to 0."""
-    if step < warmup:
-        return step / max(1, warmup)
-    return max(0.0, (total - step) / max(1, total - warmup))
+class LinearSchedule(NamedTuple):
+    """Learning rate by optimizer steps done: up to `highest` over `warmup` steps, and down to 0 at `total`."""
 
+    highest: float
+    warmup: int
+    total: int
 
-def linear_schedule_on_device(step: Tensor, *, warmup: int, total: int) -> Tensor:
-    """`linear_schedule` of a step, float64 (), that only the device knows."""
-    falling = ((total - step) / max(1, total - warmup)).clamp(min=0)
-    return torch.where(step < warmup, step / max(1, warmup), falling)
+    def rate(self, done: int) -> float:
+        """The learning rate after so many steps."""
+        if done < self.warmup:
+            return self.highest * (done / max(1, self.warmup))
+        return self.highest * max(0.0, (self.total - done) / max(1, self.total - self.warmup))
+
+    def rate_on_device(self, done: Tensor) -> Tensor:
+        """`rate` of a number, float64, that only the device knows."""
+        falling = ((self.total - done) / max(1, self.total - self.warmup)).clamp(min=0)
+        return self.highest * torch.where(done < self.warmup, done / max(1, self.warmup), falling)
 
 
 def adamw(

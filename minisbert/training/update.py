@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..kernels.graphs import Recorded, Recorder
-from .optimization import linear_schedule, linear_schedule_on_device
+from .optimization import LinearSchedule
 from .tables import clip
 
 
@@ -21,9 +20,7 @@ class Update:
         parameters: what is trained.
         optimizers: of these parameters.
         scaler: of the losses, in fp16.
-        learning_rate: the highest.
-        warmup: updates over which the rate rises.
-        total: updates at which it is 0.
+        schedule: of the learning rate; its steps are updates that changed the weights.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
     """
 
@@ -32,14 +29,12 @@ class Update:
         parameters: Sequence[nn.Parameter],
         optimizers: Sequence[torch.optim.Optimizer],
         scaler: torch.amp.GradScaler,
+        schedule: LinearSchedule,
         *,
-        learning_rate: float,
-        warmup: int,
-        total: int,
         max_grad_norm: float,
     ) -> None:
         self.parameters, self.optimizers, self.scaler = list(parameters), optimizers, scaler
-        self.learning_rate, self.warmup, self.total = learning_rate, warmup, total
+        self.schedule = schedule
         self._limit = max_grad_norm or math.inf
         self._done, self._rate = 0, 0.0
 
@@ -59,7 +54,7 @@ class Update:
 
     def __call__(self) -> Tensor:
         """Go one step, and drop the gradients; returns their norm."""
-        self._rate = self.learning_rate * linear_schedule(self._done, warmup=self.warmup, total=self.total)
+        self._rate = self.schedule.rate(self._done)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._rate
@@ -85,15 +80,26 @@ class Update:
 class DeviceUpdate(Update):
     """The same without ever waiting for the device, as a CUDA graph; gradients stay where they are from step to step.
 
-    The optimizers are AdamW with `on_device`.
-
     Args:
+        parameters: as for `Update`, like what is not named here.
+        optimizers: AdamW with `on_device`.
+        scaler: see there.
+        schedule: see there.
+        max_grad_norm: see there.
         record: turns work into its recording.
-        options: as for `Update`.
     """
 
-    def __init__(self, *options: Any, record: Recorder[Tensor], **more: Any) -> None:
-        super().__init__(*options, **more)
+    def __init__(
+        self,
+        parameters: Sequence[nn.Parameter],
+        optimizers: Sequence[torch.optim.Optimizer],
+        scaler: torch.amp.GradScaler,
+        schedule: LinearSchedule,
+        *,
+        max_grad_norm: float,
+        record: Recorder[Tensor],
+    ) -> None:
+        super().__init__(parameters, optimizers, scaler, schedule, max_grad_norm=max_grad_norm)
         device = self.parameters[0].device
         self._place = torch.zeros((), dtype=torch.float64, device=device)
         self._last_rate = torch.zeros((), dtype=torch.float64, device=device)
@@ -133,8 +139,7 @@ class DeviceUpdate(Update):
             parameter.grad = None
 
     def _changed(self) -> Tensor:
-        factor = linear_schedule_on_device(self._place, warmup=self.warmup, total=self.total)
-        self._last_rate.copy_(self.learning_rate * factor)
+        self._last_rate.copy_(self.schedule.rate_on_device(self._place))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"].copy_(self._last_rate)

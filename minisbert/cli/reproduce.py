@@ -48,7 +48,7 @@ def add(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> None:
     """Do it."""
     from ..recipes import prepare
-    from ..recipes.recipe import read_source
+    from ..recipes.reading import read_source
     from ..report import RunReport, require_matplotlib
 
     if options.report:

@@ -17,7 +17,8 @@ from ..lazy import attributes
 
 if TYPE_CHECKING:
     from .from_card import recipe_of
-    from .recipe import Recipe, parse_recipe, read_recipe, write_recipe
+    from .reading import read_recipe
+    from .recipe import Recipe, parse_recipe, write_recipe
     from .reproduce import Reproduction, prepare
     from .starting import starting_model
 
@@ -35,6 +36,7 @@ __all__ = [
 _HOMES = {
     "Reproduction": "reproduce",
     "prepare": "reproduce",
+    "read_recipe": "reading",
     "recipe_of": "from_card",
     "starting_model": "starting",
 }

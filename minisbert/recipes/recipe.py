@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from ..errors import InputError
-from ..opening import open_file
 
 if TYPE_CHECKING:
-    from ..card import CardFacts
+    pass
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
-_LONGEST = 1_000_000  # bytes that are read of a file; as YAML so many are refused
 TrainedWith: TypeAlias = Literal["fit", "trainer"]
 
 
@@ -118,38 +115,3 @@ def _checked(name: str, value: Any, source: str) -> Any:
 def _number(value: Any) -> Any:
     """A value of YAML, in which 2e-5 is a text and 2.0e-5 a number: here both are numbers."""
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value
-
-
-def read_recipe(path: str | Path) -> Recipe:
-    """The recipe in a file: a model card (.md), a folder with one, or a recipe (.yaml).
-
-    Raises:
-        InputError: the file cannot be read, or is neither.
-        ConfigError: the card is of a model that minisbert cannot train.
-    """
-    return read_source(path)[0]
-
-
-def read_source(path: str | Path) -> tuple[Recipe, CardFacts | None]:
-    """`read_recipe`, and the facts of the card if the file is one."""
-    from ..card.reading import read_card
-    from .from_card import recipe_of
-
-    place = Path(path)
-    file = place / "README.md" if place.is_dir() else place
-    if file.suffix.lower() not in (".yaml", ".yml"):
-        card = read_card(file)
-        try:
-            return recipe_of(card), card
-        except InputError as error:
-            raise InputError(f"{file}: {error}") from None
-    try:
-        with open_file(file) as opened:
-            content = opened.read(_LONGEST)
-        text = content.decode("utf-8-sig", "strict" if len(content) < _LONGEST else "replace")
-    except UnicodeDecodeError:
-        raise InputError(f"{file} is not UTF-8; expected a recipe: convert it") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {file} ({reason}); expected a recipe: check its name") from None
-    return parse_recipe(text, source=str(file)), None

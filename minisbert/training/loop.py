@@ -26,7 +26,7 @@ from ..evaluation import Evaluator
 from ..kernels.graphs import CudaGraphs
 from ..losses import Loss
 from ..model import EmbeddingModel
-from ..modules.encoder import Embedding
+from ..modules.layers import Embedding
 from .cardnotes import shown_name
 from .checkpoint import Checkpoint, check_same_run, newest_whole, prune, weights_in
 from .config import TrainingConfig

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..model import EmbeddingModel
-from ..modules.encoder import Embedding, Encoder
+from ..modules.encoder import Encoder
+from ..modules.layers import Embedding
 
 
 class TableAdamW(torch.optim.Optimizer):

@@ -313,13 +313,20 @@ class _OneFailure:
         return self.real(*arguments, **options)
 
 
-@pytest.mark.parametrize("where", ["fsync", "replace", "mkdir"])
+@pytest.mark.parametrize(
+    ("where", "calls"), [("fsync", (1, 4, 24)), ("replace", (1,)), ("rename", (1, 2)), ("mkdir", (3, 5))]
+)
 def test_a_save_that_fails_leaves_what_there_was(
-    where: str, finished: tuple[Path, torch.Tensor], folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    where: str,
+    calls: tuple[int, ...],
+    finished: tuple[Path, torch.Tensor],
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "run"
     shutil.copytree(finished[0] / "checkpoint-4", output / "checkpoint-4")
-    for at in (3, 8):
+    for at in calls:
         failing = _OneFailure(getattr(os, where), at)
         with monkeypatch.context() as patch:
             patch.setattr(os, where, failing)

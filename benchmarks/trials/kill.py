@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import random
 import re
 import signal
@@ -99,7 +100,8 @@ def _runs(job: Job, place: Path, kills: int, draw: random.Random, expected: str)
 
 def _stopped(job: Job, output: Path, number: signal.Signals, draw: random.Random, expected: str) -> str:
     """What goes wrong when a run is asked to stop, and resumed; "" if nothing does."""
-    process = job.start(output)
+    # What shells start in the background ignores Ctrl-C.
+    process = job.start(output, before=functools.partial(signal.signal, number, signal.SIG_DFL))
     wait_for_step(output, draw.randint(1, STEPS // 2))
     process.send_signal(number)
     stopped = ended(process)

@@ -141,23 +141,23 @@ class EmbeddingModel(Embedder):
         if not str(path):
             raise InputError("got '' as path; expected the name of a folder: pass '.' for the current one")
         with replacing_folder(Path(path)) as folder:
-            folders = write_modules(folder, [type(module).__name__ for module in self])
-            for module, place in zip(self, folders, strict=True):
-                write_module(module, place)
-            settings = ModelSettings(
-                self.prompts,
-                self.default_prompt_name,
-                self.similarity_fn_name,
-                self.truncate_dim,
-                self._other_settings,
-            )
-            write_settings(folder, settings, versions=versions())
+            self.write_into(folder)
             if create_model_card:
                 kept = self._card if self.training_facts is None else None
                 text = kept or self._new_card(model_name)
                 (folder / "README.md").write_text(text, encoding="utf-8", errors="replace", newline="\n")
 
     save = save_pretrained
+
+    def write_into(self, folder: Path) -> None:
+        """Write modules and settings, and no card, file by file into a folder that exists."""
+        folders = write_modules(folder, [type(module).__name__ for module in self])
+        for module, place in zip(self, folders, strict=True):
+            write_module(module, place)
+        settings = ModelSettings(
+            self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim, self._other_settings
+        )
+        write_settings(folder, settings, versions=versions())
 
     def _new_card(self, model_name: str | None) -> str:
         from .card import card_text

@@ -72,7 +72,7 @@ class Checkpoint:
         """
         folder = output_dir / f"checkpoint-{step}"
         with replacing_folder(folder, others_stay=False) as temporary:
-            model.save_pretrained(temporary, create_model_card=False)
+            model.write_into(temporary)
             _write_state(temporary / _STATE, state)
             seal(temporary)
         return cls(folder, step)

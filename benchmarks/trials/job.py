@@ -77,12 +77,17 @@ class Job:
         return ended(self.start(output, *more, before=before))
 
     def wait_for_work(self, process: subprocess.Popen[str]) -> str:
-        """Wait until it says that it starts or resumes training; returns that line, or "" if it ends before."""
-        assert process.stderr is not None
-        for line in process.stderr:
-            if line.startswith(("starting", "resuming")):
-                return line
-        return ""
+        """Wait until it says that it starts or resumes training, or ends; returns what it said last."""
+        line = ""
+        for line in process.stderr or ():
+            if works(line):
+                break
+        return line.strip()
+
+
+def works(line: str) -> bool:
+    """Whether a process says with this line that it begins to train."""
+    return line.startswith(("starting", "resuming"))
 
 
 def ended(process: subprocess.Popen[str]) -> Ended:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from . import Trial
-from .job import Job, ended, logged_step, wait_for_step, weights
+from .job import Job, ended, logged_step, wait_for_step, weights, works
 
 STEPS = 300
 _LONGEST_LIFE = 1.0  # seconds from the beginning of work; a whole run takes some five
@@ -67,8 +67,8 @@ def until_it_ends(
     found = Killed()
     while True:
         process = job.start(output)
-        began = job.wait_for_work(process)
-        if began and found.kills < kills:
+        said = job.wait_for_work(process)
+        if works(said) and found.kills < kills:
             if _ends_within(process, draw.uniform(0, longest_life)):
                 found.fault = _fault(process)
                 return found
@@ -79,7 +79,7 @@ def until_it_ends(
             found.lost_steps.append(logged_step(output) - max(kept, default=0))
             found.in_save += any(re.match(r"\.+checkpoint", path.name) for path in output.iterdir())
         else:
-            found.fault = _fault(process)
+            found.fault = _fault(process, said)
             return found
 
 
@@ -96,6 +96,8 @@ def _runs(job: Job, place: Path, kills: int, draw: random.Random, expected: str)
             found.fault = f"left behind: {left[0]}"
         print(f"killed {found.kills} times, {found.in_save} in a save: {found.fault or 'well'}", flush=True)
         yield found
+        if found.fault:
+            return
 
 
 def _stopped(job: Job, output: Path, number: signal.Signals, draw: random.Random, expected: str) -> str:
@@ -120,9 +122,9 @@ def _ends_within(process: subprocess.Popen[str], seconds: float) -> bool:
     return process.poll() is not None
 
 
-def _fault(process: subprocess.Popen[str]) -> str:
+def _fault(process: subprocess.Popen[str], said: str = "") -> str:
     status, lines = ended(process)
-    return f"status {status}: {lines[-1] if lines else ''}" if status else ""
+    return f"status {status}: {(lines or [said])[-1]}" if status else ""
 
 
 def _trial(runs: list[Killed]) -> Trial:

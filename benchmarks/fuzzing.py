@@ -29,11 +29,13 @@ __all__ = ["TARGETS", "Outcome", "Target", "run"]
 def main() -> int:
     """Run targets and print what came of them; status 1 if anything failed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of: {', '.join(TARGETS)} (default: all)")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each target")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, metavar="DIR", help="write failing inputs here")
     options = parser.parse_args()
+    if unknown := [name for name in options.targets if name not in TARGETS]:
+        parser.error(f"got the target {unknown[0]}; expected some of {', '.join(TARGETS)}")
     torch.set_num_threads(1)
     failed = 0
     for name in options.targets or TARGETS:

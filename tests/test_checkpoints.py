@@ -178,7 +178,7 @@ def test_where_all_are_damaged_nothing_is_started(
     for checkpoint in Checkpoint.all_in(output):
         flip(checkpoint.folder / "model.safetensors")
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="checkpoint-8/model.safetensors is damaged.*start anew elsewhere"):
+    with pytest.raises(InputError, match=r"is whole: .*checkpoint-8/model.safetensors is damaged.*start anew"):
         train(folder, output, resume=True)
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
@@ -314,7 +314,7 @@ class _OneFailure:
 
 
 @pytest.mark.parametrize(
-    ("where", "calls"), [("fsync", (1, 4, 24)), ("replace", (1,)), ("rename", (1, 2)), ("mkdir", (3, 5))]
+    ("where", "calls"), [("fsync", (1, 4, 24)), ("replace", (1,)), ("rename", (1, 2)), ("mkdir", (4, 6))]
 )
 def test_a_save_that_fails_leaves_what_there_was(
     where: str,
@@ -415,3 +415,41 @@ def test_a_file_system_without_fsync(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with files.replacing_folder(tmp_path / "folder") as place:
         (place / "file").write_text("content")
     assert (tmp_path / "folder" / "file").read_text() == "content"
+
+
+def test_one_run_at_a_time_in_a_folder(folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+
+    def begin_another(entry: dict[str, float]) -> None:
+        with pytest.raises(ConfigError, match="another run writes to"):
+            train(folder, tmp_path / "run", resume=True)
+
+    train(folder, tmp_path / "run", on_log=begin_another)
+    train(folder, tmp_path / "other")
+
+
+def test_moments_of_another_shape_are_refused(
+    finished: tuple[Path, torch.Tensor], folder: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "run"
+    shutil.copytree(finished[0] / "checkpoint-4", output / "checkpoint-4")
+    file = output / "checkpoint-4" / "training_state.pt"
+    state = torch.load(file, weights_only=True)
+    for moments in state["optimizer"][0]["state"].values():
+        moments["exp_avg"] = torch.zeros(3)
+    torch.save(state, file)
+    seal(file.parent)
+    with pytest.raises(InputError, match="does not fit this run"):
+        train(folder, output, resume=True)
+
+
+def test_a_list_of_files_leads_nowhere_else(finished: tuple[Path, torch.Tensor], tmp_path: Path) -> None:
+    copy = tmp_path / "checkpoint-4"
+    shutil.copytree(finished[0] / "checkpoint-4", copy)
+    (tmp_path / "elsewhere").write_text("x")
+    content = json.loads((copy / "checkpoint.json").read_text())
+    content["files"]["../elsewhere"] = {"bytes": 1, "sha256": "0"}
+    (copy / "checkpoint.json").write_text(json.dumps(content))
+    assert "elsewhere is missing" in (Checkpoint(copy, 4).damage() or "")
+    (copy / "checkpoint.json").write_text('{"files": {}}')
+    assert Checkpoint(copy, 4).damage()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from test_checkpoints import pairs
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.cli import main
 from minisbert.data.sampling import EpochSampler
-from minisbert.errors import DivergenceError
+from minisbert.errors import ConfigError, DivergenceError
 from minisbert.training.checkpoint import Checkpoint
 from minisbert.training.finite import MOST_SKIPPED, SkippedSteps, all_finite
 
@@ -75,7 +76,7 @@ def test_many_skipped_steps_end_training(folder: Path, tmp_path: Path) -> None:
         f"the gradients of 10 steps in a row are not finite, first those of step 6: rows {', '.join(map(str, rows))} "
         f"of the data (counted from 0); expected finite ones"
     )
-    assert str(raised.value).endswith(f"the last good checkpoint is {tmp_path / 'checkpoint-12'}")
+    assert str(raised.value).endswith(f"the last good checkpoint is {tmp_path / 'checkpoint-3'}")
     for checkpoint in Checkpoint.all_in(tmp_path):
         assert all_finite(SentenceTransformer(checkpoint.folder, device="cpu").parameters())
 
@@ -143,3 +144,33 @@ def test_a_command_saves_no_broken_model(folder: Path, tmp_path: Path, capsys: p
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("minisbert: error: the weights are not finite after step 2, and are not saved")
     assert not (tmp_path / "out" / "model.safetensors").exists()
+
+
+def test_a_loss_that_is_not_finite_changes_nothing(folder: Path) -> None:
+    class NotANumber(losses.CosineSimilarityLoss):
+        def forward(self, embeddings: Any, labels: Any = None) -> torch.Tensor:
+            return super().forward(embeddings, labels) + math.nan  # whose gradients are finite
+
+    with pytest.raises(DivergenceError, match="10 steps in a row are not finite"):
+        Trainer(
+            SentenceTransformer(folder, device="cpu"),
+            {"a": ["a cat", "the dog"], "b": ["one", "two"], "label": [0.5, 1.0]},
+            loss=NotANumber(),
+            config=TrainingConfig(batch_size=1, max_steps=12),
+            show_progress_bar=False,
+        ).train()
+
+
+@pytest.mark.parametrize("value", [None, 5, (1,), torch.zeros(2, requires_grad=True), torch.tensor(1.0)])
+def test_a_loss_that_gives_no_loss(value: Any, folder: Path) -> None:
+    class Odd(losses.CosineSimilarityLoss):
+        def forward(self, embeddings: Any, labels: Any = None) -> Any:
+            return value
+
+    with pytest.raises(ConfigError, match="expected one number that depends on the embeddings"):
+        Trainer(
+            SentenceTransformer(folder, device="cpu"),
+            {"a": ["a cat"], "b": ["one"], "label": [0.5]},
+            loss=Odd(),
+            show_progress_bar=False,
+        ).train()

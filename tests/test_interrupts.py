@@ -197,7 +197,7 @@ def test_commands_say_how_to_go_on(
     anew, stop = capsys.readouterr().err.splitlines()
     assert anew.startswith(f"starting anew, as there is no checkpoint in {output}: ")
     assert stop == (
-        f"minisbert: error: stopped after step 3 of 8; {output / 'checkpoint-3'} holds all that is needed to go on: "
+        f"minisbert: stopped after step 3 of 8; {output / 'checkpoint-3'} holds all that is needed to go on: "
         f"run the same command with --resume"
     )
     assert not (output / "modules.json").exists()

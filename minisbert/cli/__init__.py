@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from ..errors import MinisbertError, TrainingInterrupted, TrainingTerminated
+from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
 from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
 
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         warnings.showwarning = _show_warning
         try:
             options.run(options)
-            sys.stdout.flush()
+            _flush()
         except MinisbertError as error:
             return _fail(str(error), 2)
         except BrokenPipeError:
@@ -41,10 +41,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         except (TrainingInterrupted, TrainingTerminated) as stop:
             hint = ": run the same command with --resume" if stop.checkpoint else ""
-            return _fail(f"{stop}{hint}", 130 if isinstance(stop, KeyboardInterrupt) else 143)
+            sys.stderr.write(f"minisbert: {stop}{hint}\n")
+            return 130 if isinstance(stop, KeyboardInterrupt) else 143
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
     return 0
+
+
+def _flush() -> None:
+    """Write out what waits on standard output.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        raise InputError(
+            f"cannot write to standard output ({error.strerror}); expected a place that can be written: check the free "
+            f"space"
+        ) from error
 
 
 class _Parser(argparse.ArgumentParser):

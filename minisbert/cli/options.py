@@ -146,7 +146,7 @@ def check_output(folder: Path, *, resume: bool) -> None:
 
 def _tell_what_is_replaced(folder: Path) -> None:
     """Say that a folder holds a model already."""
-    if is_file(folder / "modules.json"):
+    if is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):  # with these it stays as it is
         sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 

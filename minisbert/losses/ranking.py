@@ -35,8 +35,10 @@ class MultipleNegativesRankingLoss(Loss):
         self, model: object = None, *, scale: float = 20.0, similarity_fct: SimilarityMatrix = cos_sim
     ) -> None:
         super().__init__()
-        if not 0 < scale <= sys.float_info.max:
-            raise ConfigError(f"got scale {scale}; expected a positive number")
+        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale <= sys.float_info.max:
+            raise ConfigError(f"got scale {scale!r}; expected a positive number")
+        if not callable(similarity_fct):
+            raise ConfigError(f"got similarity_fct {similarity_fct!r}; expected a function, such as util.cos_sim")
         self.scale = scale
         self.similarity_fct = similarity_fct
         self.recordable = similarity_fct in (cos_sim, dot_score)

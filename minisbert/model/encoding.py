@@ -284,6 +284,9 @@ def room_for(
         raise InputError(f"got out of {got}; expected an array of {shape} float32")
     if not out.flags.writeable or min(out.strides, default=0) < 0:
         raise InputError("got out that cannot be written to; expected an array or a memory map opened for writing")
+    row, column = out.strides
+    if out.size > 1 and not ((column >= 4 and row >= column * shape[1]) or (row >= 4 and column >= row * shape[0])):
+        raise InputError("got out whose elements share memory; expected an array with a place for each")
     return torch.from_numpy(out)
 
 

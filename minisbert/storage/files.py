@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -142,7 +143,8 @@ def remove_leftovers(folder: Path, targets: str) -> None:
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                path.unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # what cannot be removed takes room, and nothing else
+                    path.unlink()
 
 
 def beside(target: Path) -> Path:

@@ -99,7 +99,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _read_pickle(path: Path) -> dict[str, Tensor]:
     try:
         with open_file(path) as file:
-            _check_archive(file)
+            check_archive(file)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds here, and its text runs over many lines
         reason = str(error).strip().split("\n")[0]
@@ -109,7 +109,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
     return loaded
 
 
-def _check_archive(file: BinaryIO) -> None:
+def check_archive(file: BinaryIO) -> None:
     """Refuse what torch would take too much memory or time to refuse."""
     if not zipfile.is_zipfile(file):
         file.seek(0)

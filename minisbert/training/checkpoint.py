@@ -21,6 +21,7 @@ from ..storage.files import (
     replacing_folder,
     write_json,
 )
+from ..storage.weights import check_archive
 from .config import TrainingConfig
 from .identity import Identity, digest_of_weights
 
@@ -39,7 +40,7 @@ _KEYS = {
     "rng",
     "cuda_rng",
 }
-_MAY_CHANGE = ("log_every", "eval_every", "save_every", "save_total_limit")
+_MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
 _CHUNK = 1 << 20  # bytes
 
 
@@ -81,11 +82,14 @@ class Checkpoint:
         """What is wrong with a file, or None if all are as they were saved."""
         try:
             files = read_json_object(self.folder / _MANIFEST)["files"]
-            for name, saved in files.items():
+            there = _files(self.folder)  # and no file elsewhere, whatever the list says
+            for name in {_STATE, "modules.json", *files}:
                 path = self.folder / name
-                if not path.is_file():
+                if name not in files:
+                    return f"{self.folder / _MANIFEST} is missing or damaged"
+                if name not in there:
                     return f"{path} is missing"
-                if _described(path) != saved:
+                if _described(path) != files[name]:
                     return f"{path} is damaged: it is not what was saved"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             where = getattr(error, "filename", None) or self.folder / _MANIFEST
@@ -101,12 +105,19 @@ class Checkpoint:
         if damage := self.damage():
             raise InputError(f"{damage}; resume from an earlier checkpoint")
         try:
+            with (self.folder / _STATE).open("rb") as file:
+                check_archive(file)
             loaded: dict[str, Any] = torch.load(self.folder / _STATE, map_location="cpu", weights_only=True)
         except Exception as error:  # torch raises many kinds here
             reason = str(error).strip().split("\n")[0]
             raise InputError(f"{self.folder / _STATE} cannot be read ({reason}); resume from an earlier one") from error
         if not isinstance(loaded, dict) or loaded.keys() != _KEYS:
             raise InputError(f"{self.folder / _STATE} is no state of a training run; resume from an earlier one")
+        if loaded["step"] != self.step:
+            raise InputError(
+                f"{self.folder} holds the state after step {loaded['step']!r}; another name than it had; resume "
+                f"from an earlier checkpoint"
+            )
         return loaded
 
 
@@ -146,11 +157,7 @@ def clean_up(output_dir: Path) -> None:
 
 def seal(folder: Path) -> None:
     """Write down what the files in a checkpoint's folder are."""
-    files = {
-        path.relative_to(folder).as_posix(): _described(path)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path != folder / _MANIFEST
-    }
+    files = {name: _described(path) for name, path in _files(folder).items() if name != _MANIFEST}
     write_json(folder / _MANIFEST, {"files": files})
 
 
@@ -183,14 +190,15 @@ def check_same_run(
         ConfigError: something differs that decides the result; the message lists it.
     """
     saved, now = dict(state["config"]), asdict(config)
+    may_change = _MAY_CHANGE if config.keep_best else (*_MAY_CHANGE, "eval_every", "eval_each_epoch")
     changed = [
         f"{name} was {saved.get(name)!r} and is {value!r}"
         for name, value in now.items()
-        if name not in _MAY_CHANGE and saved.get(name) != value
+        if name not in may_change and saved.get(name) != value
     ]
     before = Identity(**state["identity"])
     if before.data != identity.data:
-        changed.append("the training rows or losses are others")
+        changed.append("the training rows, their order, or the losses differ")
     if before.modules != identity.modules:
         changed.append("the settings of the model are others")
     if identity.weights != before.weights and identity.weights != digest_of_weights(weights):
@@ -200,6 +208,12 @@ def check_same_run(
             f"cannot resume {checkpoint}: {'; '.join(changed)}; expected the same run: use the old settings, data and "
             f"model, or start anew in another folder"
         )
+
+
+def _files(folder: Path) -> dict[str, Path]:
+    """The files in a folder and within, by their names there; no links."""
+    found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return {path.relative_to(folder).as_posix(): path for path in found}
 
 
 def _write_state(path: Path, state: dict[str, Any]) -> None:

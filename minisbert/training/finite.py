@@ -28,6 +28,11 @@ class SkippedSteps:
         """Take the norm of the gradients of the next step, (), without reading it."""
         self._norms.append(norm.clone())  # what a recorded update returns holds only until the next one
 
+    @property
+    def now(self) -> bool:
+        """Whether the last step whose norm was read was skipped."""
+        return self._in_a_row > 0
+
     def first(self) -> int | None:
         """The first of `MOST_SKIPPED` steps in a row, if there are so many; reads all norms, at once."""
         if not self._norms:

@@ -195,7 +195,14 @@ class Gradients:
         return loss, sum(len(text) for texts in columns for text in texts)
 
     def _slopes(self, embeddings: list[Tensor], labels: Tensor | None, dataset: int, parts: int) -> Tensor:
-        loss: Tensor = self._losses[dataset](embeddings, labels) / parts
+        value = self._losses[dataset](embeddings, labels)
+        if not isinstance(value, Tensor) or value.numel() != 1 or not value.requires_grad:
+            got = f"a tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
+            raise ConfigError(
+                f"got {got} from {type(self._losses[dataset]).__name__}; expected one number that depends on the "
+                f"embeddings: return a scalar tensor with derivatives"
+            )
+        loss: Tensor = value / parts
         torch.autograd.backward(self._scaler.scale(loss))
         return loss.detach()
 

@@ -23,7 +23,7 @@ class TrainingHistory:
             tokens_per_second, or the metrics.
         steps: optimizer steps done.
         train_loss: mean loss over all steps.
-        seconds: wall time of this run, without what ran before a resume.
+        seconds: wall time, that before a resume included up to its checkpoint.
         evaluation_seconds: how much of it went into evaluations.
         tokens: tokens trained on in this run.
         best_metric: largest primary metric, or None without an evaluator.

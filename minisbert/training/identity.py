@@ -37,7 +37,7 @@ class Identity:
     ) -> Identity:
         """Of a run that starts now."""
         parts = [dataset.fingerprint() for dataset in datasets]
-        parts += [f"{type(loss).__name__} {loss.get_config_dict()}" for loss in losses]
+        parts += [f"{type(loss).__name__} {loss.get_config_dict()} {_settings(loss)}" for loss in losses]
         config = {name: value for name, value in model.transformer.config.items() if name not in _OF_NO_EFFECT}
         modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
         return cls(
@@ -54,6 +54,16 @@ def digest_of_weights(tensors: Mapping[str, Tensor]) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()
+
+
+def _settings(loss: Loss) -> list[str]:
+    """The plain values that the modules of a loss hold, such as `reduction` and `delta`."""
+    return [
+        f"{name} {type(module).__name__} {key}={value!r}"
+        for name, module in loss.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, (bool, int, float, str)) and not key.startswith("_") and key != "training"
+    ]
 
 
 def _digest(text: str) -> str:

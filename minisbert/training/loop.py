@@ -35,7 +35,8 @@ from .finite import MOST_SKIPPED, SkippedSteps, all_finite, shown_rows
 from .gradients import MOST_TOKENS, Gradients, Prepared, recordable
 from .history import LogEntry, OnLog, TrainingHistory, TrainingLog
 from .identity import Identity
-from .optimization import LinearSchedule, adamw
+from .metrics import metric_numbers
+from .optimization import LinearSchedule, adamw, check_moments
 from .replay import Replay
 from .stopping import Stop, stopped
 from .tables import sparse_gradients, word_table
@@ -166,9 +167,8 @@ class TrainingRun:
             TrainingInterrupted: Ctrl-C came.
             TrainingTerminated: SIGTERM came.
         """
-        started = time.perf_counter()
-        self.clock, self.tokens = started, 0
-        self.history.evaluation_seconds = 0.0
+        self.clock, self.tokens = time.perf_counter(), 0
+        self._began = self.clock - self.history.seconds
         self.bar = tqdm(
             total=self.total, initial=self.step, desc="Training", unit="step", disable=None if self._show else True
         )
@@ -192,13 +192,13 @@ class TrainingRun:
             self.model.load_state_dict(weights_in(self.output_dir / "best", self.model))
         self.history.steps = self.step
         self.history.train_loss = self.loss_total / max(1, self.step)
-        self.history.seconds = time.perf_counter() - started
+        self.history.seconds = time.perf_counter() - self._began
 
     def _go_one_step(self, update: Sequence[Prepared]) -> None:
         if not self.model.training:
             self.model.train()
         loss, tokens = self.gradients(update)
-        norm = self.update()
+        norm = self.update(loss)
         self.step_losses.append(loss)
         self.tokens += tokens
         self.step += 1
@@ -212,7 +212,9 @@ class TrainingRun:
         if self.evaluator:
             self._evaluate_if_due(self.evaluator, last=last)
         if self.output_dir is not None and _due(self.step, self.config.save_every):
-            self.checkpoint = self._save(self.output_dir)
+            self._check_gradients()
+            if not self._skipped.now:  # or a checkpoint that may be worse takes the place of a good one
+                self.checkpoint = self._save(self.output_dir)
 
     @contextmanager
     def _prepared(self) -> Iterator[Iterator[list[Prepared]]]:
@@ -273,7 +275,7 @@ class TrainingRun:
     def _evaluate(self, evaluator: Evaluator) -> None:
         paused = time.perf_counter()
         folder = self.output_dir / "eval" if self.output_dir else None
-        metrics = evaluator(self.model, folder, epoch=self._epoch(), steps=self.step)
+        metrics = metric_numbers(evaluator(self.model, folder, epoch=self._epoch(), steps=self.step), evaluator)
         self.log.write(self._entry(**{f"eval_{name}": value for name, value in metrics.items()}))
         metric = metrics[evaluator.primary_metric or next(iter(metrics))]
         best = self.history.best_metric
@@ -287,9 +289,9 @@ class TrainingRun:
         self.history.evaluation_seconds += seconds
 
     def _save(self, output_dir: Path) -> Checkpoint:
-        self._check_gradients()
         self._check_weights()
         self._count_skipped()
+        self.history.seconds = time.perf_counter() - self._began
         state = {
             "step": self.step,
             "step_losses": [float(loss) for loss in self.step_losses],
@@ -325,15 +327,15 @@ class TrainingRun:
         raise DivergenceError(
             f"the gradients of {MOST_SKIPPED} steps in a row are not finite, first those of step {first}: "
             f"{shown_rows(batches, self.names)} (counted from 0); expected finite ones: look at these rows and their "
-            f"labels, or lower learning_rate; {self._last_good()}"
+            f"labels, or start anew in another folder with a lower learning_rate; {self._last_good()}"
         )
 
     def _check_weights(self) -> None:
         """End the run where weights are not finite, before they are saved anywhere."""
         if not all_finite([*self.model.parameters(), *self.losses.parameters()]):
             raise DivergenceError(
-                f"the weights are not finite after step {self.step}, and are not saved; expected finite ones: lower "
-                f"learning_rate, or start from another model; {self._last_good()}"
+                f"the weights are not finite after step {self.step}, and are not saved; expected finite ones: start "
+                f"anew in another folder with a lower learning_rate, or from another model; {self._last_good()}"
             )
 
     def _last_good(self) -> str:
@@ -350,6 +352,7 @@ class TrainingRun:
             self.losses.load_state_dict(state["losses"])
             for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
                 optimizer.load_state_dict(saved)
+                check_moments(optimizer)
             self.scaler.load_state_dict(state["scaler"])
             self.history = TrainingHistory(**state["history"])
             self._check_best()

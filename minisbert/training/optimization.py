@@ -65,6 +65,18 @@ def adamw(
     return [optimizer] if table is None else [optimizer, TableAdamW(table, lr=learning_rate, betas=_BETAS, eps=_EPS)]
 
 
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Hold what an optimizer has read to the shapes of its parameters, which its kernels take on trust.
+
+    Raises:
+        ValueError: one has another shape, or type.
+    """
+    for parameter, state in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if state[name].shape != parameter.shape or state[name].dtype != parameter.dtype:
+                raise ValueError(f"{name} of shape {tuple(state[name].shape)} for {tuple(parameter.shape)}")
+
+
 def parameter_groups(parameters: Iterable[tuple[nn.Parameter, bool]], *, weight_decay: float) -> list[dict[str, Any]]:
     """Two groups for an optimizer, from each parameter and whether it is decayed."""
     groups: list[dict[str, Any]] = [

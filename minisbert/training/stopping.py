@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -29,6 +30,7 @@ class Stop:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._process = os.getpid()
         self._installed: list[signal.Signals] = []
 
     def __enter__(self) -> Stop:
@@ -46,6 +48,10 @@ class Stop:
             signal.raise_signal(self.signal)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:  # a forked child does not train
+            signal.signal(number, _PYTHONS_OWN[signal.Signals(number)])
+            signal.raise_signal(number)
+            return
         # A second SIGTERM changes nothing: who sends one often sends it to a process and to its group.
         if number == signal.SIGINT and self.signal is not None:
             signal.default_int_handler(number, frame)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,6 +21,7 @@ from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
+from .alone import alone_in
 from .cardnotes import shown_name, trained_on
 from .checkpoint import Checkpoint, clean_up, newest_whole
 from .config import TrainingConfig
@@ -71,6 +72,7 @@ class Trainer:
         on_log: OnLog | None = None,
         show_progress_bar: bool = True,
     ) -> None:
+        _check_kinds(config=config, evaluator=evaluator, on_log=on_log, output_dir=output_dir)
         self.model = model
         self.config = config or TrainingConfig()
         self.evaluator = evaluator
@@ -102,13 +104,7 @@ class Trainer:
             raise ConfigError("got save_every and no output_dir; expected a folder for the checkpoints")
         if self.config.replay is not None and model.device.type != "cpu":
             raise ConfigError(f"got replay on {model.device}; expected the CPU: load the model with device='cpu'")
-        half = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
-        if getattr(model.transformer.auto_model, "quantized", False):
-            raise ConfigError("got a model with dtype 'int8'; training needs float32: load it with dtype='float32'")
-        if half:
-            raise ConfigError(
-                f"got weights in {half.pop()}; training needs float32: load the model with dtype='float32'"
-            )
+        _check_trainable(model)
         if self.config.keep_best and (evaluator is None or self.output_dir is None):
             raise ConfigError("got keep_best; it needs an evaluator to tell the best, and an output_dir to keep it in")
 
@@ -131,10 +127,17 @@ class Trainer:
                 main thread, where Python's own handlers are installed.
             TrainingTerminated: SIGTERM came, a SystemExit.
         """
-        checkpoint = self._checkpoint(resume)
-        if self.output_dir is not None:
-            clean_up(self.output_dir)
-        with _seeded(self.config.seed, self.model.device), self._way_to_run():
+        if not isinstance(resume, (bool, str, Path)):
+            raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
+        with ExitStack() as stack:
+            stack.enter_context(alone_in(self.output_dir))
+            checkpoint = self._checkpoint(resume)
+            if self.output_dir is not None:
+                clean_up(self.output_dir)
+            stack.enter_context(torch.inference_mode(False))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(_seeded(self.config.seed, self.model.device))
+            stack.enter_context(self._way_to_run())
             run = TrainingRun(
                 self.model,
                 self._sets,
@@ -180,12 +183,13 @@ class Trainer:
             if not resume:
                 raise ConfigError(
                     f"{self.output_dir} holds checkpoints of an earlier run, up to {found[-1].folder.name}; expected "
-                    f"none: resume that run, remove them, or choose another folder"
+                    f"none: resume that run (--resume), remove them, or choose another folder"
                 )
             newest, damages = newest_whole(self.output_dir)
             if newest is None:
                 raise InputError(
-                    f"{damages[0]}; expected a whole checkpoint in {self.output_dir}: start anew elsewhere"
+                    f"no checkpoint in {self.output_dir} is whole: {damages[0]}; expected one that is: start anew in "
+                    f"another folder"
                 )
             for damage in damages:
                 warnings.warn(f"{damage}; resuming {newest.folder} instead", stacklevel=3)
@@ -221,6 +225,28 @@ class Trainer:
             evaluation_seconds=history.evaluation_seconds,
             examples=choose_examples({name: rows.texts for name, rows, _ in self._sets}, seed=self.config.seed),
         )
+
+
+def _check_kinds(*, config: object, evaluator: object, on_log: object, output_dir: object) -> None:
+    """Refuse arguments of the wrong kind."""
+    if config is not None and not isinstance(config, TrainingConfig):
+        raise ConfigError(f"got config of type {type(config).__name__}; expected a TrainingConfig: make one")
+    for what, given in (("evaluator", evaluator), ("on_log", on_log)):
+        if given is not None and not callable(given):
+            raise ConfigError(f"got {what} of type {type(given).__name__}; expected one that can be called")
+    if output_dir is not None and not (isinstance(output_dir, (str, Path)) and "\0" not in str(output_dir)):
+        raise ConfigError(f"got output_dir {output_dir!r}; expected the path of a folder")
+
+
+def _check_trainable(model: EmbeddingModel) -> None:
+    """Refuse a model whose weights cannot be trained."""
+    half = {p.dtype for p in model.parameters()} - {torch.float32, torch.float64}
+    if getattr(model.transformer.auto_model, "quantized", False):
+        raise ConfigError("got a model with dtype 'int8'; training needs float32: load it with dtype='float32'")
+    if half:
+        raise ConfigError(f"got weights in {half.pop()}; training needs float32: load the model with dtype='float32'")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise ConfigError("got a model whose parameters are all frozen; expected some with requires_grad=True")
 
 
 def _losses(loss: Loss | Mapping[str, Loss], datasets: Mapping[str, Any], *, several: bool) -> dict[str, Loss]:

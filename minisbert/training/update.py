@@ -52,14 +52,16 @@ class Update:
         """Take a place in the schedule."""
         self._done = done
 
-    def __call__(self) -> Tensor:
-        """Go one step, and drop the gradients; returns their norm."""
+    def __call__(self, loss: Tensor) -> Tensor:
+        """Go one step, and drop the gradients; returns their norm, or NaN where the loss is not finite."""
         self._rate = self.schedule.rate(self._done)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._rate
             self.scaler.unscale_(optimizer)
         norm = clip(self.parameters, self._limit)
+        if not math.isfinite(loss):
+            norm = torch.full_like(norm, math.nan)
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 optimizer.step()
@@ -103,6 +105,7 @@ class DeviceUpdate(Update):
         device = self.parameters[0].device
         self._place = torch.zeros((), dtype=torch.float64, device=device)
         self._last_rate = torch.zeros((), dtype=torch.float64, device=device)
+        self._loss = torch.zeros((), dtype=torch.float64, device=device)
         self._update = Recorded(self._changed, record)
         for parameter in self.parameters:
             parameter.grad = torch.zeros_like(parameter)
@@ -124,8 +127,12 @@ class DeviceUpdate(Update):
             for group in optimizer.param_groups:
                 group["lr"] = torch.zeros((), device=self._place.device)
 
-    def __call__(self) -> Tensor:
-        """Go one step, and set the gradients to 0; returns their norm, which holds until the next call."""
+    def __call__(self, loss: Tensor) -> Tensor:
+        """Go one step, and set the gradients to 0; returns their norm, which holds until the next call.
+
+        It is NaN where the loss is not finite.
+        """
+        self._loss.copy_(loss)
         return self._update()
 
     def drop(self) -> None:
@@ -144,7 +151,7 @@ class DeviceUpdate(Update):
             for group in optimizer.param_groups:
                 group["lr"].copy_(self._last_rate)
             self.scaler.unscale_(optimizer)
-        norm = clip(self.parameters, self._limit)
+        norm = torch.where(self._loss.isfinite(), clip(self.parameters, self._limit), math.nan)
         found_inf = 1 - norm.isfinite().float()
         for optimizer in self.optimizers:
             # How fused optimizers are told on the device itself to change nothing; torch's own scaler does the same.

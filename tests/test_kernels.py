@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from minisbert.kernels.cpu_ops import linear as cpu_linear
@@ -105,3 +106,9 @@ def test_text_sum() -> None:
     expected = torch.tensor([[4.0, 6.0], [0.0, 0.0], [5.0, 6.0]])
     assert torch.equal(plain.text_sum(values, index, 3), expected)
     assert plain.text_sum(values.bfloat16(), index, 3).dtype == torch.float32
+
+
+def test_texts_without_tokens() -> None:
+    batch = pack(TokenizedTexts(np.zeros(0, np.int32), np.zeros(2, np.int64), 0))
+    nothing = torch.zeros(0, 32)
+    assert plain.attention(nothing, nothing, nothing, batch, heads=4, dropout=0.0, bias=None).shape == (0, 32)

@@ -47,7 +47,8 @@ def attention(
         else:
             added = None if bias is None else bias[None, :, : run.length, : run.length].to(q.dtype)
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=added, dropout_p=dropout)
-        outputs.append(attended.transpose(1, 2).reshape(run.texts * run.length, -1))  # (tokens of the run, dim)
+        attended = attended.transpose(1, 2)  # (texts, length, heads, dim / heads)
+        outputs.append(attended.reshape(run.texts * run.length, query.shape[1]))
     return torch.cat(outputs)
 
 

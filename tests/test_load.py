@@ -186,5 +186,5 @@ def test_many_texts_take_no_more_memory(wide: Path, tmp_path: Path) -> None:
     """60,000 embeddings alone are 29 MiB, and texts and tokens add to that; what is held must not grow with them."""
     streamed, mapped, same = run(_MANY, wide, tmp_path / "out.npy", OMP_NUM_THREADS="1").split()
     assert same == "True"
-    assert int(streamed) < 15
-    assert int(mapped) < 18
+    assert int(streamed) < 26
+    assert int(mapped) < 26

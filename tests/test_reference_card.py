@@ -21,7 +21,12 @@ from minisbert.card.citations import PAPERS
 from minisbert.card.markdown import split_card
 from minisbert.card.reading import comes_from_fit
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore"), pytest.mark.usefixtures("one_thread")]
+pytestmark = [
+    pytest.mark.parity,
+    pytest.mark.long,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("one_thread"),
+]
 
 SCRIPT = Path(__file__).with_name("reference_cards.py")
 VERSIONS = ("4.0.1", "5.1.2", "6.2.0")

@@ -38,6 +38,7 @@ def test_varied_texts(
     compare(f"encode: varied texts, {architecture}", difference(got, expected), 1e-6, cases=len(varied_texts))
 
 
+@pytest.mark.long
 def test_varied_texts_with_real_weights(minilm: Path, varied_texts: list[str], compare: Callable[..., None]) -> None:
     ours = SentenceTransformer(minilm, device="cpu", truncation="count")
     theirs = reference.SentenceTransformer(str(minilm), device="cpu")

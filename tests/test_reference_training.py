@@ -23,7 +23,7 @@ from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 
 reference = pytest.importorskip("sentence_transformers")
 datasets = pytest.importorskip("datasets")
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.parity, pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 COMMON = {"learning_rate": 1e-3, "seed": 5}
 
 

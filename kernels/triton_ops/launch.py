@@ -56,8 +56,8 @@ class Variant(NamedTuple):
 
 
 def options(warps: int, stages: int = 1) -> dict[str, Any]:
-    """What a launch says beside its arguments. Products and sums may be fused, as CUDA's own compiler does it."""
-    return {"num_warps": warps, "num_stages": stages, "enable_fp_fusion": True}
+    """What a launch says beside its arguments."""
+    return {"num_warps": warps, "num_stages": stages, **FUSION}
 
 
 def power_of_two(number: int) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..opening import is_file
-from ..storage.files import cannot_write
+from ..storage.files import beside, replacing_file
 from .options import Subparsers, add_command, add_model_options, check_writable, load_model, output_path, positive
 
 
@@ -43,13 +43,14 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
 
     texts = _texts(options.file, options.column)
-    output: Path = options.output.resolve()  # what a link leads to is written, and not the link
-    temporary = output.with_name(f".{output.name}.part")
-    check_writable(output.parent, file=temporary.name)
+    output: Path = options.output
+    if output.is_symlink():  # what it leads to is written, and not the link
+        output = output.resolve()
+    check_writable(output.parent, file=beside(output).name)
     if output.exists() and not output.is_file():
         kind = "folder" if output.is_dir() else "device or pipe"
         raise InputError(f"{options.output} is a {kind}; expected the name of a file to write")
-    if options.file != "-" and output == Path(options.file).resolve():
+    if options.file != "-" and output.resolve() == Path(options.file).resolve():
         raise InputError(f"got {options.output} to read and to write; expected another --output, or the texts are lost")
     model = load_model(options, options.model)
     embeddings = model.encode(
@@ -61,15 +62,8 @@ def run(options: argparse.Namespace) -> None:
         precision=options.precision,
         show_progress_bar=True,
     )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with temporary.open("wb") as file:
-            np.save(file, embeddings)
-        temporary.replace(output)
-    except OSError as error:
-        raise cannot_write(options.output, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing_file(output) as temporary, temporary.open("wb") as file:
+        np.save(file, embeddings)
     sys.stderr.write(f"wrote {options.output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")
 
 

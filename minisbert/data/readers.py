@@ -37,10 +37,10 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
     return reader(path)
 
 
-def shown(value: Any) -> str:
-    """A value for a message, which is cut where it is long."""
+def shown(value: Any, *, longest: int = _SHOWN) -> str:
+    """A value for a message, cut to so many characters."""
     text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
+    return text if len(text) <= longest else f"{text[: longest - 3]}..."
 
 
 def has_columns(path: Path) -> bool:

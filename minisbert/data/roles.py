@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from ..errors import ConfigError, InputError
+from .readers import shown
 from .table import Table, as_table, select
 
 LabelType: TypeAlias = Literal["float", "int", "bool"]
@@ -144,8 +145,8 @@ def column_texts(table: Table, name: str) -> list[str]:
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise InputError(
-                f"{table.at(row)}: column {name} holds {_shown(value)} of type {type(value).__name__}; expected a "
-                f"text: drop the row, or name the columns to use"
+                f"{table.at(row)}: column {name} holds {shown(value, longest=60)} of type {type(value).__name__}; "
+                f"expected a text: drop the row, or name the columns to use"
             )
         if not value.isascii() and (place := _lone_surrogate(value)) is not None:
             raise InputError(
@@ -169,7 +170,7 @@ def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[
         number = _number(value)
         if number is None:
             raise InputError(
-                f"{table.at(row)}: column {name} holds {_shown(value)}; expected a finite number as label: "
+                f"{table.at(row)}: column {name} holds {shown(value, longest=60)}; expected a finite number as label: "
                 f"mend or drop the row"
             )
         if scale is not None:
@@ -211,8 +212,3 @@ def _number(value: Any) -> float | None:
     except (ValueError, OverflowError, TypeError):
         return None
     return number if math.isfinite(number) else None
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."

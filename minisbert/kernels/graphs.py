@@ -20,6 +20,7 @@ Recorder: TypeAlias = Callable[[Callable[[], T]], Callable[[], T]]
 
 _LEAST_TOKENS = 64
 _LEAST_LONGEST = 16
+_MOST_BUCKETS = 32  # that are kept; the one that was made first goes first
 _PER_TOKEN = ("input_ids", "positions", "text_index", "token_types")
 _PER_TEXT = ("lengths", "restore")
 
@@ -139,7 +140,6 @@ class Graphs(Generic[T]):
         device: where batches are.
         fill_texts: whether the number of texts is rounded up too.
         record: turns work into its recording.
-        most: buckets to keep; the one that was made first goes first.
     """
 
     def __init__(
@@ -149,16 +149,15 @@ class Graphs(Generic[T]):
         *,
         fill_texts: bool,
         record: Recorder[T],
-        most: int = 32,
     ) -> None:
-        self._work, self._device, self._fill_texts, self._record, self._most = work, device, fill_texts, record, most
+        self._work, self._device, self._fill_texts, self._record = work, device, fill_texts, record
         self._slots: dict[Bucket, tuple[_Slot, Recorded[T]]] = {}
 
     def __call__(self, batch: PackedBatch, labels: Tensor | None = None) -> T:
         """Do the work; what it gives holds until the next call."""
         bucket = Bucket.of(batch, fill_texts=self._fill_texts)
         if bucket not in self._slots:
-            if len(self._slots) >= self._most:
+            if len(self._slots) >= _MOST_BUCKETS:
                 del self._slots[next(iter(self._slots))]
             made = _Slot(bucket, self._device)
             self._slots[bucket] = made, Recorded(lambda: self._work(made.batch, made.labels), self._record)

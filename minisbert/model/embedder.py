@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -108,7 +107,6 @@ class Embedder(ModuleStack):
         """
         texts, single = read_inputs(_either(inputs, sentences))
         precision = "float32" if precision is None else precision
-        _check_whole(batch_size=batch_size, truncate_dim=truncate_dim, chunk_size=chunk_size)
         if isinstance(batch_size, int) and batch_size > 0:
             batch_size = min(batch_size, max(1, len(texts)))  # a larger one need not fit into any number type
         options = EncodeOptions(
@@ -164,7 +162,6 @@ class Embedder(ModuleStack):
         """Embed a stream of texts in flat memory, in blocks of `block_size` texts: float32, (block, dim) each."""
         if isinstance(inputs, str):
             raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
-        _check_whole(block_size=block_size)
         check_count("block_size", block_size, otherwise="leave it out")
         try:
             stream = iter(inputs)
@@ -222,14 +219,6 @@ def _either(inputs: Inputs | None, sentences: Inputs | None) -> Any:
     if inputs is not None and sentences is not None:
         raise ConfigError("got both inputs and sentences; expected one of them: they are two names for the texts")
     return inputs if sentences is None else sentences
-
-
-def _check_whole(**options: Any) -> None:
-    for name, value in options.items():
-        try:
-            index(0 if value is None else value)
-        except TypeError:
-            raise ConfigError(f"got {name} {value!r}; expected a whole number: pass one, or leave it out") from None
 
 
 def _check(options: EncodeOptions, precision: str, out: NDArray[np.float32] | None) -> None:

@@ -71,8 +71,7 @@ class EncodeOptions:
             raise ConfigError(
                 f"got output_value {self.output_value!r}; expected sentence_embedding, token_embeddings or None"
             )
-        if self.truncate_dim is not None and not hasattr(self.truncate_dim, "__index__"):
-            raise ConfigError(f"got truncate_dim {self.truncate_dim!r}; expected a whole number of dimensions")
+        _whole("truncate_dim", self.truncate_dim)
 
 
 class Run(Protocol):
@@ -325,8 +324,21 @@ def check_count(name: str, value: object, *, otherwise: str) -> None:
     Raises:
         ConfigError: it is neither.
     """
-    if value is not None and (not hasattr(value, "__index__") or index(value) < 1):
+    number = _whole(name, value)
+    if number is not None and number < 1:
         raise ConfigError(f"got {name} {value!r}; expected at least 1, or {otherwise}")
+
+
+def _whole(name: str, value: Any) -> int | None:
+    """An option that is None or a whole number of any type.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    try:
+        return None if value is None else index(value)
+    except TypeError:
+        raise ConfigError(f"got {name} {value!r}; expected a whole number: pass one, or leave it out") from None
 
 
 class _NoBar:

@@ -50,7 +50,6 @@ class Encoder(nn.Module):
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self.quantized = False
-        self._compiled = False
 
     @property
     def token_types(self) -> bool:
@@ -98,11 +97,9 @@ class Encoder(nn.Module):
         parts = [(layer, name) for layer in self.layers for name in ("before", "after")]
         for layer, name in parts:
             setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))  # hides the method
-        self._compiled = True
         try:
             yield
         finally:
-            self._compiled = False
             for layer, name in parts:
                 delattr(layer, name)
 
@@ -168,7 +165,7 @@ class Encoder(nn.Module):
 
     def _takes(self, parts: list[nn.Module]) -> bool:
         """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
-        if not kernels.fast() or self.relative_attention_bias is not None or self._compiled:
+        if not kernels.fast() or self.relative_attention_bias is not None:
             return False
         return all(map(_as_built, parts))
 
@@ -190,11 +187,15 @@ _PARTS = frozenset(
 )
 
 
+# Methods that something else may stand for: what torch.compile makes of them, for one.
+_REPLACEABLE = frozenset({"forward", "before", "after"})
+
+
 def _as_built(part: nn.Module) -> bool:
     """Whether a part of the encoder does what its weights say: nothing was put in its place or hung on it."""
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
         return False
-    return "forward" not in vars(part) and getattr(part, "activation", F.gelu) is F.gelu
+    return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

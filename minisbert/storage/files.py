@@ -105,23 +105,34 @@ def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def replace_text(target: Path, text: str) -> None:
-    """Write a text file, in UTF-8; whenever the process ends, it holds all that it held before, or all of `text`.
+@contextmanager
+def replacing_file(target: Path) -> Iterator[Path]:
+    """Give the name of a temporary file to write; it takes the place of `target` when the block ends without error.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: `target` cannot be written.
     """
     temporary = beside(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(text, encoding="utf-8")
-        _flush(temporary)
+        yield temporary
         os.replace(temporary, target)  # noqa: PTH105  # as in _move_files
     except OSError as error:
         raise cannot_write(target, error) from error
     finally:
         if temporary.exists():
             temporary.unlink()
+
+
+def replace_text(target: Path, text: str) -> None:
+    """Write a text file, in UTF-8; whenever the process ends, it holds all that it held before, or all of `text`.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    with replacing_file(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+        _flush(temporary)
 
 
 def remove_folder(folder: Path) -> None:

@@ -43,14 +43,12 @@ def run(options: argparse.Namespace) -> None:
     import numpy as np
 
     texts = _texts(options.file, options.column)
-    output: Path = options.output
-    if output.is_symlink():  # what it leads to is written, and not the link
-        output = output.resolve()
+    output: Path = options.output.resolve()  # a link keeps its name; its target is written
     check_writable(output.parent, file=beside(output).name)
     if output.exists() and not output.is_file():
         kind = "folder" if output.is_dir() else "device or pipe"
         raise InputError(f"{options.output} is a {kind}; expected the name of a file to write")
-    if options.file != "-" and output.resolve() == Path(options.file).resolve():
+    if options.file != "-" and output == Path(options.file).resolve():
         raise InputError(f"got {options.output} to read and to write; expected another --output, or the texts are lost")
     model = load_model(options, options.model)
     embeddings = model.encode(

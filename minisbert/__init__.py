@@ -14,16 +14,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lazy import attributes
-from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import card, evaluation, losses, modules, report, util
-    from .data.examples import InputExample
+    from .data.rows import InputExample
     from .model.pool import EncodingPool
     from .sentence_transformer import SentenceTransformer
     from .training.config import TrainingConfig
     from .training.history import TrainingHistory
     from .training.trainer import Trainer
+
+__version__ = "0.1.0"
 
 __all__ = [
     "EncodingPool",
@@ -43,7 +44,7 @@ __all__ = [
 
 _HOMES = {
     "EncodingPool": "model.pool",
-    "InputExample": "data.examples",
+    "InputExample": "data.rows",
     "SentenceTransformer": "sentence_transformer",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..version import __version__
+from .. import __version__
 from .examples import Examples
 from .facts import ColumnStatistics
 

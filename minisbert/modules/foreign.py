@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from ..errors import ModelError
 from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
-from ..storage.headers import weight_files
+from ..storage.weights import weight_files
 
 # Models of an encoder and a decoder, and the class that loads their encoder alone.
 _ENCODERS_OF_PAIRS: Mapping[str, str] = {

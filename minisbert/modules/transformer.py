@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
-from ..storage.transformer_settings import DTYPES, known_dtype, read_transformer_settings
 from ..storage.weights import load_into, read_weights, write_weights
 from ..text import TextTokenizer
 from .architectures import checkpoint_names, encoder_config, is_native
@@ -185,7 +185,7 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
         encoder = Encoder(encoder_config(config))
     tensors = _canonical(read_weights(folder))
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
-    name = dtype or known_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
+    name = dtype or read_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
     encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
     return encoder, {name: tensor for name, tensor in tensors.items() if name.startswith("pooler.")}
 

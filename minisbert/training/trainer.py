@@ -16,7 +16,7 @@ from .. import kernels
 from ..card.examples import choose_examples
 from ..card.record import TrainingFacts, evaluated
 from ..data.roles import TrainingRows, training_rows
-from ..data.several import several_datasets
+from ..data.rows import named_datasets
 from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
 from ..losses import Loss
@@ -77,7 +77,7 @@ class Trainer:
         self.config = config or TrainingConfig()
         self.evaluator = evaluator
         self.output_dir = Path(output_dir) if output_dir is not None else None
-        named = several_datasets(train_data)
+        named = named_datasets(train_data)
         self._several = named is not None
         self._sets: list[_TrainingSet] = []
         datasets = named or {"": train_data}

@@ -128,7 +128,7 @@ def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int]) ->
     header = next(remaining, [])
     if not header or len(set(header)) != len(header):
         raise InputError(
-            f"{path}, line 1: got the column names {shown(header)}; expected one of its own for each column: rename them"
+            f"{path}, line 1: got the column names {shown(header)}; expected a different one for each column: rename it"
         )
     columns: list[list[str]] = [[] for _ in header]
     for line, row in zip(lines[1:], remaining, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, shown
+from ..errors import ConfigError, ModelError, shown
 from . import dialects
 from .files import LONGEST_CARD, inside, is_file, open_file, read_json, read_json_object, write_json
 
@@ -172,9 +172,18 @@ def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str,
 
 
 def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """Write modules.json, and make and return a folder for each module; that of the first is `folder` itself."""
+    """Write modules.json, and make and return a folder for each module; that of the first is `folder` itself.
+
+    Raises:
+        ConfigError: the format has no such module.
+    """
     entries, folders = [], []
     for index, kind in enumerate(kinds):
+        if kind not in dialects.WRITTEN_TYPES:
+            raise ConfigError(
+                f"got a module of type {kind}; expected one of {', '.join(dialects.WRITTEN_TYPES)}: only a model of "
+                f"these can be saved"
+            )
         path = f"{index}_{kind}" if index else ""
         entries.append({"idx": index, "name": str(index), "path": path, "type": dialects.WRITTEN_TYPES[kind]})
         folders.append(folder / path)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .lazy import attributes
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import card, evaluation, losses, modules, report, util
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
     from .training.config import TrainingConfig
     from .training.history import TrainingHistory
     from .training.trainer import Trainer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "EncodingPool",

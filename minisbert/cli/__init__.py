@@ -15,8 +15,8 @@ import warnings
 from collections.abc import Sequence
 from typing import NoReturn
 
-from .. import __version__
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
+from ..version import __version__
 from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
 
 _COMMANDS = (demo, train, reproduce, encode, evaluate, similarity, inspect, kernels)

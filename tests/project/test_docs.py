@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import runpy
 import shlex
 import sys
 from pathlib import Path
@@ -13,9 +14,10 @@ from typing import NamedTuple
 import pytest
 from places import ROOT
 
+from minisbert import SentenceTransformer
 from minisbert.cli import main
 
-DOCS = ROOT / "docs"
+DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
 RUN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]  # pages whose snippets are executed
 PAGES = [*RUN, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
 DATA_LANGUAGES = ("tsv", "text")  # with a title: a file that the page's commands read
@@ -73,9 +75,35 @@ def test_set_up_commands_are_those_that_ci_runs() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_links_lead_to_files(page: Path) -> None:
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+def test_links_and_paths_lead_to_files(page: Path) -> None:
+    content = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", content):
         assert (page.parent / link).exists(), link
+    for path in re.findall(r"(?<![\w/.-])(?:minisbert|kernels|tests|benchmarks|docs|examples)/[\w/.-]*", content):
+        assert (page.parent / path.rstrip(".")).exists() or (ROOT / path.rstrip(".")).exists(), path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_examples(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = {  # in this order: the last one reads what the one before it writes
+        "semantic_search.py": [],
+        "evaluate_sts.py": ["--dtypes", "float32,int8"],
+        "mine_and_train.py": ["--epochs", "1"],
+        "train_on_pairs.py": ["--steps", "2"],
+        "reproduce_card.py": ["my-model", "--steps", "2"],
+    }
+    listed = re.findall(r"^\| \[(\w+\.py)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(runs) == sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+    for name, arguments in runs.items():
+        script = EXAMPLES / name
+        assert len(script.read_text(encoding="utf-8").splitlines()) <= 60, name
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(script), run_name="__main__")
+        assert capsys.readouterr().out, name
+    assert SentenceTransformer("my-next-model").encode("a text").shape == (384,)
 
 
 def test_readme_is_short() -> None:

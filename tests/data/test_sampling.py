@@ -1,0 +1,119 @@
+"""The order of rows: one data set or several, with and without duplicates in a batch."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minisbert.data.roles import TrainingRows
+from minisbert.data.rows import named_datasets
+from minisbert.data.sampling import EpochSampler
+
+
+def numbered(count: int) -> TrainingRows:
+    return TrainingRows({"a": [f"a{i}" for i in range(count)], "b": [f"b{i}" for i in range(count)]}, None, None, "")
+
+
+def taken(sampler: EpochSampler, epoch: int = 0) -> list[tuple[int, list[int]]]:
+    return [(dataset, rows.tolist()) for dataset, rows in sampler.epoch(epoch)]
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(1, 1), (1, 8), (20, 8), (24, 8), (7, 2)])
+def test_one_data_set(rows: int, batch_size: int) -> None:
+    before = torch.get_rng_state()
+    sampler = EpochSampler([numbered(rows)], batch_size=batch_size, seed=42)
+    batches = [batch.rows for batch in sampler.epoch(3)]
+    assert torch.equal(before, torch.get_rng_state())
+    expected = torch.randperm(rows, generator=torch.Generator().manual_seed(45)).tolist()
+    assert np.concatenate(batches).tolist() == expected
+    assert len(batches) == len(sampler) == math.ceil(rows / batch_size)
+    assert {len(batch) for batch in batches[:-1]} <= {batch_size}
+
+
+def test_seed_and_epoch_decide() -> None:
+    def order(seed: int, epoch: int) -> list[Any]:
+        return taken(EpochSampler([numbered(10)], batch_size=4, seed=seed), epoch)
+
+    assert order(42, 1) == order(43, 0) != order(42, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 99), st.booleans())
+def test_proportional_takes_every_row_once(sizes: list[int], batch_size: int, seed: int, unique: bool) -> None:
+    datasets = [numbered(size) for size in sizes]
+    sampler = EpochSampler(datasets, batch_size=batch_size, seed=seed, several="proportional", no_duplicates=unique)
+    batches = taken(sampler, 2)
+    assert len(batches) == len(sampler)
+    assert Counter(dataset for dataset, _ in batches) == {
+        number: math.ceil(size / batch_size) for number, size in enumerate(sizes)
+    }
+    assert sorted((dataset, row) for dataset, rows in batches for row in rows) == [
+        (number, row) for number, size in enumerate(sizes) for row in range(size)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(1, 30), min_size=1, max_size=4), st.integers(1, 9), st.integers(0, 99))
+def test_round_robin_takes_turns_until_one_is_used_up(sizes: list[int], batch_size: int, seed: int) -> None:
+    sampler = EpochSampler([numbered(size) for size in sizes], batch_size=batch_size, seed=seed, several="round_robin")
+    batches = taken(sampler)
+    turns = math.ceil(min(sizes) / batch_size)
+    assert [dataset for dataset, _ in batches] == list(range(len(sizes))) * turns
+    assert len(batches) == len(sampler)
+    smallest = sizes.index(min(sizes))
+    assert sorted(row for dataset, rows in batches if dataset == smallest for row in rows) == list(range(min(sizes)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("abcdefghij")), min_size=1, max_size=40),
+    st.integers(1, 8),
+    st.integers(0, 99),
+)
+def test_no_text_twice_in_a_batch(pairs: list[tuple[str, str]], batch_size: int, seed: int) -> None:
+    rows = TrainingRows({"x": [x for x, _ in pairs], "y": [y for _, y in pairs]}, None, None, "")
+    sampler = EpochSampler([rows], batch_size=batch_size, seed=seed, no_duplicates=True)
+    batches = [batch for _, batch in taken(sampler)]
+    assert len(batches) == len(sampler) == math.ceil(len(pairs) / batch_size)
+    used = [row for batch in batches for row in batch]
+    assert len(set(used)) == len(used)
+    for batch in batches:
+        texts = [text for row in batch for text in set(pairs[row])]
+        assert len(set(texts)) == len(texts)
+        assert 1 <= len(batch) <= batch_size
+
+
+def test_rows_that_wait_come_first_in_the_next_batch() -> None:
+    rows = TrainingRows({"x": ["a", "a", "a", "b", "c", "d"]}, None, None, "")
+    order = torch.randperm(6, generator=torch.Generator().manual_seed(0)).tolist()
+    repeated = [row for row in order if row < 3]
+    others = [row for row in order if row >= 3]
+    batches = [batch for _, batch in taken(EpochSampler([rows], batch_size=2, seed=0, no_duplicates=True))]
+    assert [next(row for row in batch if row < 3) for batch in batches] == repeated
+    assert [next(row for row in batch if row >= 3) for batch in batches] == others
+
+
+@pytest.mark.parametrize(
+    ("data", "several"),
+    [
+        ({"a": ["x", "y"], "b": ["z", "w"]}, False),
+        ({"a": ["x", "y"], "label": [0.5, 1]}, False),
+        ({"a": np.array(["x"]), "label": np.array([1.0])}, False),
+        ([("x", "y")], False),
+        ("train.tsv", False),
+        ({}, False),
+        ({"one": "a.tsv", "two": "b.tsv"}, True),
+        ({"one": [("x", "y")], "two": [{"a": "x", "b": "y"}]}, True),
+        ({"one": {"a": ["x"], "b": ["y"]}}, True),
+        ({"one": numbered(2)}, True),
+    ],
+)
+def test_several_data_sets_are_told_from_columns(data: Any, several: bool) -> None:
+    assert (named_datasets(data) is data) == several

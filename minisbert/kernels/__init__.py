@@ -32,13 +32,13 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import fused, onednn
+    from kernels.cpu_ops import build, fused, onednn, report
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
     from kernels.operations.protocol import Activation, AttentionSettings, Operations
 else:
-    from .cpu_ops import fused, onednn
+    from .cpu_ops import build, fused, onednn, report
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
@@ -50,11 +50,13 @@ __all__ = [
     "Mode",
     "Operations",
     "adamw_rows_",
+    "build",
     "choose",
     "contrastive",
     "current_mode",
     "on_gpu",
     "plain",
+    "report",
     "use",
 ]
 

@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Stamp, submodules
 from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, norm_of
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm, norm_of
 
 InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
 
@@ -46,7 +46,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = make_norm(config) if config.norm_first else None  # after the last layer
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self.quantized = False
@@ -87,7 +88,7 @@ class Encoder(nn.Module):
         bias = self._attention_bias(batch)
         for layer in self.layers:
             hidden = layer(hidden, batch, operations, bias)
-        return hidden
+        return hidden if self.norm is None else operations.norm(hidden, self.norm)
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -114,7 +115,7 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def weights(self) -> EncoderWeights:
@@ -122,7 +123,7 @@ class Encoder(nn.Module):
         embeddings = self.embeddings
         return EncoderWeights(
             embeddings.word.weight,
-            embeddings.position.weight,
+            cast(nn.Embedding, embeddings.position).weight,
             None if embeddings.token_type is None else embeddings.token_type.weight,
             norm_of(embeddings.norm),
             tuple(cast(EncoderLayer, layer).weights() for layer in self.layers),
@@ -171,7 +172,7 @@ class Encoder(nn.Module):
 
     def _takes(self, parts: list[nn.Module]) -> bool:
         """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
-        if not kernels.fast() or self.relative_attention_bias is not None:
+        if not kernels.fast() or not self.config.layers_as_in_bert:
             return False
         return all(map(_as_built, parts))
 

@@ -18,12 +18,11 @@ from minisbert.kernels.graphs import CudaGraphs, Graphs, Recorder
 from minisbert.kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Norm
 from minisbert.packing import PackedBatch
 
-from . import attention, rows
-from .attention import attend
+from . import attention
 from .embedding import embed_norm
 from .gelu import bias_gelu
-from .launch import DTYPES
-from .norm import add_norm, add_norm_both
+from .launch import DTYPES, supports_rows
+from .norm import add_norm
 
 
 def supports(weights: EncoderWeights) -> bool:
@@ -31,7 +30,7 @@ def supports(weights: EncoderWeights) -> bool:
     sizes = weights.dim, weights.inner
     return (
         weights.word.dtype in DTYPES
-        and all(map(rows.supports, sizes if weights.layers else sizes[:1]))
+        and all(map(supports_rows, sizes if weights.layers else sizes[:1]))
         and attention.supports(weights.dim, weights.heads)
     )
 
@@ -56,9 +55,8 @@ def encode(
         return F.linear(x, weight.to(half), None if bias is None else bias.to(half))
 
     def joined(x: Tensor, x_bias: Tensor, residual: Tensor, norm: Norm, dropout: float) -> tuple[Tensor, Tensor]:
-        """The stream, and what the next product takes of it."""
-        how = add_norm_both if residual.dtype != half else _twice
-        return how(x, residual, norm.weight, norm.bias, eps=norm.eps, dropout=dropout, x_bias=x_bias)
+        """The residual stream, and the same rounded for the next product."""
+        return add_norm(x, residual, norm.weight, norm.bias, eps=norm.eps, dropout=dropout, x_bias=x_bias)
 
     with torch.autocast("cuda", enabled=False):
         stream = embed_norm(
@@ -76,9 +74,7 @@ def encode(
         rounded = stream.to(half)
         for layer in weights.layers:
             qkv = linear(rounded, *layer.qkv())
-            attended = attend(
-                qkv, batch.offsets, batch.max_length, heads=weights.heads, dropout=dropouts.attention_weights
-            )
+            attended = attention.attention_qkv(qkv, batch, heads=weights.heads, dropout=dropouts.attention_weights)
             output, norm = layer.output, layer.attention_norm
             stream, rounded = joined(
                 linear(attended, output.weight), output.bias, stream, norm, dropouts.attention_output
@@ -87,13 +83,6 @@ def encode(
             lowered = linear(raised, layer.down.weight)
             stream, rounded = joined(lowered, layer.down.bias, stream, layer.output_norm, dropouts.output)
         return stream
-
-
-def _twice(
-    x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, *, eps: float, dropout: float, x_bias: Tensor
-) -> tuple[Tensor, Tensor]:
-    out = add_norm(x, residual, weight, bias, eps=eps, dropout=dropout, x_bias=x_bias)
-    return out, out
 
 
 class GpuEncoder:

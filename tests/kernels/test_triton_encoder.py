@@ -55,16 +55,16 @@ def batch_of(*lengths: int, types: bool = False, seed: int = 0) -> PackedBatch:
 def test_derivatives(model_type: str, types: bool) -> None:
     encoder, batch = encoder_of(model_type=model_type, pad_token_id=1), batch_of(1, 3, 17, 17, types=types)
 
-    def slopes() -> Tensor:
+    def gradients() -> Tensor:
         encoder.zero_grad()
         hidden = encoder(batch)
         (hidden * torch.cos(torch.arange(hidden.numel(), device=DEVICE).view_as(hidden) / 7)).sum().backward()
         return torch.cat([hidden.detach().flatten(), *(weight.grad.flatten() for weight in encoder.parameters())])
 
     with kernels.use("reference"):
-        expected = slopes()
+        expected = gradients()
     assert encoder.in_one
-    close(slopes(), expected, BACKWARD[torch.float32])
+    close(gradients(), expected, BACKWARD[torch.float32])
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_filled_batch_has_no_slopes_from_what_fills_it() -> None:
     encoder = encoder_of()
     batch = batch_of(3, 17)
 
-    def slopes(given: PackedBatch) -> Tensor:
+    def gradients(given: PackedBatch) -> Tensor:
         encoder.zero_grad()
         pooled = kernels.mean_pool(encoder(given), given)[:2]
         (pooled * torch.cos(torch.arange(pooled.numel(), device=DEVICE).view_as(pooled))).sum().backward()
@@ -150,7 +150,7 @@ def test_a_filled_batch_has_no_slopes_from_what_fills_it() -> None:
         positions=torch.cat([batch.positions, more]),
         text_index=torch.cat([batch.text_index, torch.zeros_like(more)]),
     )
-    close(slopes(filled), slopes(batch), 1e-6)
+    close(gradients(filled), gradients(batch), 1e-6)
 
 
 def test_buckets_hold_what_they_are_for() -> None:

@@ -50,7 +50,7 @@ def main() -> int:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for what, *numbers in lines:
         print("  ".join([what.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]))
-    sys.path.append(str(ROOT / "tests"))
+    sys.path.append(str(ROOT / "tests" / "helpers"))
     from references import versions
 
     rows = dict(sorted(collector.rows.items()))

@@ -11,13 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(Path(__file__).parent))
-
-import tiny_models  # noqa: E402
-
-DATA = ROOT.parent / "shared" / "data"
+import tiny_models
+from places import DATA, ROOT
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -111,7 +106,7 @@ def under_the_interpreter(request: pytest.FixtureRequest) -> Iterator[subprocess
     if not any(item.path.stem == "test_triton" for item in request.session.items):
         yield None
         return
-    files = sorted(path for path in ROOT.glob("tests/test_triton_*.py") if path.stem != "test_triton_compiles")
+    files = sorted(path for path in ROOT.glob("tests/kernels/test_triton_*.py") if path.stem != "test_triton_compiles")
     with subprocess.Popen(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files)],
         cwd=ROOT,

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import torch
 from common import FORMS, as_tuples, difference, vectors
-from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from places import ROOT
 
 from minisbert import SentenceTransformer, util
 from minisbert.errors import ConfigError, InputError, InputTypeError

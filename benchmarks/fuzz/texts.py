@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def _cards() -> list[bytes]:
-    own = [ROOT / "tests" / "card_small.md", *sorted((ROOT.parent / "shared" / "cards").glob("*.md"))]
+    own = [ROOT / "tests" / "helpers" / "card_small.md", *sorted((ROOT.parent / "shared" / "cards").glob("*.md"))]
     return [path.read_bytes() for path in own]
 
 

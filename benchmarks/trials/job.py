@@ -34,7 +34,7 @@ class Job:
     """
 
     def __init__(self, place: Path, *, steps: int) -> None:
-        sys.path.append(str(ROOT / "tests"))
+        sys.path.append(str(ROOT / "tests" / "helpers"))
         import tiny_models
 
         self.place, self.steps = place, steps

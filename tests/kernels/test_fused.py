@@ -1,0 +1,456 @@
+"""The fused CPU operations against their plain definitions in float64."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from minisbert.kernels.cpu_ops import build, fused
+from places import ROOT
+from torch import Tensor
+
+from minisbert import kernels
+from minisbert.cli import main
+from minisbert.errors import ConfigError, InputError
+from minisbert.kernels import plain
+from minisbert.packing import PackedBatch, pack
+from minisbert.text import TokenizedTexts
+
+FORWARD, BACKWARD = 2e-6, 1e-5  # largest difference, as a share of the largest value
+LENGTHS = (1, 2, 3, 15, 16, 17, 31, 33, 64, 65, 100, 257, 512)
+
+
+@pytest.fixture(autouse=True)
+def poisoned(request: pytest.FixtureRequest) -> Iterator[None]:
+    """New memory holds no numbers: what is not written shows."""
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def batch_of(lengths: list[int]) -> PackedBatch:
+    return pack(TokenizedTexts(np.zeros(sum(lengths), np.int32), np.array(lengths, np.int64), 0))
+
+
+def shifted(value: Tensor) -> Tensor:
+    """The same values where no vector is aligned."""
+    room = torch.empty(value.numel() + 1, dtype=value.dtype)
+    moved = room[1:].view(value.shape)
+    return moved.copy_(value)
+
+
+def close(got: Tensor, expected: Tensor, bound: float) -> None:
+    assert got.shape == expected.shape
+    assert bool(got.isfinite().all())
+    if got.numel():
+        largest = float((got.double() - expected.double()).abs().max())
+        assert largest <= bound * max(float(expected.abs().max()), 1e-3), largest
+
+
+def next_seed(seed: int) -> int:
+    """The seed that the next call draws after `torch.manual_seed(seed)`, which is called."""
+    torch.manual_seed(seed)
+    drawn = fused.draw_seed()
+    torch.manual_seed(seed)
+    return drawn
+
+
+def slopes(function: Callable[..., Tensor], *inputs: Tensor | None) -> list[Tensor]:
+    """The output, and the slope of its weighted sum with respect to each input."""
+    leaves = [None if value is None else value.clone().requires_grad_(True) for value in inputs]
+    output = function(*leaves)
+    weights = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).view_as(output).to(output.dtype)
+    output.backward(weights)
+    return [output.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None)]
+
+
+def exact_attention(qkv: Tensor, batch: PackedBatch, heads: int, dropout: float, seed: int) -> Tensor:
+    """Attention text by text, head by head, under the mask of `seed`."""
+    dim = qkv.shape[1] // 3
+    outputs = []
+    for start, end in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
+        length = end - start
+        q, k, v = qkv[start:end].view(length, 3, heads, dim // heads).permute(1, 2, 0, 3)
+        weights = (q @ k.transpose(1, 2) / math.sqrt(dim // heads)).softmax(-1)  # (heads, length, length)
+        if dropout:
+            mask = fused.dropout_mask(seed, start * heads, length * heads, length, dropout)
+            weights = weights * mask.view(length, heads, length).transpose(0, 1) / (1 - dropout)
+        outputs.append((weights @ v).transpose(0, 1).reshape(length, dim))
+    return torch.cat(outputs) if outputs else qkv[:, :dim]
+
+
+ATTENTION = [
+    *(([length], 2, 16) for length in LENGTHS),
+    *(([length], 1, 32) for length in (1, 17, 64, 257)),
+    ([3, 1], 12, 32),
+    ([5, 18, 33], 3, 48),
+    ([31, 100], 2, 64),
+    ([16, 70], 1, 128),
+    ([140], 1, 112),
+    ([2, 7, 7, 9, 11, 14, 14, 15, 20, 33, 40] * 4, 4, 32),
+]
+
+
+@pytest.mark.parametrize(("lengths", "heads", "head_dim"), ATTENTION)
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_attention(home: Path, lengths: list[int], heads: int, head_dim: int, dropout: float) -> None:
+    batch = batch_of(lengths)
+    torch.manual_seed(0)
+    qkv = shifted(torch.randn(batch.tokens, 3 * heads * head_dim) * 2)
+    seed = next_seed(7) if dropout else 0
+    exact = slopes(lambda x: exact_attention(x, batch, heads, dropout, seed), qkv.double())
+    got = slopes(lambda x: fused.attention_qkv(x, batch, heads=heads, dropout=dropout), qkv)
+    close(got[0], exact[0], FORWARD)
+    close(got[1], exact[1], BACKWARD)
+    if not dropout:
+        close(plain.attention_qkv(qkv.double(), batch, heads=heads), exact[0], 1e-12)
+
+
+def test_attention_with_large_scores(home: Path) -> None:
+    batch = batch_of([40])
+    qkv = torch.randn(40, 3 * 32) * 30
+    close(fused.attention_qkv(qkv, batch, heads=2), exact_attention(qkv.double(), batch, 2, 0.0, 0), 1e-4)
+    qkv[3, 40] = torch.nan
+    assert bool(fused.attention_qkv(qkv, batch, heads=2)[:, :16].isnan().all())
+
+
+@pytest.mark.parametrize("dim", [16, 32, 48, 384, 768])
+@pytest.mark.parametrize("tokens", [1, 3, 33, 100])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("with_residual", [True, False])
+def test_add_norm(home: Path, dim: int, tokens: int, dropout: float, with_residual: bool) -> None:
+    torch.manual_seed(dim + tokens)
+    x, residual = shifted(torch.randn(tokens, dim) + 3), shifted(torch.randn(tokens, dim))
+    weight, bias = shifted(torch.randn(dim)), shifted(torch.randn(dim))
+    weight[::3] = 0
+    inputs = [x, residual if with_residual else None, weight, bias]
+    mask = fused.dropout_mask(next_seed(3), 0, tokens, dim, dropout).double()
+
+    def exact(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
+        return plain.add_norm(x * mask / (1 - dropout), residual, weight, bias, eps=1e-12)
+
+    doubles = [None if value is None else value.double() for value in inputs]
+    expected = slopes(exact, *doubles)
+    torch.manual_seed(3)
+    got = slopes(lambda *values: fused.add_norm(*values, eps=1e-12, dropout=dropout), *inputs)
+    close(got[0], expected[0], FORWARD)
+    assert len(got) == len(expected) == 4 + with_residual
+    for slope, right in zip(got[1:], expected[1:], strict=True):
+        close(slope, right, BACKWARD)
+    torch.manual_seed(3)
+    assert torch.equal(fused.add_norm(*inputs, eps=1e-12, dropout=dropout), got[0])
+
+
+def test_add_norm_gives_only_the_slopes_asked_for(home: Path) -> None:
+    x, weight, bias = torch.randn(3, 32), torch.randn(32), torch.randn(32)
+    residual = torch.randn(3, 32, requires_grad=True)
+    fused.add_norm(x, residual, weight, bias, eps=1e-5, dropout=0.5).sum().backward()
+    assert residual.grad is not None
+    assert x.grad is weight.grad is None
+
+
+def test_add_norm_of_nearly_equal_values(home: Path) -> None:
+    x, weight, bias = 100 + torch.randn(4, 384) * 1e-2, torch.ones(384), torch.zeros(384)
+    for eps in (1e-12, 1e-5):
+        got = fused.add_norm(x, None, weight, bias, eps=eps)
+        close(got, plain.add_norm(x.double(), None, weight.double(), bias.double(), eps=eps), 2e-3)
+    constant = fused.add_norm(torch.full((1, 384), 0.1), None, weight, bias, eps=1e-12)
+    assert float(constant.abs().max()) < 0.1
+
+
+@pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 100_003])
+def test_gelu(home: Path, count: int) -> None:
+    x = shifted(torch.linspace(-12, 12, count))
+    got, expected = slopes(fused.gelu, x), slopes(plain.gelu, x.double())
+    for mine, right in zip(got, expected, strict=True):
+        close(mine, right, 3e-7)
+
+
+def test_gelu_is_exact_near_zero_and_far_out(home: Path) -> None:
+    small = torch.logspace(-30, -3, 1000)
+    for x in (small, -small):
+        torch.testing.assert_close(fused.gelu(x).double(), plain.gelu(x.double()), rtol=1e-6, atol=0)
+    below = torch.linspace(-5, -1, 1000)
+    torch.testing.assert_close(fused.gelu(below).double(), plain.gelu(below.double()), rtol=1e-5, atol=0)
+    far = torch.tensor([-1e30, -100.0, -20.0, 20.0, 100.0, 1e30, 3e38], requires_grad=True)
+    out = fused.gelu(far)
+    out.sum().backward()
+    torch.testing.assert_close(out.detach(), F.relu(far.detach()), rtol=0, atol=1e-30)
+    assert far.grad.tolist() == pytest.approx([0, 0, 0, 1, 1, 1, 1], abs=1e-30)
+    assert fused.gelu(torch.tensor([torch.nan, 1.0]))[0].isnan()
+    assert fused.gelu(torch.tensor([torch.inf])).item() == math.inf
+
+
+@pytest.mark.parametrize("lengths", [[1], [3, 17], [1, 2, 5, 64, 300]])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_mean_pool(home: Path, lengths: list[int], normalize: bool) -> None:
+    batch = batch_of(lengths)
+    values = torch.randn(batch.tokens, 48)
+    values[0] = 0
+    got = fused.mean_pool(values, batch, normalize=normalize)
+    close(got, plain.mean_pool(values.double(), batch, normalize=normalize), FORWARD)
+
+
+def test_adamw_rows_are_those_of_torch(home: Path) -> None:
+    torch.manual_seed(0)
+    table = torch.randn(20, 48)
+    rows = torch.tensor([1, 4, 5, 19])
+    mine = table.clone()
+    mean, square = torch.zeros_like(mine), torch.zeros_like(mine)
+    theirs = table[rows].clone().requires_grad_(True)
+    optimizer = torch.optim.AdamW([theirs], lr=2e-3, betas=(0.9, 0.99), eps=1e-6, weight_decay=0, fused=True)
+    for step in range(1, 6):
+        grad = torch.randn(4, 48) * 0.1**step
+        theirs.grad = grad.clone()
+        optimizer.step()
+        fused.adamw_rows_(mine, grad, mean, square, rows, lr=2e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=step)
+        torch.testing.assert_close(mine[rows], theirs.detach(), rtol=3e-7, atol=1e-9)
+    state = optimizer.state[theirs]
+    torch.testing.assert_close(mean[rows], state["exp_avg"], rtol=1e-6, atol=1e-8)
+    torch.testing.assert_close(square[rows], state["exp_avg_sq"], rtol=1e-6, atol=1e-14)
+    if torch.backends.cpu.get_cpu_capability().startswith("AVX"):  # both round a * b + c once
+        assert torch.equal(mine[rows], theirs.detach())
+    others = [row for row in range(20) if row not in rows]
+    assert torch.equal(mine[others], table[others])
+    for wrong in ([3, 3, 4, 5], [3, 2, 4, 5], [-1, 2, 4, 5], [1, 2, 4, 20]):
+        before = mine.clone()
+        with pytest.raises(InputError, match="do not rise"):
+            fused.adamw_rows_(
+                mine, grad, mean, square, torch.tensor(wrong), lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=1
+            )
+        assert torch.equal(mine, before)
+
+
+def test_statistics_of_the_mask(home: Path) -> None:
+    rows, columns = 2000, 500
+    spread = 1 / math.sqrt(rows * columns)
+    for probability in (0.1, 0.5):
+        mask = fused.dropout_mask(12345, 0, rows, columns, probability).float()
+        sigma = math.sqrt(probability * (1 - probability))
+        assert abs(float(mask.mean()) - (1 - probability)) < 5 * sigma * spread
+        assert float((mask.mean(0) - 1 + probability).abs().max()) < 5.5 * sigma / math.sqrt(rows)
+        assert float((mask.mean(1) - 1 + probability).abs().max()) < 5.5 * sigma / math.sqrt(columns)
+        assert len(torch.unique(mask, dim=0)) == rows
+        centred = (mask - 1 + probability) / sigma
+        for shift in ((0, 1), (1, 0), (0, 16), (12, 0), (1, 1)):  # neighbours know nothing of each other
+            assert abs(float((centred * centred.roll(shift, (0, 1))).mean())) < 5 * spread
+        for other_seed in (12346, 12345 + 2**32):
+            other = (fused.dropout_mask(other_seed, 0, rows, columns, probability).float() - 1 + probability) / sigma
+            assert abs(float((centred * other).mean())) < 5 * spread
+        further = fused.dropout_mask(12345, 100, rows, columns, probability).float()
+        assert torch.equal(further[:-100], mask[100:])
+
+
+def test_the_seed_is_drawn_from_torch(home: Path) -> None:
+    x, weight, bias = torch.randn(9, 32), torch.ones(32), torch.zeros(32)
+
+    def draw() -> Tensor:
+        return fused.add_norm(x, None, weight, bias, eps=1e-5, dropout=0.5)
+
+    torch.manual_seed(1)
+    first, state, second = draw(), torch.get_rng_state(), draw()
+    assert not torch.equal(first, second)
+    torch.set_rng_state(state)
+    assert torch.equal(draw(), second)
+    before = torch.get_rng_state()
+    fused.add_norm(x, None, weight, bias, eps=1e-5)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(home: Path) -> None:
+    torch.manual_seed(0)
+    batch = batch_of([1, 3, 200, 5, 64, 64, 17, 300, 14, 14] * 2)
+    qkv, x, residual = torch.randn(batch.tokens, 96 * 3), torch.randn(batch.tokens, 96), torch.randn(batch.tokens, 96)
+    weight, bias = torch.randn(96), torch.randn(96)
+    word, grad = torch.randn(1000, 96), torch.randn(700, 96)
+    rows = torch.arange(100, 800)
+
+    def everything() -> list[Tensor]:
+        torch.manual_seed(5)
+        param, mean, square = word.clone(), torch.zeros_like(word), torch.zeros_like(word)
+        fused.adamw_rows_(param, grad, mean, square, rows, lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=1)
+        return [
+            *slopes(lambda x: fused.attention_qkv(x, batch, heads=3, dropout=0.1), qkv),
+            *slopes(lambda *v: fused.add_norm(*v, eps=1e-12, dropout=0.1), x, residual, weight, bias),
+            *slopes(fused.gelu, x),
+            fused.mean_pool(x, batch, normalize=True),
+            fused.dropout_mask(1, 0, 1000, 100, 0.5),
+            *(param, mean, square),
+        ]
+
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            results.append(everything())
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_no_tokens(home: Path) -> None:
+    empty = PackedBatch(
+        *(torch.zeros(0, dtype=torch.int64) for _ in range(4)), torch.zeros(1, dtype=torch.int32), (), torch.zeros(0)
+    )
+    weight, nothing = torch.ones(32), torch.zeros(0, 32)
+    assert slopes(lambda x: fused.attention_qkv(x, empty, heads=2), torch.zeros(0, 96))[1].shape == (0, 96)
+    out, d_x, d_weight, d_bias = slopes(
+        lambda x, w, b: fused.add_norm(x, None, w, b, eps=1e-5, dropout=0.1), nothing, weight, weight
+    )
+    assert out.shape == d_x.shape == (0, 32)
+    assert d_weight.eq(0).all()
+    assert d_bias.eq(0).all()
+    assert fused.mean_pool(nothing, empty).shape == (0, 32)
+    assert fused.dropout_mask(0, 0, 0, 5, 0.1).shape == (0, 5)
+
+
+def test_an_empty_text_gives_zeros(home: Path) -> None:
+    offsets = torch.tensor([0, 2, 2, 3], dtype=torch.int32)
+    lengths = torch.tensor([2, 0, 1])
+    batch = PackedBatch(torch.zeros(3), torch.zeros(3), torch.tensor([0, 0, 2]), lengths, offsets, (), torch.arange(3))
+    values = torch.randn(3, 32)
+    got = fused.mean_pool(values, batch, normalize=True)
+    close(got, plain.mean_pool(values, batch, normalize=True), FORWARD)
+    assert got[1].eq(0).all()
+    assert fused.attention_qkv(torch.randn(3, 96), batch, heads=2).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: fused.gelu(x.t()), "not contiguous"),
+        (lambda x: fused.gelu(x.double()), "torch.float64"),
+        (lambda x: fused.add_norm(x, x[:1], x[0], x[0], eps=1e-5), "got residual"),
+        (lambda x: fused.add_norm(x, None, x[0, :16], x[0], eps=1e-5), "got weight"),
+        (lambda x: fused.add_norm(x, None, x[0], x[0], eps=1e-5, dropout=1.0), "got dropout 1.0"),
+        (lambda x: fused.mean_pool(x[:, :30].contiguous(), batch_of([4])), "multiple of 16"),
+        (lambda x: fused.attention_qkv(torch.zeros(3, 96), batch_of([3]), heads=4), "for 4 heads"),
+        (lambda x: fused.attention_qkv(torch.zeros(3, 96), batch_of([4]), heads=2), "end at the 3 tokens"),
+        (lambda x: fused.add_norm(x.bfloat16(), None, x[0], x[0], eps=1e-5), "torch.bfloat16"),
+    ],
+)
+def test_what_cannot_be_taken(home: Path, call: Callable[[Tensor], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        call(torch.zeros(4, 32))
+    assert "\n" not in str(caught.value)
+
+
+def test_sizes_that_are_supported() -> None:
+    assert all(fused.supports(dim, heads) for dim, heads in ((384, 12), (768, 12), (1024, 16), (16, 1), (48, 3)))
+    assert not any(fused.supports(dim, heads) for dim, heads in ((384, 5), (36, 3), (30, 1), (512, 2), (4112, 1)))
+
+
+def test_no_second_openmp_is_loaded(home: Path) -> None:
+    if not Path("/proc/self/maps").is_file():
+        pytest.skip("no /proc")
+    code = """
+from pathlib import Path
+import torch
+from minisbert.kernels.cpu_ops import fused
+def loaded():
+    return {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "omp" in line}
+before = loaded()
+fused.gelu(torch.zeros(100_000))
+print(len(before), len(loaded() - before))
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.stdout.split() == ["1", "0"], result.stderr
+
+
+def test_a_changed_library_is_refused(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = build.location()
+    assert path.is_relative_to(home)
+    assert path.stat().st_mode & 0o777 == 0o600
+    intact = path.read_bytes()
+    # A new file: what is loaded must not change.
+    path.unlink()
+    path.write_bytes(intact[:-1] + bytes([intact[-1] ^ 1]))
+    path.chmod(0o600)
+    try:
+        build.library.cache_clear()
+        with pytest.raises(ConfigError, match="not what was built.*minisbert kernels --build") as caught:
+            build.library()
+        assert "\n" not in str(caught.value)
+        assert main(["kernels"]) == 0
+        assert "not what was built" in capsys.readouterr().out
+        path.unlink()
+        path.write_bytes(intact)
+        path.chmod(0o666)
+        assert build.library() is None
+        assert "can be written by other users" in str(build.refusal())
+        path.chmod(0o600)
+        build.library.cache_clear()
+        assert build.library() is not None
+        build.library.cache_clear()
+        path.rename(path.with_suffix(".away"))
+        assert not fused.available()
+        with pytest.raises(ConfigError, match="not built.*minisbert kernels --build"):
+            fused.gelu(torch.zeros(16))
+    finally:
+        path.with_suffix(".away").rename(path)
+        build.library.cache_clear()
+    assert fused.available()
+
+
+def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    with pytest.raises(ConfigError, match="install g"):
+        build.build()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failing = tmp_path / "failing"
+    failing.write_text("#!/bin/sh\necho 'In file included' >&2\necho 'fused.cpp:3: error: no luck' >&2\nexit 1\n")
+    failing.chmod(0o755)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CXX", str(failing))
+    with pytest.raises(ConfigError, match="fused.cpp:3: error: no luck$"):
+        build.build()
+    assert list(build.location().parent.iterdir()) == []
+
+
+def test_where_the_library_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_HOME", raising=False)
+    monkeypatch.setenv("HOME", "/home/somebody")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert build.location().parent == Path("/home/somebody/.cache/huggingface/minisbert/kernels")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert build.location().parent == Path("/cache/huggingface/minisbert/kernels")
+    monkeypatch.setenv("HF_HOME", "~/models")
+    assert build.location().parent == Path("/home/somebody/models/minisbert/kernels")
+
+
+def test_command(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["kernels"]) == 0
+    shown = capsys.readouterr().out
+    assert "built by" in shown
+    assert "attention" in shown
+    with kernels.use("reference"):
+        assert main(["kernels", "--json"]) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["machine"]["mode"] == "reference"
+    assert printed["machine"]["fused operations"] == "built"
+    assert {row["version"] for row in printed["operations"]} == {"torch"}
+
+
+def test_command_says_why_it_cannot_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    assert main(["kernels", "--build"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1

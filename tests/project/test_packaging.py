@@ -1,0 +1,98 @@
+"""The package as others see it: names, imports, layout."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from places import ROOT
+
+import minisbert
+
+tomllib = pytest.importorskip("tomllib")  # Python 3.11
+FORBIDDEN = ("transformers", "scipy", "sentence_transformers", "accelerate", "datasets", "sklearn", "pandas", "PIL")
+
+
+def run(code: str, *, cwd: Path = ROOT) -> str:
+    result = subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_public_names() -> None:
+    assert minisbert.__all__ == sorted(minisbert.__all__, key=lambda name: (name.islower(), name))
+    for name in minisbert.__all__:
+        assert getattr(minisbert, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'Transformers'"):
+        minisbert.Transformers  # noqa: B018
+    assert set(dir(minisbert)) == {*minisbert.__all__, "__version__"}
+
+
+def test_version_stands_in_one_form() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert project["version"] == minisbert.__version__
+    assert f"## {minisbert.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_package_is_shipped() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    ours = {".".join(path.parent.relative_to(ROOT).parts) for path in (ROOT / "minisbert").rglob("__init__.py")}
+    fast = {f"minisbert.kernels.{path.parent.name}" for path in (ROOT / "kernels").glob("*/__init__.py")}
+    assert listed == ours | fast
+    assert (ROOT / "minisbert" / "py.typed").is_file()
+
+
+def test_kernels_folder_is_no_package_of_its_own() -> None:
+    assert not (ROOT / "kernels" / "__init__.py").exists()
+    assert (
+        run("import minisbert.kernels.cpu_ops.linear as l; print(l.__name__)") == "minisbert.kernels.cpu_ops.linear\n"
+    )
+
+
+def test_transformers_can_be_imported_from_the_repository_root() -> None:
+    pytest.importorskip("transformers")
+    code = "import transformers.integrations.hub_kernels, transformers; transformers.AutoModel; print('fine')"
+    assert run(code) == "fine\n"
+
+
+def test_import_is_light() -> None:
+    assert run("import sys, minisbert; print('torch' in sys.modules)") == "False\n"
+    code = f"""
+import sys
+import torch
+before = len(sys.modules)
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses, evaluation, util
+print(len(sys.modules) - before, [name for name in {FORBIDDEN} if name in sys.modules])
+"""
+    modules, forbidden = run(code).split(maxsplit=1)
+    assert forbidden.strip() == "[]"
+    assert int(modules) < 100
+
+
+def test_encoding_needs_no_heavy_package(minilm: Path) -> None:
+    code = f"""
+import sys
+from minisbert import SentenceTransformer
+SentenceTransformer({str(minilm)!r}, device="cpu").encode(["a text"])
+print([name for name in {(*FORBIDDEN, "sympy")} if name in sys.modules])  # sympy: torch's compiler
+"""
+    assert run(code) == "[]\n"
+
+
+def test_no_socket_is_opened_for_a_local_or_packaged_model(minilm: Path) -> None:
+    code = f"""
+import socket
+def refuse(*arguments, **options): raise RuntimeError("a socket was opened")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+from minisbert import SentenceTransformer
+print(SentenceTransformer({str(minilm)!r}).encode("a").shape, SentenceTransformer("all-MiniLM-L6-v2").encode("a").shape)
+"""
+    assert run(code) == "(384,) (384,)\n"
+
+
+def test_files_stay_small() -> None:
+    for path in [*(ROOT / "minisbert").rglob("*.py"), *(ROOT / "kernels").rglob("*.py")]:
+        lines = len(path.read_text().splitlines())
+        assert lines <= 560, f"{path.relative_to(ROOT)} has {lines} lines: does it hold one idea?"

@@ -73,13 +73,13 @@ class Plain:
         return inner if gate is None else inner * self.linear(x, gate)
 
     def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
-        """Normalize: (tokens, dim) to the same."""
+        """See `Operations`."""
         normalized: Tensor = norm(hidden)
         return normalized
 
-    def linear(self, x: Tensor, linear: nn.Module) -> Tensor:
-        """One matrix product: (tokens, in) to (tokens, out)."""
-        product: Tensor = linear(x)
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """A linear layer: (tokens, in) to (tokens, out)."""
+        product: Tensor = module(x)
         return product
 
     def attend(

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Operations(Protocol):
         ...
 
 
-def as_built(module: nn.Module | None, kind: type[nn.Module]) -> bool:
+def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module]:
     """Return True if `module` computes what `kind` computes from its weights: not overridden, hooked or patched."""
     return (
         isinstance(module, kind)

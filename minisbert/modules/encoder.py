@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..errors import InputError
 from ..kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Stamp, submodules
-from ..packing import PackedBatch
+from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, norm_of
 
@@ -50,6 +50,7 @@ class Encoder(nn.Module):
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self.quantized = False
+        self._compiled = False
 
     @property
     def token_types(self) -> bool:
@@ -79,29 +80,34 @@ class Encoder(nn.Module):
             )
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if batch.mask is None and (whole := self._whole()) is not None:
+        if not isinstance(batch, PaddedBatch) and (whole := self._whole()) is not None:
             return whole(replace(batch, positions=self.embeddings.positions(batch)))
-        hidden: Tensor = self.embeddings(batch)
+        operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
+        hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
         for layer in self.layers:
-            hidden = layer(hidden, batch, bias)
+            hidden = layer(hidden, batch, operations, bias)
         return hidden
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Run what works token by token through torch.compile, for a block of code.
+        """Run what follows attention in each layer through torch.compile, for a block of code.
 
-        Only the number of tokens differs between batches there, so one graph serves all. Attention stays as it is:
-        its shapes are new in every batch.
+        Only the number of tokens differs between batches there, so one graph serves all layers and batches. Attention
+        is not compiled: its shapes are new in every batch.
         """
-        parts = [(layer, name) for layer in self.layers for name in ("before", "after")]
-        for layer, name in parts:
-            setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))  # hides the method
+        parts = [(layer.attention, "finish") for layer in self.layers] + [
+            (layer.feed_forward, "forward") for layer in self.layers
+        ]
+        for part, name in parts:
+            setattr(part, name, torch.compile(getattr(part, name), dynamic=True))  # hides the method
+        self._compiled = True
         try:
             yield
         finally:
-            for layer, name in parts:
-                delattr(layer, name)
+            self._compiled = False
+            for part, name in parts:
+                delattr(part, name)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""
@@ -132,7 +138,7 @@ class Encoder(nn.Module):
         if torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
         parts = submodules(self)[1:]
-        if batch.mask is not None or not self._takes(parts):
+        if isinstance(batch, PaddedBatch) or not self._takes(parts):
             return None
         known = _LAID_OUT.get(self)
         if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
@@ -175,10 +181,7 @@ class Encoder(nn.Module):
             return None
         buckets = relative_buckets(batch.max_length, table.num_embeddings, device=table.weight.device)
         bias: Tensor = table(buckets).permute(2, 0, 1)  # (heads, length, length)
-        if batch.mask is None:
-            return bias
-        # One for each padded text, as the reference has it: that decides the order in which gradients add up.
-        return bias.expand(batch.texts, -1, -1, -1).contiguous()
+        return bias
 
 
 _PARTS = frozenset(
@@ -188,7 +191,7 @@ _PARTS = frozenset(
 
 
 # Methods that something else may stand for: what torch.compile makes of them, for one.
-_REPLACEABLE = frozenset({"forward", "before", "after"})
+_REPLACEABLE = frozenset({"forward", "finish"})
 
 
 def _as_built(part: nn.Module) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakMethod
 
 import torch
 from torch import Tensor, nn
@@ -172,13 +173,9 @@ class GpuEncoder:
 
     A graph reads weights at their addresses, so it follows any change in place. All graphs are dropped when something
     they captured is another one: a module, or address, dtype or layout of a weight.
-
-    Args:
-        record: turns work into its recording; by default a CUDA graph.
     """
 
-    def __init__(self, record: Recorder[Tensor] | None = None) -> None:
-        self._record = record
+    def __init__(self) -> None:
         self._captured: list[object] = []
         self._graphs: Graphs[Tensor] | None = None
         self._lock = Lock()
@@ -189,16 +186,23 @@ class GpuEncoder:
         """Embed tokens: (tokens, dim).
 
         Args:
-            embed: the forward pass; it must not own this object, or neither is ever freed.
-            modules: all that `embed` runs, whose weights are on one device.
+            embed: the forward pass, a method that is held weakly.
+            modules: all parts of its owner, whose weights are on one device.
             batch: on the device of the weights.
         """
         captured = _captured(modules)
         with self._lock:
             if self._graphs is None or captured != self._captured:
                 device = batch.input_ids.device
-                record = self._record or CudaGraphs(device)
-                self._graphs = Graphs(lambda filled, _: embed(filled), device, fill_texts=True, record=record)
+                method = WeakMethod(embed)
+
+                def work(filled: PackedBatch, _: Tensor | None) -> Tensor:
+                    embed = method()
+                    assert embed is not None  # noqa: S101  # its owner is running it
+                    hidden: Tensor = embed(filled)
+                    return hidden
+
+                self._graphs = Graphs(work, device, fill_texts=True, record=CudaGraphs(device))
                 self._captured = captured
             return self._graphs(batch)[: batch.tokens].clone()
 

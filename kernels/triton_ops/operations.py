@@ -78,8 +78,8 @@ class Triton(TritonAttention):
         dropout: float,
     ) -> Tensor:
         """See `Operations`."""
-        takes = position is not None and _takes_tables(word, position, token_type)
-        if not takes or not _takes_norm(norm, word.embedding_dim):
+        takes_norm = _takes_norm(norm, word.embedding_dim)
+        if position is None or not _takes_tables(word, position, token_type) or not takes_norm:
             return super().embed(batch, positions, word, position, token_type, norm, dropout=dropout)
         return embed_norm(
             batch.input_ids,
@@ -151,7 +151,7 @@ class Triton(TritonAttention):
         return F.linear(self._rounded(x, dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
 
     def _rounded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """x in a dtype: the copy that `add_norm` made, if x is what it returned and no hook has changed it."""
+        """X in a dtype: the copy that `add_norm` made, if x is what it returned and no hook has changed it."""
         if self._stream is not None:
             stream, rounded, version = self._stream
             if x is stream and x._version == version and rounded.dtype == dtype:

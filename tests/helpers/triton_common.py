@@ -22,8 +22,7 @@ import triton
 import triton.language as tl
 from minisbert.kernels.triton_ops.launch import keep, launch
 
-from minisbert import kernels
-from minisbert.kernels.graphs import CudaGraphs
+from minisbert import cuda_graphs, kernels
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -52,12 +51,13 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the interpreter the CPU stands for the GPU."""
     if INTERPRETED:
         monkeypatch.setattr(kernels, "on_gpu", lambda values: True)
+        monkeypatch.setattr(cuda_graphs, "CudaGraphs", lambda device: recorded)
 
 
 def recorded(work: Callable[[], Any]) -> Callable[[], Any]:
     """A CUDA graph; without a GPU, what one does: nothing when recorded, then the same work into the same memory."""
     if not INTERPRETED:
-        return CudaGraphs(torch.device(DEVICE))(work)
+        return cuda_graphs.CudaGraphs(torch.device(DEVICE))(work)
     results: list[Tensor] = []
 
     def replay() -> Tensor:

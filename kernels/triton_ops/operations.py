@@ -78,8 +78,8 @@ class Triton(TritonAttention):
         dropout: float,
     ) -> Tensor:
         """See `Operations`."""
-        takes_norm = _takes_norm(norm, word.embedding_dim)
-        if position is None or not _takes_tables(word, position, token_type) or not takes_norm:
+        dim = word.embedding_dim
+        if position is None or not _takes_tables(word, position, token_type) or not _takes_norm(norm, dim):
             return super().embed(batch, positions, word, position, token_type, norm, dropout=dropout)
         return embed_norm(
             batch.input_ids,

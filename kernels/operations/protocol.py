@@ -55,13 +55,18 @@ class Operations(Protocol):
 
     The hidden states between operations, (tokens, dim), may be of another dtype than the weights. Dropout probabilities
     are 0 outside training.
-
-    Attributes:
-        recordable: True if a forward and backward pass launches the same work for all batches of a size and never
-            waits for the device, so that a CUDA graph can record it.
     """
 
-    recordable: bool
+    def recordable(self, dim: int, settings: AttentionSettings) -> bool:
+        """Return True if a CUDA graph can record a pass with modules as built and such attention, forward and backward.
+
+        Such a pass launches the same work for all batches of a size, and never waits for the device.
+
+        Args:
+            dim: size of the queries of all heads.
+            settings: the kind of attention.
+        """
+        ...
 
     def embed(
         self,

@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -15,8 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
+from ..cuda_graphs import GpuEncoder
 from ..errors import InputError
-from ..kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Stamp, submodules
+from ..kernels import AttentionSettings
+from ..kernels.weights import EncoderWeights, Stamp, submodules
 from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm, norm_of
@@ -33,6 +33,7 @@ class _LaidOut(NamedTuple):
 
 
 _LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
+_GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
 
 class Encoder(nn.Module):
@@ -59,9 +60,13 @@ class Encoder(nn.Module):
         return self.config.type_vocab_size > 1
 
     @property
-    def in_one(self) -> bool:
-        """Whether it runs as one operation with derivatives, which is so on a GPU with Triton."""
-        return self._whole() is not None
+    def recordable(self) -> bool:
+        """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
+        if self.relative_attention_bias is not None or not kernels.fast():
+            return False
+        operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
+        attention = AttentionSettings(self.config.num_attention_heads)
+        return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
 
     @property
     def vocabulary(self) -> int:
@@ -81,8 +86,13 @@ class Encoder(nn.Module):
             )
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if not isinstance(batch, PaddedBatch) and (whole := self._whole()) is not None:
-            return whole(replace(batch, positions=self.embeddings.positions(batch)))
+        if self._runs_as_graph(batch):
+            if self not in _GRAPHS:
+                _GRAPHS[self] = GpuEncoder()
+            return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+        return self._embed(batch)
+
+    def _embed(self, batch: PackedBatch) -> Tensor:
         operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
         hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
@@ -136,7 +146,7 @@ class Encoder(nn.Module):
         It is no module and no state: it is neither saved nor copied with the encoder.
         """
         device = self.embeddings.word.weight.device.type
-        if torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
+        if device != "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
         parts = submodules(self)[1:]
         if isinstance(batch, PaddedBatch) or not self._takes(parts):
@@ -150,25 +160,15 @@ class Encoder(nn.Module):
             _LAID_OUT[self] = known
         return known.run
 
-    def _whole(self) -> Callable[[PackedBatch], Tensor] | None:
-        """The encoder with derivatives as one operation, where there is such a one."""
+    def _runs_as_graph(self, batch: PackedBatch) -> bool:
+        """Return True if this pass may run as a CUDA graph: on a GPU, in inference."""
         word = self.embeddings.word.weight
-        if not kernels.on_gpu(word) or not self._takes(submodules(self)[1:]):
-            return None
-        weights = self.weights()
-        encode = kernels.differentiable_encoder(weights) if weights.regular() else None
-        if encode is None:
-            return None
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        config = self.config
-        hidden = config.hidden_dropout_prob
-        dropouts = Dropouts(
-            embeddings=hidden,
-            attention_weights=config.attention_probs_dropout_prob,
-            attention_output=hidden if config.attention_output_dropout else 0.0,
-            output=hidden,
+        return (
+            kernels.on_gpu(word)
+            and not (torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(word.device.type))
+            and not isinstance(batch, PaddedBatch)
+            and self.recordable
         )
-        return partial(encode, dtype=dtype, dropouts=dropouts if self.training else NO_DROPOUT)
 
     def _takes(self, parts: list[nn.Module]) -> bool:
         """Whether operations over the whole encoder may stand for its modules, which are `parts`."""

@@ -73,11 +73,11 @@ class Embeddings(nn.Module):
         # RoBERTa and MPNet count positions over what is not the padding token. A text may spell that token out
         # ("<pad>"); it then stays at the padding position and is not counted.
         counted = (batch.input_ids != self.padding).long()
-        total = counted.cumsum(0)  # (tokens,), over the whole batch
-        before = total - counted
+        before = F.pad(counted.cumsum(0), (1, 0))  # (tokens + 1,), over the whole batch
         starts = batch.offsets[:-1].long()
-        in_text = total - before[starts][batch.text_index]
-        return in_text * counted + self.padding
+        in_text = before[1:] - before[starts][batch.text_index]
+        # Tokens that belong to no text, which fill a batch up for a CUDA graph, must not lie beyond the table.
+        return (in_text * counted + self.padding).clamp(max=self.position.num_embeddings - 1)
 
 
 class SelfAttention(nn.Module):

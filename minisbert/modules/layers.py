@@ -52,6 +52,7 @@ class Embeddings(nn.Module):
         self.norm = make_norm(config)
         self.dropout = config.hidden_dropout_prob
         self.offset = config.position_offset
+        self.last_position = config.max_position_embeddings - 1
         self.padding = config.pad_token_id
 
     def forward(self, batch: PackedBatch, operations: Operations) -> Tensor:
@@ -77,7 +78,7 @@ class Embeddings(nn.Module):
         starts = batch.offsets[:-1].long()
         in_text = before[1:] - before[starts][batch.text_index]
         # Tokens that belong to no text, which fill a batch up for a CUDA graph, must not lie beyond the table.
-        return (in_text * counted + self.padding).clamp(max=self.position.num_embeddings - 1)
+        return (in_text * counted + self.padding).clamp(max=self.last_position)
 
 
 class SelfAttention(nn.Module):

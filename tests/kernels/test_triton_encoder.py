@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from places import ROOT
 from torch import Tensor, nn
 
 pytest.importorskip("triton")
@@ -266,3 +268,15 @@ def test_buckets_hold_what_they_are_for() -> None:
         assert batch.texts <= bucket.texts <= 1.3 * batch.texts + 1
         assert batch.max_length <= bucket.longest < 2 * max(batch.max_length, 9)
         assert Bucket.of(batch, fill_texts=False).texts == batch.texts
+
+
+def test_functions_outside_kernels_have_types() -> None:
+    """The type checker accepts untyped functions in these files; only those under triton.jit may be."""
+    for path in (ROOT / "kernels" / "triton_ops").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.FunctionDef) or any("jit" in ast.unparse(one) for one in node.decorator_list):
+                continue
+            arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            untyped = [one.arg for one in arguments if one.annotation is None and one.arg not in ("self", "cls")]
+            assert not untyped, (path.name, node.name, untyped)
+            assert node.returns is not None, (path.name, node.name)

@@ -6,7 +6,6 @@ Inputs are quantized too, each token with its own scale; the products are exact 
 from __future__ import annotations
 
 from functools import cache
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -46,4 +45,4 @@ def linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Ten
     """
     whole, steps = quantize_rows(x)
     product = (torch._int_mm(whole, weight.t()) * scale).mul_(steps[:, None])  # int32 times float32 is float32
-    return cast(Tensor, product if bias is None else product.add_(bias))
+    return product if bias is None else product.add_(bias)

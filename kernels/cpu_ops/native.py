@@ -8,7 +8,7 @@ are kept from one forward pass to the next, and checked before each.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from operator import is_
 from typing import NamedTuple
 
@@ -109,7 +109,9 @@ class NativeEncoder:
         tokens, offsets = ids.shape[0], batch.offsets.contiguous()
         numbers = [None if value is None else value.contiguous() for value in (ids, positions, types)]
         if any(value is not None and (value.shape != (tokens,) or value.dtype != torch.int64) for value in numbers):
-            raise ConfigError("got ids, positions or types of other sizes or dtypes; expected int64, one for each token")
+            raise ConfigError(
+                "got ids, positions or types of other sizes or dtypes; expected int64, one for each token"
+            )
         check_texts(offsets, tokens)
         out = torch.empty(tokens, self._dim)
         done = self._run(
@@ -169,12 +171,48 @@ class NativeEncoder:
         return value.data_ptr()
 
 
-class Watch:
-    """Tells if a module still computes what `NativeEncoder` found it to compute, with weights at the same addresses.
+class Binding:
+    """The encoder in C++ of a module, found again whenever the module has changed. A copy of it starts unbound.
 
-    All of a module counts that can change what it computes, but for the values of weights: its parts and their classes,
-    hooks and methods put in place of `forward`, tensors with their addresses, dtypes and shapes, and some settings. It
-    takes about 30 microseconds for six layers.
+    Args:
+        settings: names of the attributes, of the module's parts, that change what they compute.
+    """
+
+    def __init__(self, *settings: str) -> None:
+        self._settings = settings
+        self._bound: tuple[Watch, NativeEncoder | None] | None = None  # replaced as one, since threads may share it
+
+    def __reduce__(self) -> tuple[type[Binding], tuple[str, ...]]:
+        return Binding, self._settings
+
+    def __call__(self, root: nn.Module, modules: Callable[[], EncoderModules | None]) -> NativeEncoder | None:
+        """Return the encoder in C++, or None if it is not built or does not compute what the modules do.
+
+        Args:
+            root: the encoder.
+            modules: gives those of its modules that have weights, or None if it computes something else.
+        """
+        if build.library() is None:
+            return None
+        bound = self._bound
+        if bound is None or not bound[0].holds():
+            bound = self._bound = (Watch(root, self._settings), _encoder(modules()))
+        return bound[1]
+
+
+def _encoder(modules: EncoderModules | None) -> NativeEncoder | None:
+    try:
+        return None if modules is None else NativeEncoder(modules)
+    except Unsupported:
+        return None
+
+
+class Watch:
+    """Tells if a module still computes the same, from weights at the same addresses.
+
+    All of it counts but the values of the weights: its parts and their classes, hooks, methods put in place of
+    `forward`, tensors with their addresses, dtypes and shapes, and some settings. The check takes about 30 microseconds
+    for six layers.
 
     Args:
         root: the module; its own class, hooks and attributes do not count.
@@ -183,12 +221,11 @@ class Watch:
 
     def __init__(self, root: nn.Module, settings: Collection[str]) -> None:
         self._parts = list(root.modules())[1:]
-        own = [vars(part) for part in self._parts]
+        self._attributes = [vars(part) for part in self._parts]
         self._children = [part._modules for part in (root, *self._parts) if part._modules]
         self._tensors = [values for part in self._parts for values in (part._parameters, part._buffers)]
         self._hooks = [hooks for part in self._parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
-        self._attributes = own
-        self._settings = [(values, name) for values in own for name in settings if name in values]
+        self._settings = [(values, name) for values in self._attributes for name in settings if name in values]
         self._seen = self._structure()
         self._held = self._all_tensors()
         self._addresses = self._layouts()
@@ -258,7 +295,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None = None,
 def _tensor(module: nn.Module | None, name: str) -> Tensor:
     """A parameter or buffer of a module; an ordinary one, not of a subclass."""
     value = None if module is None else module._parameters.get(name, module._buffers.get(name))
-    if type(value) not in (nn.Parameter, Tensor):
+    if value is None or type(value) not in (nn.Parameter, Tensor):
         raise Unsupported
     return value
 

@@ -39,6 +39,11 @@ class QuantizedLinear(nn.Module):
         weight, scale = quantize_rows(linear.weight.detach())
         return cls(weight, scale, linear.bias)
 
+    def quantized_from(self, weight: Tensor) -> bool:
+        """Return True if these are the int8 values and scales of `weight`, floats."""
+        values, scale = quantize_rows(weight.float())
+        return torch.equal(values, self.weight.cpu()) and torch.equal(scale.to(self.scale.dtype), self.scale.cpu())
+
     def forward(self, x: Tensor) -> Tensor:
         """(tokens, in) to (tokens, out)."""
         return F.linear(x, self.weight * self.scale[:, None], self.bias)

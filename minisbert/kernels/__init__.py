@@ -32,29 +32,34 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import fused, onednn
+    from kernels.cpu_ops import fused, int8, native, onednn
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
     from kernels.operations.protocol import Activation, AttentionSettings, Operations
+    from kernels.operations.quantized import QuantizedLinear, quantize_rows
 else:
-    from .cpu_ops import fused, onednn
+    from .cpu_ops import fused, int8, native, onednn
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
     from .operations.protocol import Activation, AttentionSettings, Operations
+    from .operations.quantized import QuantizedLinear, quantize_rows
 
 __all__ = [
     "Activation",
     "AttentionSettings",
     "Mode",
     "Operations",
+    "QuantizedLinear",
     "adamw_rows_",
     "choose",
     "contrastive",
     "current_mode",
+    "native",
     "on_gpu",
     "plain",
+    "quantize_rows",
     "use",
 ]
 
@@ -79,13 +84,14 @@ def current_mode() -> Mode:
     return _override.get() or _environment_mode()
 
 
-def choose(values: Tensor, batch: PackedBatch, *, compiled: bool = False) -> Operations:
+def choose(values: Tensor, batch: PackedBatch, *, compiled: bool = False, quantized: bool = False) -> Operations:
     """Choose the operations of one forward pass.
 
     Args:
         values: weights or hidden states of the pass, for their device and dtype.
         batch: the batch of the pass.
         compiled: the caller compiles parts of the pass with torch.compile, which traces plain PyTorch.
+        quantized: the weights of the products are int8.
     """
     if isinstance(batch, PaddedBatch):
         return Padded(batch)
@@ -96,13 +102,15 @@ def choose(values: Tensor, batch: PackedBatch, *, compiled: bool = False) -> Ope
     if values.device.type != "cpu" or compiled:
         return Plain()
     autocast = torch.is_autocast_enabled("cpu")
+    inference = not torch.is_grad_enabled() and not autocast
+    if quantized and inference and int8.available():
+        return int8.Int8()
     if values.dtype == torch.float32:
         half = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and onednn.bfloat16_available()
         if fused.available() and (half or not autocast):
             return fused.Fused(half=half)
         if onednn.available() and not autocast:
             return onednn.OneDnn()
-    inference = not torch.is_grad_enabled() and not autocast
     if values.dtype == torch.bfloat16 and inference and onednn.bfloat16_available():
         return onednn.OneDnnHalf()
     return Plain()
@@ -186,18 +194,10 @@ class _TritonAttention(Plain):
         return super().mean_pool(values, batch)
 
 
-def encoder(
-    weights: EncoderWeights, *, quantized: bool = False
-) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
-    """The encoder laid out for inference, or None where its modules are as fast."""
-    if not fast():
-        return None
-    if triton := _triton("encoder", weights.word):
-        return cast("Callable[..., Tensor] | None", triton.GpuEncoder(weights) if triton.supports(weights) else None)
-    if weights.word.device.type != "cpu":
-        return None
-    module = importlib.import_module(".cpu_ops.inference", __name__)
-    return cast("Callable[..., Tensor] | None", module.lay_out(weights, quantized=quantized))
+def encoder(weights: EncoderWeights) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
+    """The encoder laid out for inference on a GPU, or None where its modules are as fast."""
+    triton = _triton("encoder", weights.word)
+    return cast("Callable[..., Tensor]", triton.GpuEncoder(weights)) if triton and triton.supports(weights) else None
 
 
 def differentiable_encoder(weights: EncoderWeights) -> Callable[..., Tensor] | None:

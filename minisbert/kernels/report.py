@@ -65,7 +65,7 @@ def _encoder(kind: str, obstacle: str | None) -> Choice:
     linear = importlib.import_module("minisbert.kernels.cpu_ops.onednn")
     native = importlib.import_module("minisbert.kernels.cpu_ops.native")
     int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
-    if obstacle is None and native.offers(kind):
+    if obstacle is None and native.available(getattr(torch, kind)):
         return Choice(f"encoder {kind}", "native", "built for this machine")
     reason = f"the native one: {obstacle or 'this processor has no such product, or oneDNN a better one'}"
     onednn = {"float32": linear.available(), "bfloat16": linear.bfloat16_available(), "int8": int8.available()}[kind]

@@ -151,12 +151,16 @@ class Encoder(nn.Module):
         """Return the modules with weights, or None if this is not BERT's way to compute, or something is patched."""
         embeddings, layers = self.embeddings, cast("list[EncoderLayer]", list(self.layers))
         parts = (embeddings, self.layers, *(part for layer in layers for part in (layer, *layer.children())))
-        if self.relative_attention_bias is not None or not all(map(_as_built, parts)):
+        settings = {layer.attention.settings for layer in layers}
+        if self.relative_attention_bias is not None or not all(map(_as_built, parts)) or len(settings) != 1:
+            return None
+        (attention,) = settings
+        if not attention.bidirectional:
             return None
         return kernels.native.EncoderModules(
             *(embeddings.word, embeddings.position, embeddings.token_type, embeddings.norm),
             tuple(map(_layer_modules, layers)),
-            self.config.num_attention_heads,
+            attention.heads,
         )
 
     def _laid_out(self, batch: PackedBatch) -> InferenceEncoder | None:

@@ -49,7 +49,7 @@ class Fused(onednn.OneDnn):
         """See `Plain`; the result is in float32."""
         if self._takes(module, x):
             return self._product(x, module.weight, module.bias)
-        return Plain.linear(self, x, module).float()  # autocast gives bfloat16
+        return super().linear(x, module).float()  # autocast gives bfloat16
 
     def attention(
         self,
@@ -109,8 +109,8 @@ class Fused(onednn.OneDnn):
             return super().mean_pool(values, batch)
         return mean_pool(values.contiguous(), batch)
 
-    def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
-        return (self._half or onednn.available()) and super()._takes(module, x)
+    def _offered(self) -> bool:
+        return self._half or super()._offered()
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return (onednn.half_linear if self._half else onednn.linear)(x, weight, bias)

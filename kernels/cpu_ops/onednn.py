@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from ..operations.plain import Plain
 from ..operations.protocol import Activation, as_built
+from . import int8
 
 
 @cache
@@ -40,13 +41,17 @@ def bfloat16_available() -> bool:
 
 
 class OneDnn(Plain):
-    """The operations with float32 products through oneDNN."""
+    """The operations with products through oneDNN: of float32 weights, and in inference of int8 weights."""
 
     dtype = torch.float32
 
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         """See `Plain`."""
-        return linear(x, module.weight, module.bias) if self._takes(module, x) else super().linear(x, module)
+        if self._takes(module, x):
+            return linear(x, module.weight, module.bias)
+        if int8.takes(module, x):
+            return int8.linear(x, module.weight, module.scale, module.bias)
+        return super().linear(x, module)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`; in inference GELU is part of the product."""
@@ -56,7 +61,11 @@ class OneDnn(Plain):
 
     def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
         """Return True if oneDNN computes what `module` does."""
-        return as_built(module, nn.Linear) and x.dtype == module.weight.dtype == self.dtype
+        return self._offered() and as_built(module, nn.Linear) and x.dtype == module.weight.dtype == self.dtype
+
+    def _offered(self) -> bool:
+        """Return True if oneDNN should compute products of this dtype here."""
+        return available()
 
 
 class OneDnnHalf(OneDnn):
@@ -78,6 +87,9 @@ class OneDnnHalf(OneDnn):
             return super().norm(hidden.bfloat16(), norm).float()
         weight, bias = (None if value is None else value.float() for value in (norm.weight, norm.bias))
         return F.layer_norm(hidden.float(), norm.normalized_shape, weight, bias, norm.eps)
+
+    def _offered(self) -> bool:
+        return bfloat16_available()
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

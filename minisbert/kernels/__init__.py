@@ -8,7 +8,6 @@ is read from the environment variable MINISBERT_KERNELS, or set by `with kernels
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..packing import PackedBatch, PaddedBatch
-from .weights import EncoderWeights
 
 # In a checkout the kernels are at the repository's root; in an installation they are sub-packages of this one.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "kernels"
@@ -31,32 +29,38 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import build, fused, onednn, report
+    from kernels.cpu_ops import build, fused, native, onednn, report
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
     from kernels.operations.protocol import Activation, AttentionSettings, Operations
+    from kernels.operations.quantized import QuantizedLinear, quantize_rows
 else:
-    from .cpu_ops import build, fused, onednn, report
+    from .cpu_ops import build, fused, native, onednn, report
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
     from .operations.protocol import Activation, AttentionSettings, Operations
+    from .operations.quantized import QuantizedLinear, quantize_rows
 
 __all__ = [
     "Activation",
     "AttentionSettings",
     "Mode",
     "Operations",
+    "QuantizedLinear",
     "adamw_rows_",
     "build",
     "choose",
     "contrastive",
     "current_mode",
+    "native",
     "on_gpu",
     "plain",
+    "quantize_rows",
     "report",
     "use",
+    "whole_encoder_may_run",
 ]
 
 Mode: TypeAlias = Literal["auto", "reference"]
@@ -101,12 +105,22 @@ def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool =
         half = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and onednn.bfloat16_available()
         if fused.available() and (half or not autocast):
             return fused.Fused(half=half)
-        if onednn.available() and not autocast:
+        if not autocast:
             return onednn.OneDnn()
-    inference = not torch.is_grad_enabled() and not autocast
-    if values.dtype == torch.bfloat16 and inference and onednn.bfloat16_available():
+    if values.dtype == torch.bfloat16 and onednn.bfloat16_available() and not (autocast or torch.is_grad_enabled()):
         return onednn.OneDnnHalf()
     return Plain()
+
+
+def whole_encoder_may_run(values: Tensor, batch: PackedBatch) -> bool:
+    """Return True if an implementation of the whole encoder may run this pass: packed inference without autocast.
+
+    Args:
+        values: weights of the pass, for their device.
+        batch: the batch of the pass.
+    """
+    training = torch.is_grad_enabled() or torch.is_autocast_enabled(values.device.type)
+    return fast() and not training and not isinstance(batch, PaddedBatch)
 
 
 def adamw_rows_(
@@ -181,16 +195,3 @@ def _checked(mode: str) -> Mode:
     if mode not in ("auto", "reference"):
         raise ConfigError(f"got kernels {mode!r} (MINISBERT_KERNELS); expected auto or reference")
     return cast(Mode, mode)
-
-
-# Until the encoder in C++ follows the protocol.
-
-
-def encoder(
-    weights: EncoderWeights, *, quantized: bool = False
-) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
-    """The encoder laid out for inference, or None where its modules are as fast."""
-    if not fast() or weights.word.device.type != "cpu":
-        return None
-    module = importlib.import_module(".cpu_ops.inference", __name__)
-    return cast("Callable[..., Tensor] | None", module.lay_out(weights, quantized=quantized))

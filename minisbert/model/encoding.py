@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..ahead import ahead
 from ..errors import ConfigError, InputError
-from ..kernels.weights import submodules
+from ..modules.encoder import submodules
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..similarity import Precision, normalize_embeddings, quantize_embeddings

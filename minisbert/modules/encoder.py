@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias, cast
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,32 +16,15 @@ from .. import kernels
 from ..cuda_graphs import GpuEncoder
 from ..errors import InputError
 from ..kernels import AttentionSettings
-from ..kernels.weights import EncoderWeights, Stamp, submodules
-from ..packing import PackedBatch, PaddedBatch
+from ..packing import PackedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm, norm_of
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
 
-InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
-
-
-class _LaidOut(NamedTuple):
-    """What `kernels.encoder` gave, and for what."""
-
-    stamp: Stamp
-    quantized: bool
-    run: InferenceEncoder | None
-
-
-_LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
 
 class Encoder(nn.Module):
-    """An encoder of the BERT family.
-
-    Attributes:
-        quantized: use products in int8 for inference, where the processor has them.
-    """
+    """An encoder of the BERT family."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -51,8 +34,8 @@ class Encoder(nn.Module):
         self.norm = make_norm(config) if config.norm_first else None  # after the last layer
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
-        self.quantized = False
         self._compiled = False
+        self._native = kernels.native.Binding("activation", "settings", "eps")
 
     @property
     def token_types(self) -> bool:
@@ -62,11 +45,16 @@ class Encoder(nn.Module):
     @property
     def recordable(self) -> bool:
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
-        if self.relative_attention_bias is not None or not kernels.fast():
+        if not self.config.layers_as_in_bert or not kernels.fast():
             return False
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
         attention = AttentionSettings(self.config.num_attention_heads)
         return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
+
+    @property
+    def quantized(self) -> bool:
+        """True if linear layers have int8 weights."""
+        return any(isinstance(module, kernels.QuantizedLinear) for module in self.modules())
 
     @property
     def vocabulary(self) -> int:
@@ -84,15 +72,18 @@ class Encoder(nn.Module):
                 f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
                 f"set max_seq_length to at most that"
             )
-        if (fast := self._laid_out(batch)) is not None:
-            return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if self._runs_as_graph(batch):
-            if self not in _GRAPHS:
-                _GRAPHS[self] = GpuEncoder()
-            return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+        word = self.embeddings.word.weight
+        if not self.training and not self._compiled and kernels.whole_encoder_may_run(word, batch):
+            if (native := self._native(self, self._bert_modules)) is not None:
+                return native(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
+            if kernels.on_gpu(word) and self.recordable:
+                if self not in _GRAPHS:
+                    _GRAPHS[self] = GpuEncoder()
+                return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
         return self._embed(batch)
 
     def _embed(self, batch: PackedBatch) -> Tensor:
+        """Run the layers: (tokens, dim)."""
         operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
         hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
@@ -128,53 +119,28 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def weights(self) -> EncoderWeights:
-        """The weights, as operations over the whole encoder take them."""
-        embeddings = self.embeddings
-        return EncoderWeights(
-            embeddings.word.weight,
-            cast(nn.Embedding, embeddings.position).weight,
-            None if embeddings.token_type is None else embeddings.token_type.weight,
-            norm_of(embeddings.norm),
-            tuple(cast(EncoderLayer, layer).weights() for layer in self.layers),
-            self.config.num_attention_heads,
-        )
+    def quantize(self) -> None:
+        """Put int8 weights in place of those of the linear layers; embeddings, normalizations and biases stay."""
+        for parent in list(self.layers.modules()):
+            for name, module in parent.named_children():
+                if isinstance(module, nn.Linear):
+                    setattr(parent, name, kernels.QuantizedLinear.of(module))
 
-    def _laid_out(self, batch: PackedBatch) -> InferenceEncoder | None:
-        """The encoder laid out for inference, where that is wanted and possible; it is made anew when a weight changed.
-
-        It is no module and no state: it is neither saved nor copied with the encoder.
-        """
-        device = self.embeddings.word.weight.device.type
-        if device != "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
+    def _bert_modules(self) -> kernels.native.EncoderModules | None:
+        """Return the modules with weights, or None if this is not BERT's way to compute, or something is patched."""
+        embeddings, layers = self.embeddings, cast("list[EncoderLayer]", list(self.layers))
+        parts = (embeddings, self.layers, *(part for layer in layers for part in (layer, *layer.children())))
+        kinds = {layer.attention.settings for layer in layers}
+        position, attention = embeddings.position, next(iter(kinds), None)
+        if position is None or attention is None or len(kinds) > 1 or not attention.bidirectional:
             return None
-        parts = submodules(self)[1:]
-        if isinstance(batch, PaddedBatch) or not self._takes(parts):
+        if not self.config.layers_as_in_bert or not all(map(_as_built, parts)):
             return None
-        known = _LAID_OUT.get(self)
-        if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
-            weights = self.weights()
-            if not weights.regular():
-                return None
-            known = _LaidOut(Stamp(parts), self.quantized, kernels.encoder(weights, quantized=self.quantized))
-            _LAID_OUT[self] = known
-        return known.run
-
-    def _runs_as_graph(self, batch: PackedBatch) -> bool:
-        """Return True if this pass may run as a CUDA graph: on a GPU, in inference."""
-        word = self.embeddings.word.weight
-        return (
-            kernels.on_gpu(word)
-            and not (torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(word.device.type))
-            and not isinstance(batch, PaddedBatch)
-            and self.recordable
+        return kernels.native.EncoderModules(
+            *(embeddings.word, position, embeddings.token_type, embeddings.norm),
+            tuple(map(_layer_modules, layers)),
+            attention.heads,
         )
-
-    def _takes(self, parts: list[nn.Module]) -> bool:
-        """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
-        if not kernels.fast() or not self.config.layers_as_in_bert:
-            return False
-        return all(map(_as_built, parts))
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -200,6 +166,22 @@ def _as_built(part: nn.Module) -> bool:
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
         return False
     return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
+
+
+def submodules(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all modules within it, one within several as often: `modules()`, but ten times as fast."""
+    found = [module]
+    for part in found:  # which grows meanwhile
+        found.extend(child for child in part._modules.values() if child is not None)
+    return found
+
+
+def _layer_modules(layer: EncoderLayer) -> kernels.native.LayerModules:
+    attention, feed_forward = layer.attention, layer.feed_forward
+    return kernels.native.LayerModules(
+        *(attention.query, attention.key, attention.value, attention.output, attention.norm),
+        *(feed_forward.up, feed_forward.down, feed_forward.norm),
+    )
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .text import TokenizedTexts
-from .transfer import moved
+from .prefetch import to_device
 
 
 class Run(NamedTuple):
@@ -82,7 +82,7 @@ class PackedBatch:
         if self.input_ids.device == torch.device(device):
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        there: dict[str, Any] = dict(zip(tensors, moved(list(tensors.values()), device), strict=True))
+        there: dict[str, Any] = dict(zip(tensors, to_device(list(tensors.values()), device), strict=True))
         return replace(self, **there)
 
     def cut(self, max_tokens: int) -> list[PackedBatch]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..ahead import ahead
+from ..prefetch import prefetch, to_device
 from ..errors import ConfigError, InputError
 from ..inputs import Text, with_prompt
 from ..kernels.weights import submodules
@@ -24,7 +24,6 @@ from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..similarity import Precision, normalize_embeddings, quantize_embeddings
 from ..text import TextTokenizer
-from ..transfer import moved
 from .leaving import SideStream, leaving
 from .stack import ModuleStack
 
@@ -171,7 +170,7 @@ class EmbeddingRun:
     def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
         prepared = self._prepared()
         if self._in_thread:
-            prepared = ahead(prepared, _PREPARED)
+            prepared = prefetch(prepared, _PREPARED)
         with progress_bar(len(self._texts), show=self._progress) as bar, closing(prepared):
             for rows, batch in prepared:
                 yield rows, self._embedded(batch)
@@ -300,7 +299,7 @@ def collect(run: Run, values: Values) -> Values:
     if values.device.type == "cpu":
         embeddings = leaving(embeddings, SideStream())
     for rows, found in embeddings:
-        (places,) = moved([torch.from_numpy(rows)], values.device)
+        (places,) = to_device([torch.from_numpy(rows)], values.device)
         values[places] = found.to(values.device)
     return values
 

@@ -22,7 +22,7 @@ from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
 from ..modules.encoder import Encoder
 from ..modules.features import Features
 from ..packing import PackedBatch
-from ..transfer import moved
+from ..prefetch import to_device
 from .dataset import TrainingDataset
 from .replay import Replay
 
@@ -142,7 +142,7 @@ class Gradients:
     def _packed(self, given: Prepared, batch: PackedBatch, parts: int) -> Tensor:
         device = self._model.device
         batch = batch.to(device)
-        labels = None if given.labels is None else moved([given.labels], device)[0]
+        labels = None if given.labels is None else to_device([given.labels], device)[0]
         if self._most_tokens is not None and batch.tokens > self._most_tokens:
             return self._backward(self._embedded_in_pieces, batch, labels, given.dataset, parts)
         if self._record is None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import kernels
-from ..ahead import ahead
+from ..prefetch import prefetch
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
 from ..errors import DivergenceError, InputError, MinisbertError
@@ -223,7 +223,7 @@ class TrainingRun:
         if self.device.type == "cpu":
             yield prepared
         else:
-            with closing(ahead(prepared, depth=_AHEAD)) as made:
+            with closing(prefetch(prepared, depth=_AHEAD)) as made:
                 yield made
 
     def _updates(self) -> Iterator[list[Batch]]:

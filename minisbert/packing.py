@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .text import TokenizedTexts
 from .prefetch import to_device
+from .text import TokenizedTexts
 
 
 class Run(NamedTuple):

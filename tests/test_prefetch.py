@@ -157,9 +157,8 @@ def test_one_inside_another() -> None:
 
 
 def test_a_process_that_forgets_them_ends() -> None:
-    code = (
-        "from itertools import count; from minisbert.prefetch import prefetch; items = prefetch(count(), 3); print(next(items))"
-    )
+    code = "from itertools import count; from minisbert.prefetch import prefetch\n"
+    code += "items = prefetch(count(), 3); print(next(items))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0\n"
     assert done.stderr == ""

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minisbert.packing import PackedBatch, pack, pack_padded
-from minisbert.text import TokenizedTexts
 from minisbert.prefetch import join_buffer, split_buffer, to_device
+from minisbert.text import TokenizedTexts
 
 DTYPES = (torch.int64, torch.int32, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 shapes = st.lists(st.integers(0, 5), max_size=3)

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..prefetch import prefetch, to_device
 from ..errors import ConfigError, InputError
 from ..inputs import Text, with_prompt
 from ..kernels.weights import submodules
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
+from ..prefetch import prefetch, to_device
 from ..similarity import Precision, normalize_embeddings, quantize_embeddings
 from ..text import TextTokenizer
 from .leaving import SideStream, leaving

@@ -19,7 +19,7 @@ from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 from ..losses.by_name import loss_by_name
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
-from ..training.objectives import FitTrainer
+from ..training.fit import FitTrainer
 from ..training.trainer import Trainer
 from .recipe import Recipe
 from .starting import starting_model

@@ -23,7 +23,7 @@ class Loss(nn.Module):
         max_columns: most text columns, or None for any number.
         needs_labels: whether rows need a label.
         label_range: smallest and largest label that makes sense, or None for any.
-        capturable: whether the loss launches the same operations for all batches of a size and never waits for the
+        recordable: whether the loss launches the same operations for all batches of a size and never waits for the
             device, so that training on a GPU may record it.
     """
 
@@ -31,7 +31,7 @@ class Loss(nn.Module):
     max_columns: ClassVar[int | None] = None
     needs_labels: ClassVar[bool] = False
     label_range: tuple[float, float] | None = None
-    capturable: bool = False
+    recordable: bool = False
 
     def get_config_dict(self) -> dict[str, Any]:
         """The loss's parameters as the reference names them, for the model card."""

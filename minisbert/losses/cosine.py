@@ -37,8 +37,8 @@ class CosineSimilarityLoss(Loss):
         self.loss_fct = loss_fct or nn.MSELoss()
         self.cos_score_transformation = cos_score_transformation or nn.Identity()
         # With another error or transformation the labels may mean something else than a cosine.
-        self.capturable = loss_fct is None and cos_score_transformation is None
-        self.label_range = (-1.0, 1.0) if self.capturable else None
+        self.recordable = loss_fct is None and cos_score_transformation is None
+        self.label_range = (-1.0, 1.0) if self.recordable else None
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Two (batch, dim) tensors and (batch,) labels to a scalar."""

@@ -41,7 +41,7 @@ class MultipleNegativesRankingLoss(Loss):
             raise ConfigError(f"got similarity_fct {similarity_fct!r}; expected a function, such as util.cos_sim")
         self.scale = scale
         self.similarity_fct = similarity_fct
-        self.capturable = similarity_fct in (cos_sim, dot_score)
+        self.recordable = similarity_fct in (cos_sim, dot_score)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Two or more (batch, dim) tensors to a scalar."""

@@ -33,19 +33,8 @@ from .dataset import TrainingDataset
 
 _STATE = "training_state.pt"
 _MANIFEST = "checkpoint.json"
-_KEYS = {
-    "step",
-    "step_losses",
-    "loss_total",
-    "history",
-    "config",
-    "identity",
-    "optimizer",
-    "scaler",
-    "losses",
-    "rng",
-    "cuda_rng",
-}
+_KEYS = {"step", "config", "identity", "step_losses", "loss_total", "history"}
+_KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng"}
 _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
 _LOCK = ".lock"

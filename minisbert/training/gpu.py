@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -155,17 +155,19 @@ class CapturedEngine(PiecewiseEngine):
             for parameter in self.parameters:
                 parameter.grad = None
 
-    def backward_batch(self, batch: TrainingBatch, *, parts: int) -> Tensor:
+    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor], *, parts: int) -> Tensor:
         """Add the gradients of a batch, captured for batches of its size; the result holds until the next call."""
         (texts,) = batch.texts
         if not self._captures or self.in_pieces(texts):
-            return super().backward_batch(batch, parts=parts)
+            return super().backward_batch(batch, embed, parts=parts)
         key = batch.dataset, parts
         if key not in self._graphs:
 
             def work(filled: PackedBatch, labels: Tensor | None) -> Tensor:
-                shaped = batch._replace(texts=(filled,), labels=labels)
-                return super(CapturedEngine, self).backward_batch(shaped, parts=parts)
+                # In one piece: a filled batch has tokens that belong to no text.
+                whole = super(PiecewiseEngine, self).embed
+                filled_batch = batch._replace(texts=(filled,), labels=labels)
+                return super(CapturedEngine, self).backward_batch(filled_batch, whole, parts=parts)
 
             self._graphs[key] = Graphs(work, self.model.device, fill_texts=False, record=self._record)
         return self._graphs[key](texts, batch.labels)
@@ -216,7 +218,7 @@ def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
     encoder = model.transformer.auto_model
     if not isinstance(encoder, Encoder) or not encoder.in_one:
         return False
-    if not all(isinstance(loss, Loss) and loss.capturable for loss in losses):
+    if not all(isinstance(loss, Loss) and loss.recordable for loss in losses):
         return False
     for module in model:
         if type(module) not in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -241,10 +241,10 @@ class Engine:
         """Add the gradients of the mean loss of the batches to those of the parameters; return that loss, ()."""
         total = torch.zeros((), device=self.model.device)
         for batch in batches:
-            total = total + self.backward_batch(batch.to(self.model.device), parts=len(batches))
+            total = total + self.backward_batch(batch.to(self.model.device), self.embed, parts=len(batches))
         return total
 
-    def backward_batch(self, batch: TrainingBatch, *, parts: int) -> Tensor:
+    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor], *, parts: int) -> Tensor:
         """Add the gradients of the loss of a batch divided by `parts`; return that quotient, ().
 
         Raises:
@@ -254,7 +254,7 @@ class Engine:
             embeddings = [
                 column  # (rows, dim)
                 for texts, columns in zip(batch.texts, batch.columns, strict=True)
-                for column in self.embed(texts)[texts.restore].chunk(columns)
+                for column in embed(texts)[texts.restore].chunk(columns)
             ]
         loss = self.losses[batch.dataset](embeddings, batch.labels)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:

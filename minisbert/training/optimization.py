@@ -74,10 +74,7 @@ def adamw(
 
 def parameter_groups(parameters: Iterable[tuple[nn.Parameter, bool]], *, weight_decay: float) -> list[dict[str, Any]]:
     """Sort pairs of a parameter and whether it is decayed into the two groups of an optimizer."""
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for parameter, decayed in parameters:
         groups[0 if decayed else 1]["params"].append(parameter)
     return groups
@@ -127,7 +124,6 @@ class EmbeddingAdamW(torch.optim.Optimizer):
         """Update the rows that have had a gradient; the table's gradient is sparse and coalesced."""
         (group,) = self.param_groups
         (table,) = group["params"]
-        state = self.state[table]
         if table.grad is None:
             return None
         seen, values = table.grad.indices()[0], table.grad.values()  # (seen,), (seen, dim)
@@ -135,18 +131,9 @@ class EmbeddingAdamW(torch.optim.Optimizer):
         rows = group["rows"] = _union(group["rows"], seen, len(table))
         gradient = torch.zeros(len(rows), table.shape[1])
         gradient[torch.searchsorted(rows, seen)] = values
-        kernels.adamw_rows_(
-            table.data,
-            gradient,
-            state["exp_avg"],
-            state["exp_avg_sq"],
-            rows,
-            lr=group["lr"],
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            eps=group["eps"],
-            step=group["step"],
-        )
+        moments = self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
+        lr, (beta1, beta2), eps, step = (group[name] for name in ("lr", "betas", "eps", "step"))
+        kernels.adamw_rows_(table.data, gradient, *moments, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
         return None
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluation import Evaluator
-from ..storage.files import cannot_write, replace_text
+from ..storage.files import replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
 OnLog: TypeAlias = Callable[[LogEntry], None]
@@ -123,7 +123,7 @@ class TrainingLog:
                 with self._file.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
             except OSError as error:
-                raise cannot_write(self._file, error) from error
+                raise write_error(self._file, error) from error
         if self._on_log is not None:
             self._on_log(dict(entry))
 

@@ -445,8 +445,8 @@ def test_scale(text: str, scale: tuple[float, float]) -> None:
         (["--columns", "first,third,score"], ["'third'", "['first', 'second', 'score']"]),
         (["--columns", "first,score"], ["1 text column(s) ['first']", "CosineSimilarityLoss expects 2"]),
         (["--columns", "first,second"], ["label"]),
-        (["--max-seq-length", "2"], ["max_seq_length 2", "3 to 64"]),
-        (["--max-seq-length", "1000"], ["max_seq_length 1000", "3 to 64"]),
+        (["--max-seq-length", "2"], ["max_seq_length=2", "3 to 64"]),
+        (["--max-seq-length", "1000"], ["max_seq_length=1000", "3 to 64"]),
         (["--keep-best"], ["keep_best", "evaluator"]),
         (["--device", "gpu"], ["'gpu'", "cpu"]),
         (["--device", "cuda:99"], ["'cuda:99'", "cpu"]),
@@ -773,7 +773,7 @@ def test_resuming_where_there_is_nothing(
 ) -> None:
     arguments = [str(one) for one in training(model, data, tmp_path / "out", "--resume", "--max-steps", 1)]
     assert main(arguments) == 0
-    assert "starting anew, as there is no checkpoint in " in capsys.readouterr().err
+    assert "starting from the first step, as there is no checkpoint in " in capsys.readouterr().err
 
 
 def test_a_scale_that_begins_with_a_sign(model: str, data: str, tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -50,9 +50,7 @@ class Layout:
         titles = [*names, *self.negatives(num_negatives), *([last] if last else [])]
         repeated = [title for title, count in Counter(titles).items() if count > 1]
         if repeated:
-            raise ConfigError(
-                f"got a column called {repeated[0]}, which is a column of the result; expected another name: rename it"
-            )
+            raise ConfigError(f"got a column called {repeated[0]}, as the result has; expected another name: rename it")
         return titles
 
     def columns(

@@ -212,9 +212,7 @@ def _check_modalities(modalities: Any, where: str) -> None:
     if text != _TEXT_INPUT:
         raise ModelError(f"{where}: got {shown(text)} for text in modality_config; expected {_TEXT_INPUT}")
     if "message" in modalities:
-        raise ModelError(
-            f"{where}: got a chat template for texts in modality_config; minisbert embeds plain texts only"
-        )
+        raise ModelError(f"{where}: got a chat template in modality_config; minisbert embeds plain texts only")
 
 
 def _call_length(groups: Any, where: str) -> Any:

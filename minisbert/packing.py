@@ -48,7 +48,7 @@ class PackedBatch:
         restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
         prompt_length: leading tokens of every text that belong to a prompt.
         mask: bool, (texts, longest), only in a batch made by `pack_padded`: which tokens are not padding.
-        token_types: int64, (tokens,): the text of a pair that the token belongs to, 0 or 1; None if all are 0.
+        token_types: int64, (tokens,), only where not all are 0: which text of a pair the token belongs to.
     """
 
     input_ids: Tensor
@@ -86,7 +86,7 @@ class PackedBatch:
         return replace(self, **there)
 
     def cut(self, max_tokens: int) -> list[PackedBatch]:
-        """Split the texts, in packed order, into batches of at most `max_tokens` tokens; a longer text is alone in one."""
+        """Split the texts, in packed order, into batches of at most `max_tokens` tokens; a longer text is alone."""
         lengths = np.concatenate([np.full(run.texts, run.length) for run in self.runs])
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         cuts = [0]

@@ -207,10 +207,10 @@ def _check_options(wholes: Mapping[str, Any], limits: Mapping[str, Any]) -> None
         if value is None and name == "range_max":
             continue
         if not isinstance(value, (int, np.integer)) or isinstance(value, bool):
-            raise ConfigError(f"got {name} {value!r}; expected a whole number: pass one")
+            raise ConfigError(f"got {name}={value!r}; expected a whole number: pass one")
     for name, value in limits.items():
         if value is not None and not is_real(value):
-            raise ConfigError(f"got {name} {value!r}; expected a number, or None for no limit: pass one")
+            raise ConfigError(f"got {name}={value!r}; expected a number, or None for no limit: pass one")
 
 
 def _limit(value: float | None) -> float | None:
@@ -360,18 +360,18 @@ class _Rules:
     def __post_init__(self) -> None:
         if not 1 <= self.num_negatives <= _MOST_NEGATIVES:
             raise ConfigError(
-                f"got num_negatives {self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: ask "
+                f"got num_negatives={self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: ask "
                 f"for one"
             )
         if self.range_min < 0:
-            raise ConfigError(f"got range_min {self.range_min}; expected at least 0: pass 0 to leave out none")
+            raise ConfigError(f"got range_min={self.range_min}; expected at least 0: pass 0 to leave out none")
         if self.range_max - self.range_min < self.num_negatives:
             raise ConfigError(
-                f"got range_min {self.range_min} and range_max {self.range_max}; expected room for num_negatives, "
+                f"got range_min={self.range_min} and range_max {self.range_max}; expected room for num_negatives, "
                 f"{self.num_negatives}, between them: raise range_max"
             )
         if not isinstance(self.sampling_strategy, str) or self.sampling_strategy not in ("top", "random"):
-            raise ConfigError(f"got sampling_strategy {self.sampling_strategy!r}; expected top or random: pass one")
+            raise ConfigError(f"got sampling_strategy={self.sampling_strategy!r}; expected top or random: pass one")
 
     def choose(
         self, scores: Tensor, places: Tensor, lowest_positive: Tensor, *, seed: int

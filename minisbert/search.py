@@ -169,7 +169,7 @@ def paraphrase_mining_embeddings(
         InputError: embeddings that are no matrix.
         ConfigError: a size, `max_pairs` or `top_k` below 1.
     """
-    check_sizes(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
+    check_counts(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
     rows = _rows(embeddings)
     count = len(rows)
     query_chunk_size = max(1, min(query_chunk_size, count))
@@ -225,9 +225,9 @@ def community_detection(
         InputError: embeddings that are no matrix, or not finite.
         ConfigError: a size below 1, or a threshold that is no number.
     """
-    check_sizes(min_community_size=min_community_size, batch_size=batch_size)
+    check_counts(min_community_size=min_community_size, batch_size=batch_size)
     if not is_real(threshold):
-        raise ConfigError(f"got threshold {threshold!r}; expected a number: pass a cosine similarity")
+        raise ConfigError(f"got threshold={threshold!r}; expected a number: pass a cosine similarity")
     threshold = float(threshold)
     rows = _rows(embeddings)
     count = len(rows)
@@ -288,7 +288,7 @@ def nearest(
         InputTypeError: as for `semantic_search`.
         ConfigError: as for `semantic_search`.
     """
-    check_sizes(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
+    check_counts(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
     if not callable(score_function):
         raise InputTypeError(
             f"got {score_function!r} as score_function; expected a function of two tensors: pass cos_sim, dot_score or "
@@ -326,7 +326,7 @@ def nearest(
                 if not corpus_start:
                     best.append((values, columns))
                 else:
-                    best[chunk] = merged(best[chunk], (values, columns + corpus_start), top_k)
+                    best[chunk] = merge_best(best[chunk], (values, columns + corpus_start), top_k)
     return torch.cat([values for values, _ in best]), torch.cat([rows for _, rows in best])
 
 
@@ -352,7 +352,7 @@ def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, order)
 
 
-def merged(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
+def merge_best(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
     """The best of what was found in two parts of a corpus; rows of `before` come first among equal scores.
 
     Args:
@@ -402,7 +402,7 @@ def refuse_not_finite(rows: Tensor, *, what: str, first: int = 0) -> None:
             )
 
 
-def check_sizes(**sizes: int) -> None:
+def check_counts(**sizes: int) -> None:
     """Say which size or number is not a whole number of at least 1.
 
     Raises:
@@ -410,4 +410,4 @@ def check_sizes(**sizes: int) -> None:
     """
     for name, size in sizes.items():
         if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ConfigError(f"got {name} {size!r}; expected a whole number of at least 1: pass a larger one")
+            raise ConfigError(f"got {name}={size!r}; expected a whole number of at least 1: pass a larger one")

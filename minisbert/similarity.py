@@ -149,7 +149,7 @@ def truncate_embeddings(embeddings: AnyMatrix, truncate_dim: int | None) -> AnyM
     if not embeddings.ndim:
         raise InputError("got one number; expected embeddings: pass an array or tensor of them")
     if truncate_dim is not None and (not isinstance(truncate_dim, (int, np.integer)) or truncate_dim < 1):
-        raise ConfigError(f"got truncate_dim {truncate_dim!r}; expected at least 1, or None for all dimensions")
+        raise ConfigError(f"got truncate_dim={truncate_dim!r}; expected at least 1, or None for all dimensions")
     return embeddings[..., :truncate_dim]
 
 
@@ -191,7 +191,7 @@ def quantize_embeddings(
             that are not finite, or ranges whose lowest values are above the highest.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
+        raise ConfigError(f"got precision={precision!r}; expected float32, int8, uint8, binary or ubinary")
     values = _floats(embeddings)
     if precision == "float32":
         return values.astype(np.float32)

@@ -77,15 +77,15 @@ class EmbeddingModel(Embedder):
         if (model_name_or_path is None) == (modules is None):
             raise ConfigError("expected either the name or folder of a model, or modules=[...]")
         if dtype is not None and (not isinstance(dtype, str) or dtype not in _DTYPES):
-            raise ConfigError(f"got dtype {dtype!r}; expected one of the texts {', '.join(map(repr, _DTYPES))}")
+            raise ConfigError(f"got dtype={dtype!r}; expected one of the texts {', '.join(map(repr, _DTYPES))}")
         for name, value in {
             "default_prompt_name": default_prompt_name,
             "similarity_fn_name": similarity_fn_name,
         }.items():
             if value is not None and not isinstance(value, str):
-                raise ConfigError(f"got {name} {value!r}; expected a text: pass a name")
+                raise ConfigError(f"got {name}={value!r}; expected a text: pass a name")
         if prompts is not None and not isinstance(prompts, Mapping):
-            raise ConfigError(f"got prompts {prompts!r}; expected texts by name: pass a dict")
+            raise ConfigError(f"got prompts={prompts!r}; expected texts by name: pass a dict")
         settings, card, base_model, base_revision = ModelSettings(), None, None, None
         if modules is None:
             folder = find_model(

@@ -140,7 +140,7 @@ def test_scores_are_computed_in_blocks() -> None:
         (lambda: util.semantic_search(vectors(1), vectors(1, 3)), InputError, "got 16 and 3 dimensions"),
         (lambda: util.semantic_search(np.zeros((1, 2, 3)), vectors(1)), InputError, r"got embeddings of shape \(1, 2"),
         (lambda: util.semantic_search(iter([]), vectors(1)), InputTypeError, "got list_iterator as embeddings"),
-        (lambda: util.semantic_search(["a"], vectors(1)), InputError, "are no matrix"),
+        (lambda: util.semantic_search(["a"], vectors(1)), InputError, "are not a matrix"),
         (
             lambda: util.semantic_search(vectors(2), vectors(2), score_function=util.pairwise_cos_sim),
             InputError,
@@ -152,7 +152,7 @@ def test_scores_are_computed_in_blocks() -> None:
         (lambda: util.community_detection(vectors(2), batch_size=0), ConfigError, "got batch_size=0"),
         (lambda: util.truncate_embeddings(vectors(2), 0), ConfigError, "got truncate_dim=0"),
         (lambda: util.truncate_embeddings([[1.0]], 1), InputTypeError, "got embeddings in a list"),
-        (lambda: util.pairwise_angle_sim(vectors(2), vectors(3)), InputError, "expected two matrices of one shape"),
+        (lambda: util.pairwise_angle_sim(vectors(2), vectors(3)), InputError, "expected one shape"),
     ],
 )
 def test_bad_input_is_named(call: Callable[[], Any], error: type[Exception], message: str) -> None:

@@ -217,7 +217,12 @@ def test_results_are_training_rows(tiny: Callable[[str], Path]) -> None:
         (ROWS, {"corpus": [None]}, InputTypeError, r"corpus\[0\] is None"),
         (ROWS, {"num_negatives": 0}, ConfigError, "got num_negatives=0"),
         (ROWS, {"range_min": -1}, ConfigError, "got range_min=-1"),
-        (ROWS, {"range_min": 3, "range_max": 3}, ConfigError, "got range_min=3 and range_max=3; expected at least num_negatives=3"),
+        (
+            ROWS,
+            {"range_min": 3, "range_max": 3},
+            ConfigError,
+            "got range_min=3 and range_max=3; expected at least",
+        ),
         (ROWS, {"range_max": 2}, ConfigError, "expected at least num_negatives=3"),
         (ROWS, {"sampling_strategy": "best"}, ConfigError, "got sampling_strategy='best'"),
         (ROWS, {"output_format": "pairs"}, ConfigError, "got output_format 'pairs'; expected one of triplet"),

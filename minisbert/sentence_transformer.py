@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .losses import Loss
     from .training.config import ReplayVersion
     from .training.history import LogEntry, TrainingHistory
+    from .training.record import TrainingRecord
 
 EvaluationResult = TypeVar("EvaluationResult")
 Callback: TypeAlias = Callable[[float, float, int], None]
@@ -23,8 +24,10 @@ Callback: TypeAlias = Callable[[float, float, int], None]
 class SentenceTransformer(EmbeddingModel):
     """A sentence-embedding model: `SentenceTransformer("all-MiniLM-L6-v2")`.
 
-    Arguments, and all that the model does besides `fit` and `evaluate`, are those of `EmbeddingModel`.
+    Arguments, and all that the model does besides `fit`, `evaluate` and its model card, are those of `EmbeddingModel`.
     """
+
+    training_record: TrainingRecord | None = None
 
     def evaluate(
         self, evaluator: Callable[..., EvaluationResult], output_path: str | Path | None = None
@@ -155,3 +158,14 @@ class SentenceTransformer(EmbeddingModel):
         if output_path is not None:
             self.save_pretrained(output_path)
         return history
+
+    def _model_card(self, model_name: str | None) -> str:
+        if self._card and self.training_record is None:
+            return self._card
+        try:
+            from .card.composing import card_text
+
+            return card_text(self, self.training_record, name=model_name)
+        except Exception as error:  # whatever it is, trained weights are worth more than their card
+            warnings.warn(f"the model card could not be made: {error!r}; README.md is left empty", stacklevel=3)
+            return ""

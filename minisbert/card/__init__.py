@@ -11,8 +11,7 @@ from ..lazy import attributes
 
 if TYPE_CHECKING:
     from .comparison import differences
-    from .composing import ModelFacts, compose
-    from .examples import Examples, choose_examples
+    from .composing import compose
     from .facts import (
         CardFacts,
         Citation,
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     )
     from .markdown import repair
     from .parsing import parse
-    from .record import Evaluated, TrainedOn, TrainingFacts, evaluated, versions
     from .rendering import render
 
 __all__ = [
@@ -47,48 +45,32 @@ __all__ = [
     "DatasetFacts",
     "Description",
     "Emissions",
-    "Evaluated",
     "Evaluation",
-    "Examples",
     "FrontMatter",
     "IndexedMetric",
     "IndexedResult",
     "Link",
     "LossFacts",
     "Metric",
-    "ModelFacts",
     "ModelIndex",
     "NamedDataset",
     "Picture",
-    "TrainedOn",
-    "TrainingFacts",
     "TrainingLogs",
     "TrainingTime",
     "Usage",
     "WidgetExample",
-    "choose_examples",
     "compose",
     "differences",
-    "evaluated",
     "parse",
     "render",
     "repair",
-    "versions",
 ]
 
 _HOMES = {
-    "ModelFacts": "composing",
     "compose": "composing",
     "differences": "comparison",
-    "Examples": "examples",
-    "choose_examples": "examples",
     "repair": "markdown",
     "parse": "parsing",
-    "Evaluated": "record",
-    "TrainedOn": "record",
-    "TrainingFacts": "record",
-    "evaluated": "record",
-    "versions": "record",
     "render": "rendering",
 }
 

@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> None:
     trainer.model.save_pretrained(options.output)
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
-    after = trainer.model.training_facts.metrics if trainer.model.training_facts is not None else {}
+    after = ready.model.training_record.metrics if ready.model.training_record is not None else {}
     print(_comparison(recipe, stated, before, after, rows=len(ready.rows), steps=history.steps))
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
 

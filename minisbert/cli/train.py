@@ -78,8 +78,8 @@ def run(options: argparse.Namespace) -> None:
     model.save_pretrained(options.output)
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
-    if before and model.training_facts is not None:
-        after = model.training_facts.metrics  # of the weights that are kept
+    if before and model.training_record is not None:
+        after = model.training_record.metrics  # of the weights that are kept
         names = [name for name in before if name in after]
         print(table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)]))
     sys.stderr.write(

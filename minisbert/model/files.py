@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, TypeAlias, cast
@@ -10,7 +9,6 @@ from typing import Literal, TypeAlias, cast
 import torch
 from torch import nn
 
-from ..card.record import TrainingFacts, versions
 from ..errors import ConfigError, InputError
 from ..modules.encoder import Encoder
 from ..modules.persistence import read_modules, write_module
@@ -18,6 +16,7 @@ from ..similarity import SimilarityFunction
 from ..storage.files import replacing_folder
 from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
 from ..storage.locate import find_model, repository_name
+from ..version import versions
 from .devices import usable_device
 from .embedder import Embedder
 from .stack import Truncation
@@ -56,6 +55,8 @@ class EmbeddingModel(Embedder):
         ModelError: the model cannot be found or read.
         ConfigError: an argument has an impossible value.
     """
+
+    training_record: object = None  # set by `Trainer`, for whoever describes the model
 
     def __init__(
         self,
@@ -107,7 +108,6 @@ class EmbeddingModel(Embedder):
             truncate_dim=truncate_dim if truncate_dim is not None else settings.truncate_dim,
             truncation=truncation,
         )
-        self.training_facts: TrainingFacts | None = None
         self.base_model, self.base_model_revision = base_model, base_revision
         self._other_settings = settings.other
         self._card = card
@@ -142,10 +142,9 @@ class EmbeddingModel(Embedder):
             raise InputError("got '' as path; expected the name of a folder: pass '.' for the current one")
         with replacing_folder(Path(path)) as folder:
             self.write_into(folder)
-            if create_model_card:
-                kept = self._card if self.training_facts is None else None
-                text = kept or self._new_card(model_name)
-                (folder / "README.md").write_text(text, encoding="utf-8", errors="replace", newline="\n")
+            card = self._model_card(model_name) if create_model_card else None
+            if card is not None:
+                (folder / "README.md").write_text(card, encoding="utf-8", errors="replace", newline="\n")
 
     save = save_pretrained
 
@@ -159,20 +158,9 @@ class EmbeddingModel(Embedder):
         )
         write_settings(folder, settings, versions=versions())
 
-    def _new_card(self, model_name: str | None) -> str:
-        from .card import card_text
-
-        try:
-            return card_text(
-                self,
-                name=model_name,
-                base_model=self.base_model,
-                base_model_revision=self.base_model_revision,
-                training=self.training_facts,
-            )
-        except Exception as error:  # whatever it is, trained weights are worth more than their card
-            warnings.warn(f"the model card could not be made: {error!r}; README.md is left empty", stacklevel=3)
-            return ""
+    def _model_card(self, model_name: str | None) -> str | None:
+        """Text of README.md, or None for none; here the text that the model was loaded with."""
+        return self._card
 
 
 def _load(folder: Path) -> tuple[list[nn.Module], ModelSettings, str | None]:

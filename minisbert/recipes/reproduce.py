@@ -17,6 +17,7 @@ from ..data.table import as_table
 from ..errors import ConfigError, InputError
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 from ..losses.by_name import loss_by_name
+from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
 from ..training.objectives import FitTrainer
 from ..training.trainer import Trainer
@@ -33,12 +34,14 @@ class Reproduction:
     """A run that is ready to go.
 
     Attributes:
+        model: what it trains.
         trainer: the run.
         rows: what it trains on.
         held_out: rows that were kept from it to evaluate on, or None.
         notes: what was decided that the recipe does not say, a sentence each.
     """
 
+    model: SentenceTransformer
     trainer: Trainer
     rows: TrainingRows
     held_out: TrainingRows | None
@@ -113,7 +116,7 @@ def prepare(
         output_dir=output_dir,
         show_progress_bar=show_progress_bar,
     )
-    return Reproduction(trainer, rows, held_out, tuple(notes))
+    return Reproduction(model, trainer, rows, held_out, tuple(notes))
 
 
 def _config(

@@ -27,7 +27,6 @@ from ..kernels.graphs import CudaGraphs
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.layers import Embedding
-from .cardnotes import shown_name
 from .checkpoint import Checkpoint, check_same_run, newest_whole, prune, weights_in
 from .config import TrainingConfig
 from .dataset import TrainingDataset
@@ -37,6 +36,7 @@ from .history import LogEntry, OnLog, TrainingHistory, TrainingLog
 from .identity import Identity
 from .metrics import metric_numbers
 from .optimization import LinearSchedule, adamw, check_moments
+from .record import shown_name
 from .replay import Replay
 from .stopping import Stop, stopped
 from .tables import sparse_gradients, word_table

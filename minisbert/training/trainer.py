@@ -6,15 +6,12 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from .. import kernels
-from ..card.examples import choose_examples
-from ..card.record import TrainingFacts, evaluated
 from ..data.roles import TrainingRows, training_rows
 from ..data.several import several_datasets
 from ..errors import ConfigError, InputError, InputTypeError
@@ -22,11 +19,11 @@ from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
 from .alone import alone_in
-from .cardnotes import shown_name, trained_on
 from .checkpoint import Checkpoint, clean_up, newest_whole
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import TrainingRun
+from .record import record_run, shown_name
 from .replay import Replay
 
 
@@ -162,7 +159,10 @@ class Trainer:
                     sys.stderr.write(f"{start}:{called} {told}, {type(loss).__name__}\n")
             run.go()
         self.model.eval()
-        self.model.training_facts = self._facts(run)
+        datasets = [
+            (*dataset, tokenized.token_counts) for dataset, tokenized in zip(self._sets, run.datasets, strict=True)
+        ]
+        self.model.training_record = record_run(self.config, datasets, self.evaluator, run.history)
         return run.history
 
     def _replay(self) -> Replay | None:
@@ -201,30 +201,6 @@ class Trainer:
                 f"got {folder} to resume from; expected a checkpoint folder, such as OUTPUT/checkpoint-500"
             )
         return found[0]
-
-    def _facts(self, run: TrainingRun) -> TrainingFacts:
-        history = run.history
-        evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
-        best = history.best_step if self.config.keep_best else None
-        if best is not None:
-            evaluations = [entry for entry in evaluations if entry["step"] == best]
-        final = evaluations[-1] if evaluations else {}
-        metrics = {name.removeprefix("eval_"): value for name, value in final.items() if name.startswith("eval_")}
-        return TrainingFacts(
-            datasets=tuple(
-                trained_on(name, rows, loss, dataset.token_counts)
-                for (name, rows, loss), dataset in zip(self._sets, run.datasets, strict=True)
-            ),
-            settings=asdict(self.config),
-            defaults=asdict(TrainingConfig()),
-            metrics=metrics,
-            evaluations=evaluated(self.evaluator, metrics),
-            log=tuple(history.entries),
-            best_step=best,
-            seconds=history.seconds,
-            evaluation_seconds=history.evaluation_seconds,
-            examples=choose_examples({name: rows.texts for name, rows, _ in self._sets}, seed=self.config.seed),
-        )
 
 
 def _check_kinds(*, config: object, evaluator: object, on_log: object, output_dir: object) -> None:

@@ -13,13 +13,12 @@ import pytest
 from card_cases import AWKWARD, pairs, scored, texts
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
-from minisbert.card import CardFacts, WidgetExample, choose_examples, parse, render
+from minisbert.card import CardFacts, parse, render
 from minisbert.card.citations import citations
-from minisbert.card.composing import evaluations
+from minisbert.card.composing import column_statistics, evaluations
 from minisbert.card.logbook import training_logs, training_time
-from minisbert.card.record import Evaluated, evaluated
-from minisbert.card.statistics import label_statistics
 from minisbert.data.roles import training_rows
+from minisbert.training.record import EvaluationRecord, choose_examples, label_statistics, record_evaluations
 
 
 @pytest.fixture
@@ -152,7 +151,7 @@ def test_a_card_that_cannot_be_made_costs_no_model(
     def fail(*arguments: object) -> str:
         raise KeyError("nothing")
 
-    monkeypatch.setattr("minisbert.model.card.card_text", fail)
+    monkeypatch.setattr("minisbert.card.composing.card_text", fail)
     model._card = None
     with pytest.warns(UserWarning, match="the model card could not be made"):
         model.save_pretrained(tmp_path)
@@ -191,35 +190,35 @@ def test_untrained_model_without_a_card_gets_one(model: SentenceTransformer, tmp
 def test_widget_takes_short_rows() -> None:
     columns = {"a": texts(40, 1), "b": texts(40, 2)}
     chosen = choose_examples({"": columns}, seed=42)
-    assert len(chosen.widget) == 5
+    assert len(chosen.comparisons) == 5
     rows = sorted(zip(columns["a"], columns["b"], strict=True), key=lambda row: len("".join(row)))
     shortest = {len("".join(row)) for row in rows[:5]}
-    for example in chosen.widget:
-        assert len(example.sentences) == 3
-        place = columns["a"].index(example.source_sentence)
-        assert any(len(example.source_sentence + sentence) in shortest for sentence in example.sentences), place
-    assert chosen.texts[0] == chosen.widget[-1].source_sentence
+    for source, others in chosen.comparisons:
+        assert len(others) == 3
+        place = columns["a"].index(source)
+        assert any(len(source + sentence) in shortest for sentence in others), place
+    assert chosen.texts[0] == chosen.comparisons[-1][0]
     assert choose_examples({"": columns}, seed=42) == chosen
     assert choose_examples({"": columns}, seed=43) != chosen
 
 
 def test_too_few_rows_give_no_widget() -> None:
-    assert choose_examples({"": {"a": ["x"] * 4, "b": ["y"] * 4}}, seed=42).widget == ()
+    assert choose_examples({"": {"a": ["x"] * 4, "b": ["y"] * 4}}, seed=42).comparisons == ()
     single = choose_examples({"": {"a": ["w", "xx", "yyy", "zzzz", "", "vvvvvv", "uuuuuuu", "ttttttttt"]}}, seed=42)
-    assert single.widget == ()
+    assert single.comparisons == ()
     five = choose_examples({"": {"a": [str(10**n) for n in range(8)]}}, seed=1)
-    assert five.widget == (WidgetExample("1", five.widget[0].sentences),)
-    assert set(five.widget[0].sentences) == {"100000", "1000000", "10000000"}
+    ((source, others),) = five.comparisons
+    assert source == "1"
+    assert set(others) == {"100000", "1000000", "10000000"}
 
 
 def test_label_statistics() -> None:
-    assert label_statistics("s", [0.0, 0.126, 1.0], "float").details == (
-        ("min", "0.0"),
-        ("mean", "0.38"),
-        ("max", "1.0"),
-    )
-    assert label_statistics("s", [1.0, 1.0], "int").details == (("1", "100.00%"),)
-    assert label_statistics("s", [1.0, 0.0, 1.0], "bool").details == (("False", "~33.33%"), ("True", "~66.67%"))
+    def details(labels: list[float], kind: Any) -> tuple[tuple[str, str], ...]:
+        return column_statistics(label_statistics("s", labels, kind)).details
+
+    assert details([0.0, 0.126, 1.0], "float") == (("min", "0.0"), ("mean", "0.38"), ("max", "1.0"))
+    assert details([1.0, 1.0], "int") == (("1", "100.00%"),)
+    assert details([1.0, 0.0, 1.0], "bool") == (("False", "~33.33%"), ("True", "~66.67%"))
 
 
 @pytest.mark.parametrize(
@@ -255,8 +254,10 @@ def test_training_time(seconds: float, text: str) -> None:
 
 
 def test_evaluators_of_one_kind_share_a_table() -> None:
-    def of(name: str, kind: str = "A") -> Evaluated:
-        return Evaluated("Some Task", kind, name, f"{name}_x", {}, {f"{name}_x": 0.12345, f"{name}_y": float("nan")})
+    def of(name: str, kind: str = "A") -> EvaluationRecord:
+        return EvaluationRecord(
+            "Some Task", kind, name, f"{name}_x", {}, {f"{name}_x": 0.12345, f"{name}_y": float("nan")}
+        )
 
     found = evaluations([of("dev"), of("test"), of("dev", "B")])
     assert [one.datasets for one in found] == [("dev", "test"), ("dev",)]
@@ -276,9 +277,9 @@ def test_results_of_several_evaluators_are_told_apart() -> None:
     class Several(Part):
         evaluators = (Part("dev"), Part(""))
 
-    found = evaluated(Several(), {"dev_x": 1.0, "x": 2.0})
+    found = record_evaluations(Several(), {"dev_x": 1.0, "x": 2.0})
     assert [(one.name, one.metrics) for one in found] == [("dev", {"dev_x": 1.0}), ("", {"x": 2.0})]
-    assert evaluated(None, {}) == ()
+    assert record_evaluations(None, {}) == ()
 
 
 def test_parts_of_several_evaluators_keep_their_own_results(model: SentenceTransformer) -> None:
@@ -290,14 +291,14 @@ def test_parts_of_several_evaluators_keep_their_own_results(model: SentenceTrans
     inner = evaluation.SequentialEvaluator([part("dev", 0), triplets], main_score_function=max)
     outer = evaluation.SequentialEvaluator([inner, part("", 1)])
     metrics = outer(model)
-    found = evaluated(outer, metrics)
+    found = record_evaluations(outer, metrics)
     assert [(one.evaluator, one.name) for one in found] == [
         ("EmbeddingSimilarityEvaluator", "dev"),
         ("TripletEvaluator", ""),
         ("EmbeddingSimilarityEvaluator", ""),
     ]
     assert [dict(one.metrics) for one in found] == [part("dev", 0)(model), triplets(model), part("", 1)(model)]
-    (alone,) = evaluated(outer.evaluators[1], metrics)
+    (alone,) = record_evaluations(outer.evaluators[1], metrics)
     assert alone.metrics == metrics
 
 
@@ -306,7 +307,7 @@ def test_results_that_were_written_over_are_not_told(model: SentenceTransformer)
     several = evaluation.SequentialEvaluator(parts)
     with pytest.warns(UserWarning, match="give them names"):
         metrics = several(model)
-    (told,) = evaluated(several, metrics)
+    (told,) = record_evaluations(several, metrics)
     assert told.metrics == parts[1](model) != parts[0](model)
 
 

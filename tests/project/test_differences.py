@@ -319,8 +319,8 @@ def _(folder: Path, place: Path) -> None:
 def _(folder: Path, place: Path) -> None:
     model = load(folder)
     fit(model, [("a cat", "blue sky", 0), ("a dog", "one", 0)])
-    assert model.training_facts is not None
-    assert model.training_facts.datasets[0].label_column == "label"
+    assert model.training_record is not None
+    assert model.training_record.datasets[0].label_column == "label"
 
 
 @row("`fit`: `steps_per_epoch` with several epochs")

@@ -81,6 +81,27 @@ print([name for name in {(*FORBIDDEN, "sympy")} if name in sys.modules])  # symp
     assert run(code) == "[]\n"
 
 
+def test_loading_encoding_and_training_know_nothing_of_cards(minilm: Path, tmp_path: Path) -> None:
+    """Nor of recipes and reports; a checkpoint and the best weights of a run have no card either."""
+    code = f"""
+import sys
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
+model = SentenceTransformer({str(minilm)!r}, device="cpu")
+model.encode(["a text"])
+rows = [("a cat", "a dog", 0.5), ("the sea", "the sky", 0.25)]
+config = TrainingConfig(epochs=1, eval_every=1, save_every=1, keep_best=True)
+evaluator = evaluation.EmbeddingSimilarityEvaluator(["a cat", "the sea"], ["a dog", "the sky"], [0.5, 0.25])
+Trainer(model, rows, loss=losses.CosineSimilarityLoss(), config=config, evaluator=evaluator,
+        output_dir={str(tmp_path)!r}, show_progress_bar=False).train()
+assert model.training_record.metrics
+above = tuple("minisbert." + name for name in ("card", "recipes", "report"))
+print([name for name in sys.modules if name.startswith(above)])
+"""
+    assert run(code) == "[]\n"
+    assert (tmp_path / "best" / "model.safetensors").is_file()
+    assert not list(tmp_path.rglob("README.md"))
+
+
 def test_no_socket_is_opened_for_a_local_or_packaged_model(minilm: Path) -> None:
     code = f"""
 import socket

@@ -1,4 +1,4 @@
-"""The short form of benchmarks/faults.py: a few of the faults that it makes many of."""
+"""The short form of tests/robustness/faults.py: a few of the faults that it makes many of."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and limits of P
 
 @pytest.fixture
 def load(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "robustness"))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return importlib.import_module
 

@@ -1,4 +1,4 @@
-"""Wrong files of every kind end in success or in one of our errors; a short form of benchmarks/fuzzing.py."""
+"""Wrong files of every kind end in success or in one of our errors; a short form of tests/robustness/fuzzing.py."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ INPUTS = {
 
 @pytest.fixture
 def fuzzing(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "robustness"))
     return importlib.import_module("fuzzing")
 
 

@@ -30,7 +30,7 @@ from minisbert.storage.weights import read_weights
 
 @pytest.fixture
 def harness(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    monkeypatch.syspath_prepend(str(ROOT / "tests" / "robustness"))
     return importlib.import_module("fuzz.harness")
 
 

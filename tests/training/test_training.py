@@ -109,8 +109,8 @@ def test_log_file_callback_and_history_agree(folder: Path, tmp_path: Path) -> No
     assert history.train_loss == pytest.approx((lines[1]["loss"] * 4 + lines[2]["loss"] * 2) / 6)
     assert lines[1]["epoch"] == pytest.approx(4 / 3)
     assert len((tmp_path / "eval" / "similarity_evaluation_results.csv").read_text().splitlines()) == 3
-    assert model.training_facts is not None
-    assert model.training_facts.metrics["spearman_cosine"] == lines[3]["eval_spearman_cosine"]
+    assert model.training_record is not None
+    assert model.training_record.metrics["spearman_cosine"] == lines[3]["eval_spearman_cosine"]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
@@ -178,8 +178,8 @@ def test_best_weights_are_kept(folder: Path, tmp_path: Path) -> None:
     assert history.best_metric == max(scores.values())
     assert scores[history.best_step or 0] == history.best_metric != scores[history.steps]
     assert judge(model)["dev_spearman_cosine"] == pytest.approx(history.best_metric, abs=1e-9)
-    assert model.training_facts is not None
-    assert model.training_facts.metrics["dev_spearman_cosine"] == history.best_metric
+    assert model.training_record is not None
+    assert model.training_record.metrics["dev_spearman_cosine"] == history.best_metric
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
@@ -279,8 +279,8 @@ def test_several_data_sets_each_with_its_loss(folder: Path, capsys: pytest.Captu
     )
     history = trainer.train()
     assert history.steps == 2 * (3 + 2)
-    assert model.training_facts is not None
-    facts = model.training_facts.datasets
+    assert model.training_record is not None
+    facts = model.training_record.datasets
     assert [(d.name, d.rows, d.loss) for d in facts] == [
         ("scored", 24, "CosineSimilarityLoss"),
         ("pairs", 10, "MultipleNegativesRankingLoss"),
@@ -444,8 +444,8 @@ def test_fit_takes_turns_between_objectives(folder: Path) -> None:
         show_progress_bar=False,
     )
     assert history.steps == 2 * 2 * 2
-    assert model.training_facts is not None
-    assert [d.text_columns for d in model.training_facts.datasets] == [("sentence_0", "sentence_1")] * 2
+    assert model.training_record is not None
+    assert [d.text_columns for d in model.training_record.datasets] == [("sentence_0", "sentence_1")] * 2
 
 
 def test_fit_trains_the_rows_that_the_sampler_gives(folder: Path) -> None:
@@ -459,8 +459,8 @@ def test_fit_trains_the_rows_that_the_sampler_gives(folder: Path) -> None:
         state = torch.get_rng_state()
         model.fit([(loader, losses.CosineSimilarityLoss())], warmup_steps=0, show_progress_bar=False)
         assert torch.equal(state, torch.get_rng_state())
-        assert model.training_facts is not None
-        assert model.training_facts.datasets[0].rows == 10
+        assert model.training_record is not None
+        assert model.training_record.datasets[0].rows == 10
 
 
 def test_fit_refuses_batches_of_different_sizes(folder: Path) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 WORDS = ("the", "cat", "dog", "sat", "on", "mat", "ran", "fast", "red", "blue", "sky", "sea", "one", "two")
 _PATIENCE = 300  # seconds
 

@@ -1,12 +1,12 @@
 """What can go wrong, done on purpose, again and again: how often it was survived, and what was lost.
 
-    python benchmarks/faults.py [kill|disk|fuzz|load|all] [--quick] [--data FOLDER]
+    python tests/robustness/faults.py [kill|disk|fuzz|load|all] [--quick] [--data FOLDER]
 
 kill: training is killed, and asked to stop, at random moments, and resumed until it ends. disk: it meets a full disk
 and an output that cannot be written. fuzz: everything that reads a file gets wrong files. load: many threads, forked
 and spawned processes, a million texts, workers that die. One table comes at the end, then one line of JSON, which also
-goes to results/faults.json if all parts ran in full; the exit status is 1 if anything was not survived. --quick does a
-few of each. FOLDER holds real texts, for the parts that use them.
+goes to benchmarks/results/faults.json if all parts ran in full; the exit status is 1 if anything was not survived.
+--quick does a few of each. FOLDER holds real texts, for the parts that use them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ import sys
 from pathlib import Path
 
 PARTS = ("kill", "disk", "fuzz", "load")  # modules in trials/, each with `run(options) -> list[Trial]`
-DATA = Path(__file__).parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT.parent / "shared" / "data"
 
 
 def main() -> None:
@@ -31,6 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ.update(OMP_NUM_THREADS="1", HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")  # of processes too
 
+    sys.path.append(str(ROOT / "benchmarks"))
     from machine import save, table
 
     trials = []

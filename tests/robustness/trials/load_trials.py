@@ -204,7 +204,7 @@ def _folder() -> Path:
 
 def _small_model() -> SentenceTransformer:
     """A random model that embeds a million texts in minutes."""
-    sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "helpers"))
+    sys.path.append(str(Path(__file__).resolve().parents[3] / "tests" / "helpers"))
     import tiny_models
 
     with tempfile.TemporaryDirectory() as folder:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from trials import Trial
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 TRIALS = Path(__file__).with_name("load_trials.py")
 TEXTS, QUICK_TEXTS = 1_000_000, 100_000
 _SECONDS = 180  # for a trial; those over many texts have longer

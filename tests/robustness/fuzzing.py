@@ -1,7 +1,7 @@
 """Everything that reads a file, fed with files that are wrong.
 
-    python benchmarks/fuzzing.py                        # every target for a minute
-    python benchmarks/fuzzing.py cards --seconds 600 --seed 7
+    python tests/robustness/fuzzing.py                        # every target for a minute
+    python tests/robustness/fuzzing.py cards --seconds 600 --seed 7
 
 A target is a valid file, a way to change it at random, and the functions that read it. Each input has to end in
 success or in one of our own errors (`minisbert.errors`) with a message of one line. Any other exception is a failure,

@@ -24,7 +24,7 @@ from .changes import Mutation, change_bytes, change_lines
 from .harness import Target
 from .trees import change_json
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def _cards() -> list[bytes]:

@@ -649,9 +649,9 @@ def test_batches_and_blocks_of_any_size(tiny: Callable[[str], Path]) -> None:
     [
         ({"device": "meta"}, "got device='meta', which cannot be used here .it stores no numbers."),
         ({"device": 10**30}, "cannot be used here"),
-        ({"dtype": torch.bfloat16}, "got dtype=torch.bfloat16; expected one of the texts 'float32', 'bfloat16'"),
-        ({"dtype": ["float32"]}, "expected one of the texts"),
-        ({"prompts": ["query"]}, "expected texts by name"),
+        ({"dtype": torch.bfloat16}, "got dtype=torch.bfloat16; expected one of the strings 'float32', 'bfloat16'"),
+        ({"dtype": ["float32"]}, "expected one of the strings"),
+        ({"prompts": ["query"]}, "expected strings by name"),
         ({"default_prompt_name": ["query"]}, "got default_prompt_name"),
         ({"similarity_fn_name": 5}, "got similarity_fn_name=5"),
     ],

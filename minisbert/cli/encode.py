@@ -33,14 +33,19 @@ def add(commands: Subparsers) -> None:
     )
     add_model_options(parser)
     parser.add_argument("file", help="texts, one per line; a data file with --column; - for standard input")
-    parser.add_argument("--output", type=output_path, required=True, help="file to write, (texts, dim)")
-    parser.add_argument("--column", help="the column of a .tsv, .csv, .jsonl or .parquet file that holds the texts")
-    parser.add_argument("--prompt-name", help="saved prompt to put before each text")
+    parser.add_argument("--output", type=output_path, required=True, metavar="FILE", help="file to write, (texts, dim)")
     parser.add_argument(
-        "--batch-size", type=positive, help="most texts in one forward pass (default: limit only the tokens)"
+        "--column", metavar="NAME", help="the column of a .tsv, .csv, .jsonl or .parquet file that holds the texts"
+    )
+    parser.add_argument("--prompt-name", metavar="NAME", help="saved prompt to put before each text")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="most texts in one forward pass (default: limit only the tokens)",
     )
     parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
-    parser.add_argument("--truncate-dim", type=positive, help="keep only this many leading dimensions")
+    parser.add_argument("--truncate-dim", type=positive, metavar="N", help="keep only this many leading dimensions")
     parser.add_argument(
         "--precision",
         default="float32",

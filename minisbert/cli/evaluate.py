@@ -35,8 +35,12 @@ def add(commands: Subparsers) -> None:
     group = parser.add_argument_group("data to evaluate on").add_mutually_exclusive_group(required=True)
     for name, task in TASKS.items():
         group.add_argument(f"--{name}", type=Path, metavar=task.metavar, help=task.data)
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as text,text,score")
-    parser.add_argument("--split", help="with --retrieval: the qrels to use (default: test, or the only ones)")
+    parser.add_argument(
+        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as text,text,score"
+    )
+    parser.add_argument(
+        "--split", metavar="NAME", help="with --retrieval: the qrels to use (default: test, or the only ones)"
+    )
     parser.add_argument("--no-titles", action="store_true", help="with --retrieval: ignore the documents' titles")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -180,7 +184,11 @@ TASKS = {
         metavar="FOLDER",
     ),
     "triplets": Task(_triplets, "TripletEvaluator", "anchor, positive and negative in each row"),
-    "binary": Task(_binary, "BinaryClassificationEvaluator", "pairs of texts with a label, 1 if they match or else 0"),
+    "binary": Task(
+        _binary,
+        "BinaryClassificationEvaluator",
+        "pairs of texts with a label, 1 for those that match and 0 for the others",
+    ),
     "paraphrases": Task(
         _paraphrases,
         "ParaphraseMiningEvaluator",

@@ -50,7 +50,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the model to load, its device and its dtype."""
     parser.add_argument("model", help="model folder or name")
     _add_device(parser)
-    parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="dtype of the weights")
+    parser.add_argument(
+        "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="dtype of the weights (default: as saved)"
+    )
 
 
 def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
@@ -61,7 +63,7 @@ def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
 
 
 def _add_device(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", help="cpu, cuda or mps (default: the best available one)")
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best available one)")
 
 
 # ---- training runs --------------------------------------------------------------------------------------------------
@@ -70,7 +72,9 @@ def _add_device(parser: argparse.ArgumentParser) -> None:
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """Add the rows to train on, and where the run goes."""
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as question,answer")
+    parser.add_argument(
+        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
+    )
     parser.add_argument(
         "--scale",
         type=label_scale,

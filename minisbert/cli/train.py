@@ -39,7 +39,10 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--loss", required=True, choices=_LOSSES, help=losses)
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
-        "--eval-columns", type=column_names, help="columns of that file to use, such as text,text,score"
+        "--eval-columns",
+        type=column_names,
+        metavar="NAMES",
+        help="columns of that file to use, such as text,text,score",
     )
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"

@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import ModelError
 from .evaluate import sts_evaluator
 from .options import Subparsers, add_command, before_and_after, check_output, output_path, shortened, table
-
-if TYPE_CHECKING:
-    from ..sentence_transformer import SentenceTransformer
 
 _TEXTS = (
     "Ice floats because it is less dense than liquid water.",
@@ -48,6 +44,11 @@ def run(options: argparse.Namespace) -> None:
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
+    def similarities(model: SentenceTransformer) -> list[float]:
+        first, *others = model.encode(_TEXTS)
+        values: list[float] = model.similarity(first, others)[0].tolist()
+        return values
+
     columns = ("reference", "answer", "score")
     check_output(options.output, resume=False)
     if packaged_model(verify=True) is None:
@@ -58,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     evaluator = sts_evaluator(GRADED_ANSWERS_HELDOUT, columns)
     rows = training_rows(GRADED_ANSWERS_TRAIN, columns=columns, scale=(0, 5))
     before = evaluator(model)
-    untrained = _similarities(model)
+    untrained = similarities(model)
 
     config = TrainingConfig(epochs=options.epochs, batch_size=16, learning_rate=5e-5, warmup_steps=0.1, log_every=18)
     trainer = Trainer(model, rows, loss=CosineSimilarityLoss(), config=config, evaluator=evaluator)
@@ -70,17 +71,10 @@ def run(options: argparse.Namespace) -> None:
     print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers:")
     print(before_and_after(before, after))
     print(f"\nSimilarity to: {_TEXTS[0]}")
-    similarities = [
+    compared = [
         (shortened(text, 72), f"{old:.3f}", f"{new:.3f}")
-        for text, old, new in zip(_TEXTS[1:], untrained, _similarities(reloaded), strict=True)
+        for text, old, new in zip(_TEXTS[1:], untrained, similarities(reloaded), strict=True)
     ]
-    print(table([("", "before", "after"), *similarities]))
+    print(table([("", "before", "after"), *compared]))
     print(f"\nThe model is in {options.output.resolve()}")
     sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {history.train_loss:.4f}\n")
-
-
-def _similarities(model: SentenceTransformer) -> list[float]:
-    """Compute the similarity of the first text to each of the others."""
-    first, *others = model.encode(_TEXTS)
-    values: list[float] = model.similarity(first, others)[0].tolist()
-    return values

@@ -2,8 +2,7 @@
 
 Each worker is a spawned process at the end of a pipe. It receives the model once, then one chunk of texts at a time.
 The weights are in memory shared by all processes. A pipe leaves no locks behind, and a worker that dies closes its end
-of it, so that the parent notices. (The executors of the standard library do not report which process died, nor let the
-caller choose a device for each, and leak semaphores when they are killed.)
+of it, so that the parent notices, and knows which one it was. (An executor of the standard library does not.)
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -30,9 +29,6 @@ from ..inputs import Text
 from .devices import devices_for_processes, usable_device
 from .encoding import EncodeOptions, EncodingRun, Rows, Values, allocate, collect, progress_bar
 from .stack import ModuleStack
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _MAX_CHUNK = 5_000  # texts
 _CHUNKS_PER_WORKER = 10
@@ -68,31 +64,23 @@ class _Worker:
     pipe: Connection
     device: str
 
-    def send_model(self, model: ModuleStack) -> None:
-        """Send the model, which `receive` confirms."""
+    def send(self, message: ModuleStack | _Job, expected: str = _STOPPED) -> None:
+        """Send the model or a chunk of texts; `receive` returns the answer to either."""
         try:
-            self._send(model, _NOT_STARTED)
+            self.pipe.send(message)
+        except OSError:
+            raise self._ended(expected) from None
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise PoolError(
                 f"the model cannot be sent to another process ({error}); expected classes and functions that are "
                 f"defined at the top level of a module"
             ) from None
 
-    def send_job(self, job: _Job) -> None:
-        """Send a chunk of texts, whose values `receive` returns."""
-        self._send(job, _STOPPED)
-
     def receive(self, expected: str = _STOPPED) -> _Result:
-        """Wait for the answer."""
+        """Wait for an answer."""
         try:
             return cast(_Result, self.pipe.recv())
         except (EOFError, OSError):
-            raise self._ended(expected) from None
-
-    def _send(self, message: object, expected: str) -> None:
-        try:
-            self.pipe.send(message)
-        except OSError:
             raise self._ended(expected) from None
 
     def _ended(self, expected: str) -> PoolError:
@@ -148,7 +136,7 @@ class EncodingPool:
             shared = _share(model)
             self._state = _state(model)
             for worker in self.workers:
-                worker.send_model(shared)
+                worker.send(shared, _NOT_STARTED)
             for worker in self.workers:
                 if (error := worker.receive(_NOT_STARTED).error) is not None:
                     raise error
@@ -163,9 +151,7 @@ class EncodingPool:
     def __enter__(self) -> EncodingPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -251,7 +237,7 @@ class PoolRun:
             while True:
                 while idle and not failures and (job := next(jobs, None)):
                     worker = idle.pop()
-                    worker.send_job(job)
+                    worker.send(job)
                     busy[worker.pipe] = (worker, job)
                 if not busy:
                     return

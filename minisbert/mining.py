@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .data.negatives import Mined, layout
 from .data.roles import column_texts
-from .data.table import as_table, select
+from .data.rows import as_table
 from .errors import ConfigError, InputError, InputTypeError
 from .search import nearest
 from .similarity import embedding_matrix, is_number
@@ -300,7 +300,7 @@ class _Pairs:
         if len(table.columns) < 2:
             raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")
         first, second = islice(table.columns, 2)
-        table = select(table, [first if anchor is None else anchor, second if positive is None else positive])
+        table = table.select([first if anchor is None else anchor, second if positive is None else positive])
         names = first, second = tuple(table.columns)
         texts, positives = (column_texts(table, name) for name in names)
         documents = list(dict.fromkeys([*check_texts([] if corpus is None else corpus, what="corpus"), *positives]))

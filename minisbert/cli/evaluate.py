@@ -15,7 +15,7 @@ from .options import Subparsers, add_command, add_model_options, column_names, l
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
-    from ..data.table import Table
+    from ..data.rows import Table
     from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 
 # An evaluator, and the number of pairs, triplets, queries or texts that it evaluates.
@@ -143,12 +143,12 @@ def _paraphrases(path: Path, reading: Reading) -> Evaluation:
 
 
 def _reranking(path: Path, reading: Reading) -> Evaluation:
-    from ..data.table import as_table, select
+    from ..data.rows import as_table
     from ..evaluation import RerankingEvaluator
 
     table = as_table(path)
     if reading.columns is not None:
-        table = select(table, reading.columns)
+        table = table.select(reading.columns)
     keys = ("query", "positive", "negative")
     samples: dict[Any, dict[str, Any]] = {}
     if set(keys) <= table.columns.keys():

@@ -15,7 +15,7 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
-from ..opening import is_file
+from ..storage.files import is_file
 
 if TYPE_CHECKING:
     from ..sentence_transformer import SentenceTransformer

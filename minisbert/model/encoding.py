@@ -18,10 +18,10 @@ from tqdm import tqdm
 
 from ..ahead import ahead
 from ..errors import ConfigError, InputError
-from ..inputs import Text, with_prompt
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..similarity import PRECISIONS, Precision, normalize_embeddings, quantize_embeddings
+from ..text import Text, with_prompt
 from ..transfer import moved
 from .devices import copy_to_host, side_stream_copies
 from .stack import ModuleStack

@@ -25,7 +25,7 @@ import torch
 import torch.multiprocessing
 
 from ..errors import ConfigError, PoolError
-from ..inputs import Text
+from ..text import Text
 from .devices import devices_for_processes, usable_device
 from .encoding import EncodeOptions, EncodingRun, Rows, Values, allocate, collect, progress_bar
 from .stack import ModuleStack

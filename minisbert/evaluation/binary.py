@@ -59,13 +59,7 @@ class BinaryClassificationEvaluator(TaskEvaluator):
         truncate_dim: int | None = None,
         similarity_fn_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         self.sentences1, self.sentences2 = check_rows(sentences1=sentences1, sentences2=sentences2)
         self.labels = _checked_labels(labels, len(self.sentences1))
         self.similarity_fn_names = similarity_functions(similarity_fn_names)

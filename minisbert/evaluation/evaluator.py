@@ -1,4 +1,4 @@
-"""What all evaluators share, and the evaluator that calls several in turn."""
+"""The bases of evaluators, and the evaluator that calls several in turn."""
 
 from __future__ import annotations
 
@@ -127,6 +127,12 @@ class TaskEvaluator(Evaluator):
     """An evaluator of one task: `measure` computes the metrics, a call also names them and writes the files."""
 
     line_end = "\r\n"
+
+    def __init__(
+        self, name: str, batch_size: int | None, show_progress_bar: bool, write_csv: bool, truncate_dim: int | None
+    ) -> None:
+        options = {"show_progress_bar": show_progress_bar, "write_csv": write_csv}
+        super().__init__(name, batch_size=batch_size, truncate_dim=truncate_dim, **options)
 
     def __call__(
         self,

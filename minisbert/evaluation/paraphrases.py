@@ -63,13 +63,7 @@ class ParaphraseMiningEvaluator(TaskEvaluator):
         write_csv: bool = True,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         texts = check_texts_by_id(sentences_map, what="sentences_map")
         self.ids, self.sentences = list(texts), list(texts.values())
         pairs = list(duplicates_list or ())

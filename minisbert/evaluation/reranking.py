@@ -75,13 +75,7 @@ class RerankingEvaluator(TaskEvaluator):
         use_batched_encoding: bool = True,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         rows = samples.values() if isinstance(samples, Mapping) else samples
         known = [_checked(row, number) for number, row in enumerate(rows)]
         self.samples = [sample for sample in known if sample.positive and sample.negative]

@@ -96,13 +96,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         corpus_prompt_name: str | None = None,
         write_predictions: bool = False,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         queries = check_texts_by_id(queries, what="queries")
         corpus = check_texts_by_id(corpus, what="corpus")
         # In the order of their ids, so that search, which puts lower rows first among equal scores, ranks by id.

@@ -58,13 +58,7 @@ class EmbeddingSimilarityEvaluator(TaskEvaluator):
         precision: Precision | None = None,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         self.sentences1 = check_texts(sentences1, what="sentences1")
         self.sentences2 = check_texts(sentences2, what="sentences2")
         self.scores = _checked_scores(scores, len(self.sentences1), len(self.sentences2))

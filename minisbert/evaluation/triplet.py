@@ -58,13 +58,7 @@ class TripletEvaluator(TaskEvaluator):
         truncate_dim: int | None = None,
         similarity_fn_names: Sequence[str] | None = None,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         self.anchors, self.positives, self.negatives = check_rows(
             anchors=anchors, positives=positives, negatives=negatives
         )

@@ -143,7 +143,8 @@ class Embedder(ModuleStack):
             result = result.numpy() if out is None else out
         elif isinstance(result, Tensor) and not convert_to_tensor:
             result = list(result)
-        self.report_truncation(run.truncated, len(texts), stacklevel=3)
+        if run.truncated:
+            self.report_truncation(run.truncated, len(texts), stacklevel=3)
         return result[0] if single else result
 
     def encode_query(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:

@@ -261,7 +261,9 @@ def collect(run: Run, values: Values) -> Values:
     if run.device.type == "cuda" and not values.is_cuda:
         batches = copy_to_host(batches, side_stream_copies(run.device))
     for rows, embeddings in batches:
-        (targets,) = moved([torch.from_numpy(rows)], values.device)
+        targets = torch.from_numpy(rows)
+        if values.is_cuda:
+            (targets,) = moved([targets], values.device)
         values[targets] = embeddings.to(values.device)
     return values
 

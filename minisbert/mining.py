@@ -212,8 +212,8 @@ class _Rules:
                 raise ConfigError(f"got {name}={value!r}; expected a number, or None for no limit: pass one")
         if not 1 <= self.num_negatives <= _MOST_NEGATIVES:
             raise ConfigError(
-                f"got num_negatives={self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: ask "
-                f"for one"
+                f"got num_negatives={self.num_negatives}; expected at least 1, and at most {_MOST_NEGATIVES:,}: pass "
+                f"a number between them"
             )
         if self.range_min < 0:
             raise ConfigError(f"got range_min={self.range_min}; expected at least 0: pass 0 to skip none")

@@ -99,7 +99,8 @@ class EmbeddingModel(Embedder):
                 base_model = repository_name(str(model_name_or_path))
                 base_revision = folder.name if folder.parent.name == "snapshots" else None
         elif modules is None or model_name_or_path is not None:
-            raise ConfigError("expected either the name or folder of a model, or modules=[...]: pass one of them")
+            got = "neither a model nor modules" if modules is None else "both a model and modules"
+            raise ConfigError(f"got {got}; expected either the name or folder of a model, or modules=[...]")
         super().__init__(
             modules,
             prompts={**settings.prompts, **(prompts or {})},

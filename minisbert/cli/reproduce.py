@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .evaluators import KINDS, Reading
-from .options import Subparsers, add_command, check_output, column_names, table
-from .settings import add_run_options, add_settings, given_settings, log_often
+from .evaluate import TASKS, Reading
+from .options import (
+    Subparsers,
+    add_command,
+    add_run_options,
+    add_settings,
+    check_output,
+    column_names,
+    given_settings,
+    log_often,
+    table,
+)
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -91,11 +100,11 @@ def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
         if options.eval_columns is not None:
             raise InputError("got --eval-columns and no --eval; expected the file they are columns of: pass it")
         return None
-    kinds = {kind.evaluator: kind for kind in KINDS.values()}
+    kinds = {task.evaluator: task for task in TASKS.values()}
     kind = kinds.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
     if kind is None:
         raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(kinds)}")
-    return kind.make(options.eval, Reading(options.eval_columns))[0]
+    return kind.read(options.eval, Reading(options.eval_columns))[0]
 
 
 def _comparison(

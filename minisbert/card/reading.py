@@ -6,8 +6,7 @@ import re
 from pathlib import Path
 
 from ..errors import InputError
-from ..opening import open_file
-from ..storage.files import LONGEST_CARD
+from ..storage.files import LONGEST_CARD, open_file
 from .facts import CardFacts, DatasetFacts
 from .parsing import parse
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from ..card.facts import CardFacts
 from ..card.reading import read_card
 from ..errors import InputError
-from ..opening import open_file
+from ..storage.files import open_file
 from .from_card import recipe_of
 from .recipe import Recipe, parse_recipe
 

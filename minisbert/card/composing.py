@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -12,10 +17,9 @@ from ..model import EmbeddingModel
 from ..modules import Normalize, Pooling, Transformer
 from ..training.record import Cell, ColumnRecord, DatasetRecord, EvaluationRecord, TrainingRecord
 from ..version import versions
-from .architecture import architecture, normalize_line, pooling_line, transformer_line
-from .citations import citations
 from .facts import (
     CardFacts,
+    Citation,
     ColumnStatistics,
     DatasetFacts,
     Description,
@@ -28,13 +32,12 @@ from .facts import (
     Metric,
     ModelIndex,
     NamedDataset,
-    Number,
+    TrainingLogs,
+    TrainingTime,
     Usage,
     WidgetExample,
 )
-from .logbook import training_logs, training_time
 from .rendering import render
-from .settings import hyperparameters, non_default
 
 _LIBRARY = "https://sbert.net/docs/package_reference/sentence_transformer"
 _TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense")
@@ -52,7 +55,9 @@ _TEXTS = (
 _QUERY_COLUMNS = {"query", "question"}
 _QUERY_PROMPTS = ("query", "document", "passage", "corpus")
 _RETRIEVAL = "Information Retrieval"
+_MODALITIES = {"text": {"method": "forward", "method_output_name": "last_hidden_state"}}
 _SHOWN_CHARACTERS = 1000  # of a sample
+_TRAINING_LOSS = "Training Loss"
 
 
 def card_text(model: EmbeddingModel, training: TrainingRecord | None, *, name: str | None = None) -> str:
@@ -74,10 +79,10 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
         training: the record of its training, or None.
         name: the name the card shows.
     """
+    based_on = f" based on {model.base_model}" if model.base_model else ""
     named = tuple(NamedDataset(one.name) for one in training.datasets if one.name) if training else ()
     untrained = CardFacts(
-        title=name
-        or (f"SentenceTransformer based on {model.base_model}" if model.base_model else "SentenceTransformer"),
+        title=name or f"SentenceTransformer{based_on}",
         front_matter=FrontMatter(tags=_TAGS, base_model=model.base_model),
         description=Description(
             dimension=model.get_sentence_embedding_dimension(),
@@ -88,7 +93,11 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
             modalities=("Text",),
             training_datasets=named,
         ),
-        architecture=architecture([_module(module) for module in model]),
+        architecture=(
+            "SentenceTransformer(",
+            *(f"  ({index}): {_printed(module)}" for index, module in enumerate(model)),
+            ")",
+        ),
         usage=_usage(model, training, name),
         sources=_SOURCES,
         versions=_versions(),
@@ -96,36 +105,32 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
     return untrained if training is None else _trained(untrained, training)
 
 
-def _module(module: nn.Module) -> str:
+# ---- the model ------------------------------------------------------------------------------------------------------
+
+
+def _printed(module: nn.Module) -> str:
+    """A module as version 6 of the reference prints it."""
     if isinstance(module, Transformer):
-        return transformer_line(module.config)
-    if isinstance(module, Pooling):
-        return pooling_line(module.embedding_dimension, module.pooling_mode, include_prompt=module.include_prompt)
-    if isinstance(module, Normalize):
-        return normalize_line()
-    return f"{type(module).__name__}({module.extra_repr()})"
-
-
-def _trained(card: CardFacts, training: TrainingRecord) -> CardFacts:
-    outer, inner = [one.loss for one in training.datasets], [loss for d in training.datasets for loss in d.inner_losses]
-    losses = tuple(dict.fromkeys([*outer, *inner]))
-    primary = [one.primary for one in training.evaluations if one.primary is not None]
-    return replace(
-        card,
-        front_matter=_front_matter(card, training, losses),
-        evaluations=evaluations(training.evaluations),
-        training_datasets=tuple(map(_dataset, training.datasets)),
-        hyperparameters=hyperparameters(training.settings),
-        non_default_hyperparameters=non_default(training.settings, training.defaults),
-        logs=training_logs(
-            training.log,
-            log_every=training.settings["log_every"] if training.settings["replay"] else None,
-            primary=primary,
-            best_step=training.best_step,
-        ),
-        training_time=training_time(training.seconds, training.evaluation_seconds),
-        citations=citations(losses),
-    )
+        config = module.config
+        named = (config.get("architectures") or [f"{str(config.get('model_type', '')).title()}Model"])[0]
+        settings: dict[str, Any] = {
+            "transformer_task": "feature-extraction",
+            "modality_config": _MODALITIES,
+            "module_output_name": "token_embeddings",
+            "architecture": re.sub(r"(For[A-Z]\w+|LMHeadModel)$", "Model", named),
+        }
+    elif isinstance(module, Pooling):
+        modes = module.pooling_mode
+        settings = {
+            "embedding_dimension": module.embedding_dimension,
+            "pooling_mode": modes[0] if len(modes) == 1 else list(modes),
+            "include_prompt": module.include_prompt,
+        }
+    elif isinstance(module, Normalize):
+        settings = {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"}
+    else:
+        return f"{type(module).__name__}({module.extra_repr()})"
+    return f"{type(module).__name__}({settings})"
 
 
 def _usage(model: EmbeddingModel, training: TrainingRecord | None, name: str | None) -> Usage:
@@ -150,12 +155,48 @@ def _similarities(model: EmbeddingModel, texts: list[str], *, has_query: bool) -
     return tuple(map(tuple, found))
 
 
+def _versions() -> dict[str, str]:
+    found = versions()
+    return {
+        "Python": platform.python_version(),
+        "minisbert": found["minisbert"],
+        "Transformers": found["transformers"],
+        "PyTorch": found["pytorch"],
+        "Tokenizers": version("tokenizers"),
+    }
+
+
+# ---- its training ---------------------------------------------------------------------------------------------------
+
+
+def _trained(card: CardFacts, training: TrainingRecord) -> CardFacts:
+    inner = [loss for one in training.datasets for loss in one.inner_losses]
+    losses = tuple(dict.fromkeys([*(one.loss for one in training.datasets), *inner]))
+    usual, used = hyperparameters(training.defaults), hyperparameters(training.settings)
+    return replace(
+        card,
+        front_matter=_front_matter(card, training, losses),
+        evaluations=evaluations(training.evaluations),
+        training_datasets=tuple(map(_dataset, training.datasets)),
+        hyperparameters=used,
+        non_default_hyperparameters={name: value for name, value in used.items() if usual.get(name) != value},
+        logs=training_logs(
+            training.log,
+            log_every=training.settings["log_every"] if training.settings["replay"] else None,
+            primary=[one.primary for one in training.evaluations if one.primary is not None],
+            best_step=training.best_step,
+        ),
+        training_time=training_time(training.seconds, training.evaluation_seconds),
+        citations=citations(losses),
+    )
+
+
 def _front_matter(card: CardFacts, training: TrainingRecord, losses: Sequence[str]) -> FrontMatter:
     rows = sum(dataset.rows for dataset in training.datasets)
-    results = tuple(_indexed(one) for one in training.evaluations)
-    return FrontMatter(
+    results = tuple(map(_indexed, training.evaluations))
+    return replace(
+        card.front_matter,
         tags=(*_TAGS, "generated_from_trainer", f"dataset_size:{rows}", *(f"loss:{loss}" for loss in losses)),
-        base_model=card.description.base_model,
         widget=tuple(WidgetExample(*comparison) for comparison in training.examples.comparisons),
         metrics=tuple(dict.fromkeys(name for one in training.evaluations for name in _metrics(one))),
         model_index=(ModelIndex(card.title, results),) if results else (),
@@ -163,6 +204,7 @@ def _front_matter(card: CardFacts, training: TrainingRecord, losses: Sequence[st
 
 
 def _metrics(one: EvaluationRecord) -> dict[str, float]:
+    """The results by name, without the evaluator's."""
     prefix = f"{one.name}_" if one.name else ""
     return {name.removeprefix(prefix): value for name, value in one.metrics.items()}
 
@@ -173,9 +215,8 @@ def _indexed(one: EvaluationRecord) -> IndexedResult:
         for name, value in _metrics(one).items()
     )
     shown = one.name.replace("_", " ").replace("-", " ") or "Unknown"
-    return IndexedResult(
-        one.description.lower().replace(" ", "-"), one.description, shown, one.name or "unknown", metrics
-    )
+    task = one.description.lower().replace(" ", "-")
+    return IndexedResult(task, one.description, shown, one.name or "unknown", metrics)
 
 
 def evaluations(found: Sequence[EvaluationRecord]) -> tuple[Evaluation, ...]:
@@ -197,9 +238,9 @@ def _alike(a: EvaluationRecord, b: EvaluationRecord) -> bool:
 
 
 def _evaluation(group: Sequence[EvaluationRecord]) -> Evaluation:
-    first = group[0]
-    columns = [_metrics(one) for one in group]
+    first, columns = group[0], list(map(_metrics, group))
     primary = (first.primary or "").removeprefix(f"{first.name}_" if first.name else "")
+    values = {name: [column[name] for column in columns] for name in columns[0]}
     return Evaluation(
         description=first.description,
         evaluator=first.evaluator,
@@ -207,13 +248,10 @@ def _evaluation(group: Sequence[EvaluationRecord]) -> Evaluation:
         datasets=tuple(one.name for one in group if one.name),
         parameters=dict(first.parameters) or None,
         metrics=tuple(
-            Metric(name, tuple(_value(column[name]) for column in columns), name == primary) for name in columns[0]
+            Metric(name, tuple(round(value, 4) if value == value else "nan" for value in row), name == primary)
+            for name, row in values.items()
         ),
     )
-
-
-def _value(value: float) -> Number | str:
-    return round(value, 4) if value == value else "nan"
 
 
 def _dataset(one: DatasetRecord) -> DatasetFacts:
@@ -247,14 +285,117 @@ def _sample(cell: Cell) -> str:
     return cut.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
+def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str]:
+    """Fields of a `TrainingConfig` as cards list them: those that transformers has too, under its names, then `replay`.
 
-    found = versions()
-    return {
-        "Python": platform.python_version(),
-        "minisbert": found["minisbert"],
-        "Transformers": found["transformers"],
-        "PyTorch": found["pytorch"],
-        "Tokenizers": version("tokenizers"),
+    When to log, evaluate and save is not listed.
+    """
+    values = {
+        "per_device_train_batch_size": settings["batch_size"],
+        "num_train_epochs": settings["epochs"],
+        "max_steps": settings["max_steps"] or -1,
+        "learning_rate": float(settings["learning_rate"]),
+        "lr_scheduler_type": "linear",
+        "warmup_steps": settings["warmup_steps"],
+        "optim": "adamw_torch",
+        "weight_decay": float(settings["weight_decay"]),
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "gradient_accumulation_steps": settings["gradient_accumulation"],
+        "max_grad_norm": float(settings["max_grad_norm"]),
+        "bf16": settings["precision"] == "bf16",
+        "fp16": settings["precision"] == "fp16",
+        "torch_compile": settings["compile"],
+        "load_best_model_at_end": settings["keep_best"],
+        "seed": settings["seed"],
+        "batch_sampler": settings["batch_sampler"],
+        "multi_dataset_batch_sampler": settings["multi_dataset_batch_sampler"],
+        "replay": settings["replay"],
     }
+    return {name: str(value) for name, value in values.items() if value is not None}
+
+
+# ---- the course of a run --------------------------------------------------------------------------------------------
+
+
+def training_logs(
+    entries: Sequence[Mapping[str, float]],
+    *,
+    log_every: int | None,
+    primary: Collection[str],
+    best_step: int | None,
+) -> TrainingLogs | None:
+    """One row for each step with an entry, or None if there is none.
+
+    Args:
+        entries: losses and metrics, the latter with "eval_" before their names.
+        log_every: the loss of any other step, which is the last, is left out, as the reference does; None for all.
+        primary: the metrics to show.
+        best_step: the step of the saved weights, shown in bold.
+    """
+    rows: list[dict[str, float | int]] = []
+    for entry in entries:
+        values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        shown: dict[str, float] = {name: value for name, value in values.items() if name in primary}
+        if "loss" in entry and (log_every is None or entry["step"] % log_every == 0):
+            shown[_TRAINING_LOSS] = entry["loss"]
+        if not shown:
+            continue
+        if not rows or rows[-1]["Step"] != entry["step"]:
+            rows.append({"Epoch": float(entry["epoch"]), "Step": int(entry["step"])})
+        rows[-1].update(shown)
+    if not rows:
+        return None
+    first = ["Epoch", "Step", *([_TRAINING_LOSS] if any(_TRAINING_LOSS in row for row in rows) else [])]
+    columns = tuple(dict.fromkeys([*first, *(name for row in rows for name in row)]))
+    bold = tuple(index for index, row in enumerate(rows) if row["Step"] == best_step)
+    cells = (tuple(_cell(row.get(column), bold=index in bold) for column in columns) for index, row in enumerate(rows))
+    return TrainingLogs(columns, tuple(cells), bold)
+
+
+def _cell(value: float | int | None, *, bold: bool) -> str:
+    if value is None:
+        return "-"
+    return str(round(value, 4)) if bold else number_text(value)
+
+
+def number_text(value: float | int) -> str:
+    """A value as tables show it: a float with more than four decimals is cut to four."""
+    text = str(value)
+    return f"{value:.4f}" if isinstance(value, float) and len(text.partition(".")[2]) > 4 else text
+
+
+def training_time(seconds: float, evaluation_seconds: float = 0.0) -> TrainingTime:
+    """How long a run took; the part spent on evaluations is shown separately."""
+    if not evaluation_seconds:
+        return TrainingTime(_duration(seconds))
+    return TrainingTime(_duration(seconds - evaluation_seconds), _duration(evaluation_seconds), _duration(seconds))
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which it is at least one."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
+
+
+# ---- papers ---------------------------------------------------------------------------------------------------------
+
+
+def citations(losses: Iterable[str]) -> tuple[Citation, ...]:
+    """The papers on the format and on these losses; losses with one paper share an entry."""
+    sharing: dict[str, list[str]] = {}
+    for name in dict.fromkeys(["Sentence Transformers", *losses]):
+        if name in papers():
+            sharing.setdefault(papers()[name], []).append(name)
+    return tuple(Citation(tuple(names), bibtex) for bibtex, names in sharing.items())
+
+
+@cache
+def papers() -> Mapping[str, str]:
+    """BibTeX by name of the loss, and for "Sentence Transformers"."""
+    text = Path(__file__).with_name("citations.bib").read_text(encoding="utf-8")
+    entries = (entry.partition("\n") for entry in text.removeprefix("% ").rstrip("\n").split("\n\n% "))
+    return {name: bibtex for names, _, bibtex in entries for name in names.split(", ")}

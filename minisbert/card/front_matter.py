@@ -8,7 +8,7 @@ from typing import Any
 
 from ..errors import InputError
 from .facts import Emissions, FrontMatter, IndexedMetric, IndexedResult, ModelIndex, WidgetExample
-from .plain_yaml import read_yaml
+from .safe_yaml import read_yaml
 
 _NAMES = {"model_index": "model-index"}
 

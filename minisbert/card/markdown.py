@@ -1,21 +1,25 @@
-"""A card cut into its sections."""
+"""The Markdown of model cards: sections, links and code to read, tables in both directions."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from itertools import accumulate, pairwise
 
 from ..errors import InputError
 
+Row = tuple[str, ...]
+
 _HEADING = re.compile(r"(#{1,4}) (.*)")
-_TWICE_DECODED_MARK = "🤗".encode().decode("cp1252")
+_RULE = re.compile(r"\|(:-+:?\|)+")
+_BAR = re.compile(r"(?<!\\)\|")
+_MOST_COLUMNS = 1000
 
 
 @dataclass
 class Section:
-    """A heading, the lines under it, and the sections within."""
+    """A heading, the lines under it, and its subsections."""
 
     level: int
     title: str
@@ -27,26 +31,33 @@ class Section:
         """The lines of the section itself."""
         return "\n".join(self.lines)
 
-    def part(self, title: str) -> Section | None:
-        """The first section of that title, at any depth."""
-        return self._titles.get(title)
 
-    @cached_property
-    def _titles(self) -> dict[str, Section]:
-        found: dict[str, Section] = {}
-        for section in self.all():
-            found.setdefault(section.title, section)
-        return found
+@dataclass(frozen=True)
+class Document:
+    """A card in parts.
 
-    def all(self) -> Iterator[Section]:
-        """Every section within, in order."""
-        for part in self.parts:
-            yield part
-            yield from part.all()
+    Attributes:
+        front_matter: the YAML at its head.
+        parts: the sections of the highest level.
+        sections: the first section of each title, at any level.
+    """
+
+    front_matter: str
+    parts: list[Section]
+    sections: dict[str, Section]
+
+    def text(self, title: str) -> str:
+        """The lines of a section, "" if it is missing."""
+        section = self.sections.get(title)
+        return section.text if section else ""
+
+    def parts_of(self, *titles: str) -> list[Section]:
+        """The subsections of the first of these sections that exists."""
+        return next((self.sections[title].parts for title in titles if title in self.sections), [])
 
 
-def split_card(text: str) -> tuple[str, Section]:
-    """The YAML of the front matter, and the body as a tree.
+def read_document(text: str) -> Document:
+    """Split a card into front matter and sections; what is commented out is skipped.
 
     Raises:
         InputError: there is no front matter.
@@ -58,8 +69,8 @@ def split_card(text: str) -> tuple[str, Section]:
             "minisbert: pass its text"
         )
     end = lines.index("---", 1)
-    root = Section(0, "")
-    path = [root]
+    path = [Section(0, "")]
+    document = Document("\n".join(lines[1:end]), path[0].parts, {})
     fenced = commented = False
     for line in lines[end + 1 :]:
         fenced ^= line.lstrip(" ").startswith("```")
@@ -77,52 +88,92 @@ def split_card(text: str) -> tuple[str, Section]:
             path.pop()
         path[-1].parts.append(section)
         path.append(section)
-    return "\n".join(lines[1:end]), root
+        document.sections.setdefault(section.title, section)
+    return document
 
 
-def fenced_code(text: str, language: str) -> str | None:
+def read_link(text: str) -> tuple[str, str] | None:
+    """Title and target of a text that is a link."""
+    title, middle, target = text.removeprefix("[").rpartition("](")
+    return (title, target[:-1]) if text.startswith("[") and middle and target.endswith(")") else None
+
+
+def read_code(text: str, language: str) -> str | None:
     """The first block of code in that language, without its margin."""
     lines = text.split("\n")
-    last = {line: place for place, line in enumerate(lines) if line.endswith("```")}  # by margin and mark
-    for place, line in enumerate(lines):
+    last = {line: index for index, line in enumerate(lines) if line.endswith("```")}  # by margin and mark
+    for index, line in enumerate(lines):
         margin, mark, rest = line.partition("```")
-        if mark and rest == language and not margin.strip(" ") and last.get(f"{margin}```", 0) > place:
-            end = lines.index(f"{margin}```", place + 1)
-            return "\n".join(inner.removeprefix(margin) for inner in lines[place + 1 : end])
+        if mark and rest == language and not margin.strip(" ") and last.get(f"{margin}```", 0) > index:
+            end = lines.index(f"{margin}```", index + 1)
+            return "\n".join(inner.removeprefix(margin) for inner in lines[index + 1 : end])
     return None
 
 
 def between(text: str, opening: str, closing: str) -> list[str]:
-    """What stands between each two marks."""
-    found = []
-    start = text.find(opening)
-    while start >= 0 and (end := text.find(closing, start + len(opening))) >= 0:
-        found.append(text[start + len(opening) : end])
-        start = text.find(opening, end + len(closing))
-    return found
+    """The texts between two marks."""
+    complete = text[: text.rfind(closing) + len(closing)]  # each opening mark has its closing one: linear time
+    return re.findall(f"{re.escape(opening)}(.*?){re.escape(closing)}", complete, re.DOTALL)
 
 
-def links(text: str) -> list[tuple[str, str]]:
-    """Titles and targets of the links that stand in a list, one on a line."""
-    found = []
-    for line in text.split("\n"):
-        title, middle, rest = line.removeprefix("- [").partition("](")
-        target, end, _ = rest.partition(")")
-        if line.startswith("- [") and title and middle and end and not re.search(r"\s", target):
-            found.append((title, target))
-    return found
+# ---- tables, with each cell padded to the width of its column ------------------------------------------------------
 
 
-def repair(text: str) -> str:
-    """A card whose UTF-8 was read as cp1252 on its way, as it was before.
+def read_table(text: str) -> tuple[Row, list[Row]]:
+    """Header and rows of the table in `text`; lines outside of it are ignored.
 
-    Only a card that shows the sign of it is changed, and of that the lines that can be taken back.
+    The widths of the cells are those of the rule under the header, so that a cell may hold anything.
+
+    Raises:
+        InputError: there is no complete table.
     """
-    return "\n".join(map(_repaired, text.split("\n"))) if _TWICE_DECODED_MARK in text else text
+    lines = text.split("\n")
+    rule = next((number for number, line in enumerate(lines) if number and _RULE.fullmatch(line.strip(" "))), None)
+    broken = InputError("got a model card without an expected table; expected the card as it was generated")
+    if rule is None:
+        raise broken
+    margin = len(lines[rule]) - len(lines[rule].lstrip(" "))
+    widths = [len(part) for part in lines[rule].strip(" ").strip("|").split("|")]
+    if len(widths) > _MOST_COLUMNS:
+        raise broken
+    header = _cells(lines[rule - 1][margin:], widths)
+    rows = _rows(lines[rule + 1 :], margin, widths)
+    if any(len(row) != len(widths) for row in (header, *rows)):
+        raise broken
+    return header, rows
 
 
-def _repaired(line: str) -> str:
-    try:
-        return line.encode("cp1252").decode("utf-8")
-    except UnicodeError:
-        return line
+def _rows(lines: Sequence[str], margin: int, widths: Sequence[int]) -> list[Row]:
+    rows, width = [], sum(widths) + len(widths) + 1
+    parts: list[str] = []
+    length = bars = 0
+    for line in lines:
+        if not parts and not line[margin:].startswith("| "):
+            break
+        parts.append(line if parts else line[margin:])
+        length += len(parts[-1]) + (len(parts) > 1)
+        bars += len(_BAR.findall(parts[-1]))
+        # A cell can hold a line break that was no "\n" when it was written; the row ends where its width is full.
+        if length >= width or (parts[-1].endswith(" |") and bars == len(widths) + 1):
+            rows.append(_cells("\n".join(parts), widths))
+            parts, length, bars = [], 0, 0
+    return rows
+
+
+def _cells(line: str, widths: Sequence[int]) -> Row:
+    ends = list(accumulate((width + 1 for width in widths), initial=0))
+    if len(line) == ends[-1] + 1 and all(line[end] == "|" for end in ends):
+        cells = [line[start + 2 : end] for start, end in pairwise(ends)]
+    else:
+        cells = [cell[1:] for cell in _BAR.split(line)[1:-1]]
+    return tuple(cell.rstrip(" ") for cell in cells)
+
+
+def write_table(
+    header: Sequence[str], rows: Sequence[Sequence[str]], *, centred: bool = False, margin: str = ""
+) -> str:
+    """The table, each line after `margin`, without a line end."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    rule = "".join(f"|:{'-' * width}{':' if centred else '-'}" for width in widths) + "|"
+    lines = ["".join(f"| {cell:<{width}} " for cell, width in zip(row, widths, strict=True)) for row in (header, *rows)]
+    return "\n".join(margin + line for line in [f"{lines[0]}|", rule, *(f"{line}|" for line in lines[1:])])

@@ -72,7 +72,7 @@ def _found(name: str) -> Path:
 
 
 def _card(path: Path) -> CardFacts | None:
-    from ..card.reading import read_card
+    from ..card import read_card
 
     return read_card(path)
 

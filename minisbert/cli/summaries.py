@@ -9,8 +9,7 @@ import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..card.architecture import read_module
-from ..card.reading import comes_from_fit
+from ..card.parsing import comes_from_fit, read_module
 from ..errors import ModelError
 from ..storage import dialects
 from .options import aligned, shortened

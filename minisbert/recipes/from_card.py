@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from ..card.architecture import read_module
 from ..card.facts import CardFacts
-from ..card.reading import comes_from_fit
+from ..card.parsing import comes_from_fit, read_module
 from ..data.roles import LABEL_NAMES
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import read_pooling

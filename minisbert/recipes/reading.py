@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..card.facts import CardFacts
-from ..card.reading import read_card
+from ..card.parsing import read_card
 from ..errors import InputError
 from ..storage.files import open_file
 from .from_card import recipe_of

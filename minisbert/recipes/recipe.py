@@ -74,7 +74,7 @@ def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
     Raises:
         InputError: it is none, or a field is missing, unknown or of the wrong kind.
     """
-    from ..card.plain_yaml import read_yaml
+    from ..card.safe_yaml import read_yaml
 
     try:
         values = read_yaml(text)

@@ -34,7 +34,9 @@ from minisbert.card import (
     render,
     repair,
 )
-from minisbert.card.tables import number, number_text, read_table, write_table
+from minisbert.card.composing import number_text
+from minisbert.card.markdown import read_table, write_table
+from minisbert.card.parsing import read_number
 from minisbert.errors import InputError
 
 CARD = (HELPERS / "card_small.md").read_text(encoding="utf-8")
@@ -275,7 +277,7 @@ def test_numbers_of_logs(value: float, text: str) -> None:
 
 
 def test_numbers_of_metrics() -> None:
-    assert [number(text) for text in ("0.5", "1", "nan", "0.50", "x")] == [0.5, 1, "nan", "0.50", "x"]
+    assert [read_number(text) for text in ("0.5", "1", "nan", "0.50", "x")] == [0.5, 1, "nan", "0.50", "x"]
 
 
 def test_long_lists_are_folded_away() -> None:

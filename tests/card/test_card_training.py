@@ -14,9 +14,7 @@ from card_cases import AWKWARD, pairs, scored, texts
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, losses
 from minisbert.card import CardFacts, parse, render
-from minisbert.card.citations import citations
-from minisbert.card.composing import column_statistics, evaluations
-from minisbert.card.logbook import training_logs, training_time
+from minisbert.card.composing import citations, column_statistics, evaluations, training_logs, training_time
 from minisbert.data.roles import training_rows
 from minisbert.training.record import EvaluationRecord, choose_examples, label_statistics, record_evaluations
 

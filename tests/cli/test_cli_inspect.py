@@ -20,9 +20,8 @@ from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, build
 
 from minisbert import Trainer, TrainingConfig, losses
-from minisbert.card import parse
-from minisbert.card.parameters import read_parameters
-from minisbert.card.reading import comes_from_fit, read_card
+from minisbert.card import parse, read_card
+from minisbert.card.parsing import comes_from_fit, read_parameters
 from minisbert.cli import main
 from minisbert.cli.summaries import card_summary
 from minisbert.errors import InputError, ModelError
@@ -443,8 +442,8 @@ def test_nothing_there(name: str, refused: Callable[..., str], monkeypatch: pyte
         (b"", "without front matter"),
         (b"# A model\n\nIt is good.\n", "without front matter"),
         (b"---\nlicense: mit\n---\n\n# A model\n", "without the section 'Model Description'"),
-        (b"\x80\x81\x82", "is no text"),
-        (b"---\n\0\n---\n", "is no text"),
+        (b"\x80\x81\x82", "is not text"),
+        (b"---\n\0\n---\n", "is not text"),
         (SMALL.read_bytes().replace(b"tags:\n", b"tags: [\n"), "got"),
         (SMALL.read_bytes().partition(b"|:--------|")[0] + b"\n", "got a model card without an expected table"),
     ],
@@ -461,7 +460,7 @@ def test_a_card_that_cannot_be_read(tmp_path: Path) -> None:
         read_card(tmp_path)
     with (tmp_path / "large.md").open("wb") as file:
         file.truncate(30_000_000)
-    with pytest.raises(InputError, match="is no text"):
+    with pytest.raises(InputError, match="is not text"):
         read_card(tmp_path / "large.md")
 
 

@@ -44,6 +44,15 @@ def test_every_package_is_shipped() -> None:
     assert (ROOT / "minisbert" / "py.typed").is_file()
 
 
+def test_every_data_file_is_shipped() -> None:
+    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]
+    ours = [path for path in (ROOT / "minisbert").rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert {"card.md.jinja", "citations.bib"} <= {path.name for path in ours}
+    for path in ours:
+        package = ".".join(path.parent.relative_to(ROOT).parts)
+        assert any(path.match(pattern) for pattern in patterns[package]), f"{path} is not in the wheel"
+
+
 def test_kernels_folder_is_no_package_of_its_own() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()
     assert (

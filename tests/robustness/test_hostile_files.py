@@ -20,7 +20,7 @@ import torch
 from model_folders import add_module, edit, load, read
 from places import HELPERS, ROOT
 
-from minisbert.card.reading import read_card
+from minisbert.card import read_card
 from minisbert.data.readers import read_columns
 from minisbert.data.roles import training_rows
 from minisbert.errors import InputError, ModelError

@@ -11,8 +11,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from minisbert.card import render
-from minisbert.card.reading import read_card
+from minisbert.card import read_card, render
 from minisbert.cli.summaries import card_summary
 from minisbert.data.readers import read_lines
 from minisbert.data.retrieval import read_retrieval

@@ -21,7 +21,6 @@ from .facts import (
     TrainingTime,
     Usage,
     WidgetExample,
-    differences,
 )
 from .parsing import parse, read_card, repair
 from .rendering import render
@@ -47,7 +46,6 @@ __all__ = [
     "TrainingTime",
     "Usage",
     "WidgetExample",
-    "differences",
     "parse",
     "read_card",
     "render",

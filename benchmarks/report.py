@@ -1,8 +1,8 @@
-"""The README's tables from the files in results/.
+"""Render the measured tables from the files in results/.
 
-python benchmarks/report.py           # print them
-python benchmarks/report.py --write   # put them into README.md
-python benchmarks/report.py --picture # draw results/encode.svg, which they show (needs matplotlib)
+python benchmarks/report.py            # print the tables
+python benchmarks/report.py --write    # put the tables into benchmarks/README.md, the headline into README.md
+python benchmarks/report.py --picture  # draw results/encode.svg, the chart of both (needs matplotlib)
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ from typing import Any
 
 from gpu.tables import UNMEASURED, gpu
 from picture import draw
+from speed_tables import REFERENCE, machine_line
 from speed_tables import SECTIONS as ON_THE_CPU
-from speed_tables import machine_line
 from speed_tables import markdown as _table
 
 RESULTS = Path(__file__).parent / "results"
+TABLES = Path(__file__).with_name("README.md")
 README = Path(__file__).parents[1] / "README.md"
-# What the rows of the parity table are about, told by how their names begin.
+# Groups of the parity table, and the beginnings of the names of the rows in each.
 PARITY_GROUPS = {
     "replay: the loss of every batch, and the final weights": ("replay",),
     "packed training without dropout, 50 steps, float64": ("packed training without dropout, 50 steps, float64",),
@@ -63,34 +64,82 @@ PARITY_GROUPS = {
     "model cards: fields that differ": ("model card",),
 }
 SECTIONS = {**ON_THE_CPU, "gpu": gpu}
+TITLES = {
+    "encode": "Encoding",
+    "train": "Training speed",
+    "latency": "One short text",
+    "memory": "Memory",
+    "kernels": "Operations",
+    "gpu": "On a GPU",
+}
 PICTURES = {"encode": "Texts per second by length class: minisbert, sentence-transformers and ONNX Runtime"}
-START, END = "<!-- measured: start -->", "<!-- measured: end -->"
+# The marks are also those of a snippet, by which the documentation includes the tables.
+START, END = "<!-- --8<-- [start:measured] -->", "<!-- --8<-- [end:measured] -->"
+HEADLINE_START, HEADLINE_END = "<!-- headline: start -->", "<!-- headline: end -->"
 
 
 def render() -> str:
-    """The Markdown between the two marks."""
+    """Return the tables: the Markdown between the two marks of benchmarks/README.md."""
     startup, stsb, wiki = (_read(name) for name in ("startup", "training_stsb", "training_wiki_title"))
     parity, seeds = _read("parity"), _read("packed_and_replay")
     recipes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("reproduce_*.json"))]
-    parts = [_parity(parity), _seeds(seeds), _startup(startup), _scores(stsb), _curves(stsb, wiki)]
-    parts += [machine_line(startup), *([_recipes(recipes), machine_line(recipes[0])] if recipes else []), *_speeds()]
+    parts = ["## The same numbers", _parity(parity), _seeds(seeds)]
+    parts += ["## Results of training", _scores(stsb), _curves(stsb, wiki), machine_line(stsb)]
+    parts += ["## Recipes of five model cards", _recipes(recipes), machine_line(recipes[0])] if recipes else []
+    parts += ["## Start-up", _startup(startup), machine_line(startup), *_speeds()]
     return "\n\n".join(parts)
 
 
+def headline() -> str:
+    """Return the table of README.md: medians of the ratios to the reference, over all classes of texts."""
+    encoded, trained, latency, startup = (_read(name) for name in ("encode", "train", "latency", "startup"))
+    machine = encoded["machine"]
+    texts = [one["contenders"] for one in encoded["classes"].values()]
+    steps = [case["sides"] for case in trained["cases"].values()]
+    rows = [
+        ("embedding many texts", *_medians(texts, "times_as_fast_as", REFERENCE)),
+        ("embedding one short text", *_medians([latency["contenders"]], "times_as_fast")),
+        ("a training step", *_medians(steps, "times_as_fast")),
+    ]
+    ours, theirs = (startup["seconds"][f"first embedding, {side}"]["median"] for side in ("minisbert", "reference"))
+    version = machine["versions"][REFERENCE]
+    return (
+        _table((f"times as fast as {REFERENCE} {version}", "float32", "bfloat16", "int8"), rows)
+        + f"\n\nMeasured on {machine['threads']} threads of an {machine['cpu']} with the C++ kernels built; the "
+        f"reference computes in float32. A fresh process has its first embedding after {ours:.1f} s instead of "
+        f"{theirs:.1f} s."
+    )
+
+
+def _medians(groups: list[dict[str, Any]], *keys: str) -> list[str]:
+    """Return the smallest and largest median ratio among groups of contenders, for each precision."""
+    shown = []
+    for precision in ("fp32", "bf16", "int8"):
+        medians = []
+        for contenders in groups:
+            ratio = contenders.get(f"minisbert {precision}", {})
+            for key in keys:
+                ratio = ratio.get(key, {})
+            medians += [f"{ratio['median']:.1f}"] if ratio else []
+        low, high = min(medians, key=float, default=""), max(medians, key=float, default="")
+        shown.append(low if low == high else f"{low} to {high}")
+    return shown
+
+
 def _speeds() -> list[str]:
-    """What `run.py` measured, as far as there are results."""
+    """Return the sections of `run.py`, those that have results."""
     found = {name: _read(name) for name in SECTIONS if (RESULTS / f"{name}.json").is_file()}
     parts = [
         part
         for name, result in found.items()
-        for part in (SECTIONS[name](result), *_picture(name), machine_line(result))
+        for part in (f"## {TITLES[name]}", SECTIONS[name](result), *_picture(name), machine_line(result))
     ]
-    return parts if "gpu" in found else [*parts, UNMEASURED]
+    return parts if "gpu" in found else [*parts, "## On a GPU", UNMEASURED]
 
 
 def _picture(name: str) -> list[str]:
-    drawn = (RESULTS / f"{name}.svg").is_file()
-    return [f"![{PICTURES[name]}](benchmarks/results/{name}.svg)"] if drawn else []
+    drawn = name in PICTURES and (RESULTS / f"{name}.svg").is_file()
+    return [f"![{PICTURES[name]}](results/{name}.svg)"] if drawn else []
 
 
 def _parity(result: dict[str, Any]) -> str:
@@ -208,9 +257,14 @@ def main() -> None:
     if not options.write:
         print(render())
         return
-    before, rest = README.read_text(encoding="utf-8").split(START)
-    after = rest.split(END)[1]
-    README.write_text(f"{before}{START}\n\n{render()}\n\n{END}{after}", encoding="utf-8")
+    _replace(TABLES, START, render(), END)
+    _replace(README, HEADLINE_START, headline(), HEADLINE_END)
+
+
+def _replace(path: Path, start: str, text: str, end: str) -> None:
+    """Put `text` between two marks of a file."""
+    before, rest = path.read_text(encoding="utf-8").split(start)
+    path.write_text(f"{before}{start}\n\n{text}\n\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""README tables of what `run.py` measured."""
+"""Tables of what `run.py` measured."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ REFERENCE = "sentence-transformers"
 
 
 def markdown(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
-    """A table."""
+    """Return a Markdown table."""
     lines = [header, tuple("---" for _ in header), *rows]
     return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
 
 
 def machine_line(result: dict[str, Any]) -> str:
-    """What a result was measured on."""
+    """Name the machine and the versions of a result."""
     machine, gpu = result["machine"], result.get("gpu")
     versions = ", ".join(
         f"{name} {number}"
@@ -36,7 +36,7 @@ def machine_line(result: dict[str, Any]) -> str:
 
 
 def encode(result: dict[str, Any]) -> str:
-    """Texts per second by length class, and how good the embeddings are."""
+    """Return texts per second by length class, and the quality of the embeddings."""
     classes: dict[str, dict[str, Any]] = result["classes"]
     names = list(dict.fromkeys(name for one in classes.values() for name in one["contenders"]))
     header = ("texts/s", *(f"{name}, mean {one['mean_tokens']:.0f} tokens" for name, one in classes.items()))
@@ -88,7 +88,7 @@ def _quality(name: str, classes: dict[str, dict[str, Any]], spearman: dict[str, 
 
 
 def train(result: dict[str, Any]) -> str:
-    """Steps per second, losses, and scores after STS-B."""
+    """Return steps per second, losses, and scores after STS-B."""
     rows = []
     for name, case in result["cases"].items():
         for side, one in case["sides"].items():
@@ -114,7 +114,7 @@ def train(result: dict[str, Any]) -> str:
 
 
 def latency(result: dict[str, Any]) -> str:
-    """One short text."""
+    """Return the latency of one short text."""
     rows = []
     for name, one in result["contenders"].items():
         times = ratio(one.get("times_as_fast"))
@@ -126,7 +126,7 @@ def latency(result: dict[str, Any]) -> str:
 
 
 def memory(result: dict[str, Any]) -> str:
-    """Peaks of fresh processes."""
+    """Return the peak memory of fresh processes."""
     few, most = (str(count) for count in result["texts"])
     rows = []
     for way, of in result["ways"].items():
@@ -141,7 +141,7 @@ def memory(result: dict[str, Any]) -> str:
 
 
 def kernels(result: dict[str, Any]) -> str:
-    """Each operation of a training step."""
+    """Return the speed of each operation of a training step."""
     return (
         "Operations of a training step against their plain definitions, times as fast (`benchmarks/run.py kernels`); "
         "differences are absolute, of gradients that are sums over all tokens too:\n\n" + operations(result)
@@ -149,7 +149,7 @@ def kernels(result: dict[str, Any]) -> str:
 
 
 def operations(result: dict[str, Any]) -> str:
-    """The table of operations against their plain definitions."""
+    """Return the table of operations against their plain definitions."""
     rows = []
     for name, one in result["operations"].items():
         ratios = (ratio(one[kind]["times_as_fast"]) for kind in ("forward", "both"))
@@ -167,12 +167,12 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
 
 
 def ratio(fast: dict[str, float] | None) -> str:
-    """Times as fast, with the smallest and the largest."""
+    """Format a ratio: the median, the smallest and the largest."""
     return f"{fast['median']:.2f}x, {fast['low']:.2f} to {fast['high']:.2f}" if fast else ""
 
 
 def about(result: dict[str, Any]) -> str:
-    """On what, and how."""
+    """Name the data and the number of rounds."""
     return f"{result['data']}, {result['rounds']} rounds, interleaved"
 
 

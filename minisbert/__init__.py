@@ -18,7 +18,7 @@ from .version import __version__ as __version__
 
 if TYPE_CHECKING:
     from . import card, evaluation, losses, modules, report, util
-    from .data.examples import InputExample
+    from .data.rows import InputExample
     from .model.pool import EncodingPool
     from .sentence_transformer import SentenceTransformer
     from .training.config import TrainingConfig
@@ -43,7 +43,7 @@ __all__ = [
 
 _HOMES = {
     "EncodingPool": "model.pool",
-    "InputExample": "data.examples",
+    "InputExample": "data.rows",
     "SentenceTransformer": "sentence_transformer",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",

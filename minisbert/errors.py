@@ -1,34 +1,43 @@
-"""What minisbert raises when its user can mend something.
+"""Errors that the user of minisbert can fix.
 
     MinisbertError
-    ├── ConfigError      (ValueError)       an option whose value cannot work: whoever wrote the call
-    ├── InputError       (ValueError)       texts, rows, labels or files that cannot be used: whoever has the data
-    ├── InputTypeError   (TypeError)        an argument of a kind that cannot be used: whoever wrote the call
-    ├── ModelError       (ValueError)       a model that cannot be found or read: whoever made or copied the model
-    ├── PoolError        (RuntimeError)     processes that cannot be started, or have ended: whoever runs the machine
-    └── DivergenceError  (ArithmeticError)  training whose numbers are no longer finite: whoever chose the settings
+    ├── ConfigError      (ValueError)       an option has a value that cannot work: fix the call
+    ├── InputError       (ValueError)       texts, rows, labels or files cannot be used: fix the data
+    ├── InputTypeError   (TypeError)        an argument has a type that cannot be used: fix the call
+    ├── ModelError       (ValueError)       a model cannot be found or read: fix or copy the model
+    ├── PoolError        (RuntimeError)     processes cannot be started, or have ended: check the machine
+    └── DivergenceError  (ArithmeticError)  gradients or weights are no longer finite: change the settings
 
-After the colon stands who can mend it. Each message is one line: what was got, what was expected, and how to mend it.
-Anything else that is raised is a defect of minisbert.
+Each message is one line that says what was got, what was expected, and how to fix it. Any other exception is a bug in
+minisbert.
 
-Training that is asked to stop raises what Python raises then, so that no `except Exception` goes on after it:
-TrainingInterrupted (KeyboardInterrupt) for Ctrl-C, and TrainingTerminated (SystemExit) for SIGTERM.
+Training that is asked to stop raises TrainingInterrupted (KeyboardInterrupt) for Ctrl-C and TrainingTerminated
+(SystemExit) for SIGTERM, as Python does, so that no `except Exception` keeps it running.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import reprlib
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_LONGEST = 2000  # characters; a message quotes what was got, which can be of any length
+_LONGEST_MESSAGE = 2000  # characters
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+
+
+def shown(value: Any) -> str:
+    """Return the repr of a value for an error message, with long texts and collections abbreviated."""
+    return _SHORT.repr(value)
 
 
 class MinisbertError(Exception):
-    """Base of every error that the user of the library can mend.
+    """Base of every error that the user of the library can fix.
 
-    Its message is put on one line. What does not print is shown as in Python's own literals.
+    Its message is put on one line; characters that do not print are escaped as in Python's literals.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -36,8 +45,8 @@ class MinisbertError(Exception):
 
 
 def _one_line(message: str) -> str:
-    if len(message) > _LONGEST:
-        message = f"{message[: _LONGEST // 2]} ... {message[-_LONGEST // 2 :]}"
+    if len(message) > _LONGEST_MESSAGE:
+        message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
     if message.isprintable():
         return message
     message = " ".join(line.strip() for line in message.splitlines())
@@ -65,14 +74,14 @@ class PoolError(MinisbertError, RuntimeError):
 
 
 class DivergenceError(MinisbertError, ArithmeticError):
-    """Gradients or weights are not finite, and training cannot go on."""
+    """Gradients or weights are not finite, and training cannot continue."""
 
 
 class TrainingInterrupted(KeyboardInterrupt):
     """Ctrl-C ended training after a whole step.
 
     Attributes:
-        checkpoint: the folder to go on from, or None where there was no place to save one.
+        checkpoint: the folder to resume from, or None if nothing could be saved.
     """
 
     def __init__(self, message: str, *, checkpoint: Path | None) -> None:
@@ -81,17 +90,17 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 
 class TrainingTerminated(SystemExit):
-    """SIGTERM ended training after a whole step; where nobody catches it, the process exits with status 143.
+    """SIGTERM ended training after a whole step; if it is not caught, the process exits with status 143.
 
     Attributes:
-        checkpoint: the folder to go on from, or None where there was no place to save one.
+        checkpoint: the folder to resume from, or None if nothing could be saved.
     """
 
     def __init__(self, message: str, *, checkpoint: Path | None) -> None:
         super().__init__(message)
-        self.code = 143  # what shells make of an end by SIGTERM
+        self.code = 143  # the status that shells report for an end by SIGTERM
         self.checkpoint = checkpoint
 
 
 class TruncationWarning(UserWarning):
-    """Some texts were longer than the model reads; what is beyond that was cut off."""
+    """Some texts are longer than the model reads and were cut off."""

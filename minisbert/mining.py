@@ -17,7 +17,7 @@ from torch import Tensor
 
 from .data.negatives import Mined, layout
 from .data.roles import column_texts
-from .data.table import as_table, select
+from .data.rows import as_table
 from .errors import ConfigError, InputError, InputTypeError
 from .search import nearest
 from .similarity import embedding_matrix, is_real
@@ -241,7 +241,7 @@ class _Pairs:
         if len(table.columns) < 2:
             raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")
         first, second = islice(table.columns, 2)
-        table = select(table, [first if anchor is None else anchor, second if positive is None else positive])
+        table = table.select([first if anchor is None else anchor, second if positive is None else positive])
         texts, positives = (column_texts(table, name) for name in table.columns)
         documents = list(dict.fromkeys([*check_texts([] if corpus is None else corpus, what="corpus"), *positives]))
         place_of = {document: place for place, document in enumerate(documents)}

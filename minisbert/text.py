@@ -1,37 +1,105 @@
-"""Texts and pairs of texts to token ids, once, without padding.
+"""Tokenize texts and pairs of texts once, without padding.
 
 A `tokenizers.Tokenizer` does the work. Its truncation and padding are switched off when it is taken over, and it is
-never configured again, so one tokenizer may serve several threads. Texts are cut to the model's length here, which
-makes the number of cut texts known.
+never configured again, so that one tokenizer may serve several threads. Texts are truncated here, which makes the
+number of truncated texts known.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, InputTypeError, ModelError
-from .inputs import Text
+from .errors import InputError, InputTypeError, ModelError, shown
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
 
+Pair: TypeAlias = tuple[str, str]
+Text: TypeAlias = "str | Pair"
 
+
+# ---- the input of `encode` ------------------------------------------------------------------------------------------
+def read_inputs(inputs: Any) -> tuple[list[Text], bool]:
+    """Return the texts and pairs of `inputs`, and True if it is a single text.
+
+    A string is a single text. Anything with a length and an order holds several entries: lists, tuples, arrays,
+    pandas.Series. An entry that is itself a list or tuple of two strings is a pair, to be embedded jointly.
+
+    Raises:
+        InputTypeError: `inputs` has no order or no length, or an entry is neither a string nor a pair.
+    """
+    if isinstance(inputs, str):
+        return [inputs], True
+    if isinstance(inputs, np.ndarray) and inputs.ndim:
+        inputs = inputs.tolist()  # (n,) texts, (n, 2) pairs
+    unordered = isinstance(inputs, (bytes, Mapping, Set))
+    if unordered or not hasattr(inputs, "__len__") or getattr(inputs, "ndim", 1) != 1:
+        raise InputTypeError(
+            f"got {type(inputs).__name__} for texts; expected a string or a list of strings: put the texts in a list, "
+            f"or pass a stream of them to encode_iter"
+        )
+    entries = list(inputs)
+    for row, entry in enumerate(entries):
+        if not isinstance(entry, str):
+            entries[row] = _pair(entry, row)
+    return entries, False
+
+
+def _pair(entry: Any, row: int) -> Pair:
+    if isinstance(entry, (list, tuple)) and len(entry) == 2 and all(isinstance(text, str) for text in entry):
+        return entry[0], entry[1]
+    raise InputTypeError(
+        f"texts[{row}] is {shown(entry)} of type {type(entry).__name__}; expected a string, or a pair of two strings: "
+        f'drop the entry or pass str(value) or ""'
+    )
+
+
+def with_prompt(texts: list[Text], prompt: str) -> list[Text]:
+    """Put `prompt` before each text, and before the first text of each pair."""
+    if not prompt:
+        return texts
+    return [prompt + text if isinstance(text, str) else (prompt + text[0], text[1]) for text in texts]
+
+
+def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
+    """Return `texts` as a list of strings.
+
+    Raises:
+        InputTypeError: `texts` is not a sequence, or an entry is not a string; the message names the entry.
+    """
+    if isinstance(texts, (str, bytes, dict)) or not hasattr(texts, "__iter__"):
+        raise InputTypeError(
+            f"got {type(texts).__name__} for {what}; expected a list of strings: put a single text in a list"
+        )
+    if getattr(texts, "ndim", 1) != 1:
+        raise InputTypeError(f"got {what} in {texts.ndim} dimensions; expected a list of strings: pass one")
+    result = list(texts)
+    for row, text in enumerate(result):
+        if not isinstance(text, str):
+            raise InputTypeError(
+                f"{what}[{row}] is {shown(text)} of type {type(text).__name__}; expected a string: drop the entry or "
+                f'pass str(value) or ""'
+            )
+    return result
+
+
+# ---- tokens ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TokenizedTexts:
-    """Token ids of many texts, end to end.
+    """Token ids of many texts, concatenated.
 
     Attributes:
         ids: int32, (tokens,), special tokens included.
         lengths: int64, (texts,).
-        truncated: how many texts were cut to the maximum length.
-        types: int32, (tokens,): which text of a pair a token belongs to; None if every token is of type 0.
+        truncated: number of texts that were cut to the maximum length.
+        types: int32, (tokens,): the text of a pair that a token belongs to, 0 or 1; None if all are 0.
     """
 
     ids: NDArray[np.int32]
@@ -41,12 +109,12 @@ class TokenizedTexts:
 
     @cached_property
     def offsets(self) -> NDArray[np.int64]:
-        """Where each text starts in `ids`, and the end of the last: (texts + 1,)."""
+        """The start of each text in `ids`, and the end of the last: (texts + 1,)."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
 
     @staticmethod
     def join(parts: Sequence[TokenizedTexts]) -> TokenizedTexts:
-        """Put the texts of several parts one after the other."""
+        """Concatenate the texts of several parts."""
         types = None
         if any(part.types is not None for part in parts):
             types = np.concatenate([np.zeros_like(part.ids) if part.types is None else part.types for part in parts])
@@ -59,11 +127,14 @@ class TokenizedTexts:
 
 
 class TextTokenizer:
-    """Turns texts into token ids, cut to `max_length` tokens with the special tokens kept.
+    """Tokenizes texts and truncates them to `max_length` tokens, special tokens included.
 
     Attributes:
-        token_types: whether the model tells the two texts of a pair apart by the types of their tokens.
-        vocabulary: how many tokens the model has embeddings for, or None where that is not known.
+        tokenizer: the tokenizer of the `tokenizers` library.
+        max_length: tokens of the longest text.
+        truncation_side: the end at which texts are truncated, "left" or "right".
+        token_types: True if the model distinguishes the two texts of a pair by the types of their tokens.
+        vocabulary: number of token embeddings of the model, or None if unknown.
     """
 
     def __init__(
@@ -89,7 +160,7 @@ class TextTokenizer:
 
     @property
     def special_tokens(self) -> int:
-        """How many special tokens frame a single text."""
+        """Number of special tokens around a single text."""
         return self._prefix + self._suffix
 
     def __call__(self, texts: Sequence[Text], *, first: int = 0) -> TokenizedTexts:
@@ -103,7 +174,7 @@ class TextTokenizer:
             InputTypeError: an entry is not a string.
             InputError: a string holds characters that are not valid Unicode, or the maximum length is too small for
                 a pair.
-            ModelError: the tokenizer fails, or gives tokens that the model has not.
+            ModelError: the tokenizer fails, or gives tokens that the model has no embeddings for.
         """
         encodings = self._encode(texts, first)
         ids = [encoding.ids for encoding in encodings]
@@ -114,26 +185,26 @@ class TextTokenizer:
         for row, row_ids in enumerate(ids):
             if len(row_ids) > self.max_length:
                 kept = self._kept_of_pair(encodings[row]) if row in pairs else self._kept(len(row_ids))
-                ids[row] = [row_ids[place] for place in kept]
+                ids[row] = [row_ids[index] for index in kept]
                 if with_types:
-                    types[row] = [types[row][place] for place in kept]
+                    types[row] = [types[row][index] for index in kept]
                 truncated += 1
         lengths = np.fromiter(map(len, ids), np.int64, len(ids))
         tokens = int(lengths.sum())
         return TokenizedTexts(
-            _numbers(ids, tokens, below=self.vocabulary),
+            _concatenate(ids, tokens, below=self.vocabulary),
             lengths,
             truncated,
-            _numbers(types, tokens, below=2) if with_types else None,
+            _concatenate(types, tokens, below=2) if with_types else None,
         )
 
     def count(self, texts: Sequence[Text]) -> NDArray[np.int64]:
-        """Tokens of each text before any cut, special tokens included: int64, (texts,)."""
+        """Count the tokens of each text before truncation, special tokens included: int64, (texts,)."""
         encodings = self._encode(texts, 0)
         return np.fromiter((len(encoding.ids) for encoding in encodings), np.int64, len(encodings))
 
     def prompt_length(self, prompt: str) -> int:
-        """How many leading tokens a prompt takes up: its own and the special tokens before it."""
+        """Count the leading tokens that belong to a prompt: its own and the special tokens before it."""
         return int(self.count([prompt])[0]) - self._suffix
 
     def _encode(self, texts: Sequence[Text], first: int) -> list[Encoding]:
@@ -147,24 +218,25 @@ class TextTokenizer:
         except BaseException as error:  # the Rust library raises plain Exception, and panics are not even that
             reason = str(error).strip().split("\n")[0]
             raise ModelError(
-                f"the model's tokenizer failed on texts ({reason}); expected it to take any: mend its tokenizer.json"
+                f"the model's tokenizer failed on texts ({reason}); expected it to take any text: fix its "
+                f"tokenizer.json, or copy the model again"
             ) from None
 
     def _kept(self, length: int) -> list[int]:
-        """Places of the tokens of a single text that stay."""
+        """Return the indices of the tokens of a single text that are kept."""
         room, end = self.max_length - self.special_tokens, length - self._suffix
         body = range(self._prefix, end)
         return [*range(self._prefix), *_side(body, room, self.truncation_side), *range(end, length)]
 
     def _kept_of_pair(self, encoding: Encoding) -> list[int]:
-        """Places of the tokens of a pair that stay: the longer text is cut first, then both to about a half."""
+        """Return the indices of the tokens of a pair that are kept: the longer text is cut first, then both to half."""
         sources = encoding.sequence_ids
-        bodies = [[place for place, source in enumerate(sources) if source == number] for number in (0, 1)]
-        specials = {place for place, source in enumerate(sources) if source is None}
-        room = self.max_length - len(specials)
+        bodies = [[index for index, source in enumerate(sources) if source == number] for number in (0, 1)]
+        kept = {index for index, source in enumerate(sources) if source is None}  # the special tokens
+        room = self.max_length - len(kept)
         if room < 0:
             raise InputError(
-                f"got a pair of texts and max_seq_length={self.max_length}; expected at least {len(specials)}, for the "
+                f"got a pair of texts and max_seq_length={self.max_length}; expected at least {len(kept)}, for the "
                 f"special tokens of a pair: raise max_seq_length"
             )
         short, long = sorted(map(len, bodies))
@@ -174,56 +246,28 @@ class TextTokenizer:
             long = room - short
         sizes = (short, long) if len(bodies[0]) <= len(bodies[1]) else (long, short)
         for body, size in zip(bodies, sizes, strict=True):
-            specials.update(_side(body, size, self.truncation_side))
-        return sorted(specials)
+            kept.update(_side(body, size, self.truncation_side))
+        return sorted(kept)
 
 
-def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
-    """Return `texts` as a list of strings, or say which entry is not one.
-
-    Raises:
-        InputTypeError: `texts` is not a sequence, or an entry is not a string.
-    """
-    if isinstance(texts, (str, bytes, dict)) or not hasattr(texts, "__iter__"):
-        raise InputTypeError(
-            f"got {type(texts).__name__} for {what}; expected a list of strings: put a single text in a list"
-        )
-    if getattr(texts, "ndim", 1) != 1:
-        raise InputTypeError(f"got {what} in {texts.ndim} dimensions; expected a list of strings: pass one")
-    result = list(texts)
-    for row, text in enumerate(result):
-        if not isinstance(text, str):
-            shown = repr(text)[:60]
-            raise InputTypeError(
-                f"{what}[{row}] is {shown} of type {type(text).__name__}; expected a string: drop the entry or pass "
-                f'str(value) or ""'
-            )
-    return result
-
-
-def _numbers(rows: Sequence[Sequence[int]], count: int, *, below: int | None) -> NDArray[np.int32]:
-    """All numbers of `rows`, of which there are `count`, end to end."""
-    most = min(2**31, 2**31 if below is None else below) - 1
-    numbers = np.fromiter(chain.from_iterable(rows), np.int64, count)
-    if count and int(numbers.max()) > most:
+def _concatenate(rows: Sequence[Sequence[int]], count: int, *, below: int | None) -> NDArray[np.int32]:
+    """Concatenate `rows`, which hold `count` ids in all, and check that each id is less than `below`."""
+    largest = min(2**31, 2**31 if below is None else below) - 1
+    ids = np.fromiter(chain.from_iterable(rows), np.int64, count)
+    if count and int(ids.max()) > largest:
         raise ModelError(
-            f"the model's tokenizer gave the token or type {int(numbers.max())}; its encoder has 0 to {most}: expected "
-            f"a tokenizer.json and weights that belong together"
+            f"the model's tokenizer gave the token or type {int(ids.max())}; its encoder has 0 to {largest}: expected "
+            f"a tokenizer.json and weights that belong together: copy the whole model again"
         )
-    return numbers.astype(np.int32)
+    return ids.astype(np.int32)
 
 
-def _side(places: Sequence[int], size: int, truncation_side: str) -> Sequence[int]:
-    return places[:size] if truncation_side == "right" else places[max(len(places) - size, 0) :]
+def _side(indices: Sequence[int], size: int, truncation_side: str) -> Sequence[int]:
+    return indices[:size] if truncation_side == "right" else indices[max(len(indices) - size, 0) :]
 
 
 def _leading_ones(mask: Sequence[int]) -> int:
-    count = 0
-    for value in mask:
-        if not value:
-            break
-        count += 1
-    return count
+    return next((index for index, value in enumerate(mask) if not value), len(mask))
 
 
 def _invalid_unicode(texts: Sequence[Text], first: int) -> str:

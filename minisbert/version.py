@@ -1,4 +1,4 @@
-"""The version of minisbert, and of what it runs on."""
+"""The version of minisbert and of the libraries it runs on."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __version__ = "0.1.0"
 
 
 def versions() -> dict[str, str]:
-    """Versions of the software that made a model, by the names the format uses."""
+    """Return the versions of the libraries that make a model, by their names in model folders."""
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"minisbert": __version__}

@@ -9,8 +9,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from ..errors import InputError
-from ..opening import open_file
-from ..storage.files import LONGEST_CARD
+from ..storage.files import LONGEST_CARD, open_file
 from .facts import (
     CardFacts,
     Citation,

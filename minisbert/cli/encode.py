@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from ..opening import is_file
-from ..storage.files import beside, replacing_file
+from ..storage.files import is_file, replacing_file, temporary_path
 from .options import Subparsers, add_command, add_model_options, check_writable, load_model, output_path, positive
 
 
@@ -44,7 +43,7 @@ def run(options: argparse.Namespace) -> None:
 
     texts = _texts(options.file, options.column)
     output: Path = options.output.resolve()  # a link keeps its name; its target is written
-    check_writable(output.parent, file=beside(output).name)
+    check_writable(output.parent, file=temporary_path(output).name)
     if output.exists() and not output.is_file():
         kind = "folder" if output.is_dir() else "device or pipe"
         raise InputError(f"{options.output} is a {kind}; expected the name of a file to write")
@@ -68,7 +67,7 @@ def run(options: argparse.Namespace) -> None:
 def _texts(name: str, column: str | None) -> list[str]:
     from ..data.readers import has_columns, lines_of, read_columns, read_lines
     from ..data.roles import column_texts
-    from ..data.table import Table
+    from ..data.rows import Table
 
     if column is not None:
         columns, lines = read_columns(Path(name))

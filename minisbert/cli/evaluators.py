@@ -16,7 +16,7 @@ from .options import sts_evaluator
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
-    from ..data.table import Table
+    from ..data.rows import Table
     from ..evaluation import Evaluator
 
 Made: TypeAlias = "tuple[Evaluator, int]"
@@ -81,12 +81,12 @@ def _paraphrases(path: Path, reading: Reading) -> Made:
 
 
 def _reranking(path: Path, reading: Reading) -> Made:
-    from ..data.table import as_table, select
+    from ..data.rows import as_table
     from ..evaluation import RerankingEvaluator
 
     table = as_table(path)
     if reading.columns is not None:
-        table = select(table, reading.columns)
+        table = table.select(reading.columns)
     samples: list[dict[str, Any]]
     if {"query", "positive", "negative"} <= table.columns.keys():
         keys = ("query", "positive", "negative")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError
-from ..opening import is_file
+from ..storage.files import is_file
 from .options import Subparsers, add_command
 
 if TYPE_CHECKING:

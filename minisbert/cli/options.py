@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import InputError
-from ..opening import is_file
+from ..storage.files import is_file
 
 if TYPE_CHECKING:
     from ..evaluation import EmbeddingSimilarityEvaluator

@@ -1,1 +1,1 @@
-"""Rows from files and from Python, their roles, and the order they are trained in."""
+"""Rows from files and from Python, their roles, and the order of training."""

@@ -1,4 +1,4 @@
-"""What was mined for anchors, as columns of rows to train on."""
+"""Format mined positives and negatives as columns of rows to train on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..errors import ConfigError
 
 
 class Mined(NamedTuple):
-    """What was found for one anchor: texts with their scores."""
+    """The texts mined for one anchor, with their scores."""
 
     anchor: str
     positives: list[tuple[str, float]]
@@ -29,9 +29,9 @@ class Layout:
     """An output format.
 
     Attributes:
-        rows: of what was found for one anchor, when so many negatives were asked for.
-        negatives: names of the columns of negatives, when so many were asked for.
-        labels: name of the column of labels, or None for a format without.
+        rows: makes the rows of one anchor, given the requested number of negatives.
+        negatives: makes the names of the columns of negatives, given their requested number.
+        labels: name of the column of labels, or None for a format without labels.
         scores: name of the column of scores.
     """
 
@@ -41,27 +41,27 @@ class Layout:
     scores: str
 
     def titles(self, names: Sequence[str], num_negatives: int, *, with_scores: bool) -> list[str]:
-        """Names of all columns: anchors, positives, negatives, and labels or scores.
+        """Return the names of all columns: anchors, positives, negatives, and labels or scores.
 
         Raises:
-            ConfigError: two of them are the same.
+            ConfigError: a name is repeated.
         """
         last = self.scores if with_scores else self.labels
         titles = [*names, *self.negatives(num_negatives), *([last] if last else [])]
-        twice = [title for title, times in Counter(titles).items() if times > 1]
-        if twice:
+        repeated = [title for title, count in Counter(titles).items() if count > 1]
+        if repeated:
             raise ConfigError(
-                f"got a column called {twice[0]}, as one of the result is; expected another name: rename it"
+                f"got a column called {repeated[0]}, which is a column of the result; expected another name: rename it"
             )
         return titles
 
     def columns(
         self, mined: Sequence[Mined], titles: Sequence[str], num_negatives: int, *, with_scores: bool
     ) -> dict[str, list[Any]]:
-        """The columns of all rows, under `titles`."""
+        """Return the columns of all rows by the names in `titles`."""
         rows = [row for found in mined for row in self.rows(found, num_negatives)]
         values = [[*row.texts, row.scores if with_scores else row.labels] for row in rows]
-        return {title: [row[place] for row in values] for place, title in enumerate(titles)}
+        return {title: [row[index] for row in values] for index, title in enumerate(titles)}
 
 
 def _triplets(found: Mined, _: int) -> Iterator[_Row]:
@@ -98,10 +98,10 @@ _LAYOUTS: Mapping[str, Layout] = {
 
 
 def layout(output_format: str | None, *, include_positives: bool) -> Layout:
-    """The format of that name; None stands for "n-tuple" if positives are candidates too, else for "triplet".
+    """Return an output format by name; None is "n-tuple" if positives are candidates too, else "triplet".
 
     Raises:
-        ConfigError: there is none of that name, or it cannot hold positives among the candidates.
+        ConfigError: the name is unknown, or the format cannot hold positives among the candidates.
     """
     name = output_format if output_format is not None else ("n-tuple" if include_positives else "triplet")
     if not isinstance(name, str) or name not in _LAYOUTS:

@@ -1,4 +1,4 @@
-"""Data files as columns: .tsv, .csv and .jsonl, each also as .gz, and .parquet where pyarrow is installed."""
+"""Read data files as columns: .tsv, .csv and .jsonl, each also as .gz, and .parquet if pyarrow is installed."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
-from ..errors import InputError
-from ..opening import is_file, open_file
+from ..errors import InputError, shown
+from ..storage.files import is_file, open_file
 
 Columns: TypeAlias = dict[str, list[Any]]
-_UNPACKED = 50_000_000  # bytes that any compressed file may stand for
-_RATIO = 100  # texts are packed to a tenth, and rows that repeat each other to less
-_SHOWN = 200  # characters of names in a message
+_LARGEST_UNPACKED = 50_000_000  # bytes that any compressed file may unpack to
+_LARGEST_RATIO = 100  # texts are compressed to a tenth, and rows that repeat each other to less
 _FORMATS = ".tsv, .csv, .jsonl (each also with .gz) or .parquet"
 
 
 def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    """Read a data file: its columns by name, and the line each row stands on (None: the format has no lines).
+    """Read a data file: its columns by name, and the line of each row (None: the format has no lines).
 
     Raises:
         InputError: the file is missing, of an unknown format, or broken; the message names file and line.
@@ -37,19 +36,13 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
     return reader(path)
 
 
-def shown(value: Any, *, longest: int = _SHOWN) -> str:
-    """A value for a message, cut to so many characters."""
-    text = repr(value)
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
 def has_columns(path: Path) -> bool:
-    """Whether the name of a file says that it has columns."""
+    """Return True if the name of a file says that it has columns."""
     return _reader(path) is not None
 
 
 def read_lines(path: Path) -> list[str]:
-    """Lines of a UTF-8 text file, plain or gzipped, without their line ends.
+    """Read the lines of a UTF-8 text file, plain or gzipped, without line ends.
 
     Raises:
         InputError: the file is missing, not UTF-8, or not gzip though its name says so.
@@ -58,7 +51,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def lines_of(content: bytes, *, source: str) -> list[str]:
-    """Lines of UTF-8 text that was read from `source`, without their line ends.
+    """Split UTF-8 text that was read from `source` into lines, without line ends.
 
     Raises:
         InputError: it is not UTF-8.
@@ -78,9 +71,7 @@ def _text(path: Path) -> str:
         with open_file(path) as file:
             content = _unpacked(file) if path.suffix.lower() == ".gz" else file.read()
     except FileNotFoundError:
-        raise InputError(
-            f"there is no file {path}; expected a data file: check the name and the working folder"
-        ) from None
+        raise InputError(f"there is no file {path}; expected a data file: check its name") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
     return _decoded(content, str(path))
@@ -88,31 +79,29 @@ def _text(path: Path) -> str:
 
 def _unpacked(file: BinaryIO) -> bytes:
     size = os.fstat(file.fileno()).st_size
-    most = max(_UNPACKED, size * _RATIO)
-    with gzip.GzipFile(fileobj=file) as unpacking:
-        content = unpacking.read(most + 1)
-    if len(content) > most:
-        raise ValueError(f"its {size:,} bytes stand for more than {most:,}")
+    largest = max(_LARGEST_UNPACKED, size * _LARGEST_RATIO)
+    with gzip.GzipFile(fileobj=file) as unpacked:
+        content = unpacked.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"its {size:,} bytes unpack to more than {largest:,}")
     return content
 
 
 def _decoded(content: bytes, source: str) -> str:
-    if (place := content.find(b"\0")) >= 0:  # often UTF-16, of which half are zeros
-        line = content.count(b"\n", 0, place) + 1
-        raise InputError(f"{source}, line {line}: got a zero byte; expected a text in UTF-8: convert the file")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InputError(
-            f"{source}, line {line}: got bytes that are not UTF-8; expected UTF-8: convert the file"
-        ) from None
+    got, offset = "a zero byte", content.find(b"\0")  # often UTF-16, of which half are zeros
+    if offset < 0:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            got, offset = "bytes that are not UTF-8", error.start
+    line = content.count(b"\n", 0, offset) + 1
+    raise InputError(f"{source}, line {line}: got {got}; expected a text in UTF-8: convert the file")
 
 
 def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None]:
     texts = read_lines(path)
-    several = bool(texts) and "\t" in texts[0]  # where rows have several fields, an empty line is none
-    lines = [number for number, text in enumerate(texts, start=1) if text or not several]
+    skip_empty = bool(texts) and "\t" in texts[0]  # in a file of one column an empty line is an empty text
+    lines = [number for number, text in enumerate(texts, start=1) if text or not skip_empty]
     return _with_header(path, (texts[number - 1].split("\t") for number in lines), lines)
 
 
@@ -127,7 +116,7 @@ def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
                 lines.append(reader.line_num)
     except csv.Error as error:
         raise InputError(
-            f"{path}, line {reader.line_num}: {error}; expected comma-separated values: mend the quotes"
+            f"{path}, line {reader.line_num}: {error}; expected comma-separated values: fix the quotes"
         ) from None
     finally:
         csv.field_size_limit(limit)
@@ -139,13 +128,13 @@ def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int]) ->
     header = next(remaining, [])
     if not header or len(set(header)) != len(header):
         raise InputError(
-            f"{path}, line 1: got the column names {shown(header)}; expected different ones: name each column"
+            f"{path}, line 1: got the column names {shown(header)}; expected a different one for each column: rename it"
         )
     columns: list[list[str]] = [[] for _ in header]
     for line, row in zip(lines[1:], remaining, strict=True):
         if len(row) != len(header):
             raise InputError(
-                f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}, as in line 1: mend the line"
+                f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}, as in line 1: fix the line"
             )
         for column, value in zip(columns, row, strict=True):
             column.append(value)
@@ -161,16 +150,15 @@ def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: {error}; expected one JSON object: mend the line") from None
+            raise InputError(f"{path}, line {number}: {error}; expected one JSON object: fix the line") from None
         if not isinstance(row, dict):
             raise InputError(
-                f"{path}, line {number}: got a JSON {type(row).__name__}; expected an object: mend the line"
+                f"{path}, line {number}: got a JSON {type(row).__name__}; expected an object: fix the line"
             )
         columns = columns or {name: [] for name in row}
         if row.keys() != columns.keys():
             raise InputError(
-                f"{path}, line {number}: got the keys {shown(list(row))}; expected {shown(list(columns))}: mend the "
-                f"line"
+                f"{path}, line {number}: got the keys {shown(list(row))}; expected {shown(list(columns))}: fix the line"
             )
         for name, value in row.items():
             columns[name].append(value)

@@ -1,4 +1,4 @@
-"""Which columns of a table are texts and which is the label."""
+"""Assign roles to the columns of a table: texts, and the label."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..errors import ConfigError, InputError
-from .readers import shown
-from .table import Table, as_table, select
+from ..errors import ConfigError, InputError, shown
+from .rows import Table, as_table
 
 LabelType: TypeAlias = Literal["float", "int", "bool"]
 LABEL_NAMES = ("label", "labels", "score", "scores")
@@ -24,10 +23,10 @@ class TrainingRows:
     Attributes:
         texts: column name to texts, in the order the loss sees them.
         labels: one number for each row, or None.
-        label_name: the label's column, or None.
-        source: where the rows come from.
-        label_type: what the labels were given as.
-        label_place: the label's place among all columns; None for the last.
+        label_name: name of the label's column, or None.
+        source: origin of the rows, for messages.
+        label_type: type of the labels in the data.
+        label_index: index of the label among all columns; None for the last.
     """
 
     texts: dict[str, list[str]] = field(repr=False)
@@ -35,7 +34,7 @@ class TrainingRows:
     label_name: str | None
     source: str
     label_type: LabelType = "float"
-    label_place: int | None = None
+    label_index: int | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
@@ -45,19 +44,19 @@ class TrainingRows:
         """Names of all columns, in the order of the data."""
         names = list(self.texts)
         if self.label_name is not None:
-            names.insert(len(names) if self.label_place is None else self.label_place, self.label_name)
+            names.insert(len(names) if self.label_index is None else self.label_index, self.label_name)
         return tuple(names)
 
-    def subset(self, places: Sequence[int]) -> TrainingRows:
-        """The rows at these places, in this order."""
+    def subset(self, indices: Sequence[int]) -> TrainingRows:
+        """Return the rows at these indices, in this order."""
         return replace(
             self,
-            texts={name: [texts[place] for place in places] for name, texts in self.texts.items()},
-            labels=None if self.labels is None else [self.labels[place] for place in places],
+            texts={name: [texts[index] for index in indices] for name, texts in self.texts.items()},
+            labels=None if self.labels is None else [self.labels[index] for index in indices],
         )
 
     def describe(self) -> str:
-        """One line that says how the columns are understood."""
+        """Describe the roles of the columns in one line."""
         label = f"label {self.label_name}" if self.label_name else "no label"
         return f"{len(self):,} rows of {self.source}: texts {' + '.join(self.texts)}, {label}"
 
@@ -65,18 +64,18 @@ class TrainingRows:
 def training_rows(
     data: Any, *, columns: Sequence[str] | None = None, scale: tuple[float, float] | None = None
 ) -> TrainingRows:
-    """Find texts and label in rows of any shape.
+    """Find the texts and the label in rows of any shape.
 
-    A column called label, labels, score or scores is the label and every other one is text, in order. With no such
+    A column called label, labels, score or scores is the label and every other one is text, in order. Without such a
     column, the last one is the label if it holds numbers. With `columns`, only those are used, in that order.
 
     Args:
-        data: anything `as_table` takes, or rows whose roles are already known.
+        data: anything `as_table` takes, or rows whose roles are known.
         columns: names of the columns to use.
         scale: the labels that stand for 0 and 1; by default labels are taken as they are.
 
     Raises:
-        InputError: a column cannot be what it has to be; the message names the first bad row.
+        InputError: a value does not fit the role of its column; the message names the first such row.
         ConfigError: the scale is empty.
     """
     if scale is not None and not _is_scale(scale):
@@ -85,14 +84,14 @@ def training_rows(
         )
     if isinstance(data, TrainingRows):
         if columns is not None or scale is not None:
-            given = "columns" if columns is not None else "scale"
+            option = "columns" if columns is not None else "scale"
             raise ConfigError(
-                f"got {given} for rows whose roles are known; expected it where they were read: pass it there"
+                f"got {option} for rows that have been read; expected it when they are read: pass it to training_rows"
             )
         return data
     table = as_table(data)
     if columns is not None:
-        table = select(table, columns)
+        table = table.select(columns)
     label_name = _label_column(table, chosen=columns is not None)
     texts = {name: column_texts(table, name) for name in table.columns if name != label_name}
     if not texts:
@@ -100,14 +99,14 @@ def training_rows(
             f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts: add it"
         )
     labels = _labels(table, label_name, scale) if label_name else None
-    place = list(table.columns).index(label_name) if label_name else None
+    label_index = list(table.columns).index(label_name) if label_name else None
     if scale is not None and labels is None:
         raise InputError(
             f"got a scale, and {table.source} has the columns {list(table.columns)}; expected a label: name its column "
             f"label or score"
         )
     label_type: LabelType = _label_type(table.columns[label_name]) if label_name and scale is None else "float"
-    return TrainingRows(texts, labels, label_name, table.source, label_type, place)
+    return TrainingRows(texts, labels, label_name, table.source, label_type, label_index)
 
 
 def _is_scale(scale: Any) -> bool:
@@ -131,26 +130,26 @@ def _label_column(table: Table, *, chosen: bool) -> str | None:
         return None
     if any(_is_number(value) or (not isinstance(value, str) and _number(value) is not None) for value in values):
         return last
-    # A chosen last column that is written as numbers in a text file is a label too.
+    # With chosen columns, a last one of numbers in a text file is a label too.
     return last if chosen and all(_number(value) is not None for value in values) else None
 
 
 def column_texts(table: Table, name: str) -> list[str]:
-    """The values of a column, which have to be texts.
+    """Return the values of a column of texts.
 
     Raises:
-        InputError: one is not; the message names its row.
+        InputError: a value is not a text; the message names its row.
     """
     values = table.columns[name]
     for row, value in enumerate(values):
         if not isinstance(value, str):
             raise InputError(
-                f"{table.at(row)}: column {name} holds {shown(value, longest=60)} of type {type(value).__name__}; "
+                f"{table.at(row)}: column {name} holds {shown(value)} of type {type(value).__name__}; "
                 f"expected a text: drop the row, or name the columns to use"
             )
-        if not value.isascii() and (place := _lone_surrogate(value)) is not None:
+        if not value.isascii() and (index := _lone_surrogate(value)) is not None:
             raise InputError(
-                f"{table.at(row)}: column {name} holds the lone surrogate {value[place]!r} at character {place}; "
+                f"{table.at(row)}: column {name} holds the lone surrogate {value[index]!r} at character {index}; "
                 f"expected valid Unicode: write the rows with their true encoding, or drop the row"
             )
     return values
@@ -170,14 +169,14 @@ def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[
         number = _number(value)
         if number is None:
             raise InputError(
-                f"{table.at(row)}: column {name} holds {shown(value, longest=60)}; expected a finite number as label: "
-                f"mend or drop the row"
+                f"{table.at(row)}: column {name} holds {shown(value)}; expected a finite number as label: "
+                f"fix or drop the row"
             )
         if scale is not None:
             low, high = scale
             if not low <= number <= high:
                 raise InputError(
-                    f"{table.at(row)}: got the label {number:g}; expected {low:g} to {high:g}: mend it or the scale"
+                    f"{table.at(row)}: got the label {number:g}; expected {low:g} to {high:g}: fix it or the scale"
                 )
             number = (number - low) / (high - low)
         labels.append(number)
@@ -202,7 +201,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _number(value: Any) -> float | None:
-    """The finite number that `value` is, spells or, as an array or tensor, holds."""
+    """Return the finite number in a number, text, array or tensor, or None."""
     if not _is_number(value) and not isinstance(value, str):
         if not hasattr(value, "item") or getattr(value, "shape", None) not in ((), (1,)):
             return None

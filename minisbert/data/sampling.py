@@ -1,7 +1,7 @@
-"""In which order rows are trained on: the reference's orders, over one data set or several.
+"""Sample the batches of an epoch in the reference's orders, from one data set or several.
 
-They depend on the seed and the epoch alone, and nothing is drawn from the global generator. The permutations come from
-torch's own samplers, because what these draw when they run out of rows decides the order of the data sets after them.
+The orders depend on the seed and the epoch alone; nothing is drawn from the global generator. The permutations come
+from torch's own samplers, because what these draw at their end decides the order of the data sets after them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, RandomSampler
 
-from .orders import DatasetOrder
 from .roles import TrainingRows
+from .rows import DatasetOrder
 
 
 class Batch(NamedTuple):
-    """Rows of one data set: its number, and int64 row numbers."""
+    """Rows of one data set: its index, and int64 row indices."""
 
     dataset: int
     rows: NDArray[np.int64]
@@ -36,11 +36,11 @@ class EpochSampler:
     Args:
         datasets: the rows.
         batch_size: rows of a full batch; the last of a data set may be smaller.
-        seed: with the epoch it decides the order.
-        several: how batches of several data sets follow each other; None for the one data set there is.
-        no_duplicates: no text stands twice in a batch. Rows that wait for a later batch so long that the epoch has
-            its `ceil(rows / batch_size)` batches are left out of it.
-        duplicates_seed: epoch to the seed of batches without duplicates; by default the sum of both.
+        seed: decides the order, together with the epoch.
+        several: order of the batches of several data sets; None for a single data set.
+        no_duplicates: no text is repeated in a batch. Rows that still wait for a later batch when the epoch has its
+            `ceil(rows / batch_size)` batches are left out of it.
+        duplicates_seed: epoch to the seed of batches without duplicates; by default `seed + epoch`.
     """
 
     def __init__(
@@ -61,12 +61,12 @@ class EpochSampler:
         self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
 
     def __len__(self) -> int:
-        """Batches of an epoch."""
+        """Number of batches of an epoch."""
         batches = self._batch_counts()
         return min(batches) * len(batches) if self._several == "round_robin" else sum(batches)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
-        """The batches of one epoch, counted from 0."""
+        """Yield the batches of one epoch, counted from 0."""
         generator = torch.Generator().manual_seed(self._seed + epoch)
         batches = [self._batches(number, generator, epoch) for number in range(len(self._rows))]
         if self._several == "round_robin":
@@ -79,7 +79,7 @@ class EpochSampler:
             yield Batch(dataset, np.array(rows, dtype=np.int64))
 
     def left_out(self, epoch: int) -> int:
-        """How many rows an epoch does not take because they would repeat a text, in turns that otherwise take all."""
+        """Count the rows that an epoch leaves out only because they would repeat a text."""
         if self._several == "round_robin" or self._texts is None:
             return 0
         return sum(self._rows) - sum(len(batch.rows) for batch in self.epoch(epoch))
@@ -88,7 +88,7 @@ class EpochSampler:
         return [math.ceil(rows / self._batch_size) for rows in self._rows]
 
     def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
-        """Row numbers of one data set, batch by batch; draws nothing before the first is asked for."""
+        """Yield the row indices of one data set, batch by batch; nothing is drawn before the first batch."""
         if self._texts is None:
             rows = range(self._rows[dataset])
             yield from BatchSampler(RandomSampler(rows, generator=generator), self._batch_size, drop_last=False)
@@ -112,7 +112,7 @@ def _proportional(
 
 
 def _without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], batch_size: int) -> Iterator[list[int]]:
-    """Batches in which no text stands twice; a row that would repeat one waits for the next batch."""
+    """Yield batches without repeated texts; a row that would repeat one waits for the next batch."""
     waiting: list[int] = []
     rest = iter(order)
     while True:
@@ -135,7 +135,7 @@ def _without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], b
 
 
 def _text_numbers(rows: TrainingRows) -> list[frozenset[int]]:
-    """The different texts of each row, as numbers."""
+    """Return the distinct texts of each row, as numbers."""
     numbers: dict[str, int] = {}
     columns = [[numbers.setdefault(text, len(numbers)) for text in texts] for texts in rows.texts.values()]
     return [frozenset(row) for row in zip(*columns, strict=True)]

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, InputTypeError
-from ..inputs import Text, read_inputs
 from ..similarity import PRECISIONS, Precision
+from ..text import Text, read_inputs
 from .devices import usable_device
 from .encoding import BLOCK, EncodeOptions, OutputValue, Run, check_count, collect, quantized, room_for, start_run
 from .pool import EncodingPool, PoolRun

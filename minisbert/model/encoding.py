@@ -18,12 +18,11 @@ from tqdm import tqdm
 
 from ..ahead import ahead
 from ..errors import ConfigError, InputError
-from ..inputs import Text, with_prompt
 from ..kernels.weights import submodules
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..similarity import Precision, normalize_embeddings, quantize_embeddings
-from ..text import TextTokenizer
+from ..text import Text, TextTokenizer, with_prompt
 from ..transfer import moved
 from .leaving import SideStream, leaving
 from .stack import ModuleStack

@@ -26,7 +26,7 @@ import torch.multiprocessing
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, PoolError
-from ..inputs import Text
+from ..text import Text
 from .devices import devices_for_processes, usable_device
 from .encoding import EncodeOptions, Values, check_count, collect, progress_bar, room_for, start_run
 from .stack import ModuleStack

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
-from ..inputs import Text, read_inputs, with_prompt
 from ..modules import Dense, Pooling, Transformer
 from ..modules.features import Features
 from ..similarity import Embeddings, SimilarityFunction
+from ..text import Text, read_inputs, with_prompt
 from .forks import mark_computing
 
 Truncation: TypeAlias = Literal["warn", "error", "count"]

@@ -1,47 +1,28 @@
-"""The modules that change a sentence embedding after pooling."""
+"""Modules that change the sentence embedding after pooling."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import TypeAlias
 
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..similarity import normalize_embeddings
 from ..storage.dialects import is_count
 from .features import Features
 
-# torch's activations that need no argument, have no weights, and keep the size of an embedding.
-_PLAIN: tuple[type[nn.Module], ...] = (
-    nn.CELU,
-    nn.ELU,
-    nn.GELU,
-    nn.Hardshrink,
-    nn.Hardsigmoid,
-    nn.Hardswish,
-    nn.Hardtanh,
-    nn.Identity,
-    nn.LeakyReLU,
-    nn.LogSigmoid,
-    nn.Mish,
-    nn.ReLU,
-    nn.ReLU6,
-    nn.RReLU,
-    nn.SELU,
-    nn.Sigmoid,
-    nn.SiLU,
-    nn.Softplus,
-    nn.Softshrink,
-    nn.Softsign,
-    nn.Tanh,
-    nn.Tanhshrink,
-)
-_OVER_DIMENSIONS: tuple[type[nn.Module], ...] = (nn.LogSoftmax, nn.Softmax, nn.Softmin)
-# By full name, as it stands in a saved model. The table is closed: no name found in a file is ever imported.
+# The activations of torch that need no argument, have no weights, and keep the size of an embedding.
+_Types: TypeAlias = tuple[type[nn.Module], ...]
+_LINEAR_UNITS: _Types = (nn.Identity, nn.ReLU, nn.ReLU6, nn.RReLU, nn.LeakyReLU, nn.CELU, nn.ELU, nn.GELU, nn.SELU)
+_SWITCHES: _Types = (nn.Hardswish, nn.Mish, nn.SiLU, nn.Softplus, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink)
+_BOUNDED: _Types = (nn.Hardsigmoid, nn.LogSigmoid, nn.Sigmoid, nn.Hardtanh, nn.Tanh, nn.Softsign)
+_OVER_DIMENSIONS: _Types = (nn.LogSoftmax, nn.Softmax, nn.Softmin)
+# By full name, as in a saved model. The table is closed: no name found in a file is ever imported.
 ACTIVATION_FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
-    **{f"{kind.__module__}.{kind.__name__}": kind for kind in _PLAIN},
+    **{f"{kind.__module__}.{kind.__name__}": kind for kind in (*_LINEAR_UNITS, *_SWITCHES, *_BOUNDED)},
     **{f"{kind.__module__}.{kind.__name__}": partial(kind, dim=-1) for kind in _OVER_DIMENSIONS},
 }
 
@@ -59,14 +40,14 @@ class Dense(nn.Module):
     """A linear layer and an activation over the sentence embedding.
 
     Args:
-        in_features: size of the embedding before.
-        out_features: size after.
-        bias: whether the layer adds a bias.
+        in_features: size of the embedding it takes.
+        out_features: size of the embedding it gives.
+        bias: add a bias.
         activation_function: one of `ACTIVATION_FUNCTIONS`, by its full torch name.
         use_residual: add the embedding to the result, through a linear layer of its own where the sizes differ.
 
     Raises:
-        ConfigError: an unknown activation function, or a size that is none.
+        ConfigError: the activation function is unknown, or a size is not a positive number.
     """
 
     def __init__(
@@ -81,10 +62,13 @@ class Dense(nn.Module):
         super().__init__()
         if activation_function not in tuple(ACTIVATION_FUNCTIONS):
             raise ConfigError(
-                f"got activation function {activation_function!r}; expected one of {', '.join(ACTIVATION_FUNCTIONS)}"
+                f"got activation function {shown(activation_function)}; expected one of "
+                f"{', '.join(ACTIVATION_FUNCTIONS)}"
             )
         if not (is_count(in_features) and is_count(out_features)):
-            raise ConfigError(f"got sizes {in_features!r} and {out_features!r}; expected two numbers above 0")
+            raise ConfigError(
+                f"got sizes {shown(in_features)} and {shown(out_features)}; expected two positive numbers"
+            )
         self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.activation = ACTIVATION_FUNCTIONS[activation_function]()
         self.activation_function = activation_function
@@ -107,13 +91,13 @@ class LayerNorm(nn.Module):
     """Layer normalization of the sentence embedding.
 
     Raises:
-        ConfigError: the dimension is none.
+        ConfigError: the dimension is not a positive number.
     """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
         if not is_count(dimension):
-            raise ConfigError(f"got dimension {dimension!r}; expected a number above 0")
+            raise ConfigError(f"got dimension {shown(dimension)}; expected a positive number")
         self.norm = nn.LayerNorm(dimension)
 
     def forward(self, features: Features) -> Features:
@@ -123,16 +107,16 @@ class LayerNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout over the sentence embedding, while training.
+    """Dropout of the sentence embedding, in training mode.
 
     Raises:
-        ConfigError: it is no share.
+        ConfigError: the probability is not a number from 0 to 1.
     """
 
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__()
         if isinstance(dropout, bool) or not isinstance(dropout, (int, float)) or not 0 <= dropout <= 1:
-            raise ConfigError(f"got dropout {dropout!r}; expected a number from 0 to 1")
+            raise ConfigError(f"got dropout {shown(dropout)}; expected a number from 0 to 1")
         self.dropout = dropout
 
     def forward(self, features: Features) -> Features:

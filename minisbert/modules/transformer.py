@@ -1,4 +1,4 @@
-"""The first module of every model: texts to token ids to token embeddings."""
+"""The first module of every model: a tokenizer and the encoder that embeds its tokens."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
-from ..storage.transformer_settings import DTYPES, known_dtype, read_transformer_settings
 from ..storage.weights import load_into, read_weights, write_weights
 from ..text import TextTokenizer
 from .architectures import checkpoint_names, encoder_config, is_native
@@ -21,9 +21,9 @@ from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
 
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # where tokenizer_config.json names none
+_INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # if tokenizer_config.json names none
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
-_WORDS = "embeddings.word_embeddings.weight"  # in every architecture of the BERT family
+_WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # in every architecture of the BERT family
 
 
 class Transformer(nn.Module):
@@ -48,9 +48,12 @@ class Transformer(nn.Module):
             encoder: native or foreign.
             config: the Hugging Face configuration, saved again as it is.
             tokenizer: as read from the model folder.
-            max_seq_length: longest text in tokens; by default what tokenizer and encoder allow.
-            do_lower_case: whether texts are put in lower case before the tokenizer sees them.
+            max_seq_length: tokens of the longest text; by default what tokenizer and encoder allow.
+            do_lower_case: lower-case texts before they are tokenized.
             extra_tensors: tensors of the checkpoint that embeddings do not need (BERT's pooler), saved again.
+
+        Raises:
+            ModelError: `max_seq_length` leaves no room for a token beside the special ones.
         """
         super().__init__()
         self.auto_model = encoder
@@ -71,35 +74,34 @@ class Transformer(nn.Module):
         if self.max_seq_length <= self.tokenizer.special_tokens:
             raise ModelError(
                 f"got max_seq_length {self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
-                f"tokens to each text; expected room for one more"
+                f"tokens to each text; expected room for one more: raise it in sentence_bert_config.json"
             )
 
     @property
     def model(self) -> Encoder | ForeignEncoder:
-        """The encoder, under the name that version 6 of the reference has for it."""
+        """The encoder, under its name in version 6 of the reference."""
         return self.auto_model
 
     @property
     def max_seq_length(self) -> int:
-        """Longest text in tokens, special tokens included; what is beyond is cut off."""
+        """Tokens of the longest text, special tokens included; longer texts are truncated."""
         return self.tokenizer.max_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        least, most = self.tokenizer.special_tokens + 1, self._position_limit() or value
+        least, most = self.tokenizer.special_tokens + 1, self.auto_model.config.max_tokens or value
         if not least <= value <= most:
-            raise ConfigError(f"got max_seq_length {value}; this model takes {least} to {most} tokens")
+            raise ConfigError(f"got max_seq_length={value}; this model takes {least} to {most} tokens")
         self.tokenizer.max_length = value
 
     @property
     def embedding_dimension(self) -> int:
         """Size of the token embeddings."""
-        encoder = self.auto_model
-        return encoder.hidden_size if isinstance(encoder, ForeignEncoder) else encoder.config.hidden_size
+        return self.auto_model.config.hidden_size
 
     @property
     def padding_token(self) -> int:
-        """Id of the token that fills up shorter texts where something has to be padded."""
+        """Id of the padding token."""
         token = self.config.get("pad_token_id")
         return token if isinstance(token, int) and token > 0 else 0
 
@@ -109,7 +111,7 @@ class Transformer(nn.Module):
         return features
 
     def extra_repr(self) -> str:
-        """The settings, for `repr`."""
+        """Return the settings to show in `repr`."""
         return f"{self.config.get('model_type')}, max_seq_length={self.max_seq_length}"
 
     @classmethod
@@ -123,25 +125,25 @@ class Transformer(nn.Module):
         Raises:
             ModelError: files are missing or do not fit each other.
         """
-        asked = read_transformer_settings(settings, source=folder)
-        config = {**read_json_object(folder / "config.json"), **asked.config}
-        tokenizer = read_tokenizer(folder, config=config, changes=asked.tokenizer)
+        saved = read_transformer_settings(settings, source=folder)
+        config = {**read_json_object(folder / "config.json"), **saved.config}
+        tokenizer = read_tokenizer(folder, config=config, changes=saved.tokenizer)
         encoder: Encoder | ForeignEncoder
         if is_native(config):
-            encoder, extra = _native_encoder(folder, config, dtype=asked.dtype)
+            encoder, extra = _native_encoder(folder, config, dtype=saved.dtype)
         else:
-            encoder, extra = ForeignEncoder.load(folder, changes=asked.config, dtype=asked.dtype), {}
+            encoder, extra = ForeignEncoder.load(folder, changes=saved.config, dtype=saved.dtype), {}
         return cls(
             encoder,
             config=config,
             tokenizer=tokenizer,
-            max_seq_length=asked.max_seq_length,
-            do_lower_case=asked.do_lower_case,
+            max_seq_length=saved.max_seq_length,
+            do_lower_case=saved.do_lower_case,
             extra_tensors=extra,
         )
 
     def save(self, folder: Path) -> None:
-        """Write weights, configuration and tokenizer; what was not changed is written as it was read."""
+        """Write weights, configuration and tokenizer; what has not changed is written as it was read."""
         encoder = self.auto_model
         if isinstance(encoder, ForeignEncoder):
             encoder.save(folder)
@@ -161,58 +163,51 @@ class Transformer(nn.Module):
             indent=4,
         )
 
-    def _position_limit(self) -> int | None:
-        encoder = self.auto_model
-        return encoder.max_tokens if isinstance(encoder, ForeignEncoder) else encoder.config.max_tokens
-
-    def _initial_length(self, asked: int | None) -> int:
-        limit = self._position_limit()
-        if asked is None:
-            known = [value for value in (limit, self._source.max_length) if value is not None]
-            return min(known, default=512)
-        if limit is not None and asked > limit:
+    def _initial_length(self, saved: int | None) -> int:
+        limit = self.auto_model.config.max_tokens
+        if saved is None:
+            limits = [value for value in (limit, self._source.max_length) if value is not None]
+            return min(limits, default=512)
+        if limit is not None and saved > limit:
             warnings.warn(
-                f"max_seq_length is {asked}, but the model has positions for {limit} tokens: texts are cut there",
-                stacklevel=9,
+                f"max_seq_length is {saved}, but the model has positions for {limit} tokens: texts are truncated there",
+                stacklevel=8,
             )
             return limit
-        return asked
+        return saved
 
 
 def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | None) -> tuple[Encoder, dict[str, Tensor]]:
-    """The encoder with its weights, and the checkpoint's tensors that it does not need but a copy should have."""
+    """Load the encoder, and the tensors of the checkpoint that it does not need but a saved copy should have."""
     with torch.device("meta"):
         encoder = Encoder(encoder_config(config))
     tensors = _canonical(read_weights(folder))
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
-    name = dtype or known_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
+    name = dtype or read_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
     encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
     return encoder, {name: tensor for name, tensor in tensors.items() if name.startswith("pooler.")}
 
 
 def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by the names of a checkpoint without a head, as transformers now writes them.
+    """Rename the tensors of a checkpoint to the names that transformers now writes for a model without a head.
 
-    With a head, names begin with that of the architecture ("bert."), and with more where a wrapper around the model
-    was saved ("0.auto_model."). The word embeddings tell what it is.
+    In a checkpoint with a head, names have the architecture as prefix ("bert."), and more if a wrapper around the model
+    was saved ("0.auto_model."). The name of the word embeddings shows the prefix.
     """
-    prefixes = sorted((name.removesuffix(_WORDS) for name in tensors if name.endswith(_WORDS)), key=len)
-    prefix = prefixes[0] if prefixes else ""
-    renamed = {}
-    for name, tensor in tensors.items():
-        plain = name.removeprefix(prefix)
-        for old, new in (("LayerNorm.gamma", "LayerNorm.weight"), ("LayerNorm.beta", "LayerNorm.bias")):
-            plain = plain.replace(old, new)
-        renamed[plain] = tensor
-    return renamed
+    prefixes = (name.removesuffix(_WORD_EMBEDDINGS) for name in tensors if name.endswith(_WORD_EMBEDDINGS))
+    prefix = min(prefixes, key=len, default="")
+    return {
+        name.removeprefix(prefix)
+        .replace("LayerNorm.gamma", "LayerNorm.weight")
+        .replace("LayerNorm.beta", "LayerNorm.bias"): tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """Return the configuration with its dtype replaced; a missing one stands for float32."""
     name = str(dtype).removeprefix("torch.")
-    result = dict(config)
-    for key in ("dtype", "torch_dtype"):
-        if key in result:
-            result[key] = name
-    if name != "float32" and "dtype" not in result and "torch_dtype" not in result:
-        result["torch_dtype"] = name
-    return result
+    keys = [key for key in ("dtype", "torch_dtype") if key in config]
+    if not keys and name != "float32":
+        keys = ["torch_dtype"]
+    return {**config, **dict.fromkeys(keys, name)}

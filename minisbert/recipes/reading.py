@@ -14,8 +14,8 @@ from ..card.facts import CardFacts
 from ..card.parsing import comes_from_fit, read_card, read_module
 from ..data.roles import LABEL_NAMES
 from ..errors import ConfigError, InputError, ModelError
-from ..opening import open_file
 from ..storage.dialects import read_pooling
+from ..storage.files import open_file
 from ..training.config import TrainingConfig
 from .recipe import Recipe, parse_recipe
 

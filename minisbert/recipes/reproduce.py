@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from ..data.roles import TrainingRows, training_rows
-from ..data.table import as_table
+from ..data.rows import as_table
 from ..errors import ConfigError, InputError
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 from ..losses.by_name import loss_by_name

@@ -1,1 +1,1 @@
-"""Models on disk: where they are, how they are laid out, their weights and tokenizers."""
+"""Models on disk: finding them, their layout, weights and tokenizers."""

@@ -1,21 +1,30 @@
-"""The forms in which a sentence-transformers model stands on disk: every one is read, one is written.
+"""The configuration files of a sentence-transformers model: every known form is read, one is written.
 
 Versions 2 to 5 of the reference write one dialect, version 6 another. The older is readable by every version and by
-the other tools that load such models, so it is the one written here.
+the other tools that load such models, so it is the one written here. All tables are closed: no name found in a file is
+ever imported, and a key that would change embeddings is honoured or refused by name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
+from ..errors import ModelError, shown
 
-# ---- modules.json -------------------------------------------------------------------------------------------------
+
+def is_count(value: Any) -> bool:
+    """Return True if a JSON value is a whole number above zero."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+# ---- modules.json ---------------------------------------------------------------------------------------------------
 _OLD = "sentence_transformers.models"
 _BASE = "sentence_transformers.base.modules"
 _DENSE = "sentence_transformers.sentence_transformer.modules"
-# Each module and the file that defines it in version 6.
+# The file that defines each module in version 6.
 _DEFINED_IN: Mapping[str, str] = {
     "Transformer": f"{_BASE}.transformer",
     "Pooling": f"{_DENSE}.pooling",
@@ -26,7 +35,7 @@ _DEFINED_IN: Mapping[str, str] = {
 }
 WRITTEN_TYPES: Mapping[str, str] = {kind: f"{_OLD}.{kind}" for kind in _DEFINED_IN}
 # Every accepted `type` of modules.json: all names by which version 6.2 can import the six modules, those of the older
-# versions among them. The list is closed: no name found in a file is ever imported.
+# versions among them.
 MODULE_TYPES: Mapping[str, str] = {
     **{name: kind for kind, name in WRITTEN_TYPES.items()},
     **{f"{_OLD}.{kind}.{kind}": kind for kind in _DEFINED_IN},
@@ -44,32 +53,189 @@ MODULE_TYPES: Mapping[str, str] = {
 
 
 def module_kind(type_name: Any) -> str:
-    """Our name of a module type.
+    """Return the name of a module type, such as "Pooling".
 
     Raises:
         ModelError: minisbert has no such module.
     """
     if not isinstance(type_name, str) or type_name not in MODULE_TYPES:
         raise ModelError(
-            f"modules.json: got module type {type_name!r}; expected one of {', '.join(WRITTEN_TYPES)} "
+            f"modules.json: got module type {shown(type_name)}; expected one of {', '.join(WRITTEN_TYPES)} "
             f"(of sentence_transformers.models): minisbert runs no code from a model folder"
         )
     return MODULE_TYPES[type_name]
 
 
-# ---- sentence_bert_config.json ------------------------------------------------------------------------------------
-TRANSFORMER_CONFIGS = (
-    "sentence_bert_config.json",
-    "sentence_roberta_config.json",
-    "sentence_distilbert_config.json",
-    "sentence_camembert_config.json",
-    "sentence_albert_config.json",
-    "sentence_xlm-roberta_config.json",
-    "sentence_xlnet_config.json",
-)
+# ---- config_sentence_transformers.json ------------------------------------------------------------------------------
+MODEL_TYPE = "SentenceTransformer"
+MODEL_KEYS = ("model_type", "__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
+# Readers warn if a model claims a newer version of the reference than theirs; this is the first that has this format.
+WRITTEN_VERSION = "4.0.1"
 
-# ---- 1_Pooling/config.json ----------------------------------------------------------------------------------------
-# The old boolean keys in the order in which the reference concatenates them, and the mode each stands for.
+# ---- sentence_bert_config.json --------------------------------------------------------------------------------------
+# Tried in this order; the first one with content counts.
+TRANSFORMER_CONFIGS = tuple(
+    f"sentence_{name}_config.json"
+    for name in ("bert", "roberta", "distilbert", "camembert", "albert", "xlm-roberta", "xlnet")
+)
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+
+
+# Keys with the only value that minisbert computes.
+_FIXED: Mapping[str, Any] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "query_length": None,
+    "document_length": None,
+    "query_expansion": None,
+    "tokenizer_name_or_path": None,
+}
+# Arguments for loading the model, the tokenizer and the configuration: their key in versions 4 and 5, and in 6.
+_GROUPS: Mapping[str, str] = {
+    "model_args": "model_kwargs",
+    "tokenizer_args": "processor_kwargs",
+    "config_args": "config_kwargs",
+}
+_HONOURED = ("max_seq_length", "do_lower_case", "modality_config", "processing_kwargs", *_GROUPS, *_GROUPS.values())
+_IGNORED = ("unpad_inputs", "cache_dir", "backend")  # speed and place: no difference to embeddings
+_KNOWN = (*_HONOURED, *_FIXED, *_IGNORED)
+
+# The keys within a group. Those that say where files come from are ignored in each. The reference drops
+# `trust_remote_code` too; no code of a model is run here.
+_SOURCE_IGNORED = ("cache_dir", "code_revision", "force_download", "local_files_only", "revision", "subfolder")
+_ACCESS_IGNORED = ("token", "trust_remote_code", "use_auth_token")
+_MODEL_IGNORED = ("add_pooling_layer", "attn_implementation", "device_map", "low_cpu_mem_usage", "use_safetensors")
+_TOKENIZER_IGNORED = ("clean_up_tokenization_spaces", "padding_side", "use_fast")
+_CONFIG_IGNORED = ("output_attentions", "output_hidden_states", "return_dict", "use_cache")
+_MODEL_HONOURED = ("dtype", "torch_dtype")
+_TOKENIZER_HONOURED = (
+    "add_prefix_space",
+    "do_lower_case",
+    "model_max_length",
+    "strip_accents",
+    "tokenize_chinese_chars",
+    "truncation_side",
+)
+# Options of the tokenizer call, and their values that change nothing; None stands for any value.
+_CALL: Mapping[str, tuple[Any, ...] | None] = {
+    "add_special_tokens": (True,),
+    "truncation": (True, "longest_first", "only_first"),
+    **dict.fromkeys(("logits_to_keep", "pad_to_multiple_of", "padding", "padding_side", "verbose")),
+    **dict.fromkeys(("return_attention_mask", "return_tensors", "return_token_type_ids")),
+}
+_CALL_GROUPS = ("common", "text", "audio", "chat_template", "image", "video")
+_TEXT_INPUT = {"method": "forward", "method_output_name": "last_hidden_state"}
+
+
+@dataclass(frozen=True)
+class TransformerSettings:
+    """The content of a sentence_bert_config.json.
+
+    Attributes:
+        max_seq_length: tokens of the longest text, or None if tokenizer and encoder decide.
+        do_lower_case: True if texts are lower-cased first.
+        dtype: dtype to load the weights in; None for that of config.json or of the weights themselves.
+        tokenizer: entries that replace those of tokenizer_config.json.
+        config: entries that replace those of config.json.
+    """
+
+    max_seq_length: int | None = None
+    do_lower_case: bool = False
+    dtype: str | None = None
+    tokenizer: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+def read_transformer_settings(content: Mapping[str, Any], *, source: Path) -> TransformerSettings:
+    """Read the content of a sentence_bert_config.json of either dialect; `source` is its folder.
+
+    Raises:
+        ModelError: a key is unknown, or asks for something that minisbert does not do.
+    """
+    where = f"sentence_bert_config.json in {source}"
+    if unknown := sorted(set(content) - set(_KNOWN)):
+        raise ModelError(f"{where}: got key {shown(unknown[0])}; expected some of {', '.join(_KNOWN)}")
+    for key, value in _FIXED.items():
+        if content.get(key) not in (None, value):
+            raise ModelError(f"{where}: got {shown(content[key])} for {key}; minisbert computes {value!r} only")
+    _check_modalities(content.get("modality_config"), where)
+    model = _group(content, "model_args", _MODEL_IGNORED, where, honoured=_MODEL_HONOURED)
+    tokenizer = _group(content, "tokenizer_args", _TOKENIZER_IGNORED, where, honoured=_TOKENIZER_HONOURED)
+    length = content.get("max_seq_length")
+    for value in (tokenizer.get("model_max_length"), _call_length(content.get("processing_kwargs"), where)):
+        length = length if value is None else value
+    if length is not None and not is_count(length):
+        raise ModelError(f"{where}: got max_seq_length {shown(length)}; expected a number of tokens")
+    return TransformerSettings(
+        max_seq_length=length,
+        do_lower_case=bool(content.get("do_lower_case", False)),
+        dtype=read_dtype(model.get("dtype", model.get("torch_dtype")), where),
+        tokenizer=tokenizer,
+        config=_group(content, "config_args", _CONFIG_IGNORED, where, honoured=None),
+    )
+
+
+def read_dtype(name: Any, where: str) -> str | None:
+    """Return the name of a dtype for weights, or None if a configuration leaves the choice open.
+
+    Raises:
+        ModelError: weights cannot be loaded in that dtype.
+    """
+    if name in (None, "auto"):
+        return None
+    if name not in DTYPES:
+        raise ModelError(f"{where}: got dtype {shown(name)}; expected {', '.join(DTYPES)} or auto")
+    return str(name)
+
+
+def _group(
+    content: Mapping[str, Any], key: str, ignored: Collection[str], where: str, *, honoured: Collection[str] | None
+) -> dict[str, Any]:
+    """Return the arguments of a group that change embeddings: those of `honoured`, or any if that is None."""
+    group = content[key] if key in content else content.get(_GROUPS[key])
+    if group is not None and not isinstance(group, dict):
+        raise ModelError(f"{where}: got {shown(group)} for {key}; expected an object")
+    ignored = {*ignored, *_SOURCE_IGNORED, *_ACCESS_IGNORED}
+    result = {name: value for name, value in (group or {}).items() if name not in ignored}
+    if honoured is not None and (others := sorted(set(result) - set(honoured))):
+        raise ModelError(
+            f"{where}: got {shown(others[0])} in {key}; minisbert knows {', '.join(sorted({*honoured, *ignored}))}: "
+            f"load the model with sentence-transformers and save it without"
+        )
+    return result
+
+
+def _check_modalities(modalities: Any, where: str) -> None:
+    if modalities is None:
+        return
+    text = modalities.get("text") if isinstance(modalities, dict) else None
+    if text != _TEXT_INPUT:
+        raise ModelError(f"{where}: got {shown(text)} for text in modality_config; expected {_TEXT_INPUT}")
+    if "message" in modalities:
+        raise ModelError(
+            f"{where}: got a chat template for texts in modality_config; minisbert embeds plain texts only"
+        )
+
+
+def _call_length(groups: Any, where: str) -> Any:
+    """Return the `max_length` in `processing_kwargs`, or None."""
+    if groups is None:
+        return None
+    if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
+        raise ModelError(f"{where}: got {shown(groups)} for processing_kwargs; expected an object of objects")
+    if unknown := sorted(set(groups) - set(_CALL_GROUPS)):
+        raise ModelError(f"{where}: got {shown(unknown[0])} in processing_kwargs; expected common and text")
+    options = {**groups.get("common", {}), **groups.get("text", {})}
+    length = options.pop("max_length", None)
+    for key, value in options.items():
+        accepted = _CALL.get(key, ())
+        if accepted is not None and value not in accepted:
+            raise ModelError(f"{where}: got {shown(value)} for {key} in processing_kwargs, which minisbert cannot do")
+    return length
+
+
+# ---- 1_Pooling/config.json ------------------------------------------------------------------------------------------
+# The old boolean keys in the order in which the reference concatenates their modes, and these modes.
 POOLING_KEYS: Mapping[str, str] = {
     "pooling_mode_cls_token": "cls",
     "pooling_mode_max_tokens": "max",
@@ -78,62 +244,55 @@ POOLING_KEYS: Mapping[str, str] = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-_WRITTEN_POOLING_KEYS = (
-    "pooling_mode_cls_token",
-    "pooling_mode_mean_tokens",
-    "pooling_mode_max_tokens",
-    "pooling_mode_mean_sqrt_len_tokens",
-    "pooling_mode_weightedmean_tokens",
-    "pooling_mode_lasttoken",
-)
+_FIRST_WRITTEN_KEYS = ("pooling_mode_cls_token", "pooling_mode_mean_tokens")  # the rest follows as above
 _MOST_MODES = 20
 _DIMENSION_KEYS = ("embedding_dimension", "word_embedding_dimension")
 
 
 def read_pooling(config: Mapping[str, Any]) -> tuple[int, tuple[str, ...], bool]:
-    """Embedding dimension, modes and `include_prompt` of a pooling configuration of either dialect.
+    """Return embedding dimension, modes and `include_prompt` of a pooling configuration of either dialect.
 
     Raises:
-        ModelError: the dimension is missing, a value is of the wrong kind, or a key is unknown.
+        ModelError: the dimension is missing, a value has the wrong type, or a key is unknown.
     """
+    where = "pooling config.json"
     known = (*_DIMENSION_KEYS, *POOLING_KEYS, "pooling_mode", "include_prompt")
-    unknown = sorted(set(config) - set(known))
-    if unknown:
-        raise ModelError(f"pooling config.json: got key {unknown[0]!r}; expected some of {', '.join(known)}")
+    if unknown := sorted(set(config) - set(known)):
+        raise ModelError(f"{where}: got key {shown(unknown[0])}; expected some of {', '.join(known)}")
     dimension: Any = next((config[key] for key in _DIMENSION_KEYS if key in config), None)
     if not is_count(dimension):
-        raise ModelError(f"pooling config.json: got {dimension!r} for word_embedding_dimension; expected a number")
+        raise ModelError(f"{where}: got {shown(dimension)} for word_embedding_dimension; expected a number")
     mode = config.get("pooling_mode")
-    modes: tuple[str, ...]
+    modes: tuple[Any, ...]
     if mode is None:
         for key in (*POOLING_KEYS, "include_prompt"):
             if config.get(key) not in (True, False, None):
-                raise ModelError(f"pooling config.json: got {config[key]!r} for {key}; expected true or false")
+                raise ModelError(f"{where}: got {shown(config[key])} for {key}; expected true or false")
         modes = tuple(name for key, name in POOLING_KEYS.items() if config.get(key)) or ("mean",)
     else:
-        modes = (mode,) if isinstance(mode, str) else tuple(mode) if isinstance(mode, list) else ()
-    unknown = [name for name in modes if name not in POOLING_KEYS.values()]
-    if unknown or not 0 < len(modes) <= _MOST_MODES:
+        modes = tuple(mode) if isinstance(mode, list) else (mode,)
+    names = list(POOLING_KEYS.values())
+    if not 0 < len(modes) <= _MOST_MODES or not all(name in names for name in modes):
         raise ModelError(
-            f"pooling config.json: got {mode!r} for pooling_mode; expected one or a list of "
-            f"{', '.join(POOLING_KEYS.values())}"
+            f"{where}: got {shown(mode)} for pooling_mode; expected one or a list of {', '.join(names)} (at most "
+            f"{_MOST_MODES})"
         )
     return dimension, modes, bool(config.get("include_prompt", True))
 
 
 def write_pooling(dimension: int, modes: tuple[str, ...], *, include_prompt: bool) -> dict[str, Any]:
-    """The configuration in the written dialect; the new form is used only for an order the old one cannot say."""
+    """Return the configuration in the older dialect, or in the newer if only that can say the order of the modes."""
     config: dict[str, Any] = {"word_embedding_dimension": dimension}
     if modes == tuple(name for name in POOLING_KEYS.values() if name in modes):
-        config.update({key: POOLING_KEYS[key] in modes for key in _WRITTEN_POOLING_KEYS})
+        config.update({key: POOLING_KEYS[key] in modes for key in dict.fromkeys((*_FIRST_WRITTEN_KEYS, *POOLING_KEYS))})
     else:
         config["pooling_mode"] = list(modes)
     config["include_prompt"] = include_prompt
     return config
 
 
-# ---- N_Normalize/config.json, N_Dense/config.json ------------------------------------------------------------------
-# Version 6 can let a module read and write other things than the sentence embedding; minisbert's never do.
+# ---- N_Normalize/config.json, N_Dense/config.json -------------------------------------------------------------------
+# In version 6 a module can read and write other features than the sentence embedding; in minisbert it cannot.
 _EMBEDDING = "sentence_embedding"
 NORMALIZE_CONFIG: Mapping[str, Any] = {"module_input_name": _EMBEDDING, "module_output_name": _EMBEDDING}
 DENSE_KEYS = ("in_features", "out_features", "bias", "activation_function")
@@ -141,7 +300,7 @@ DEFAULT_ACTIVATION = "torch.nn.modules.activation.Tanh"
 
 
 def check_feature_names(kind: str, config: Mapping[str, Any]) -> None:
-    """Refuse a module that works on something else than the sentence embedding.
+    """Refuse a module that reads or writes something else than the sentence embedding.
 
     Raises:
         ModelError: it does.
@@ -149,17 +308,5 @@ def check_feature_names(kind: str, config: Mapping[str, Any]) -> None:
     for key in NORMALIZE_CONFIG:
         if config.get(key) not in (None, _EMBEDDING):
             raise ModelError(
-                f"{kind} config.json: got {config[key]!r} for {key}; expected {_EMBEDDING}, or no such key"
+                f"{kind} config.json: got {shown(config[key])} for {key}; expected {_EMBEDDING}, or no such key"
             )
-
-
-# ---- config_sentence_transformers.json ----------------------------------------------------------------------------
-MODEL_TYPE = "SentenceTransformer"
-MODEL_KEYS = ("model_type", "__version__", "prompts", "default_prompt_name", "similarity_fn_name", "truncate_dim")
-# Readers warn when a model claims a newer version of the reference than theirs; this is the first whose format it is.
-WRITTEN_VERSION = "4.0.1"
-
-
-def is_count(value: Any) -> bool:
-    """Whether a JSON value is a whole number above zero."""
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -1,4 +1,4 @@
-"""Reading and writing of single files and of whole folders, safely."""
+"""Read regular files only, and replace files and directories atomically."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import json
 import os
 import re
 import shutil
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from safetensors import SafetensorError
 
 from ..errors import InputError, ModelError
-from ..opening import open_file
 
 LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
@@ -23,11 +25,31 @@ _LONGEST_JSON = 100_000_000  # bytes; tokenizers, the largest, have some ten mil
 _TEMPORARY = re.compile(r"\.(?P<target>.+)-[0-9a-f]{12}")
 
 
+# ---- reading --------------------------------------------------------------------------------------------------------
+def is_file(path: Path) -> bool:
+    """Return True if `path` is a regular file or a link to one, and not a directory, pipe or device."""
+    return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for names that no file can have
+
+
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file for reading. A pipe or a device is refused, since reading it might never end.
+
+    Raises:
+        OSError: the file cannot be opened, or is not a regular file.
+        ValueError: no file can have that name.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        category = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise OSError(errno.EINVAL, f"{category}, not a file")
+    return path.open("rb")
+
+
 def read_json(path: Path) -> Any:
     """Parse a JSON file of a model.
 
     Raises:
-        ModelError: the file is missing or is not JSON.
+        ModelError: the file is missing, too large, or not JSON.
     """
     try:
         with open_file(path) as file:
@@ -40,56 +62,65 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"{path} cannot be read ({error}); expected JSON: copy the file again") from None
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """Parse a JSON file whose top level is an object."""
+def read_json_object(path: Path, *, optional: bool = False) -> dict[str, Any]:
+    """Parse a JSON file whose top level is an object.
+
+    Args:
+        path: the file.
+        optional: return {} if there is no such file.
+
+    Raises:
+        ModelError: as for `read_json`, or the top level is not an object.
+    """
+    if optional and not is_file(path):
+        return {}
     value = read_json(path)
     if not isinstance(value, dict):
-        raise ModelError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+        raise ModelError(f"{path} holds a {type(value).__name__}; expected a JSON object: copy the file again")
     return value
 
 
-def write_json(path: Path, value: Any, *, indent: int = 2, end: str = "") -> None:
-    """Write JSON with the reference's layout: no newline at the end (transformers' has one), keys as they come."""
-    path.write_text(json.dumps(value, indent=indent) + end, encoding="utf-8", newline="\n")
-
-
 def inside(root: Path, relative: str) -> Path:
-    """The path `relative` within `root`.
+    """Return the path `relative` within `root`, resolved.
 
     Raises:
-        ModelError: it is absolute, or leads out of `root`.
+        ModelError: it is absolute, leads out of `root`, or cannot exist.
     """
-    try:
-        path = (root / relative).resolve() if len(relative) <= _LONGEST_PATH else None
-        outside = path is None or not path.is_relative_to(root.resolve())
-        if path is not None:
-            path.is_dir()  # or the name is too long for a file
-    except (OSError, ValueError, RuntimeError):  # a name that no file can have, or a link to itself
-        path, outside = None, True
-    if path is None or outside or Path(relative).is_absolute():
-        raise ModelError(f"got module path {relative[:200]!r} in {root}; expected a folder inside the model")
-    return path
+    with contextlib.suppress(OSError, ValueError, RuntimeError):  # a name that no file can have, or a link to itself
+        if len(relative) <= _LONGEST_PATH and not Path(relative).is_absolute():
+            path = (root / relative).resolve()
+            path.is_dir()  # raises if a part of the path is too long for the file system
+            if path.is_relative_to(root.resolve()):
+                return path
+    raise ModelError(f"got module path {relative[:_LONGEST_PATH]!r} in {root}; expected a folder inside the model")
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+def write_json(path: Path, value: Any, *, indent: int = 2, end: str = "") -> None:
+    """Write JSON as the reference does: keys in their order, no newline at the end (transformers adds one)."""
+    path.write_text(json.dumps(value, indent=indent) + end, encoding="utf-8", newline="\n")
 
 
 @contextmanager
 def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path]:
-    """Give a temporary folder to write into; its files come to stand in `target` when the block ends without error.
+    """Yield a temporary directory; when the block ends without an error, its files replace those of `target`.
 
-    A target that does not exist yet appears in one step. In one that exists, files are replaced one by one and files
-    of other names stay; or it is replaced as a whole. After an error, nothing of `target` has changed. What stands in
-    `target` is on the disk, and not only on its way there.
+    A `target` that does not exist appears in one step. An existing one is replaced as a whole, or, with `others_stay`,
+    file by file, and its files of other names are kept. After an error `target` is unchanged. All data has been
+    flushed to the disk when this returns.
 
     Raises:
         InputError: `target` cannot be written.
     """
     if target.exists() and not target.is_dir():
         raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
-    temporary = beside(target)
+    temporary = temporary_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary.mkdir()
         yield temporary
-        _flush_folder(temporary)
+        for path in (*temporary.rglob("*"), temporary):
+            _flush(path)
         if others_stay and target.exists():
             _move_files(temporary, target)
         else:
@@ -97,38 +128,35 @@ def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path
                 remove_folder(target)
             temporary.rename(target)
             _flush(target.parent)
-    except Exception as error:
-        if isinstance(error, OSError) or _is_of_safetensors(error):
-            raise cannot_write(target, error) from error
-        raise
+    except (OSError, SafetensorError) as error:  # safetensors raises its own where a write fails
+        raise write_error(target, error) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
 def replacing_file(target: Path) -> Iterator[Path]:
-    """Give the name of a temporary file to write; it takes the place of `target` when the block ends without error.
+    """Yield the path of a temporary file; when the block ends without an error, that file replaces `target`.
 
     Raises:
         InputError: `target` cannot be written.
     """
-    temporary = beside(target)
+    temporary = temporary_path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)  # noqa: PTH105  # as in _move_files
     except OSError as error:
-        raise cannot_write(target, error) from error
+        raise write_error(target, error) from error
     finally:
-        if temporary.exists():
-            temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def replace_text(target: Path, text: str) -> None:
-    """Write a text file, in UTF-8; whenever the process ends, it holds all that it held before, or all of `text`.
+    """Replace a text file, in UTF-8. If the process dies, the file holds either its old content or all of `text`.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: the file cannot be written.
     """
     with replacing_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -136,86 +164,73 @@ def replace_text(target: Path, text: str) -> None:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder with all that is in it; it is never to be seen with a part of it."""
-    aside = folder.rename(beside(folder))
+    """Remove a directory and its content. It is renamed first, so that nobody sees it half removed."""
+    aside = folder.rename(temporary_path(folder))
     shutil.rmtree(aside, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, targets: str) -> None:
-    """Remove what stands in `folder` of writing and removing that was cut short by the end of a process.
+    """Remove temporary files and directories that a killed process left behind.
 
     Args:
-        folder: where it may stand.
-        targets: regular expression of the names of files and folders that nobody writes now.
+        folder: the directory to search.
+        targets: regular expression for the names of the targets that no process is writing now.
     """
     for path in folder.glob(".*-*"):
-        name = _meant(path.name)
+        name = _target_name(path.name)
         if name != path.name and re.fullmatch(targets, name):
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
-                with contextlib.suppress(OSError):  # what cannot be removed takes room, and nothing else
+                with contextlib.suppress(OSError):  # a file that stays takes room and does no other harm
                     path.unlink()
 
 
-def beside(target: Path) -> Path:
-    """A new name beside `target`, which `remove_leftovers` knows as one of `target`'s."""
+def temporary_path(target: Path) -> Path:
+    """Return a new path beside `target`, one that `remove_leftovers` recognizes as belonging to it."""
     return target.parent / f".{target.name}-{uuid.uuid4().hex[:12]}"
 
 
-def cannot_write(target: Path, error: Exception) -> InputError:
-    """What to raise where `target` cannot be written."""
+def write_error(target: Path, error: Exception) -> InputError:
+    """Return the error to raise if `target` cannot be written."""
     reason = getattr(error, "strerror", None) or error
     return InputError(
-        f"cannot write {target.parent / _meant(target.name)} ({reason}); expected a place that can be written: check "
-        f"its rights and the free space, or choose another"
+        f"cannot write {target.parent / _target_name(target.name)} ({reason}); expected a place that can be written: "
+        f"check its permissions and the free space, or choose another"
     )
 
 
 def _move_files(source: Path, target: Path) -> None:
-    places = {path: target / path.relative_to(source) for path in sorted(source.rglob("*"))}
-    for path, place in places.items():
-        if place.exists() and place.is_dir() != path.is_dir():
-            found, needed = ("folder", "file") if place.is_dir() else ("file", "folder")
-            raise InputError(f"{place} is a {found}; expected a {needed} there: remove it, or choose another place")
-    for path, place in places.items():
+    moves = {path: target / path.relative_to(source) for path in sorted(source.rglob("*"))}
+    for path, new in moves.items():
+        if new.exists() and new.is_dir() != path.is_dir():
+            got, expected = ("folder", "file") if new.is_dir() else ("file", "folder")
+            raise InputError(f"{new} is a {got}; expected a {expected} there: remove it, or choose another place")
+    for path, new in moves.items():
         if path.is_dir():
-            place.mkdir(exist_ok=True)
+            new.mkdir(exist_ok=True)
         else:
-            os.replace(path, place)  # noqa: PTH105  # Path.replace reads the same; os.replace says that it is atomic
-    for folder in {place.parent for place in places.values()}:
+            os.replace(path, new)  # noqa: PTH105  # os.replace is known to be atomic, Path.replace does not say so
+    for folder in {new.parent for new in moves.values()}:
         _flush(folder)
 
 
-def _meant(name: str) -> str:
-    """The name that something is to have whose temporary one is `name`; others are what they are."""
-    while found := _TEMPORARY.fullmatch(name):  # one may have been made beside another
-        name = found["target"]
+def _target_name(name: str) -> str:
+    """Return the name of the target of a temporary file; a name that is not temporary is returned as it is."""
+    while match := _TEMPORARY.fullmatch(name):  # a temporary path may have been made for another
+        name = match["target"]
     return name
 
 
-def _flush_folder(folder: Path) -> None:
-    """Wait until a folder is on the disk with all that is in it."""
-    for path in folder.rglob("*"):
-        _flush(path)
-    _flush(folder)
-
-
 def _flush(path: Path) -> None:
-    if path.is_dir() and os.name == "nt":  # where folders cannot be opened
+    """Wait until a file, or the list of a directory's entries, is on the disk."""
+    if path.is_dir() and os.name == "nt":  # where directories cannot be opened
         return
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system that knows no such thing
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # a file system without fsync
             raise
     finally:
         os.close(handle)
-
-
-def _is_of_safetensors(error: Exception) -> bool:
-    """Whether it is what safetensors raises in place of an OSError."""
-    from safetensors import SafetensorError
-
-    return isinstance(error, SafetensorError)

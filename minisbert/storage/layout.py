@@ -1,4 +1,4 @@
-"""A model folder as plain data: its modules in order, and what is saved about prompts and similarity."""
+"""A model folder as plain data: its modules in order, and the settings for prompts and similarity."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError
-from ..opening import is_file, open_file
+from ..errors import ConfigError, ModelError, shown
 from . import dialects
-from .files import LONGEST_CARD, inside, read_json, read_json_object, write_json
+from .files import LONGEST_CARD, inside, is_file, open_file, read_json, read_json_object, write_json
 
+_SETTINGS = "config_sentence_transformers.json"
 _MOST_MODULES = 100
 
 
@@ -21,7 +21,7 @@ class ModuleSpec:
 
     Attributes:
         kind: "Transformer", "Pooling", "Normalize", "Dense", "LayerNorm" or "Dropout".
-        folder: where its files are.
+        folder: the folder of its files.
         config: its own config.json; for a Transformer, its sentence_bert_config.json or the like.
     """
 
@@ -32,7 +32,7 @@ class ModuleSpec:
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What config_sentence_transformers.json says; `other` holds keys that minisbert only hands on."""
+    """The content of config_sentence_transformers.json; `other` holds keys that are only saved again."""
 
     prompts: dict[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -43,14 +43,14 @@ class ModelSettings:
 
 @dataclass(frozen=True)
 class ModelLayout:
-    """A model folder that has been read.
+    """The content of a model folder, weights and tokenizer aside.
 
     Attributes:
         modules: in order.
         settings: prompts, similarity and the like.
         card: text of README.md, or None.
-        pooling: the mode to add to a lone transformer, where the folder names no modules; None where it does.
-        note: why it is added, for a warning.
+        pooling: the mode to add to a transformer in a folder that names no modules; None if the folder names them.
+        note: the reason for adding it, for a warning.
     """
 
     modules: tuple[ModuleSpec, ...]
@@ -60,8 +60,9 @@ class ModelLayout:
     note: str = ""
 
 
+# ---- reading --------------------------------------------------------------------------------------------------------
 def read_layout(folder: Path) -> ModelLayout:
-    """Read what stands in a model folder, weights and tokenizer aside.
+    """Read a model folder, weights and tokenizer aside.
 
     A folder without modules.json is a bare Hugging Face checkpoint, and of a model of another kind, such as a sparse
     encoder, only the checkpoint is of use: both give a transformer with mean pooling, or with last-token pooling if
@@ -72,8 +73,7 @@ def read_layout(folder: Path) -> ModelLayout:
     """
     if not is_file(folder / "config.json") and not is_file(folder / "modules.json"):
         raise ModelError(f"{folder} has neither modules.json nor config.json; expected a complete model folder")
-    settings_file = folder / "config_sentence_transformers.json"
-    saved = read_json_object(settings_file) if is_file(settings_file) else {}
+    saved = read_json_object(folder / _SETTINGS, optional=True)
     model_type = saved.get("model_type", dialects.MODEL_TYPE)
     if not is_file(folder / "modules.json"):
         return _bare(folder, f"{folder} says nothing about pooling")
@@ -81,33 +81,70 @@ def read_layout(folder: Path) -> ModelLayout:
         return _bare(
             folder, f"{folder} is a {str(model_type)[:100]}, not a {dialects.MODEL_TYPE}: its modules are left out"
         )
-    return ModelLayout(_modules(folder), _settings(saved, settings_file), _card(folder / "README.md"))
+    return ModelLayout(_modules(folder), _settings(saved, folder / _SETTINGS), _card(folder / "README.md"))
 
 
-def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str, str]) -> None:
-    """Write config_sentence_transformers.json."""
-    content: dict[str, Any] = {
-        "model_type": dialects.MODEL_TYPE,
-        "__version__": {"sentence_transformers": dialects.WRITTEN_VERSION, **versions},
-        "prompts": settings.prompts,
-        "default_prompt_name": settings.default_prompt_name,
-        "similarity_fn_name": settings.similarity_fn_name or "cosine",
-    }
-    if settings.truncate_dim is not None:
-        content["truncate_dim"] = settings.truncate_dim
-    write_json(folder / "config_sentence_transformers.json", {**content, **settings.other})
+def _bare(folder: Path, reason: str) -> ModelLayout:
+    config = read_json_object(folder / "config.json")
+    architectures = config.get("architectures")
+    name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
+    causal = name.endswith("ForCausalLM") and bool(config.get("is_causal", True))
+    pooling = "lasttoken" if causal else "mean"
+    note = f"{reason}: {'last-token' if causal else 'mean'} pooling is used"
+    return ModelLayout((ModuleSpec("Transformer", folder, {}),), ModelSettings(), None, pooling, note)
 
 
-def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
-    """Write modules.json and make a folder for each module but the first, which stands in the root."""
-    entries, folders = [], []
-    for index, kind in enumerate(kinds):
-        path = f"{index}_{kind}" if index else ""
-        entries.append({"idx": index, "name": str(index), "path": path, "type": dialects.WRITTEN_TYPES[kind]})
-        folders.append(folder / path)
-        folders[-1].mkdir(exist_ok=True)
-    write_json(folder / "modules.json", entries)
-    return folders
+def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
+    file = folder / "modules.json"
+    entries = read_json(file)
+    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
+        raise ModelError(f"{file}: expected a list of modules, each with idx, name, path and type")
+    if len(entries) > _MOST_MODULES:
+        raise ModelError(f"{file}: got {len(entries):,} modules; expected at most {_MOST_MODULES}")
+    specs = []
+    for entry in entries:
+        kind = dialects.module_kind(entry.get("type"))
+        relative = entry.get("path", "")
+        if not isinstance(relative, str):
+            raise ModelError(f"{file}: got the path {shown(relative)}; expected a folder inside the model")
+        path = inside(folder, relative)
+        specs.append(ModuleSpec(kind, path, _module_config(kind, path)))
+    kinds = [spec.kind for spec in specs]
+    if kinds[0] != "Transformer" or kinds.count("Transformer") > 1:
+        raise ModelError(f"{file}: got {kinds}; expected one Transformer, in first place")
+    return tuple(specs)
+
+
+def _module_config(kind: str, folder: Path) -> dict[str, Any]:
+    if kind == "Transformer":
+        contents = (read_json_object(folder / name, optional=True) for name in dialects.TRANSFORMER_CONFIGS)
+        return next(filter(None, contents), {})
+    # Older versions leave the folder of a Normalize empty, and git and zip then lose it.
+    return read_json_object(folder / "config.json", optional=kind == "Normalize")
+
+
+def _settings(saved: dict[str, Any], source: Path) -> ModelSettings:
+    prompts = saved.get("prompts") or {}
+    if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
+        raise ModelError(f"{source}: got {shown(prompts)} for prompts; expected an object of texts")
+    default = saved.get("default_prompt_name")
+    if default is not None and not _is_text(default):
+        raise ModelError(f"{source}: got {shown(default)} for default_prompt_name; expected the name of a prompt")
+    dimension = saved.get("truncate_dim")
+    if dimension is not None and not dialects.is_count(dimension):
+        raise ModelError(f"{source}: got truncate_dim {shown(dimension)}; expected a number of dimensions, or null")
+    return ModelSettings(
+        prompts={name: text for name, text in prompts.items() if text is not None},
+        default_prompt_name=default,
+        similarity_fn_name=saved["similarity_fn_name"] if _is_text(saved.get("similarity_fn_name")) else None,
+        truncate_dim=dimension,
+        other={key: value for key, value in saved.items() if key not in dialects.MODEL_KEYS},
+    )
+
+
+def _is_text(value: Any) -> bool:
+    """Return True for a text that can be written as UTF-8: not for one with a lone surrogate."""
+    return isinstance(value, str) and value.encode("utf-8", "replace").decode("utf-8") == value
 
 
 def _card(readme: Path) -> str | None:
@@ -119,72 +156,37 @@ def _card(readme: Path) -> str | None:
     return content.decode("utf-8", errors="replace") if len(content) <= LONGEST_CARD else None
 
 
-def _bare(folder: Path, reason: str) -> ModelLayout:
-    config = read_json_object(folder / "config.json")
-    architectures = config.get("architectures")
-    named = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
-    causal = named.endswith("ForCausalLM") and bool(config.get("is_causal", True))
-    pooling = "lasttoken" if causal else "mean"
-    note = f"{reason}: {'last-token' if causal else 'mean'} pooling is used"
-    return ModelLayout((ModuleSpec("Transformer", folder, {}),), ModelSettings(), None, pooling, note)
+# ---- writing --------------------------------------------------------------------------------------------------------
+def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str, str]) -> None:
+    """Write config_sentence_transformers.json."""
+    content: dict[str, Any] = {
+        "model_type": dialects.MODEL_TYPE,
+        "__version__": {"sentence_transformers": dialects.WRITTEN_VERSION, **versions},
+        "prompts": settings.prompts,
+        "default_prompt_name": settings.default_prompt_name,
+        "similarity_fn_name": settings.similarity_fn_name or "cosine",
+    }
+    if settings.truncate_dim is not None:
+        content["truncate_dim"] = settings.truncate_dim
+    write_json(folder / _SETTINGS, {**content, **settings.other})
 
 
-def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
-    entries = read_json(folder / "modules.json")
-    if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelError(f"{folder / 'modules.json'}: expected a list of modules, each with idx, name, path and type")
-    if len(entries) > _MOST_MODULES:
-        raise ModelError(f"{folder / 'modules.json'}: got {len(entries):,} modules; expected at most {_MOST_MODULES}")
-    specs = []
-    for entry in entries:
-        kind = dialects.module_kind(entry.get("type"))
-        relative = entry.get("path", "")
-        if not isinstance(relative, str):
-            raise ModelError(
-                f"{folder / 'modules.json'}: got the path {relative!r}; expected a folder inside the model"
+def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
+    """Write modules.json, and make and return a folder for each module; that of the first is `folder` itself.
+
+    Raises:
+        ConfigError: the format has no such module.
+    """
+    entries, folders = [], []
+    for index, kind in enumerate(kinds):
+        if kind not in dialects.WRITTEN_TYPES:
+            raise ConfigError(
+                f"got a module of type {kind}; expected one of {', '.join(dialects.WRITTEN_TYPES)}: only a model of "
+                f"these can be saved"
             )
-        path = inside(folder, relative)
-        specs.append(ModuleSpec(kind, path, _module_config(kind, path)))
-    kinds = [spec.kind for spec in specs]
-    if kinds[0] != "Transformer" or kinds.count("Transformer") > 1:
-        raise ModelError(f"{folder / 'modules.json'}: got {kinds}; expected one Transformer, in first place")
-    return tuple(specs)
-
-
-def _module_config(kind: str, folder: Path) -> dict[str, Any]:
-    if kind == "Transformer":
-        return _transformer_config(folder)
-    if kind == "Normalize" and not is_file(folder / "config.json"):
-        return {}  # older versions leave its folder empty, and git and zip then lose it
-    return read_json_object(folder / "config.json")
-
-
-def _transformer_config(folder: Path) -> dict[str, Any]:
-    for name in dialects.TRANSFORMER_CONFIGS:
-        if is_file(folder / name) and (config := read_json_object(folder / name)):
-            return config
-    return {}
-
-
-def _is_text(value: Any) -> bool:
-    """Whether a JSON value is a text that can be written down: one half of a pair of escapes cannot."""
-    return isinstance(value, str) and value.encode("utf-8", "replace").decode("utf-8") == value
-
-
-def _settings(saved: dict[str, Any], source: Path) -> ModelSettings:
-    prompts = saved.get("prompts") or {}
-    if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
-        raise ModelError(f"{source}: got {prompts!r} for prompts; expected an object of texts")
-    default = saved.get("default_prompt_name")
-    if default is not None and not _is_text(default):
-        raise ModelError(f"{source}: got {default!r} for default_prompt_name; expected the name of a prompt, or null")
-    dimension = saved.get("truncate_dim")
-    if dimension is not None and not dialects.is_count(dimension):
-        raise ModelError(f"{source}: got truncate_dim {dimension!r}; expected a number of dimensions, or null")
-    return ModelSettings(
-        prompts={name: text for name, text in prompts.items() if text is not None},
-        default_prompt_name=default,
-        similarity_fn_name=saved["similarity_fn_name"] if _is_text(saved.get("similarity_fn_name")) else None,
-        truncate_dim=dimension,
-        other={key: value for key, value in saved.items() if key not in dialects.MODEL_KEYS},
-    )
+        path = f"{index}_{kind}" if index else ""
+        entries.append({"idx": index, "name": str(index), "path": path, "type": dialects.WRITTEN_TYPES[kind]})
+        folders.append(folder / path)
+        folders[-1].mkdir(exist_ok=True)
+    write_json(folder / "modules.json", entries)
+    return folders

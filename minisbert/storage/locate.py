@@ -1,13 +1,14 @@
-"""Where a model is: a local folder, the Hugging Face cache, an installed package, or the Hub, in this order."""
+"""Find a model: a local folder, the Hugging Face cache, an installed package, or the Hub, in this order."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
+from functools import partial
 from pathlib import Path
 
-from ..errors import ModelError
-from ..opening import is_file
+from ..errors import ModelError, shown
+from .files import is_file
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on the Hub that has these weights
@@ -25,45 +26,48 @@ def find_model(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The folder that holds the model called `name`. A local folder and the installed package open no connection.
+    """Return the folder of the model called `name`. A local folder and the installed package open no connection.
 
     Raises:
         ModelError: there is no such model, or the Hub cannot be reached.
     """
     if not isinstance(name, (str, Path)):
-        raise ModelError(f"got {name!r} of type {type(name).__name__}; expected a model folder or name: pass a text")
+        raise ModelError(
+            f"got {shown(name)} of type {type(name).__name__}; expected a model folder or name: pass a text"
+        )
     text = str(name)
     try:
         local = Path(name).expanduser()
-        is_folder = bool(text) and local.is_dir()
-    except (OSError, RuntimeError) as error:  # too long, out of reach, or the home of nobody
-        raise ModelError(f"got {str(name)[:200]!r} ({error}); expected a model folder or name: check it") from None
-    if is_folder:
-        return local
-    if text and local.exists():
-        raise ModelError(f"got {name}, which is no folder; expected a model folder or a name such as all-MiniLM-L6-v2")
-    if text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1 or not text:
+        if text and local.is_dir():
+            return local
+        is_path = local.exists() or text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1
+    except (OSError, RuntimeError) as error:  # a name that is too long, a file out of reach, an unknown user's home
+        raise ModelError(f"got {text[:200]!r} ({error}); expected a model folder or name: check it") from None
+    if is_path or not text:
         raise ModelError(
-            f"got {text!r}, which is no folder; expected a model folder or a name such as all-MiniLM-L6-v2"
+            f"got {text[:200]!r}, which is not a folder; expected a model folder or a name such as all-MiniLM-L6-v2"
         )
     repository = repository_name(text)
-    cached = _cached(repository, revision, cache_folder)
-    if cached is not None:
-        return cached
-    packaged = packaged_model() if repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION) else None
-    return packaged or _download(repository, revision, cache_folder, token, local_files_only=local_files_only)
+    folder = _cached(repository, revision, cache_folder)
+    if folder is None and repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION):
+        folder = packaged_model()
+    if folder is None and local_files_only:
+        raise ModelError(
+            f"{repository} is neither a folder nor in the cache, and local_files_only is set: {_hint(repository)}"
+        )
+    return folder or _download(repository, revision, cache_folder, token)
 
 
 def repository_name(name: str) -> str:
-    """The model's full name on the Hub."""
+    """Return the full name of a model on the Hub."""
     return name if "/" in name else f"sentence-transformers/{name}"
 
 
 def packaged_model(*, verify: bool = False) -> Path | None:
-    """The folder of the installed all-MiniLM-L6-v2, or None where the package is not installed.
+    """Return the folder of the installed all-MiniLM-L6-v2, or None if the package is not installed.
 
     Args:
-        verify: compare the digest of its weights with the original's (reads 90 MB).
+        verify: compare the SHA-256 of its weights with the original (reads 90 MB).
 
     Raises:
         ModelError: the weights are not the original ones.
@@ -100,33 +104,19 @@ def _cached(repository: str, revision: str | None, cache_folder: str | Path | No
     return folder if is_file(folder / "config.json") or is_file(folder / "modules.json") else None
 
 
-def _download(
-    repository: str,
-    revision: str | None,
-    cache_folder: str | Path | None,
-    token: str | bool | None,
-    *,
-    local_files_only: bool,
-) -> Path:
-    hint = "install minisbert[minilm] for an offline copy" if repository == PACKAGED_MODEL else "check the name"
-    if local_files_only:
-        raise ModelError(f"{repository} is neither a folder nor in the cache, and local_files_only is set: {hint}")
+def _download(repository: str, revision: str | None, cache_folder: str | Path | None, token: str | bool | None) -> Path:
     from huggingface_hub import snapshot_download
 
+    download = partial(snapshot_download, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                revision=revision,
-                cache_dir=cache_folder,
-                token=token,
-                allow_patterns=_WANTED,
-                ignore_patterns=_UNWANTED,
-            )
-        )
-    except Exception as error:  # the Hub client raises its own, httpx's, requests' and OS errors
+        return Path(download(repository, revision=revision, cache_dir=cache_folder, token=token))
+    except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
         reason = str(error).strip().split("\n")[0][:200]
         raise ModelError(
-            f"{repository} is neither a folder nor in the cache, and the Hub did not give it "
-            f"({type(error).__name__}: {reason}): {hint}, or the connection"
+            f"{repository} is neither a folder nor in the cache, and cannot be downloaded ({type(error).__name__}: "
+            f"{reason}): {_hint(repository)}, or the connection"
         ) from error
+
+
+def _hint(repository: str) -> str:
+    return "install minisbert[minilm] for an offline copy" if repository == PACKAGED_MODEL else "check the name"

@@ -1,27 +1,115 @@
-"""Tensors of a folder: read from safetensors, or by torch's weights-only reader; written as safetensors."""
+"""Checkpoints: find their files, read headers without the tensors, read and write tensors.
+
+Tensors are read from safetensors, or by torch's weights-only reader, and written as safetensors. torch is imported only
+where tensors are made, so that a folder can be described without it.
+"""
 
 from __future__ import annotations
 
+import json
+import math
 import pickletools
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
-import torch
-from torch import Tensor
+from safetensors import SafetensorError
 
 from ..errors import ModelError
-from ..opening import open_file
-from .headers import PICKLE, SAFETENSORS, read_header, weight_files
+from .files import is_file, open_file, read_json_object
 
-_PICKLES = 5  # that stand before the numbers in a file of torch 1.5 and before
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+SAFETENSORS = "model.safetensors"
+PICKLE = "pytorch_model.bin"
+# In the order in which transformers looks for them; an index names the files of a checkpoint in several files.
+_FORMS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
+
+# The floating dtypes of safetensors, which are counted as parameters.
+_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
+_LONGEST_HEADER = 10_000_000  # bytes; the largest checkpoints have some hundred thousand in a file
+_MOST_AXES = 64
+_PICKLES = 5  # pickles before the tensors in a file of torch 1.5 and older
 _LONGEST_NAME = 1000  # characters
-_NUMBERS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 
 
+# ---- files and headers ----------------------------------------------------------------------------------------------
+def weight_files(folder: Path) -> tuple[Path, ...]:
+    """Return the files of the checkpoint in `folder`, all of one format; () if there is no checkpoint.
+
+    Raises:
+        ModelError: an index cannot be read.
+    """
+    form = next((name for name in _FORMS if is_file(folder / name)), None)
+    if form is None:
+        return ()
+    if not form.endswith(".index.json"):
+        return (folder / form,)
+    files = read_json_object(folder / form).get("weight_map")
+    if not isinstance(files, dict) or not all(map(_is_file_name, files.values())):
+        raise ModelError(f"{folder / form}: expected a weight_map from tensors to files beside it: copy the file again")
+    return tuple(folder / name for name in sorted(set(files.values())))
+
+
+def _is_file_name(value: Any) -> bool:
+    # In the Hugging Face cache a shard is a link out of the folder: its name is checked, not its target.
+    return isinstance(value, str) and 0 < len(value) < 256 and value.isprintable() and Path(value).name == value
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of a safetensors file.
+
+    Attributes:
+        parameters: number of parameters of each floating dtype, such as {"float32": 1000}; integers are left out.
+        bytes: size of the complete file.
+    """
+
+    parameters: dict[str, int]
+    bytes: int
+
+
+def read_header(path: Path) -> Header:
+    """Read the header of a safetensors file, also of a truncated one, which `safetensors.safe_open` refuses.
+
+    Raises:
+        ModelError: it is not a safetensors file.
+    """
+    try:
+        with open_file(path) as file:
+            length = int.from_bytes(file.read(8), "little")
+            content = json.loads(file.read(length)) if 0 < length <= _LONGEST_HEADER else None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read ({error}); expected safetensors: copy the file again") from None
+    tensors = [value for name, value in content.items() if name != "__metadata__"] if isinstance(content, dict) else []
+    if not tensors or not all(map(_describes_tensor, tensors)):
+        raise ModelError(f"{path} cannot be read: got no list of tensors; expected safetensors: copy the file again")
+    parameters: dict[str, int] = {}
+    for tensor in tensors:
+        if dtype := _FLOATS.get(tensor["dtype"]):
+            parameters[dtype] = parameters.get(dtype, 0) + math.prod(tensor["shape"])
+    return Header(parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
+
+
+def _describes_tensor(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("dtype"), str):
+        return False
+    shape, offsets = value.get("shape"), value.get("data_offsets")
+    if not isinstance(shape, list) or not isinstance(offsets, list) or len(offsets) != 2 or len(shape) > _MOST_AXES:
+        return False
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (*shape, *offsets)):
+        return False
+    size = _BYTES.get(value["dtype"])
+    return size is None or size * math.prod(shape) == offsets[1] - offsets[0]
+
+
+# ---- tensors --------------------------------------------------------------------------------------------------------
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """All tensors of the checkpoint in `folder`, on the CPU.
+    """Read all tensors of the checkpoint in `folder` to the CPU.
 
     Raises:
         ModelError: there is no checkpoint, or it is incomplete.
@@ -36,7 +124,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True) -> None:
-    """Write `tensors` to model.safetensors in `folder`, labelled as PyTorch's as transformers does it, or not."""
+    """Write `tensors` to model.safetensors in `folder`; `labelled` adds the format to the metadata, as transformers."""
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
@@ -48,48 +136,50 @@ def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool
 
 
 def load_into(
-    module: torch.nn.Module, tensors: Mapping[str, Tensor], *, source: Path, names: Mapping[str, str] | None = None
+    module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, names: Mapping[str, str] | None = None
 ) -> None:
-    """Put `tensors` into `module`, which may be on the meta device. Surplus tensors are ignored.
+    """Load `tensors` into `module`, which may be on the meta device. Surplus tensors are ignored.
 
     Args:
-        module: what to fill.
+        module: the module to load into.
         tensors: by the names of the checkpoint.
-        source: where they come from, for messages.
+        source: folder of the tensors, for messages.
         names: the module's tensor names to the checkpoint's; equal by default.
 
     Raises:
-        ModelError: a tensor is missing, of another shape, or not of floats; nothing has then been loaded.
+        ModelError: a tensor is missing, has another shape, or is not floating point; then nothing is loaded.
     """
-    wanted = module.state_dict()
-    names = names or {name: name for name in wanted}
-    missing = [names[name] for name in wanted if names[name] not in tensors]
+    import torch
+
+    floats = tuple(getattr(torch, name) for name in ("float32", "float64", "float16", "bfloat16"))
+    expected = module.state_dict()
+    names = names or {name: name for name in expected}
+    missing = [names[name] for name in expected if names[name] not in tensors]
     if missing:
         raise ModelError(
-            f"the weights in {source} lack {len(missing)} of {len(wanted)} tensors, first {missing[0]}; expected those "
-            f"that belong to its config.json: copy the whole model again"
+            f"the weights in {source} lack {len(missing)} of {len(expected)} tensors, first {missing[0]}; expected "
+            f"those that belong to its config.json: copy the whole model again"
         )
-    for name, tensor in wanted.items():
-        if tensors[names[name]].shape != tensor.shape:
+    loaded = {name: tensors[names[name]] for name in expected}
+    for name, tensor in loaded.items():
+        if tensor.shape != expected[name].shape:
             raise ModelError(
-                f"the weights in {source} have shape {tuple(tensors[names[name]].shape)} for {names[name]}; its "
-                f"config.json asks for {tuple(tensor.shape)}"
+                f"the weights in {source} have shape {tuple(tensor.shape)} for {names[name]}; its config.json asks for "
+                f"{tuple(expected[name].shape)}: copy the whole model again"
             )
-        if tensors[names[name]].dtype not in _NUMBERS:
+        if tensor.dtype not in floats:
             raise ModelError(
-                f"the weights in {source} are {tensors[names[name]].dtype} for {names[name]}; expected one of "
-                f"{', '.join(map(str, _NUMBERS))}: save the model without quantization"
+                f"the weights in {source} are {tensor.dtype} for {names[name]}; expected one of "
+                f"{', '.join(map(str, floats))}: save the model without quantization"
             )
-    module.load_state_dict({name: tensors[names[name]] for name in wanted}, assign=True)
-    for parameter in module.parameters():
-        parameter.requires_grad_(True)
+    module.load_state_dict(loaded, assign=True)
+    module.requires_grad_(True)
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    read_header(path)
+    read_header(path)  # refuses pipes, and headers that torch would fail on
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
@@ -97,11 +187,13 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:
+    import torch
+
     try:
         with open_file(path) as file:
             check_archive(file)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds here, and its text runs over many lines
+    except Exception as error:  # torch raises many types here, and its messages have many lines
         reason = str(error).strip().split("\n")[0]
         raise ModelError(f"{path} cannot be read as plain tensors ({reason}); expected safetensors") from None
     if not isinstance(loaded, dict) or not all(map(_is_named_tensor, loaded, loaded.values())):
@@ -110,7 +202,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
 
 
 def check_archive(file: BinaryIO) -> None:
-    """Refuse what torch would take too much memory or time to refuse."""
+    """Refuse a file of torch.save that would take too much memory or time to read.
+
+    Raises:
+        ValueError: it is compressed, or holds too long a name.
+    """
     if not zipfile.is_zipfile(file):
         file.seek(0)
         for _ in range(_PICKLES):
@@ -132,8 +228,10 @@ def _check_pickle(file: IO[bytes]) -> None:
 
 
 def _is_named_tensor(name: Any, tensor: Any) -> bool:
-    """Whether it has its own numbers: a few can pose as any number of them, and those of a sparse one are elsewhere."""
-    if not isinstance(name, str) or not isinstance(tensor, Tensor):
+    """Return True for a dense CPU tensor with an element in memory for each of its own: no views that repeat a few."""
+    import torch
+
+    if not isinstance(name, str) or not isinstance(tensor, torch.Tensor):
         return False
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
         return False

@@ -14,11 +14,11 @@ from torch import Tensor
 from ..errors import ConfigError, InputError
 from ..model import EmbeddingModel
 from ..storage.files import (
-    cannot_write,
     read_json_object,
     remove_folder,
     remove_leftovers,
     replacing_folder,
+    write_error,
     write_json,
 )
 from ..storage.weights import check_archive
@@ -146,7 +146,7 @@ def prune(output_dir: Path, *, newest: Checkpoint, keep: int) -> None:
         try:
             remove_folder(checkpoint.folder)
         except OSError as error:
-            raise cannot_write(output_dir, error) from error
+            raise write_error(output_dir, error) from error
 
 
 def clean_up(output_dir: Path) -> None:

@@ -9,7 +9,7 @@ from numbers import Integral, Real
 from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args
 
-from ..data.orders import DatasetOrder, RowSampling
+from ..data.rows import DatasetOrder, RowSampling
 from ..errors import ConfigError
 
 PrecisionMode: TypeAlias = Literal["fp32", "fp16", "bf16"]

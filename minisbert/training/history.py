@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..storage.files import cannot_write, replace_text
+from ..storage.files import replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
 OnLog: TypeAlias = Callable[[LogEntry], None]
@@ -74,6 +74,6 @@ class TrainingLog:
                 with self._file.open("a", encoding="utf-8") as file:
                     file.write(json.dumps(entry) + "\n")
             except OSError as error:
-                raise cannot_write(self._file, error) from error
+                raise write_error(self._file, error) from error
         if self._on_log is not None:
             self._on_log(dict(entry))

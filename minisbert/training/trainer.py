@@ -13,7 +13,7 @@ import torch
 
 from .. import kernels
 from ..data.roles import TrainingRows, training_rows
-from ..data.several import several_datasets
+from ..data.rows import named_datasets
 from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
 from ..losses import Loss
@@ -74,7 +74,7 @@ class Trainer:
         self.config = config or TrainingConfig()
         self.evaluator = evaluator
         self.output_dir = Path(output_dir) if output_dir is not None else None
-        named = several_datasets(train_data)
+        named = named_datasets(train_data)
         self._several = named is not None
         self._sets: list[_TrainingSet] = []
         datasets = named or {"": train_data}

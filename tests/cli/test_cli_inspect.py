@@ -26,7 +26,7 @@ from minisbert.cli import main
 from minisbert.cli.summaries import card_summary
 from minisbert.errors import InputError, ModelError
 from minisbert.storage.contents import read_contents
-from minisbert.storage.headers import read_header
+from minisbert.storage.weights import read_header
 
 CARDS = ROOT.parent / "shared" / "cards"
 SMALL = HELPERS / "card_small.md"
@@ -478,10 +478,10 @@ def test_no_model_folder(refused: Callable[..., str], tmp_path: Path) -> None:
         ("1_Pooling/config.json", b"{}", "word_embedding_dimension"),
         ("sentence_bert_config.json", b'{"odd": 1}', "got key 'odd'"),
         ("tokenizer.json", b"{", "cannot be read"),
-        ("model.safetensors", b"", "does not begin as safetensors do"),
-        ("model.safetensors", b"\xff" * 100, "does not begin as safetensors do"),
-        ("model.safetensors", b"\x02" + b"\0" * 7 + b"[]", "does not begin as safetensors do"),
-        ("model.safetensors", b"\x09" + b"\0" * 7 + b'{"a": {}}', "does not begin as safetensors do"),
+        ("model.safetensors", b"", "got no list of tensors"),
+        ("model.safetensors", b"\xff" * 100, "got no list of tensors"),
+        ("model.safetensors", b"\x02" + b"\0" * 7 + b"[]", "got no list of tensors"),
+        ("model.safetensors", b"\x09" + b"\0" * 7 + b'{"a": {}}', "got no list of tensors"),
         ("model.safetensors", b"\x20" + b"\0" * 7 + b"{" * 32, "expected safetensors"),
         ("model.safetensors.index.json", b'{"weight_map": {"a": "../x.safetensors"}}', "expected a weight_map"),
     ],

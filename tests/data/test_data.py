@@ -18,7 +18,7 @@ from minisbert import InputExample
 from minisbert.data import roles
 from minisbert.data.readers import read_columns, read_lines
 from minisbert.data.roles import TrainingRows, training_rows
-from minisbert.data.table import as_table
+from minisbert.data.rows import as_table
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
 
 COLUMNS = {

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minisbert.data.roles import TrainingRows
+from minisbert.data.rows import named_datasets
 from minisbert.data.sampling import EpochSampler
-from minisbert.data.several import several_datasets
 
 
 def numbered(count: int) -> TrainingRows:
@@ -116,4 +116,4 @@ def test_rows_that_wait_come_first_in_the_next_batch() -> None:
     ],
 )
 def test_several_data_sets_are_told_from_columns(data: Any, several: bool) -> None:
-    assert (several_datasets(data) is data) == several
+    assert (named_datasets(data) is data) == several

@@ -1,4 +1,4 @@
-"""Every row of the README's table of differences, shown on minisbert's side."""
+"""Every row of the documentation's table of differences, shown on minisbert's side."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ from minisbert.evaluation import (
 )
 from minisbert.storage.locate import packaged_model
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-TABLE = README[README.index("Where the reference does something else:") : README.index("## Measured")]
+PAGE = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
+TABLE = PAGE[PAGE.index("<!-- differences: start -->") : PAGE.index("<!-- differences: end -->")]
 ROWS = re.findall(r"^\| ([^|]+) \| [^|]+ \| [^|]+ \|$", TABLE, flags=re.MULTILINE)
 TEXTS = ["a cat sat on the mat", "the dog", "why is the sky blue"]
 PAIRS = [("a cat", "the cat sat", 1.0), ("a dog", "red sky", 0.25), ("one", "two three", 0.5), ("how", "why not", 0.0)]
@@ -177,7 +177,7 @@ def _(folder: Path, place: Path) -> None:
     assert np.array_equal(model.encode(Series()), model.encode(TEXTS))  # type: ignore[arg-type]
 
 
-@row("something that is no text")
+@row("an entry that is not a text")
 def _(folder: Path, place: Path) -> None:
     with pytest.raises(InputTypeError, match=r"texts\[1\] is None") as caught:
         load(folder).encode(["a", None])  # type: ignore[list-item]
@@ -268,13 +268,13 @@ def mined(model: SentenceTransformer, **options: Any) -> dict[str, list[Any]]:
     return util.mine_hard_negatives(pairs, model, **{"num_negatives": 1, "verbose": False, **options})
 
 
-@row("`mine_hard_negatives`: an anchor that stands in the corpus")
+@row("`mine_hard_negatives`: an anchor that is also in the corpus")
 def _(folder: Path, place: Path) -> None:
     rows = mined(load(folder), corpus=["a cat", "a dog", "red sky"])
     assert all(a != n for a, n in zip(rows["column_0"], rows["negative"], strict=True))
 
 
-@row("`mine_hard_negatives`: a column that is not there")
+@row("`mine_hard_negatives`: a column that does not exist")
 def _(folder: Path, place: Path) -> None:
     with pytest.raises(InputError, match="question"):
         mined(load(folder), anchor_column_name="question")

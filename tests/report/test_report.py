@@ -451,8 +451,7 @@ def test_without_matplotlib(no_matplotlib: None, tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as caught:
             call()
         assert (
-            str(caught.value)
-            == 'got report without matplotlib; expected it installed: pip install "minisbert[report]"'
+            str(caught.value) == 'got report without matplotlib; expected it installed: pip install "minisbert[report]"'
         )
 
 
@@ -519,7 +518,9 @@ def test_train_without_matplotlib(
     no_matplotlib: None, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(training(tmp_path / "none", data, tmp_path / "out", "--report")) == 2
-    message = 'minisbert: error: got report without matplotlib; expected it installed: pip install "minisbert[report]"\n'
+    message = (
+        'minisbert: error: got report without matplotlib; expected it installed: pip install "minisbert[report]"\n'
+    )
     assert capsys.readouterr().err == message
     assert not (tmp_path / "out").exists()
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from model_folders import add_module
 
 from minisbert import SentenceTransformer, modules
 from minisbert.errors import ConfigError, InputError, ModelError
@@ -223,6 +224,34 @@ def test_max_seq_length_beyond_the_positions(folder: Path) -> None:
     assert model.encode("cat " * 500).shape == (32,)
     with pytest.raises(ConfigError, match="takes 3 to 64 tokens"):
         model.max_seq_length = 65
+
+
+def _without_modules(folder: Path) -> None:
+    (folder / "modules.json").unlink()
+
+
+def _with_unknown_option(folder: Path) -> None:
+    dense = {"in_features": 32, "out_features": 8, "colour": "red"}
+    add_module(folder, "Dense", dense, {"linear.weight": torch.eye(8, 32), "linear.bias": torch.zeros(8)})
+
+
+@pytest.mark.parametrize(
+    "change", [_without_modules, _edit("sentence_bert_config.json", max_seq_length=1000), _with_unknown_option]
+)
+def test_warnings_name_the_line_that_loads(change: Callable[[Path], None], folder: Path) -> None:
+    change(folder)
+    with pytest.warns(UserWarning, match="pooling|positions|left out") as caught:
+        SentenceTransformer(folder, device="cpu", truncation="count")
+    source = Path(__file__).read_text().splitlines()
+    assert [warning.filename for warning in caught] == [__file__]
+    assert "SentenceTransformer(folder" in source[caught[0].lineno - 1]
+
+
+def test_a_module_that_cannot_be_saved(folder: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer(modules=[*SentenceTransformer(folder, device="cpu"), torch.nn.Identity()])
+    with pytest.raises(ConfigError, match="got a module of type Identity; expected one of Transformer, .*Dropout"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_a_failed_save_leaves_the_old_model(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

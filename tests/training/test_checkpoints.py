@@ -360,11 +360,11 @@ def test_what_an_end_in_the_middle_left_is_removed(
 ) -> None:
     output = tmp_path / "run"
     shutil.copytree(finished[0] / "checkpoint-4", output / "checkpoint-4")
-    half = files.beside(output / "checkpoint-6")
-    for left in (half, files.beside(half), files.beside(output / "best"), files.beside(output)):
+    half = files.temporary_path(output / "checkpoint-6")
+    for left in (half, files.temporary_path(half), files.temporary_path(output / "best"), files.temporary_path(output)):
         (left / "1_Pooling").mkdir(parents=True)
         (left / "model.safetensors").write_text("half")
-    files.beside(output / "train_log.jsonl").write_text("half")
+    files.temporary_path(output / "train_log.jsonl").write_text("half")
     stays = [output / ".config-0123456789ab", output / ".checkpoint-6-of-mine", tmp_path / ".runs-0123456789ab"]
     for folder_of_others in stays:
         folder_of_others.mkdir()

@@ -18,9 +18,8 @@ import torch  # noqa: E402
 from minisbert import SentenceTransformer  # noqa: E402
 from minisbert.cli.summaries import model_summary  # noqa: E402
 from minisbert.storage.contents import read_contents  # noqa: E402
-from minisbert.storage.headers import read_header  # noqa: E402
 from minisbert.storage.layout import read_layout  # noqa: E402
-from minisbert.storage.weights import read_weights  # noqa: E402
+from minisbert.storage.weights import read_header, read_weights  # noqa: E402
 
 from .changes import Mutation, change_bytes  # noqa: E402
 from .harness import Target  # noqa: E402

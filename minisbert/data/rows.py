@@ -1,0 +1,185 @@
+"""Sources of rows (files, lists, columns, data sets) as one table of named columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from ..errors import InputError, InputTypeError, shown
+from .readers import read_columns
+
+# The orders in which rows of one data set, and batches of several, are trained on; `sampling.py` makes them.
+RowSampling: TypeAlias = Literal["batch_sampler", "no_duplicates"]
+DatasetOrder: TypeAlias = Literal["proportional", "round_robin"]
+
+
+@dataclass(frozen=True)
+class InputExample:
+    """One training row, as code for the reference builds its data.
+
+    Attributes:
+        guid: not used.
+        texts: the row's texts, in column order.
+        label: a number, or None if the loss needs none.
+    """
+
+    guid: str = ""
+    texts: Sequence[str] = ()
+    label: float | None = None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Named columns of equal length.
+
+    Attributes:
+        columns: name to values, in order.
+        source: origin of the rows, for messages.
+        lines: the line of each row in the source, or None if the source has no lines.
+    """
+
+    columns: dict[str, list[Any]]
+    source: str = "the data"
+    lines: Sequence[int] | None = None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def at(self, row: int) -> str:
+        """Name a row for a message: by its line in a file, or else by its index."""
+        return f"{self.source}, line {self.lines[row]}" if self.lines else f"row {row} of {self.source}"
+
+    def select(self, columns: Sequence[str]) -> Table:
+        """Return the named columns only, in that order.
+
+        Raises:
+            InputError: there is no column of that name, or a name is repeated.
+            InputTypeError: the names are not a list of texts.
+        """
+        names = list(self.columns)
+        is_list = isinstance(columns, Sequence) and not isinstance(columns, str)
+        if not is_list or not all(isinstance(name, str) for name in columns):
+            raise InputTypeError(f"got {shown(columns)} as columns; expected names: pass a list of some of {names}")
+        if not columns or len(set(columns)) < len(columns):
+            raise InputError(f"got the columns {list(columns)}; expected each name once: pass some of {names}")
+        if missing := [name for name in columns if name not in self.columns]:
+            raise InputError(
+                f"there is no {missing[0]!r} in {self.source}; expected some of {names}: check the column names"
+            )
+        return Table({name: self.columns[name] for name in columns}, self.source, self.lines)
+
+
+def as_table(data: Any) -> Table:
+    """Read rows from a path, a list of dicts or tuples, a dict of columns, or any iterable of rows.
+
+    Objects with `texts` and `label`, such as the reference's InputExample, are rows too.
+
+    Raises:
+        InputError: rows differ in shape, or there are none.
+        InputTypeError: `data` does not hold rows.
+    """
+    if isinstance(data, Table):
+        table = data
+    elif isinstance(data, (str, Path)):
+        columns, lines = read_columns(Path(data))
+        table = Table(columns, source=str(data), lines=lines)
+    elif isinstance(data, Mapping):
+        table = _from_columns(data)
+    elif isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
+        table = _from_rows(list(data))
+    else:
+        raise InputTypeError(
+            f"got {type(data).__name__} as data; expected a path, rows, or a dict of columns: pass one of them"
+        )
+    if not len(table):
+        raise InputError(f"{table.source} holds no rows; expected at least one: check the source of the rows")
+    return table
+
+
+def named_datasets(data: Any) -> Mapping[str, Any] | None:
+    """Return `data` if it maps names to data sets, or None if it is one data set.
+
+    A mapping of data sets has values that hold rows: paths, dicts, objects with column names, lists of rows. A mapping
+    of columns has lists of texts and numbers.
+    """
+    if isinstance(data, Mapping) and data and all(_holds_rows(value) for value in data.values()):
+        return data
+    return None
+
+
+def _holds_rows(value: Any) -> bool:
+    if isinstance(value, (str, Path, Mapping)) or hasattr(value, "column_names") or hasattr(value, "texts"):
+        return True
+    if isinstance(value, Iterable) and hasattr(value, "__getitem__"):
+        first = next(iter(value), None)
+        return isinstance(first, (Mapping, list, tuple)) or hasattr(first, "texts")
+    return False
+
+
+def _from_columns(columns: Mapping[Any, Any]) -> Table:
+    for name, values in columns.items():
+        if isinstance(values, Iterator):  # before any column is read
+            raise InputTypeError(f"column {name} is a {type(values).__name__}; expected a list: pass list(...) of it")
+    table = Table({str(name): _column(str(name), values) for name, values in columns.items()})
+    sizes = {name: len(values) for name, values in table.columns.items()}
+    if len(set(sizes.values())) > 1:
+        raise InputError(f"got columns of different lengths {sizes}; expected equal lengths: fill the gaps")
+    return table
+
+
+def _column(name: str, values: Any) -> list[Any]:
+    if hasattr(values, "column_names"):
+        raise InputTypeError(f"got several data sets; expected the rows of one: pass data[{name!r}]")
+    expected = "expected a list: put one value for each row in it"
+    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+        raise InputTypeError(f"column {name} is a {type(values).__name__}; {expected}")
+    if not hasattr(values, "tolist"):
+        return list(values)
+    try:  # an array or tensor
+        result = values.tolist()
+    except RuntimeError:  # a tensor without data
+        result = None
+    if not isinstance(result, list):
+        raise InputTypeError(f"column {name} holds no values; {expected}")
+    return result
+
+
+def _from_rows(rows: list[Any]) -> Table:
+    if not rows:
+        return Table({})
+    rows = [_as_mapping(row) for row in rows]
+    first = rows[0]
+    if isinstance(first, Mapping):
+        for index, row in enumerate(rows):
+            if not isinstance(row, Mapping) or row.keys() != first.keys():
+                got = list(row) if isinstance(row, Mapping) else type(row).__name__
+                raise InputError(
+                    f"row {index} has {got}; expected the keys of the first row, {list(first)}: fix the row"
+                )
+        return Table({str(name): [row[name] for row in rows] for name in first})
+    if isinstance(first, (list, tuple)):
+        for index, row in enumerate(rows):
+            if not isinstance(row, (list, tuple)):
+                raise InputError(f"row {index} is a {type(row).__name__}; expected {len(first)} values: fix the row")
+            if len(row) != len(first):
+                raise InputError(
+                    f"row {index} has {len(row)} value(s); expected {len(first)}, as in the first row: fix the row"
+                )
+        return Table({f"column_{i}": [row[i] for row in rows] for i in range(len(first))})
+    raise InputTypeError(
+        f"row 0 is a {type(first).__name__}; expected a dict, tuple or list: put the texts and label of a row in one"
+    )
+
+
+def _as_mapping(row: Any) -> Any:
+    """Return an object with `texts` as a dict, and any other row as it is."""
+    texts = getattr(row, "texts", None)
+    if texts is None:
+        return row
+    if not isinstance(texts, (list, tuple)):
+        raise InputTypeError(f"got an example whose texts are a {type(texts).__name__}; expected a list of texts")
+    columns = {f"sentence_{number}": text for number, text in enumerate(texts)}
+    label = getattr(row, "label", None)
+    return columns if label is None else {**columns, "label": label}

@@ -1,0 +1,147 @@
+"""Every snippet of the README and the documentation runs; links, names and figures are those of the repository."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import runpy
+import shlex
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+import pytest
+from places import ROOT
+
+from minisbert import SentenceTransformer
+from minisbert.cli import main
+
+DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
+RUN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]  # pages whose snippets are executed
+PAGES = [*RUN, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
+DATA_LANGUAGES = ("tsv", "text")  # with a title: a file that the page's commands read
+SET_UP = ("python3 -m venv ", "source ", "minisbert kernels --build")  # .ci/run does this
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    language: str
+    title: str | None
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    content = page.read_text(encoding="utf-8")
+    fences = re.finditer(r'^```(\w+)(?: title="(.*?)")?\n(.*?)^```$', content, flags=re.MULTILINE | re.DOTALL)
+    found = [Block(one[1], one[2], one[3], content.count("\n", 0, one.start()) + 2) for one in fences]
+    assert content.count("```") == 2 * len(found), f"{page} has a fence without a language"
+    return found
+
+
+def run(block: Block, page: Path, names: dict[str, object]) -> None:
+    """Execute a block in the working directory; lines of tracebacks are those of the page."""
+    if block.language == "python":
+        exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
+    elif block.language == "bash":
+        for command in block.text.replace("\\\n", "").splitlines():
+            if not command.startswith(SET_UP):
+                program, *arguments = shlex.split(command)
+                assert program == "minisbert", f"{page}: {command} is run by no test"
+                assert main(arguments) == 0, command
+    elif block.title is not None:
+        assert block.language in DATA_LANGUAGES
+        Path(block.title).write_text(block.text, encoding="utf-8")
+    else:
+        assert block.language == "text", f"{page}: {block.language} is run by no test"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_snippets(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    module = ModuleType("__main__")  # where classes of snippets live, for processes that are started
+    monkeypatch.setitem(sys.modules, "__main__", module)
+    for block in blocks(page):
+        run(block, page, module.__dict__)
+
+
+def test_set_up_commands_are_those_that_ci_runs() -> None:
+    commands = [block.text for block in blocks(ROOT / "README.md") if block.language == "bash"]
+    assert sum(line.startswith("python3 -m venv ") for line in "".join(commands).splitlines()) == 2
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_paths_lead_to_files(page: Path) -> None:
+    content = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", content):
+        assert (page.parent / link).exists(), link
+    for path in re.findall(r"(?<![\w/.-])(?:minisbert|kernels|tests|benchmarks|docs|examples)/[\w/.-]*", content):
+        assert (page.parent / path.rstrip(".")).exists() or (ROOT / path.rstrip(".")).exists(), path
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_examples(
+    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = {  # in this order: the last one reads what the one before it writes
+        "semantic_search.py": [],
+        "evaluate_sts.py": ["--dtypes", "float32,int8"],
+        "mine_and_train.py": ["--epochs", "1"],
+        "train_on_pairs.py": ["--steps", "2"],
+        "reproduce_card.py": ["my-model", "--steps", "2"],
+    }
+    listed = re.findall(r"^\| \[(\w+\.py)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(runs) == sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
+    for name, arguments in runs.items():
+        script = EXAMPLES / name
+        assert len(script.read_text(encoding="utf-8").splitlines()) <= 60, name
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        runpy.run_path(str(script), run_name="__main__")
+        assert capsys.readouterr().out, name
+    assert SentenceTransformer("my-next-model").encode("a text").shape == (384,)
+
+
+def test_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
+
+
+def test_the_tree_names_every_folder() -> None:
+    tree = next(block.text for block in blocks(ROOT / "README.md") if block.language == "text")
+    inner = {f"{name}/" for top in ("minisbert", "kernels") for name in folders(ROOT / top)}
+    assert set(re.findall(r"^    (\S+/)", tree, flags=re.MULTILINE)) == inner
+    assert set(re.findall(r"^(\S+/)", tree, flags=re.MULTILINE)) <= {f"{name}/" for name in folders(ROOT)}
+
+
+def folders(place: Path) -> set[str]:
+    """Names of the folders there that hold files of the repository."""
+    return {path.name for path in place.iterdir() if path.is_dir() and path.name[0] not in "._"}
+
+
+def test_every_public_name_has_a_place_in_the_reference() -> None:
+    shown = "".join(path.read_text(encoding="utf-8") for path in (DOCS / "api").glob("*.md"))
+    minisbert = importlib.import_module("minisbert")
+    missing = [name for name in minisbert.__all__ if not re.search(rf"^::: minisbert\.{name}$", shown, re.MULTILINE)]
+    assert not missing
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r'"([\w/]+\.md)"', (DOCS / "zensical.toml").read_text(encoding="utf-8"))
+    assert sorted(listed) == sorted(str(path.relative_to(DOCS)) for path in DOCS.rglob("*.md"))
+
+
+def test_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    report = importlib.import_module("report")
+    tables = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8")
+    assert f"{report.START}\n\n{report.render()}\n\n{report.END}" in tables
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{report.HEADLINE_START}\n\n{report.headline()}\n\n{report.HEADLINE_END}" in readme
+    picture = (ROOT / "benchmarks" / "results" / "encode.svg").read_text(encoding="utf-8")
+    for one in report._read("encode")["classes"].values():
+        for contender in one["contenders"].values():
+            assert f"<!-- {contender['texts_per_second']:,.0f} -->" in picture  # the text of what is drawn as outlines

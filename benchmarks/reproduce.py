@@ -15,9 +15,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +24,8 @@ import torch
 from machine import save, table
 from stand_ins import STAND_INS, StandIn
 
-from minisbert import evaluation
-from minisbert.card import CardFacts, parse
+from minisbert import card, evaluation
+from minisbert.card import CardFacts
 from minisbert.losses import Loss
 from minisbert.recipes import Recipe, prepare, read_recipe, starting_model
 from minisbert.storage.locate import packaged_model
@@ -77,7 +76,7 @@ def follow(recipe: Recipe, data: StandIn, steps: int | None) -> dict[str, Any]:
     batches = [run.pop("losses") for run in runs.values()]
     for run, losses in zip(runs.values(), batches, strict=True):
         run["losses"] = stretches(losses)
-    found = differences(cards["replay"], cards["reference"])
+    found = card.differences(cards["replay"], cards["reference"])
     missing = [line for line in found if line.startswith("hyperparameters[") and ": None | " in line]
     return {
         "rows": len(data.columns["sentence_0"]),
@@ -92,28 +91,6 @@ def follow(recipe: Recipe, data: StandIn, steps: int | None) -> dict[str, Any]:
         "card_differences": [line for line in found if line not in missing],
         "settings_only_in_the_reference": len(missing),
     }
-
-
-def differences(one: CardFacts, other: CardFacts, *, tolerance: float = 1e-6) -> list[str]:
-    """The facts that differ, as "path: value of one | value of the other"; numbers may differ by `tolerance`."""
-    return list(_differences(one, other, "", tolerance))
-
-
-def _differences(one: Any, other: Any, path: str, tolerance: float) -> Iterator[str]:
-    if is_dataclass(one) and type(one) is type(other):
-        for name in (field.name for field in fields(one)):
-            yield from _differences(getattr(one, name), getattr(other, name), f"{path}.{name}".lstrip("."), tolerance)
-    elif isinstance(one, Mapping) and isinstance(other, Mapping):
-        for key in dict.fromkeys([*one, *other]):
-            yield from _differences(one.get(key), other.get(key), f"{path}[{key}]", tolerance)
-    elif isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)) and len(one) == len(other):
-        for index, (mine, theirs) in enumerate(zip(one, other, strict=True)):
-            yield from _differences(mine, theirs, f"{path}[{index}]", tolerance)
-    elif isinstance(one, float) and isinstance(other, float):
-        if not abs(one - other) <= tolerance and not (one != one and other != other):
-            yield f"{path}: {one} | {other}"
-    elif one != other:
-        yield f"{path}: {one!r} | {other!r}"
 
 
 def run_minisbert(
@@ -200,7 +177,7 @@ def recorded(kind: type[torch.nn.Module]) -> Iterator[list[float]]:
 
 
 def read_card(folder: Path) -> CardFacts:
-    return parse((folder / "README.md").read_text(encoding="utf-8"))
+    return card.parse((folder / "README.md").read_text(encoding="utf-8"))
 
 
 def count_facts(facts: Any) -> int:

@@ -21,6 +21,7 @@ from .facts import (
     TrainingTime,
     Usage,
     WidgetExample,
+    differences,
 )
 from .parsing import parse, read_card, repair
 from .rendering import render
@@ -46,6 +47,7 @@ __all__ = [
     "TrainingTime",
     "Usage",
     "WidgetExample",
+    "differences",
     "parse",
     "read_card",
     "render",

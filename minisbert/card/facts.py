@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, TypeAlias
 
 from ..errors import InputError
@@ -343,3 +343,31 @@ class CardFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     resources: tuple[Link, ...] = ()
     citations: tuple[Citation, ...] = ()
+
+
+def differences(one: CardFacts, other: CardFacts, *, tolerance: float = 1e-6) -> tuple[str, ...]:
+    """The facts that differ, as "path: value of one | value of the other".
+
+    Args:
+        one: a card's facts.
+        other: another's.
+        tolerance: largest difference of two numbers that count as equal.
+    """
+    return tuple(_differences(one, other, "", tolerance))
+
+
+def _differences(one: Any, other: Any, path: str, tolerance: float) -> Iterator[str]:
+    if is_dataclass(one) and type(one) is type(other):
+        for name in (field.name for field in fields(one)):
+            yield from _differences(getattr(one, name), getattr(other, name), f"{path}.{name}".lstrip("."), tolerance)
+    elif isinstance(one, Mapping) and isinstance(other, Mapping):
+        for key in dict.fromkeys([*one, *other]):
+            yield from _differences(one.get(key), other.get(key), f"{path}[{key}]", tolerance)
+    elif isinstance(one, (tuple, list)) and isinstance(other, (tuple, list)) and len(one) == len(other):
+        for index, (mine, theirs) in enumerate(zip(one, other, strict=True)):
+            yield from _differences(mine, theirs, f"{path}[{index}]", tolerance)
+    elif isinstance(one, float) and isinstance(other, float):
+        if not abs(one - other) <= tolerance and not (one != one and other != other):
+            yield f"{path}: {one} | {other}"
+    elif one != other:
+        yield f"{path}: {one!r} | {other!r}"

@@ -430,7 +430,7 @@ def test_reproduce_evaluates_on_a_file(facts: CardFacts, tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         (["nowhere.md"], "cannot read nowhere.md"),
-        (["{card}", "--eval-columns", "a,b"], "--eval-columns and no --eval"),
+        (["{card}", "--eval-columns", "a,b"], "--eval-columns without --eval"),
         (["{card}", "--learning-rate", "-1"], "learning_rate=-1.0; expected a number from 0"),
         (["{data}"], "expected"),
     ],

@@ -36,8 +36,8 @@ def add(commands: Subparsers) -> None:
         "--eval",
         type=Path,
         metavar="PATH",
-        help="data to evaluate on, in the format of the card's evaluator (default: for scored pairs, a tenth of the rows "
-        "is held out)",
+        help="data to evaluate on, in the format of the card's evaluator (default: for scored pairs, hold out a tenth "
+        "of the rows)",
     )
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")

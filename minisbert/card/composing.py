@@ -363,7 +363,7 @@ def number_text(value: float | int) -> str:
 
 
 def training_time(seconds: float, evaluation_seconds: float = 0.0) -> TrainingTime:
-    """How long a run took; the part spent on evaluations is shown separately."""
+    """The duration of a run; the part spent on evaluations is shown separately."""
     if not evaluation_seconds:
         return TrainingTime(_duration(seconds))
     return TrainingTime(_duration(seconds - evaluation_seconds), _duration(evaluation_seconds), _duration(seconds))

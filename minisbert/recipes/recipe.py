@@ -1,4 +1,4 @@
-"""A recipe: what a model was made from and how, in Python and in YAML."""
+"""A recipe for a model, in Python and in YAML."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TrainedWith: TypeAlias = Literal["fit", "trainer"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a model was made from, and how.
+    """The base model, data, loss and settings that a model was made with.
 
     Attributes:
         base_model: folder, or name on the Hub, of the model to start from; None if unknown.

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..cuda_graphs import CudaGraphs, Graphs, Recorded
 from ..errors import ConfigError
-from ..kernels.graphs import CudaGraphs, Graphs, Recorded
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
@@ -216,7 +216,7 @@ class CapturedEngine(PiecewiseEngine):
 def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
     """Return True if a step launches the same kernels for all batches of a size, and never waits for the device."""
     encoder = model.transformer.auto_model
-    if not isinstance(encoder, Encoder) or not encoder.in_one:
+    if not isinstance(encoder, Encoder) or not encoder.recordable:
         return False
     if not all(isinstance(loss, Loss) and loss.recordable for loss in losses):
         return False

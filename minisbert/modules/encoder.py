@@ -62,11 +62,9 @@ class Encoder(nn.Module):
     @property
     def recordable(self) -> bool:
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
-        if self.relative_attention_bias is not None or not kernels.fast():
-            return False
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
         attention = AttentionSettings(self.config.num_attention_heads)
-        return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
+        return operations.recordable(self.config.hidden_size, attention) and self._takes(submodules(self)[1:])
 
     @property
     def vocabulary(self) -> int:
@@ -87,9 +85,8 @@ class Encoder(nn.Module):
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         if self._runs_as_graph(batch):
-            if self not in _GRAPHS:
-                _GRAPHS[self] = GpuEncoder()
-            return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+            graphs = _GRAPHS.get(self) or _GRAPHS.setdefault(self, GpuEncoder())
+            return graphs(self._embed, submodules(self)[1:], batch)
         return self._embed(batch)
 
     def _embed(self, batch: PackedBatch) -> Tensor:

@@ -1,26 +1,18 @@
-"""The encoder on the CPU without derivatives: weights laid out once, and few passes over the tokens.
-
-Where it is built, `native.py` runs all of it. Elsewhere its products go through oneDNN with the weights laid out,
-query, key and value as one product, GELU within the product before it; between them stand the plain definitions.
-Weights in bfloat16 have their products in bfloat16 and everything else in float32, the residual stream included; int8
-has its own products.
-"""
+"""The whole encoder on the CPU in inference: in C++ where that is built, or int8 products through oneDNN."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from minisbert.kernels import plain
-from minisbert.kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
+from minisbert.kernels.weights import Affine, EncoderWeights, Norm
 from minisbert.packing import PackedBatch
 
+from ..operations import plain
 from . import int8, native
-from . import linear as onednn
 from .native import Kind
 
 Product: TypeAlias = Callable[[Tensor], Tensor]  # (tokens, in) to (tokens, out)
@@ -35,70 +27,47 @@ def lay_out(weights: EncoderWeights, *, quantized: bool) -> InferenceEncoder | N
     kind: Kind = "bfloat16" if dtype == torch.bfloat16 else "int8" if quantized else "float32"
     if native.supports(weights, kind):
         return native.NativeEncoder(weights, kind)
-    if kind == "int8" and not int8.available():
-        kind = "float32"
-    return None if kind == "bfloat16" and not onednn.bfloat16_available() else CpuEncoder(weights, kind)
+    return Int8Encoder(weights) if kind == "int8" and int8.available() else None
 
 
-class CpuEncoder:
-    """An encoder, laid out for inference with oneDNN's products.
+class Int8Encoder:
+    """An encoder with int8 products through oneDNN, laid out for inference.
 
     Args:
-        weights: what to lay out; float32 or bfloat16, as `kind` says.
-        kind: which products to use.
+        weights: what to quantize; float32.
     """
 
-    def __init__(self, weights: EncoderWeights, kind: Kind) -> None:
+    def __init__(self, weights: EncoderWeights) -> None:
         self._weights = weights
-        self._half = kind == "bfloat16"
-        self._norm = weights.norm.in_float32()
-        self._layers = [_Layer.of(layer, kind) for layer in weights.layers]
+        self._layers = [
+            (
+                _product(layer.qkv()),
+                _product(layer.output),
+                layer.attention_norm.in_float32(),
+                _product(layer.up, gelu=True),
+                _product(layer.down),
+                layer.output_norm.in_float32(),
+            )
+            for layer in weights.layers
+        ]
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
         """Embed tokens: (tokens,) numbers, positions and types to float32, (tokens, dim)."""
         weights = self._weights
         tables = (weights.word, weights.position, weights.token_type)
-        hidden = plain.embed_norm(ids, positions, types, *tables, *self._norm[:2], eps=self._norm.eps).float()
-        for layer in self._layers:
-            attended = plain.attention_qkv(layer.qkv(self._given(hidden)), batch, heads=weights.heads)
-            hidden = _add_norm(layer.output(attended), hidden, layer.attention_norm)
-            hidden = _add_norm(layer.down(layer.up(self._given(hidden))), hidden, layer.output_norm)
+        norm = weights.norm.in_float32()
+        hidden = plain.embed_norm(ids, positions, types, *tables, norm.weight, norm.bias, eps=norm.eps)
+        for qkv, output, attention_norm, up, down, output_norm in self._layers:
+            attended = plain.attention_qkv(qkv(hidden), batch, heads=weights.heads)
+            hidden = _add_norm(output(attended), hidden, attention_norm)
+            hidden = _add_norm(down(up(hidden)), hidden, output_norm)
         return hidden
-
-    def _given(self, hidden: Tensor) -> Tensor:
-        """The residual stream as the next product reads it."""
-        return hidden.bfloat16() if self._half else hidden
 
 
 def _add_norm(x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
     return plain.add_norm(x, residual, norm.weight, norm.bias, eps=norm.eps)
 
 
-class _Layer(NamedTuple):
-    qkv: Product
-    output: Product
-    attention_norm: Norm
-    up: Product
-    down: Product
-    output_norm: Norm
-
-    @classmethod
-    def of(cls, layer: LayerWeights, kind: Kind) -> _Layer:
-        return cls(
-            _product(layer.qkv(), kind),
-            _product(layer.output, kind),
-            layer.attention_norm.in_float32(),
-            _product(layer.up, kind, gelu=True),
-            _product(layer.down, kind),
-            layer.output_norm.in_float32(),
-        )
-
-
-def _product(affine: Affine, kind: Kind, *, gelu: bool = False) -> Product:
-    weight, bias = affine.weight.detach(), affine.bias.detach()
-    if kind == "int8":
-        packed = int8.prepare(weight)
-        return lambda x: int8.linear(x, packed, bias, gelu=gelu)
-    if onednn.available() or kind == "bfloat16":
-        return onednn.prepared(weight, bias, gelu=gelu)
-    return (lambda x: F.gelu(F.linear(x, weight, bias))) if gelu else (lambda x: F.linear(x, weight, bias))
+def _product(affine: Affine, *, gelu: bool = False) -> Product:
+    packed, bias = int8.prepare(affine.weight.detach()), affine.bias.detach()
+    return lambda x: int8.linear(x, packed, bias, gelu=gelu)

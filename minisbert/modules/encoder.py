@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
 from typing import NamedTuple, TypeAlias, cast
 from weakref import WeakKeyDictionary
 
@@ -15,11 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
+from ..cuda_graphs import GpuEncoder
 from ..errors import InputError
-from ..kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Stamp, submodules
-from ..packing import PackedBatch
+from ..kernels import AttentionSettings
+from ..kernels.weights import EncoderWeights, Stamp, submodules
+from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, norm_of
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm, norm_of
 
 InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
 
@@ -33,6 +33,7 @@ class _LaidOut(NamedTuple):
 
 
 _LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
+_GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
 
 class Encoder(nn.Module):
@@ -46,10 +47,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = make_norm(config) if config.norm_first else None  # after the last layer
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self.quantized = False
+        self._compiled = False
 
     @property
     def token_types(self) -> bool:
@@ -57,9 +60,13 @@ class Encoder(nn.Module):
         return self.config.type_vocab_size > 1
 
     @property
-    def in_one(self) -> bool:
-        """Whether it runs as one operation with derivatives, which is so on a GPU with Triton."""
-        return self._whole() is not None
+    def recordable(self) -> bool:
+        """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
+        if self.relative_attention_bias is not None or not kernels.fast():
+            return False
+        operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
+        attention = AttentionSettings(self.config.num_attention_heads)
+        return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
 
     @property
     def vocabulary(self) -> int:
@@ -79,36 +86,46 @@ class Encoder(nn.Module):
             )
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if batch.mask is None and (whole := self._whole()) is not None:
-            return whole(replace(batch, positions=self.embeddings.positions(batch)))
-        hidden: Tensor = self.embeddings(batch)
+        if self._runs_as_graph(batch):
+            if self not in _GRAPHS:
+                _GRAPHS[self] = GpuEncoder()
+            return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+        return self._embed(batch)
+
+    def _embed(self, batch: PackedBatch) -> Tensor:
+        operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
+        hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
         for layer in self.layers:
-            hidden = layer(hidden, batch, bias)
-        return hidden
+            hidden = layer(hidden, batch, operations, bias)
+        return hidden if self.norm is None else operations.norm(hidden, self.norm)
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Run what works token by token through torch.compile, for a block of code.
+        """Run what follows attention in each layer through torch.compile, for a block of code.
 
-        Only the number of tokens differs between batches there, so one graph serves all. Attention stays as it is:
-        its shapes are new in every batch.
+        Only the number of tokens differs between batches there, so one graph serves all layers and batches. Attention
+        is not compiled: its shapes are new in every batch.
         """
-        parts = [(layer, name) for layer in self.layers for name in ("before", "after")]
-        for layer, name in parts:
-            setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))  # hides the method
+        parts = [(layer.attention, "finish") for layer in self.layers] + [
+            (layer.feed_forward, "forward") for layer in self.layers
+        ]
+        for part, name in parts:
+            setattr(part, name, torch.compile(getattr(part, name), dynamic=True))  # hides the method
+        self._compiled = True
         try:
             yield
         finally:
-            for layer, name in parts:
-                delattr(layer, name)
+            self._compiled = False
+            for part, name in parts:
+                delattr(part, name)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def weights(self) -> EncoderWeights:
@@ -116,7 +133,7 @@ class Encoder(nn.Module):
         embeddings = self.embeddings
         return EncoderWeights(
             embeddings.word.weight,
-            embeddings.position.weight,
+            cast(nn.Embedding, embeddings.position).weight,
             None if embeddings.token_type is None else embeddings.token_type.weight,
             norm_of(embeddings.norm),
             tuple(cast(EncoderLayer, layer).weights() for layer in self.layers),
@@ -129,10 +146,10 @@ class Encoder(nn.Module):
         It is no module and no state: it is neither saved nor copied with the encoder.
         """
         device = self.embeddings.word.weight.device.type
-        if torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
+        if device != "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
         parts = submodules(self)[1:]
-        if batch.mask is not None or not self._takes(parts):
+        if isinstance(batch, PaddedBatch) or not self._takes(parts):
             return None
         known = _LAID_OUT.get(self)
         if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
@@ -143,29 +160,19 @@ class Encoder(nn.Module):
             _LAID_OUT[self] = known
         return known.run
 
-    def _whole(self) -> Callable[[PackedBatch], Tensor] | None:
-        """The encoder with derivatives as one operation, where there is such a one."""
+    def _runs_as_graph(self, batch: PackedBatch) -> bool:
+        """Return True if this pass may run as a CUDA graph: on a GPU, in inference."""
         word = self.embeddings.word.weight
-        if not kernels.on_gpu(word) or not self._takes(submodules(self)[1:]):
-            return None
-        weights = self.weights()
-        encode = kernels.differentiable_encoder(weights) if weights.regular() else None
-        if encode is None:
-            return None
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        config = self.config
-        hidden = config.hidden_dropout_prob
-        dropouts = Dropouts(
-            embeddings=hidden,
-            attention_weights=config.attention_probs_dropout_prob,
-            attention_output=hidden if config.attention_output_dropout else 0.0,
-            output=hidden,
+        return (
+            kernels.on_gpu(word)
+            and not (torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(word.device.type))
+            and not isinstance(batch, PaddedBatch)
+            and self.recordable
         )
-        return partial(encode, dtype=dtype, dropouts=dropouts if self.training else NO_DROPOUT)
 
     def _takes(self, parts: list[nn.Module]) -> bool:
         """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
-        if not kernels.fast() or self.relative_attention_bias is not None:
+        if not kernels.fast() or not self.config.layers_as_in_bert:
             return False
         return all(map(_as_built, parts))
 
@@ -175,10 +182,7 @@ class Encoder(nn.Module):
             return None
         buckets = relative_buckets(batch.max_length, table.num_embeddings, device=table.weight.device)
         bias: Tensor = table(buckets).permute(2, 0, 1)  # (heads, length, length)
-        if batch.mask is None:
-            return bias
-        # One for each padded text, as the reference has it: that decides the order in which gradients add up.
-        return bias.expand(batch.texts, -1, -1, -1).contiguous()
+        return bias
 
 
 _PARTS = frozenset(
@@ -188,7 +192,7 @@ _PARTS = frozenset(
 
 
 # Methods that something else may stand for: what torch.compile makes of them, for one.
-_REPLACEABLE = frozenset({"forward", "before", "after"})
+_REPLACEABLE = frozenset({"forward", "finish"})
 
 
 def _as_built(part: nn.Module) -> bool:

@@ -171,7 +171,7 @@ class Transformer(nn.Module):
         if limit is not None and saved > limit:
             warnings.warn(
                 f"max_seq_length is {saved}, but the model has positions for {limit} tokens: texts are truncated there",
-                stacklevel=8,
+                stacklevel=7,
             )
             return limit
         return saved

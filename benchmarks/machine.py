@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from minisbert.kernels.report import machine as kernels
+from minisbert import kernels
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "onnx")
@@ -33,7 +33,7 @@ def fingerprint() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "fused_operations": kernels()["fused operations"],
+        "fused_operations": kernels.report.machine(kernels.current_mode())["fused operations"],
         "commit": _commit(),
         "date": date.today().isoformat(),
     }

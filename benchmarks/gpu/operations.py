@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import timing
 import torch
-from commands.kernels import DIM, Case, add_norm, against_plain, attention, batch_of, gelu
+from commands.kernels import DIM, HEADS, Case, against_plain, batch_of
 from torch import Tensor
 
 from gpu.sizes import DTYPES, Sizes, sizes_for
@@ -21,7 +21,7 @@ WORDS, POSITIONS, TYPES = 30_522, 512, 2  # rows of MiniLM's tables
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
-    """Time both versions of each operation in turn, in each precision; what fails is told and left out."""
+    """Time both versions of each operation in turn, in each precision; what fails is reported and left out."""
     sizes, clock = sizes_for(options), timing.clock_of(options.device)
     found: dict[str, Any] = {}
     missing: dict[str, str] = {}
@@ -47,9 +47,9 @@ def cases(device: str, dtype: torch.dtype, sizes: Sizes) -> dict[str, Case]:
         name = f"{texts:,} texts of {shortest} to {longest} tokens"
         batch = batch_of(texts, shortest, longest).to(device)
         tokens = batch.tokens
-        found[f"attention, {name}"] = (attention(batch), [normal(tokens, 3 * DIM)])
-        found[f"add_norm, {name}"] = (add_norm, [normal(tokens, DIM), normal(tokens, DIM), normal(DIM), normal(DIM)])
-        found[f"gelu, {name}"] = (gelu, [normal(tokens, 4 * DIM)])
+        found[f"attention, {name}"] = (_attention(batch), [normal(tokens, 3 * DIM)])
+        found[f"add_norm, {name}"] = (_add_norm, [normal(tokens, DIM), normal(tokens, DIM), normal(DIM), normal(DIM)])
+        found[f"gelu, {name}"] = (_gelu, [normal(tokens, 4 * DIM)])
         found[f"mean_pool, {name}"] = (_mean_pool(batch), [normal(tokens, DIM)])
         ids = torch.randint(WORDS, (tokens,), generator=draw, device=device)
         tables = [normal(rows, DIM) for rows in (WORDS, POSITIONS, TYPES)]
@@ -58,25 +58,37 @@ def cases(device: str, dtype: torch.dtype, sizes: Sizes) -> dict[str, Case]:
     return found
 
 
+def _attention(batch: PackedBatch) -> Callable[..., Tensor]:
+    return lambda qkv: cast(Tensor, _operations("attention", qkv).attention_qkv(qkv, batch, heads=HEADS))
+
+
+def _add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    outputs = _operations("norm", x).add_norm(x, residual, weight, bias, eps=1e-12)
+    return cast(Tensor, outputs[0] if isinstance(outputs, tuple) else outputs)
+
+
+def _gelu(x: Tensor) -> Tensor:
+    operations = _operations("gelu", x)
+    return cast(Tensor, plain.gelu(x) if operations is plain else operations.bias_gelu(x, None))
+
+
 def _mean_pool(batch: PackedBatch) -> Callable[..., Tensor]:
-    return lambda values: kernels.choose(values, batch).mean_pool(values, batch)
+    return lambda values: cast(Tensor, _operations("pooling", values).mean_pool(values, batch))
 
 
 def _embed_norm(ids: Tensor, positions: Tensor) -> Callable[..., Tensor]:
-    def operation(word: Tensor, position: Tensor, token_type: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        chosen = _triton("embedding", word)
-        return cast(
-            Tensor, chosen.embed_norm(ids, positions, None, word, position, token_type, weight, bias, eps=1e-12)
-        )
+    def operation(*tables: Tensor) -> Tensor:
+        chosen = _operations("embedding", tables[0])
+        return cast(Tensor, chosen.embed_norm(ids, positions, None, *tables, eps=1e-12))
 
     return operation
 
 
 def _contrastive(queries: Tensor, candidates: Tensor) -> Tensor:
-    return cast(Tensor, _triton("contrastive", queries).contrastive(queries, candidates))
+    return cast(Tensor, _operations("contrastive", queries).contrastive(queries, candidates))
 
 
-def _triton(module: str, x: Tensor) -> Any:
-    """The Triton version, or the plain one in its mode and on a CPU, where Triton compiles nothing."""
+def _operations(module: str, x: Tensor) -> Any:
+    """A module of Triton operations, or the definitions in their mode and on a CPU, where Triton compiles nothing."""
     fast = x.is_cuda and kernels.fast()
     return importlib.import_module(f"minisbert.kernels.triton_ops.{module}") if fast else plain

@@ -22,7 +22,9 @@ class Plain:
     Implementations that differ in products, normalization or attention alone override `linear`, `norm` or `attend`.
     """
 
-    recordable = False
+    def recordable(self, dim: int, settings: AttentionSettings) -> bool:
+        """See `Operations`: attention over runs of equal lengths launches other work for every batch."""
+        return False
 
     def embed(
         self,

@@ -55,13 +55,18 @@ class Operations(Protocol):
 
     The hidden states between operations, (tokens, dim), may be of another dtype than the weights. Dropout probabilities
     are 0 outside training.
-
-    Attributes:
-        recordable: True if a forward and backward pass launches the same work for all batches of a size and never
-            waits for the device, so that a CUDA graph can record it.
     """
 
-    recordable: bool
+    def recordable(self, dim: int, settings: AttentionSettings) -> bool:
+        """Return True if a CUDA graph can record a pass with modules as built and such attention, forward and backward.
+
+        Such a pass launches the same work for all batches of a size, and never waits for the device.
+
+        Args:
+            dim: size of the queries of all heads.
+            settings: the kind of attention.
+        """
+        ...
 
     def embed(
         self,
@@ -145,3 +150,12 @@ def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (module._backward_hooks or module._backward_pre_hooks)
     )
+
+
+def submodules(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all its parts, as `list(module.modules())` does ten times slower; shared ones repeat."""
+    found = [module]
+    for part in found:  # which grows meanwhile
+        if children := part._modules:
+            found += [child for child in children.values() if child is not None]
+    return found

@@ -1,15 +1,15 @@
-"""The Triton kernels of `attention.py`: one program for some queries, or keys, of one head of one text."""
+"""The Triton kernels of `attention.py`: one program for a block of queries or keys of one head of one text."""
 
 from __future__ import annotations
 
 import triton
 import triton.language as tl
 
-from .launch import _INTERPRETED, INTERPRETED, keep, operand
+from .launch import INTERPRETED, keep, operand
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
-TAIL_PROGRAMS = tl.constexpr(2 if INTERPRETED else 64)  # which write zeros to tokens of no text
+TAIL_PROGRAMS = tl.constexpr(2 if INTERPRETED else 64)  # that write zeros to tokens of no text
 _TAIL_BLOCK = tl.constexpr(1024)
 
 _jit = triton.jit(do_not_specialize=["texts", "tokens", "blocks"], do_not_specialize_on_alignment=["seed", "offsets"])
@@ -17,18 +17,18 @@ _jit = triton.jit(do_not_specialize=["texts", "tokens", "blocks"], do_not_specia
 
 @triton.jit
 def _clear_tail(values, offsets, texts, tokens, part, WIDTH: tl.constexpr):
-    """Zeros for the tokens of no text, as slopes of weights are sums over all rows."""
-    place = tl.load(offsets + texts).to(tl.int64) * WIDTH + part * _TAIL_BLOCK
+    """Store zeros for the tokens of no text: gradients of weights are sums over all rows."""
+    index = tl.load(offsets + texts).to(tl.int64) * WIDTH + part * _TAIL_BLOCK
     end = tokens.to(tl.int64) * WIDTH
-    while place < end:
-        column = place + tl.arange(0, _TAIL_BLOCK)
+    while index < end:
+        column = index + tl.arange(0, _TAIL_BLOCK)
         tl.store(values + column, tl.zeros([_TAIL_BLOCK], values.dtype.element_ty), mask=column < end)
-        place += TAIL_PROGRAMS * _TAIL_BLOCK
+        index += TAIL_PROGRAMS * _TAIL_BLOCK
 
 
 @triton.jit
-def _place(program, offsets, texts, blocks, HEADS: tl.constexpr):
-    """Which head, block, first token and length a program has; the longest texts come first, as they take longest."""
+def _locate(program, offsets, texts, blocks, HEADS: tl.constexpr):
+    """Head, block, first token and length of a program; the longest texts come first, as they take longest."""
     head = program % HEADS
     block = program // HEADS % blocks
     text = texts - 1 - program // HEADS // blocks
@@ -37,30 +37,32 @@ def _place(program, offsets, texts, blocks, HEADS: tl.constexpr):
 
 
 @triton.jit
+def _head_mask(row, column, length, HEAD: tl.constexpr, WIDTH: tl.constexpr):
+    mask = (row < length)[:, None]
+    if HEAD != WIDTH:
+        mask = mask & (column < HEAD)[None, :]
+    return mask
+
+
+@triton.jit
 def _rows(values, row, length, STRIDE: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr):
     """Rows of one head, zeros beyond the text: (rows, WIDTH)."""
     column = tl.arange(0, WIDTH)
-    place = row[:, None] * STRIDE + column[None, :]
-    if HEAD == WIDTH:
-        return operand(tl.load(values + place, mask=(row < length)[:, None], other=0.0))
-    else:
-        return operand(tl.load(values + place, mask=(row < length)[:, None] & (column < HEAD)[None, :], other=0.0))
+    index = row[:, None] * STRIDE + column[None, :]
+    return operand(tl.load(values + index, mask=_head_mask(row, column, length, HEAD, WIDTH), other=0.0))
 
 
 @triton.jit
 def _store_rows(values, row, length, result, STRIDE: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr):
     column = tl.arange(0, WIDTH)
-    place = row[:, None] * STRIDE + column[None, :]
-    mask = (row < length)[:, None]
-    if HEAD != WIDTH:
-        mask = mask & (column < HEAD)[None, :]
-    tl.store(values + place, result.to(values.dtype.element_ty), mask=mask)
+    index = row[:, None] * STRIDE + column[None, :]
+    tl.store(values + index, result.to(values.dtype.element_ty), mask=_head_mask(row, column, length, HEAD, WIDTH))
 
 
 @triton.jit
-def _drop(weights, scores, key, number, first, KEYS: tl.constexpr, dropout, TRANSPOSED: tl.constexpr):
-    """Weights and the slopes of their scores under dropout."""
-    kept = keep(key, number, first, KEYS, dropout)
+def _drop(weights, scores, drop_seed, drop_row, first, KEYS: tl.constexpr, dropout, TRANSPOSED: tl.constexpr):
+    """Attention weights and the gradients of their scores under dropout."""
+    kept = keep(drop_seed, drop_row, first, KEYS, dropout)
     if TRANSPOSED:
         kept = tl.trans(kept)
     scale = 1 / (1 - dropout)
@@ -69,7 +71,7 @@ def _drop(weights, scores, key, number, first, KEYS: tl.constexpr, dropout, TRAN
 
 @triton.jit
 def _forward_step(
-    q, summed, highest, total, base, first, length, key, number, dropout,
+    q, acc, row_max, total, base, first, length, drop_seed, drop_row, dropout,
     DIM: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
     DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -78,14 +80,14 @@ def _forward_step(
     v = _rows(base + 2 * DIM, column, length, 3 * DIM, HEAD, WIDTH)
     scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (SCALE * _LOG2E)
     scores = tl.where((column < length)[None, :], scores, float("-inf"))
-    higher = tl.maximum(highest, tl.max(scores, 1))
-    weights = tl.exp2(scores - higher[:, None])
-    decay = tl.exp2(highest - higher)
+    new_max = tl.maximum(row_max, tl.max(scores, 1))
+    weights = tl.exp2(scores - new_max[:, None])
+    decay = tl.exp2(row_max - new_max)
     total = total * decay + tl.sum(weights, 1)
     if DROP:
-        weights = tl.where(keep(key, number, first, KEYS, dropout), weights, 0.0)
-    summed = tl.dot(weights.to(v.dtype), v, summed * decay[:, None], input_precision=PRECISION)
-    return summed, higher, total
+        weights = tl.where(keep(drop_seed, drop_row, first, KEYS, dropout), weights, 0.0)
+    acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
+    return acc, new_max, total
 
 
 @_jit
@@ -94,49 +96,49 @@ def attend_forward(
     HEADS: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     SINGLE: tl.constexpr, DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """What the values of a text average to for a block of queries of a head, and the log of the sum of each row."""
+    """Output of a block of queries of one head of one text, and the log-sum-exp of each row of scores."""
     DIM: tl.constexpr = HEADS * HEAD
     program = tl.program_id(0)
     if program < TAIL_PROGRAMS:
         _clear_tail(out, offsets, texts, tokens, program, DIM)
         return
-    head, block, start, length = _place(program - TAIL_PROGRAMS, offsets, texts, blocks, HEADS)
+    head, block, start, length = _locate(program - TAIL_PROGRAMS, offsets, texts, blocks, HEADS)
     if block * QUERIES >= length:
         return
     row = block * QUERIES + tl.arange(0, QUERIES)
-    number = (start.to(tl.int32) + row) * HEADS + head
+    drop_row = (start.to(tl.int32) + row) * HEADS + head
     base = qkv + start * (3 * DIM) + head * HEAD
     q = _rows(base, row, length, 3 * DIM, HEAD, WIDTH)
-    key = 0
+    drop_seed = 0
     if DROP:
-        key = tl.load(seed)
-    summed = tl.zeros([QUERIES, WIDTH], tl.float32)
-    highest = tl.full([QUERIES], float("-inf"), tl.float32)
+        drop_seed = tl.load(seed)
+    acc = tl.zeros([QUERIES, WIDTH], tl.float32)
+    row_max = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
     if SINGLE:
-        summed, highest, total = _forward_step(
-            q, summed, highest, total, base, 0, length, key, number, dropout,
+        acc, row_max, total = _forward_step(
+            q, acc, row_max, total, base, 0, length, drop_seed, drop_row, dropout,
             DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
         )  # fmt: skip
-    elif _INTERPRETED:
+    elif INTERPRETED:
         first = 0
         while first < length:
-            summed, highest, total = _forward_step(
-                q, summed, highest, total, base, first, length, key, number, dropout,
+            acc, row_max, total = _forward_step(
+                q, acc, row_max, total, base, first, length, drop_seed, drop_row, dropout,
                 DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
             )  # fmt: skip
             first += KEYS
     else:
         for first in tl.range(0, length, KEYS):
-            summed, highest, total = _forward_step(
-                q, summed, highest, total, base, first, length, key, number, dropout,
+            acc, row_max, total = _forward_step(
+                q, acc, row_max, total, base, first, length, drop_seed, drop_row, dropout,
                 DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
             )  # fmt: skip
     kept = total
     if DROP:
         kept = total * (1 - dropout)
-    _store_rows(out + start * DIM + head * HEAD, row, length, summed / kept[:, None], DIM, HEAD, WIDTH)
-    tl.store(lse + start * HEADS + row * HEADS + head, (highest + tl.log2(total)) * _LN2, mask=row < length)
+    _store_rows(out + start * DIM + head * HEAD, row, length, acc / kept[:, None], DIM, HEAD, WIDTH)
+    tl.store(lse + start * HEADS + row * HEADS + head, (row_max + tl.log2(total)) * _LN2, mask=row < length)
 
 
 @_jit
@@ -145,13 +147,13 @@ def attend_backward_whole(
     HEADS: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """All three slopes of one head of a text that fits one tile; tiles of scores are (keys, queries)."""
+    """All three gradients of one head of a text that fits one tile; tiles of scores are (keys, queries)."""
     DIM: tl.constexpr = HEADS * HEAD
     program = tl.program_id(0)
     if program < TAIL_PROGRAMS:
         _clear_tail(d_qkv, offsets, texts, tokens, program, 3 * DIM)
         return
-    head, _, start, length = _place(program - TAIL_PROGRAMS, offsets, texts, 1, HEADS)
+    head, _, start, length = _locate(program - TAIL_PROGRAMS, offsets, texts, 1, HEADS)
     if length == 0:
         return
     row = tl.arange(0, QUERIES)
@@ -165,13 +167,13 @@ def attend_backward_whole(
     scores = tl.where((row < length)[:, None], scores, float("-inf"))
     weights = tl.exp2(scores - (sums * _LOG2E)[None, :])
     d_weights = tl.dot(v, tl.trans(g), input_precision=PRECISION)
-    dropped = weights
+    kept_weights = weights
     if DROP:
-        number = (start.to(tl.int32) + row) * HEADS + head
-        dropped, d_weights = _drop(weights, d_weights, tl.load(seed), number, 0, KEYS, dropout, True)
+        drop_row = (start.to(tl.int32) + row) * HEADS + head
+        kept_weights, d_weights = _drop(weights, d_weights, tl.load(seed), drop_row, 0, KEYS, dropout, True)
     d_scores = (weights * (d_weights - tl.sum(weights * d_weights, 0)[None, :])).to(q.dtype)
     d_base = d_qkv + start * (3 * DIM) + head * HEAD
-    d_v = tl.dot(dropped.to(g.dtype), g, input_precision=PRECISION)
+    d_v = tl.dot(kept_weights.to(g.dtype), g, input_precision=PRECISION)
     _store_rows(d_base + 2 * DIM, row, length, d_v, 3 * DIM, HEAD, WIDTH)
     d_k = tl.dot(d_scores, q, input_precision=PRECISION) * SCALE
     _store_rows(d_base + DIM, row, length, d_k, 3 * DIM, HEAD, WIDTH)
@@ -181,7 +183,7 @@ def attend_backward_whole(
 
 @triton.jit
 def _queries_step(
-    d_q, q, g, sums, delta, base, first, length, key, number, dropout,
+    d_q, q, g, sums, delta, base, first, length, drop_seed, drop_row, dropout,
     DIM: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
     DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -193,7 +195,7 @@ def _queries_step(
     weights = tl.exp2(scores - sums[:, None])
     d_weights = tl.dot(g, tl.trans(v), input_precision=PRECISION)
     if DROP:
-        _, d_weights = _drop(weights, d_weights, key, number, first, KEYS, dropout, False)
+        _, d_weights = _drop(weights, d_weights, drop_seed, drop_row, first, KEYS, dropout, False)
     d_scores = weights * (d_weights - delta[:, None])
     return tl.dot(d_scores.to(k.dtype), k, d_q, input_precision=PRECISION)
 
@@ -204,39 +206,39 @@ def attend_backward_queries(
     HEADS: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The slope of a block of queries, over all keys of the text."""
+    """The gradient of a block of queries, over all keys of the text."""
     DIM: tl.constexpr = HEADS * HEAD
     program = tl.program_id(0)
     if program < TAIL_PROGRAMS:
         _clear_tail(d_qkv, offsets, texts, tokens, program, 3 * DIM)
         return
-    head, block, start, length = _place(program - TAIL_PROGRAMS, offsets, texts, blocks, HEADS)
+    head, block, start, length = _locate(program - TAIL_PROGRAMS, offsets, texts, blocks, HEADS)
     if block * QUERIES >= length:
         return
     row = block * QUERIES + tl.arange(0, QUERIES)
-    number = (start.to(tl.int32) + row) * HEADS + head
+    drop_row = (start.to(tl.int32) + row) * HEADS + head
     base = qkv + start * (3 * DIM) + head * HEAD
     q = _rows(base, row, length, 3 * DIM, HEAD, WIDTH)
     g = _rows(grad + start * DIM + head * HEAD, row, length, DIM, HEAD, WIDTH)
     attended = _rows(out + start * DIM + head * HEAD, row, length, DIM, HEAD, WIDTH)
     delta = tl.sum(g.to(tl.float32) * attended.to(tl.float32), 1)
     sums = tl.load(lse + start * HEADS + row * HEADS + head, mask=row < length, other=float("inf")) * _LOG2E
-    key = 0
+    drop_seed = 0
     if DROP:
-        key = tl.load(seed)
+        drop_seed = tl.load(seed)
     d_q = tl.zeros([QUERIES, WIDTH], tl.float32)
-    if _INTERPRETED:
+    if INTERPRETED:
         first = 0
         while first < length:
             d_q = _queries_step(
-                d_q, q, g, sums, delta, base, first, length, key, number, dropout,
+                d_q, q, g, sums, delta, base, first, length, drop_seed, drop_row, dropout,
                 DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
             )  # fmt: skip
             first += KEYS
     else:
         for first in tl.range(0, length, KEYS):
             d_q = _queries_step(
-                d_q, q, g, sums, delta, base, first, length, key, number, dropout,
+                d_q, q, g, sums, delta, base, first, length, drop_seed, drop_row, dropout,
                 DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
             )  # fmt: skip
     _store_rows(d_qkv + start * (3 * DIM) + head * HEAD, row, length, d_q * SCALE, 3 * DIM, HEAD, WIDTH)
@@ -244,7 +246,7 @@ def attend_backward_queries(
 
 @triton.jit
 def _keys_step(
-    d_k, d_v, k, v, out, grad, lse, base, start, head, block, first, length, key, dropout,
+    d_k, d_v, k, v, out, grad, lse, base, start, head, block, first, length, drop_seed, dropout,
     HEADS: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
@@ -259,12 +261,12 @@ def _keys_step(
     scores = tl.where((block * KEYS + tl.arange(0, KEYS) < length)[:, None], scores, float("-inf"))
     weights = tl.exp2(scores - sums[None, :])
     d_weights = tl.dot(v, tl.trans(g), input_precision=PRECISION)
-    dropped = weights
+    kept_weights = weights
     if DROP:
-        number = (start.to(tl.int32) + row) * HEADS + head
-        dropped, d_weights = _drop(weights, d_weights, key, number, block * KEYS, KEYS, dropout, True)
+        drop_row = (start.to(tl.int32) + row) * HEADS + head
+        kept_weights, d_weights = _drop(weights, d_weights, drop_seed, drop_row, block * KEYS, KEYS, dropout, True)
     d_scores = weights * (d_weights - delta[None, :])
-    d_v = tl.dot(dropped.to(g.dtype), g, d_v, input_precision=PRECISION)
+    d_v = tl.dot(kept_weights.to(g.dtype), g, d_v, input_precision=PRECISION)
     d_k = tl.dot(d_scores.to(q.dtype), q, d_k, input_precision=PRECISION)
     return d_k, d_v
 
@@ -275,35 +277,35 @@ def attend_backward_keys(
     HEADS: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr,
     DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The slopes of a block of keys and values, over all queries of the text; tiles of scores are (keys, queries)."""
+    """The gradients of a block of keys and values, over all queries; tiles of scores are (keys, queries)."""
     DIM: tl.constexpr = HEADS * HEAD
     program = tl.program_id(0)
     if program < TAIL_PROGRAMS:  # the other kernel clears the tail
         return
-    head, block, start, length = _place(program - TAIL_PROGRAMS, offsets, texts, blocks, HEADS)
+    head, block, start, length = _locate(program - TAIL_PROGRAMS, offsets, texts, blocks, HEADS)
     if block * KEYS >= length:
         return
     column = block * KEYS + tl.arange(0, KEYS)
     base = qkv + start * (3 * DIM) + head * HEAD
     k = _rows(base + DIM, column, length, 3 * DIM, HEAD, WIDTH)
     v = _rows(base + 2 * DIM, column, length, 3 * DIM, HEAD, WIDTH)
-    key = 0
+    drop_seed = 0
     if DROP:
-        key = tl.load(seed)
+        drop_seed = tl.load(seed)
     d_k = tl.zeros([KEYS, WIDTH], tl.float32)
     d_v = tl.zeros([KEYS, WIDTH], tl.float32)
-    if _INTERPRETED:
+    if INTERPRETED:
         first = 0
         while first < length:
             d_k, d_v = _keys_step(
-                d_k, d_v, k, v, out, grad, lse, base, start, head, block, first, length, key, dropout,
+                d_k, d_v, k, v, out, grad, lse, base, start, head, block, first, length, drop_seed, dropout,
                 HEADS, HEAD, WIDTH, QUERIES, KEYS, DROP, SCALE, PRECISION,
             )  # fmt: skip
             first += QUERIES
     else:
         for first in tl.range(0, length, QUERIES):
             d_k, d_v = _keys_step(
-                d_k, d_v, k, v, out, grad, lse, base, start, head, block, first, length, key, dropout,
+                d_k, d_v, k, v, out, grad, lse, base, start, head, block, first, length, drop_seed, dropout,
                 HEADS, HEAD, WIDTH, QUERIES, KEYS, DROP, SCALE, PRECISION,
             )  # fmt: skip
     d_base = d_qkv + start * (3 * DIM) + head * HEAD

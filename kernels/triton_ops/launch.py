@@ -1,14 +1,13 @@
-"""What the Triton kernels share: how they are described for the compiler, launched, and how they draw dropout.
+"""Launching Triton kernels, and the device functions that they share.
 
-Under Triton's interpreter (TRITON_INTERPRET=1, set before this module is imported) the same kernels work on tensors of
-the CPU, which is how they are tested where there is no GPU.
+Under Triton's interpreter (TRITON_INTERPRET=1, set before this module is imported) the same kernels run on CPU tensors;
+that is how they are tested without a GPU.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NamedTuple
+from contextlib import nullcontext
+from typing import Any
 
 import torch
 import triton
@@ -17,82 +16,66 @@ from torch import Tensor
 
 from minisbert.errors import ConfigError
 
-DTYPES = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
-INTERPRETED: bool = triton.knobs.runtime.interpret
+DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PARTIALS = 512  # programs that walk over all rows to sum columns: about four for each multiprocessor of a large device
+INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
-# Of each launch: products and sums in one instruction, which triton 3.10 does only where asked for.
-FUSION = {"enable_fp_fusion": True}
-
-# Inside kernels, which see only constants of this type.
-_INTERPRETED = tl.constexpr(INTERPRETED)
 _ROUNDS = tl.constexpr(7)  # of Philox: the fewest that pass all tests of its authors (Salmon et al. 2011)
 
 
-class Variant(NamedTuple):
-    """One specialisation of a kernel, enough to compile it without a device.
+def launch(
+    kernel: Any, grid: tuple[int, ...], *arguments: Any, warps: int = 4, stages: int = 3, **constants: Any
+) -> None:
+    """Launch a kernel on the device of its first tensor; an empty grid launches nothing.
 
-    Attributes:
-        kernel: decorated with triton.jit.
-        signature: type of each argument that is no constant, such as "*bf16", "i32", "fp32".
-        constants: value of each constant.
-        warps: warps of one program.
-        stages: depth of its pipelines.
+    Args:
+        kernel: decorated with `triton.jit`.
+        grid: programs along each axis.
+        arguments: tensors, numbers, and None for a tensor that is absent.
+        warps: of each program.
+        stages: depth of its software pipelines.
+        constants: values of the compile-time constants.
+
+    Raises:
+        ConfigError: the tensor is not on a CUDA device.
     """
-
-    kernel: Any
-    signature: Mapping[str, str]
-    constants: Mapping[str, Any]
-    warps: int
-    stages: int
-
-    @property
-    def name(self) -> str:
-        """Kernel, types and constants in one line."""
-        types = sorted(
-            {kind.lstrip("*") for kind in self.signature.values() if kind.startswith("*")} & {*DTYPES.values()}
-        )
-        constants = " ".join(f"{name}={value}" for name, value in self.constants.items())
-        return f"{self.kernel.__name__} {'/'.join(types)} {constants} warps={self.warps} stages={self.stages}"
+    device = next(value.device for value in arguments if isinstance(value, Tensor))
+    if device.type != "cuda" and not INTERPRETED:
+        raise ConfigError(f"got a tensor on {device}; Triton kernels expect a CUDA device: use minisbert.kernels")
+    if 0 in grid:
+        return
+    with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+        # Fused multiply-add has to be asked for since triton 3.10.
+        kernel[grid](*arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True, **constants)
 
 
-def options(warps: int, stages: int = 1) -> dict[str, Any]:
-    """What a launch says beside its arguments."""
-    return {"num_warps": warps, "num_stages": stages, **FUSION}
+def supports_rows(dim: int) -> bool:
+    """Return True if the kernels over whole rows take rows of size `dim`."""
+    return 0 < dim <= 4096 and dim % 16 == 0
 
 
-def power_of_two(number: int) -> int:
-    """The smallest power of two that is not below `number`."""
-    return 1 << max(number - 1, 0).bit_length()
+def row_block(dim: int, *, elements: int = 2048) -> dict[str, int]:
+    """Constants and warps of a kernel whose programs take several whole rows.
 
-
-def ceil_div(number: int, size: int) -> int:
-    """Blocks of `size` that hold `number`."""
-    return -(-number // size)
+    Args:
+        dim: size of a row.
+        elements: that a program holds at once: 2048 are 16 for each thread; a kernel that also sums columns takes 1024.
+    """
+    block = triton.next_power_of_2(dim)
+    rows = min(16, max(1, elements // block))
+    return {"DIM": dim, "ROWS": rows, "BLOCK": block, "warps": 8 if block > elements else 4}
 
 
 def precision(dtype: torch.dtype) -> str:
-    """How `tl.dot` multiplies: float32 as three products on tensor cores, exact to the last bits."""
+    """Input precision of `tl.dot`: float32 as three TF32 products, exact to the last bits."""
     return "tf32x3" if dtype == torch.float32 else "ieee"
 
 
-def on_device(value: Tensor) -> AbstractContextManager[Any]:
-    """Launch on the device of `value`.
-
-    Raises:
-        ConfigError: it is not a CUDA device.
-    """
-    if value.is_cuda:
-        return torch.cuda.device(value.device)
-    if not INTERPRETED:
-        raise ConfigError(f"got a tensor on {value.device}; Triton kernels expect a CUDA device: use minisbert.kernels")
-    return nullcontext()
-
-
 def check(name: str, value: Tensor, shape: tuple[int | None, ...], *dtypes: torch.dtype) -> None:
-    """Hold an argument to a shape (None for any size) and to one of some dtypes, contiguous.
+    """Require a contiguous tensor of a shape (None for any size) and of one of some dtypes.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the tensor is something else.
     """
     fits = value.dim() == len(shape) and all(
         want is None or have == want for have, want in zip(value.shape, shape, strict=True)
@@ -106,48 +89,56 @@ def check(name: str, value: Tensor, shape: tuple[int | None, ...], *dtypes: torc
         )
 
 
-def check_dropout(dropout: float) -> None:
-    """Hold a probability of dropping to 0 up to but not including 1.
+def check_rows(name: str, value: Tensor) -> None:
+    """Require a matrix that the kernels over whole rows take.
 
     Raises:
-        ConfigError: it is something else.
+        ConfigError: the tensor is something else.
+    """
+    if value.dim() != 2 or not supports_rows(value.shape[1]) or value.dtype not in DTYPES:
+        raise ConfigError(
+            f"got {name} of shape {list(value.shape)}, {value.dtype}; expected rows of a multiple of 16, at most 4096, "
+            f"in {' or '.join(map(str, DTYPES))}"
+        )
+
+
+def dropout_seed(dropout: float, seed: Tensor | None, device: torch.device) -> Tensor | None:
+    """The seed given or a new one, int64 (1,); None where nothing is dropped.
+
+    A new seed comes from the default generator of the device, so that a CUDA graph draws another one at each replay.
+
+    Raises:
+        ConfigError: the probability is out of range, or the seed has another shape or dtype.
     """
     if not 0 <= dropout < 1:
         raise ConfigError(f"got dropout {dropout}; expected at least 0 and below 1")
-
-
-def draw_seed(device: torch.device) -> Tensor:
-    """A seed of dropout, int64 (1,), from the device's default generator, which a CUDA graph draws anew each time."""
-    return torch.randint(2**63 - 1, (1,), device=device)
-
-
-def dropout_mask(seed: Tensor, rows: int, columns: int, dropout: float, *, first_row: int = 0) -> Tensor:
-    """Which elements the operations keep under `seed`: bool, (rows, columns).
-
-    In `attention_qkv` rows are token * heads + head and columns places in the text; elsewhere rows are tokens and
-    columns dimensions.
-    """
-    out = torch.empty(rows, columns, dtype=torch.int8, device=seed.device)
-    if out.numel():
-        with on_device(seed):
-            _mask[(ceil_div(rows, 16), ceil_div(columns, 64))](
-                seed, out, rows, columns, first_row, dropout, ROWS=16, COLUMNS=64, **FUSION
-            )
-    return out.bool()
+    if not dropout:
+        return None
+    if seed is None:
+        return torch.randint(2**63 - 1, (1,), device=device)
+    if seed.dtype != torch.int64 or seed.numel() != 1:
+        raise ConfigError(f"got a seed of shape {list(seed.shape)}, {seed.dtype}; expected int64 of one element")
+    return seed
 
 
 @triton.jit
 def operand(x):
-    """A factor of `tl.dot`: the interpreter multiplies bfloat16 wrongly."""
-    if _INTERPRETED:
+    """An operand of `tl.dot`: the interpreter multiplies bfloat16 wrongly."""
+    if INTERPRETED:
         return x.to(tl.float32)
     else:
         return x
 
 
 @triton.jit
+def load_tile(base, index, inside):
+    """Elements as float32, 0 outside."""
+    return tl.load(base + index, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit
 def keep(seed, rows, first_column, COLUMNS: tl.constexpr, dropout):
-    """Which elements of a tile dropout keeps: bool, (rows, COLUMNS).
+    """Mask of the elements of a tile that dropout keeps: bool, (rows, COLUMNS).
 
     One call of Philox gives the words of four neighbours in a row.
 
@@ -168,11 +159,34 @@ def keep(seed, rows, first_column, COLUMNS: tl.constexpr, dropout):
     return (words >> 8).to(tl.float32) * 5.9604644775390625e-08 >= dropout  # 2**-24
 
 
-@triton.jit(do_not_specialize=["rows", "columns", "first_row"], do_not_specialize_on_alignment=["seed"])
-def _mask(seed, out, rows, columns, first_row, dropout, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    first = tl.program_id(1) * COLUMNS
-    column = first + tl.arange(0, COLUMNS)
-    kept = keep(tl.load(seed), first_row + row, first, COLUMNS, dropout)
-    place = row.to(tl.int64)[:, None] * columns + column[None, :]
-    tl.store(out + place, kept.to(tl.int8), mask=(row < rows)[:, None] & (column < columns)[None, :])
+@triton.jit
+def dropout_scale(seed, row, dropout, BLOCK: tl.constexpr):
+    """Factor of each element, 0 or 1 / (1 - dropout): (rows, BLOCK); 1 without a seed."""
+    if seed is None:
+        return tl.full([1, 1], 1.0, tl.float32)
+    else:
+        return tl.where(keep(tl.load(seed), row, 0, BLOCK, dropout), 1 / (1 - dropout), 0.0)
+
+
+@triton.jit
+def standardize(x, column, eps, DIM: tl.constexpr):
+    """Rows of mean 0 and variance 1, 0 beyond DIM, with the mean and the inverse deviation of each.
+
+    Args:
+        x: float32, (rows, columns), 0 beyond DIM.
+        column: number of each column.
+        eps: added to the variance.
+        DIM: columns that count.
+    """
+    mean = tl.sum(x, 1) / DIM
+    centred = tl.where((column < DIM)[None, :], x - mean[:, None], 0.0)
+    rstd = 1 / tl.sqrt(tl.sum(centred * centred, 1) / DIM + eps)
+    return centred * rstd[:, None], mean, rstd
+
+
+@triton.jit
+def standardize_backward(grad, normed, rstd, DIM: tl.constexpr):
+    """Gradient of the input of `standardize` from that of its output: (rows, columns), undefined beyond DIM."""
+    along = tl.sum(grad * normed, 1) / DIM
+    mean = tl.sum(grad, 1) / DIM
+    return (grad - mean[:, None] - normed * along[:, None]) * rstd[:, None]

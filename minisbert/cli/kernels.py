@@ -1,4 +1,4 @@
-"""`minisbert kernels`: which version of each operation runs here, and building the fused ones."""
+"""`minisbert kernels`: which implementation of each operation runs here, and building the C++ kernels."""
 
 from __future__ import annotations
 
@@ -15,24 +15,20 @@ def add(commands: Subparsers) -> None:
         commands,
         "kernels",
         run,
-        about="Show which version of each operation this machine takes; build the fused ones.",
+        about="Show which implementation of each operation runs on this machine; build the C++ kernels.",
         example="minisbert kernels --build",
     )
-    parser.add_argument("--build", action="store_true", help="compile the fused operations here (needs g++)")
+    parser.add_argument("--build", action="store_true", help="compile the C++ kernels for this machine (needs g++)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it."""
-    import importlib
-
-    from ..kernels.report import choices, machine
+    """Build if asked, and print what runs."""
+    from ..kernels import build, current_mode, report
 
     if options.build:
-        build = importlib.import_module("minisbert.kernels.cpu_ops.build")
         sys.stderr.write(f"built {build.build()}\n")
-    facts = machine()
-    rows = choices()
+    facts, rows = report.machine(current_mode()), report.choices(current_mode())
     if options.json:
         print(json.dumps({"machine": facts, "operations": [row._asdict() for row in rows]}, indent=2))
         return

@@ -8,15 +8,13 @@ is read from the environment variable MINISBERT_KERNELS, or set by `with kernels
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import torch
@@ -24,7 +22,6 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..packing import PackedBatch, PaddedBatch
-from .weights import EncoderWeights
 
 # In a checkout the kernels are at the repository's root; in an installation they are sub-packages of this one.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "kernels"
@@ -32,19 +29,19 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import fused, int8, native, onednn
+    from kernels.cpu_ops import build, fused, int8, native, onednn, report
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
-    from kernels.operations.protocol import Activation, AttentionSettings, Operations
-    from kernels.operations.quantized import QuantizedLinear, quantize_rows
+    from kernels.operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from kernels.operations.quantized import QuantizedLinear
 else:
-    from .cpu_ops import fused, int8, native, onednn
+    from .cpu_ops import build, fused, int8, native, onednn, report
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
-    from .operations.protocol import Activation, AttentionSettings, Operations
-    from .operations.quantized import QuantizedLinear, quantize_rows
+    from .operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from .operations.quantized import QuantizedLinear
 
 __all__ = [
     "Activation",
@@ -53,13 +50,15 @@ __all__ = [
     "Operations",
     "QuantizedLinear",
     "adamw_rows_",
+    "build",
     "choose",
     "contrastive",
     "current_mode",
     "native",
     "on_gpu",
     "plain",
-    "quantize_rows",
+    "report",
+    "submodules",
     "use",
 ]
 
@@ -84,21 +83,23 @@ def current_mode() -> Mode:
     return _override.get() or _environment_mode()
 
 
-def choose(values: Tensor, batch: PackedBatch, *, compiled: bool = False, quantized: bool = False) -> Operations:
+def choose(
+    values: Tensor, batch: PackedBatch | None = None, *, compiled: bool = False, quantized: bool = False
+) -> Operations:
     """Choose the operations of one forward pass.
 
     Args:
         values: weights or hidden states of the pass, for their device and dtype.
-        batch: the batch of the pass.
+        batch: the batch of the pass; by default a packed one.
         compiled: the caller compiles parts of the pass with torch.compile, which traces plain PyTorch.
-        quantized: the weights of the products are int8.
+        quantized: the linear layers have int8 weights.
     """
     if isinstance(batch, PaddedBatch):
         return Padded(batch)
     if not fast():
         return Plain()
-    if on_gpu(values):
-        return _TritonAttention()
+    if _triton_takes(values):
+        return _triton(values, compiled=compiled)
     if values.device.type != "cpu" or compiled:
         return Plain()
     autocast = torch.is_autocast_enabled("cpu")
@@ -139,8 +140,13 @@ def contrastive(queries: Tensor, candidates: Tensor) -> Callable[..., Tensor] | 
     """Return a kernel for `plain.contrastive` that makes no matrix of all pairs, or None if that matrix is small."""
     if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX:
         return None
-    triton = _triton("contrastive", queries)
-    return triton.contrastive if triton is not None and triton.supports(queries.shape[1]) else None
+    if not (fast() and _triton_takes(queries)):
+        return None
+    if TYPE_CHECKING:
+        from kernels.triton_ops import contrastive
+    else:
+        from .triton_ops import contrastive
+    return contrastive.contrastive if contrastive.supports(queries.shape[1]) else None
 
 
 def fast() -> bool:
@@ -154,6 +160,26 @@ def on_gpu(values: Tensor) -> bool:
     return values.device.type == "cuda"
 
 
+def _triton_takes(values: Tensor) -> bool:
+    return on_gpu(values) and values.dtype in (torch.float32, torch.float16, torch.bfloat16) and _triton_installed()
+
+
+@cache
+def _triton_installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def _triton(values: Tensor, *, compiled: bool) -> Operations:
+    if TYPE_CHECKING:
+        from kernels.triton_ops.operations import Triton, TritonAttention
+    else:
+        from .triton_ops.operations import Triton, TritonAttention
+    if compiled:
+        return TritonAttention()
+    device = values.device.type
+    return Triton(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
+
+
 @cache
 def _environment_mode() -> Mode:
     return _checked(os.environ.get("MINISBERT_KERNELS", "auto"))
@@ -163,60 +189,3 @@ def _checked(mode: str) -> Mode:
     if mode not in ("auto", "reference"):
         raise ConfigError(f"got kernels {mode!r} (MINISBERT_KERNELS); expected auto or reference")
     return cast(Mode, mode)
-
-
-# Until the Triton kernels and the encoder in C++ follow the protocol.
-
-
-class _TritonAttention(Plain):
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
-        """See `Plain`."""
-        triton = _triton("attention", query) if bias is None and settings.bidirectional else None
-        if triton is not None and triton.supports(query.shape[1], settings.heads):
-            qkv = torch.cat((query, key, value), dim=1)
-            return cast(Tensor, triton.attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout))
-        return super().attend(query, key, value, batch, settings, dropout=dropout, bias=bias)
-
-    def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
-        """See `Operations`."""
-        if (triton := _triton("pooling", values)) and triton.supports(values.shape[1]):
-            return cast(Tensor, triton.mean_pool(values, batch))
-        return super().mean_pool(values, batch)
-
-
-def encoder(weights: EncoderWeights) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
-    """The encoder laid out for inference on a GPU, or None where its modules are as fast."""
-    triton = _triton("encoder", weights.word)
-    return cast("Callable[..., Tensor]", triton.GpuEncoder(weights)) if triton and triton.supports(weights) else None
-
-
-def differentiable_encoder(weights: EncoderWeights) -> Callable[..., Tensor] | None:
-    """The encoder as one operation with gradients, or None where there is none but its modules."""
-    triton = _triton("encoder", weights.word)
-    if triton is None or not triton.supports(weights):
-        return None
-    return partial(triton.encode, weights)
-
-
-def _triton(name: str, values: Tensor) -> ModuleType | None:
-    """The Triton kernels of that name, where they take such values."""
-    if not on_gpu(values) or values.dtype == torch.float64 or not fast():
-        return None
-    return _triton_module(name)
-
-
-@cache
-def _triton_module(name: str) -> ModuleType | None:
-    if importlib.util.find_spec("triton") is None:
-        return None
-    return importlib.import_module(f".triton_ops.{name}", __name__)

@@ -12,11 +12,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..errors import ModelError
+from ..kernels import AttentionSettings
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What the encoder of a model of the BERT family needs to know. Field names are Hugging Face's for BERT."""
+    """What the encoder of a model needs to know. Field names are Hugging Face's for BERT.
+
+    Attributes:
+        position_offset: row of the position table for the first token of a text.
+        attention_output_dropout: drop elements of what attention adds to the residual stream.
+        relative_attention_buckets: rows of the table of relative positions, or 0 for no such table.
+        norm_first: normalize the input of attention and feed-forward layers, and once more after the last layer; by
+            default their output is normalized.
+        rms_norm: normalize by root mean square, not by mean and variance.
+        biased: linear layers and normalizations have a bias.
+        gated: the feed-forward layers multiply the activation by a second product.
+        attention: the kind of attention of each layer; empty for BERT's.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -34,11 +47,27 @@ class EncoderConfig:
     position_offset: int = 0
     attention_output_dropout: bool = True
     relative_attention_buckets: int = 0
+    norm_first: bool = False
+    rms_norm: bool = False
+    biased: bool = True
+    gated: bool = False
+    attention: tuple[AttentionSettings, ...] = ()
 
     @property
     def max_tokens(self) -> int:
         """The longest text the position embeddings allow, in tokens."""
         return self.max_position_embeddings - self.position_offset
+
+    @property
+    def rotary(self) -> bool:
+        """True if attention rotates queries and keys by position, in place of a table of positions."""
+        return any(settings.rotary_base is not None for settings in self.attention)
+
+    @property
+    def layers_as_in_bert(self) -> bool:
+        """True if all layers are those of BERT, which operations over the whole encoder require."""
+        other = self.norm_first or self.rms_norm or self.gated or self.attention or self.relative_attention_buckets
+        return self.biased and not other
 
 
 @dataclass(frozen=True)
@@ -115,27 +144,27 @@ _SIZES = {  # what Hugging Face assumes for BERT, RoBERTa and MPNet where a conf
     "max_position_embeddings": 512,
 }
 
-_WITHOUT_BUCKETS = {"relative_attention_buckets": 0, "attention_output_dropout": True, "position_offset": 0}
-_BERT = Architecture(_BERT_NAMES, {}, _SIZES, _WITHOUT_BUCKETS, positions_after_padding=False)
+# Fields that follow from the architecture: no configuration says them but by a name in `Architecture.keys`.
+_SWITCHES = frozenset(
+    {"position_offset", "attention_output_dropout", "relative_attention_buckets"}
+    | {"norm_first", "rms_norm", "biased", "gated", "attention"}
+)
+_BERT = Architecture(_BERT_NAMES, {}, _SIZES, {}, positions_after_padding=False)
 _ROBERTA = Architecture(
-    _BERT_NAMES,
-    {},
-    {**_SIZES, "vocab_size": 50265, "pad_token_id": 1},
-    _WITHOUT_BUCKETS,
-    positions_after_padding=True,
+    _BERT_NAMES, {}, {**_SIZES, "vocab_size": 50265, "pad_token_id": 1}, {}, positions_after_padding=True
 )
 _DISTILBERT = Architecture(
     _DISTILBERT_NAMES,
     _DISTILBERT_KEYS,
     {**_SIZES, "num_hidden_layers": 6},
-    {**_WITHOUT_BUCKETS, "type_vocab_size": 0, "layer_norm_eps": 1e-12, "attention_output_dropout": False},
+    {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "attention_output_dropout": False},
     positions_after_padding=False,
 )
 _MPNET = Architecture(
     _MPNET_NAMES,
     {"relative_attention_buckets": "relative_attention_num_buckets"},
     {**_SIZES, "vocab_size": 30527, "pad_token_id": 1, "relative_attention_buckets": 32},
-    {"type_vocab_size": 0, "attention_output_dropout": True, "position_offset": 0},
+    {"type_vocab_size": 0},
     positions_after_padding=True,
 )
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -179,7 +208,7 @@ def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
         key = architecture.keys.get(name, name)
         if name in architecture.fixed:
             values[name] = architecture.fixed[name]
-        elif config.get(key) is not None:
+        elif config.get(key) is not None and (name in architecture.keys or name not in _SWITCHES):
             values[name] = _typed(name, key, config[key], str(field.type))
         elif name in architecture.defaults:
             values[name] = architecture.defaults[name]

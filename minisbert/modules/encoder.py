@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,23 +13,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
+from ..cuda_graphs import GpuEncoder
 from ..errors import InputError
-from ..kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Stamp, submodules
+from ..kernels import AttentionSettings, QuantizedLinear, native, submodules
 from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, norm_of
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
 
-InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
+_Module = TypeVar("_Module", bound=nn.Module)
 
-
-class _LaidOut(NamedTuple):
-    """What `kernels.encoder` gave, and for what."""
-
-    stamp: Stamp
-    run: InferenceEncoder | None
-
-
-_LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
+_GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
 
 class Encoder(nn.Module):
@@ -41,11 +32,12 @@ class Encoder(nn.Module):
         super().__init__()
         self.config = config
         self.embeddings = Embeddings(config)
-        self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(EncoderLayer(config, layer) for layer in range(config.num_hidden_layers))
+        self.norm = make_norm(config) if config.norm_first else None  # after the last layer
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self._compiled = False
-        self._native = kernels.native.Binding("activation", "settings", "eps")
+        self._native = native.Binding("activation", "eps", "norm_first", "settings")
 
     @property
     def token_types(self) -> bool:
@@ -53,14 +45,18 @@ class Encoder(nn.Module):
         return self.config.type_vocab_size > 1
 
     @property
-    def in_one(self) -> bool:
-        """Whether it runs as one operation with derivatives, which is so on a GPU with Triton."""
-        return self._whole() is not None
+    def recordable(self) -> bool:
+        """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
+        if self.relative_attention_bias is not None or not kernels.fast():
+            return False
+        operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
+        attention = AttentionSettings(self.config.num_attention_heads)
+        return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
 
     @property
     def quantized(self) -> bool:
         """True if linear layers have int8 weights."""
-        return any(isinstance(module, kernels.QuantizedLinear) for module in self.modules())
+        return any(isinstance(module, QuantizedLinear) for module in submodules(self))
 
     @property
     def vocabulary(self) -> int:
@@ -78,19 +74,22 @@ class Encoder(nn.Module):
                 f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
                 f"set max_seq_length to at most that"
             )
-        if (native := self._native_encoder(batch)) is not None:
-            return native(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if (fast := self._laid_out(batch)) is not None:
-            return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if not isinstance(batch, PaddedBatch) and (whole := self._whole()) is not None:
-            return whole(replace(batch, positions=self.embeddings.positions(batch)))
+        if (whole := self._in_native_code(batch)) is not None:
+            return whole(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
+        if self._runs_as_graph(batch):
+            if self not in _GRAPHS:
+                _GRAPHS[self] = GpuEncoder()
+            return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+        return self._embed(batch)
+
+    def _embed(self, batch: PackedBatch) -> Tensor:
         word = self.embeddings.word.weight
         operations = kernels.choose(word, batch, compiled=self._compiled, quantized=self.quantized)
         hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
         for layer in self.layers:
             hidden = layer(hidden, batch, operations, bias)
-        return hidden
+        return hidden if self.norm is None else operations.norm(hidden, self.norm)
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -117,29 +116,17 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
-            if isinstance(module, nn.Linear):
+            if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
     def quantize(self) -> None:
-        """Put int8 weights in place of those of the linear layers; embeddings, normalizations and biases stay."""
-        for parent in list(self.layers.modules()):
+        """Put int8 weights in place of the floats of all linear layers; embeddings, norms and biases stay floats."""
+        for parent in submodules(self.layers):
             for name, module in parent.named_children():
                 if isinstance(module, nn.Linear):
-                    setattr(parent, name, kernels.QuantizedLinear.of(module))
+                    setattr(parent, name, QuantizedLinear.of(module))
 
-    def weights(self) -> EncoderWeights:
-        """The weights, as operations over the whole encoder take them."""
-        embeddings = self.embeddings
-        return EncoderWeights(
-            embeddings.word.weight,
-            embeddings.position.weight,
-            None if embeddings.token_type is None else embeddings.token_type.weight,
-            norm_of(embeddings.norm),
-            tuple(cast(EncoderLayer, layer).weights() for layer in self.layers),
-            self.config.num_attention_heads,
-        )
-
-    def _native_encoder(self, batch: PackedBatch) -> kernels.native.NativeEncoder | None:
+    def _in_native_code(self, batch: PackedBatch) -> native.NativeEncoder | None:
         """Return the whole encoder in C++, or None if it is not built or does not compute what this pass needs."""
         if torch.is_grad_enabled() or self.training or self._compiled or isinstance(batch, PaddedBatch):
             return None
@@ -147,67 +134,45 @@ class Encoder(nn.Module):
             return None
         return self._native(self, self._bert_modules)
 
-    def _bert_modules(self) -> kernels.native.EncoderModules | None:
-        """Return the modules with weights, or None if this is not BERT's way to compute, or something is patched."""
-        embeddings, layers = self.embeddings, cast("list[EncoderLayer]", list(self.layers))
-        parts = (embeddings, self.layers, *(part for layer in layers for part in (layer, *layer.children())))
-        settings = {layer.attention.settings for layer in layers}
-        if self.relative_attention_bias is not None or not all(map(_as_built, parts)) or len(settings) != 1:
+    def _bert_modules(self) -> native.EncoderModules | None:
+        """Return the modules with weights, or None if this does not compute what BERT does, or a part is replaced."""
+        embeddings, layers = self.embeddings, list(self.layers)
+        if not (self.config.layers_as_in_bert and layers and _unchanged(embeddings, Embeddings)):
             return None
-        (attention,) = settings
-        if not attention.bidirectional:
-            return None
-        return kernels.native.EncoderModules(
-            *(embeddings.word, embeddings.position, embeddings.token_type, embeddings.norm),
-            tuple(map(_layer_modules, layers)),
-            attention.heads,
-        )
-
-    def _laid_out(self, batch: PackedBatch) -> InferenceEncoder | None:
-        """The encoder laid out for inference, where that is wanted and possible; it is made anew when a weight changed.
-
-        It is no module and no state: it is neither saved nor copied with the encoder.
-        """
-        device = self.embeddings.word.weight.device.type
-        if device == "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
-            return None
-        parts = submodules(self)[1:]
-        if isinstance(batch, PaddedBatch) or not self._takes(parts):
-            return None
-        known = _LAID_OUT.get(self)
-        if known is None or not known.stamp.holds(parts):
-            weights = self.weights()
-            if not weights.regular():
+        found, heads = [], set()
+        for layer in layers:
+            if not (
+                _unchanged(layer, EncoderLayer)
+                and _unchanged(attention := layer.attention, SelfAttention)
+                and _unchanged(feed_forward := layer.feed_forward, FeedForward)
+                and attention.settings.bidirectional
+                and not (attention.norm_first or feed_forward.norm_first)
+                and feed_forward.gate is None
+                and feed_forward.activation is F.gelu
+            ):
                 return None
-            known = _LaidOut(Stamp(parts), kernels.encoder(weights))
-            _LAID_OUT[self] = known
-        return known.run
+            heads.add(attention.settings.heads)
+            found.append(
+                native.LayerModules(
+                    *(attention.query, attention.key, attention.value, attention.output, attention.norm),
+                    *(feed_forward.up, feed_forward.down, feed_forward.norm),
+                )
+            )
+        position = embeddings.position
+        if len(heads) > 1 or position is None:
+            return None
+        tables = (embeddings.word, position, embeddings.token_type)
+        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads.pop())
 
-    def _whole(self) -> Callable[[PackedBatch], Tensor] | None:
-        """The encoder with derivatives as one operation, where there is such a one."""
+    def _runs_as_graph(self, batch: PackedBatch) -> bool:
+        """Return True if this pass may run as a CUDA graph: on a GPU, in inference."""
         word = self.embeddings.word.weight
-        if not kernels.on_gpu(word) or not self._takes(submodules(self)[1:]):
-            return None
-        weights = self.weights()
-        encode = kernels.differentiable_encoder(weights) if weights.regular() else None
-        if encode is None:
-            return None
-        dtype = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else None
-        config = self.config
-        hidden = config.hidden_dropout_prob
-        dropouts = Dropouts(
-            embeddings=hidden,
-            attention_weights=config.attention_probs_dropout_prob,
-            attention_output=hidden if config.attention_output_dropout else 0.0,
-            output=hidden,
+        return (
+            kernels.on_gpu(word)
+            and not (torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(word.device.type))
+            and not isinstance(batch, PaddedBatch)
+            and self.recordable
         )
-        return partial(encode, dtype=dtype, dropouts=dropouts if self.training else NO_DROPOUT)
-
-    def _takes(self, parts: list[nn.Module]) -> bool:
-        """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
-        if not kernels.fast() or self.relative_attention_bias is not None:
-            return False
-        return all(map(_as_built, parts))
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -235,12 +200,9 @@ def _as_built(part: nn.Module) -> bool:
     return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
 
 
-def _layer_modules(layer: EncoderLayer) -> kernels.native.LayerModules:
-    attention, feed_forward = layer.attention, layer.feed_forward
-    return kernels.native.LayerModules(
-        *(attention.query, attention.key, attention.value, attention.output, attention.norm),
-        *(feed_forward.up, feed_forward.down, feed_forward.norm),
-    )
+def _unchanged(part: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
+    """Return True if a part is of exactly this class, without hooks or methods of its own."""
+    return type(part) is kind and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import Activation, AttentionSettings, Operations
-from ..kernels.weights import Affine, LayerWeights, Norm
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
@@ -46,11 +45,12 @@ class Embeddings(nn.Module):
         super().__init__()
         dim = config.hidden_size
         self.word = Embedding(config.vocab_size, dim)
-        self.position = Embedding(config.max_position_embeddings, dim)
+        self.position = None if config.rotary else Embedding(config.max_position_embeddings, dim)
         self.token_type = Embedding(config.type_vocab_size, dim) if config.type_vocab_size else None
-        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
+        self.norm = make_norm(config)
         self.dropout = config.hidden_dropout_prob
         self.offset = config.position_offset
+        self.last_position = config.max_position_embeddings - 1
         self.padding = config.pad_token_id
 
     def forward(self, batch: PackedBatch, operations: Operations) -> Tensor:
@@ -72,29 +72,37 @@ class Embeddings(nn.Module):
         # RoBERTa and MPNet count positions over what is not the padding token. A text may spell that token out
         # ("<pad>"); it then stays at the padding position and is not counted.
         counted = (batch.input_ids != self.padding).long()
-        total = counted.cumsum(0)  # (tokens,), over the whole batch
-        before = total - counted
+        before = F.pad(counted.cumsum(0), (1, 0))  # (tokens + 1,), over the whole batch
         starts = batch.offsets[:-1].long()
-        in_text = total - before[starts][batch.text_index]
-        return in_text * counted + self.padding
+        in_text = before[1:] - before[starts][batch.text_index]
+        # Tokens that belong to no text, which fill a batch up for a CUDA graph, must not lie beyond the table.
+        return (in_text * counted + self.padding).clamp(max=self.last_position)
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention within each text, with its residual and normalization."""
+    """Multi-head self-attention within each text, with its residual and normalization.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    Args:
+        config: of the encoder.
+        layer: number of the layer, from 0.
+    """
+
+    def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
-        dim = config.hidden_size
-        self.query, self.key, self.value, self.output = (Linear(dim, dim) for _ in range(4))
-        self.norm = nn.LayerNorm(dim, eps=config.layer_norm_eps)
-        self.settings = AttentionSettings(config.num_attention_heads)
+        dim, heads = config.hidden_size, config.num_attention_heads
+        self.settings = config.attention[layer] if config.attention else AttentionSettings(heads)
+        width = dim // heads * (self.settings.key_value_heads or heads)
+        self.query, self.output = (Linear(dim, dim, bias=config.biased) for _ in range(2))
+        self.key, self.value = (Linear(dim, width, bias=config.biased) for _ in range(2))
+        self.norm = make_norm(config)
+        self.norm_first = config.norm_first
         self.weight_dropout = config.attention_probs_dropout_prob
         self.output_dropout = config.hidden_dropout_prob if config.attention_output_dropout else 0.0
 
     def forward(self, hidden: Tensor, batch: PackedBatch, operations: Operations, bias: Tensor | None) -> Tensor:
         """(tokens, dim) to (tokens, dim); `bias` is added to the scores."""
         attended = operations.attention(
-            hidden,
+            operations.norm(hidden, self.norm) if self.norm_first else hidden,
             self.query,
             self.key,
             self.value,
@@ -108,33 +116,43 @@ class SelfAttention(nn.Module):
     def finish(self, attended: Tensor, hidden: Tensor, operations: Operations) -> Tensor:
         """Compute what follows attention, token by token: (tokens, dim) each, to (tokens, dim)."""
         dropout = self.output_dropout if self.training else 0.0
-        return operations.add_norm(attended, self.output, hidden, self.norm, dropout=dropout)
+        norm = None if self.norm_first else self.norm
+        return operations.add_norm(attended, self.output, hidden, norm, dropout=dropout)
 
 
 class FeedForward(nn.Module):
-    """The two linear layers after attention, with their residual and normalization."""
+    """The linear layers after attention, with their residual and normalization."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.up = Linear(config.hidden_size, config.intermediate_size)
-        self.down = Linear(config.intermediate_size, config.hidden_size)
-        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+        dim, inner = config.hidden_size, config.intermediate_size
+        self.up = Linear(dim, inner, bias=config.biased)
+        self.gate = Linear(dim, inner, bias=config.biased) if config.gated else None
+        self.down = Linear(inner, dim, bias=config.biased)
+        self.norm = make_norm(config)
+        self.norm_first = config.norm_first
         self.activation = _ACTIVATIONS[config.hidden_act]
         self.dropout = config.hidden_dropout_prob
 
     def forward(self, hidden: Tensor, operations: Operations) -> Tensor:
         """(tokens, dim) to (tokens, dim)."""
-        inner = operations.activate(hidden, self.up, self.activation, None)  # (tokens, inner)
+        x = operations.norm(hidden, self.norm) if self.norm_first else hidden
+        inner = operations.activate(x, self.up, self.activation, self.gate)  # (tokens, inner)
         dropout = self.dropout if self.training else 0.0
-        return operations.add_norm(inner, self.down, hidden, self.norm, dropout=dropout)
+        return operations.add_norm(inner, self.down, hidden, None if self.norm_first else self.norm, dropout=dropout)
 
 
 class EncoderLayer(nn.Module):
-    """One layer: self-attention, then the feed-forward layers."""
+    """One layer: self-attention, then the feed-forward layers.
 
-    def __init__(self, config: EncoderConfig) -> None:
+    Args:
+        config: of the encoder.
+        layer: number of the layer, from 0.
+    """
+
+    def __init__(self, config: EncoderConfig, layer: int) -> None:
         super().__init__()
-        self.attention = SelfAttention(config)
+        self.attention = SelfAttention(config, layer)
         self.feed_forward = FeedForward(config)
 
     def forward(self, hidden: Tensor, batch: PackedBatch, operations: Operations, bias: Tensor | None) -> Tensor:
@@ -142,21 +160,9 @@ class EncoderLayer(nn.Module):
         changed: Tensor = self.feed_forward(self.attention(hidden, batch, operations, bias), operations)
         return changed
 
-    def weights(self) -> LayerWeights:
-        """The weights, as operations over whole layers take them."""
-        attention, feed_forward = self.attention, self.feed_forward
-        linears = (
-            attention.query,
-            attention.key,
-            attention.value,
-            attention.output,
-            feed_forward.up,
-            feed_forward.down,
-        )
-        query, key, value, output, up, down = (Affine(linear.weight, linear.bias) for linear in linears)
-        return LayerWeights(query, key, value, output, norm_of(attention.norm), up, down, norm_of(feed_forward.norm))
 
-
-def norm_of(module: nn.LayerNorm) -> Norm:
-    """The weights of a normalization."""
-    return Norm(module.weight, module.bias, module.eps)
+def make_norm(config: EncoderConfig) -> nn.Module:
+    """Return a normalization of hidden states."""
+    if config.rms_norm:
+        return nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
+    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.biased)

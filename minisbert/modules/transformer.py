@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         )
         if self.max_seq_length <= self.tokenizer.special_tokens:
             raise ModelError(
-                f"got max_seq_length {self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
+                f"got max_seq_length={self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
                 f"tokens to each text; expected room for one more: raise it in sentence_bert_config.json"
             )
 

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..cuda_graphs import Graphs, Recorder
 from ..data.sampling import Batch
 from ..errors import ConfigError
-from ..kernels.graphs import Graphs, Recorder
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
@@ -213,7 +213,7 @@ class Gradients:
 def recordable(model: EmbeddingModel, losses: Sequence[Loss]) -> bool:
     """Whether a step on a GPU launches the same for all batches of a size, and never waits for the device."""
     encoder = model.transformer.auto_model
-    if not isinstance(encoder, Encoder) or not encoder.in_one or not all(loss.recordable for loss in losses):
+    if not isinstance(encoder, Encoder) or not encoder.recordable or not all(loss.recordable for loss in losses):
         return False
     for module in model:
         if type(module) not in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout):

@@ -19,11 +19,11 @@ from tqdm import tqdm
 
 from .. import kernels
 from ..ahead import ahead
+from ..cuda_graphs import CudaGraphs
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
 from ..errors import DivergenceError, InputError, MinisbertError
 from ..evaluation import Evaluator
-from ..kernels.graphs import CudaGraphs
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.layers import Embedding

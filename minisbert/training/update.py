@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..kernels.graphs import Recorded, Recorder
+from ..cuda_graphs import Recorded, Recorder
 from .optimization import LinearSchedule
 from .tables import clip
 

@@ -1,4 +1,4 @@
-"""What the tests of the Triton kernels share.
+"""Shared by the tests of the Triton kernels.
 
 Without a GPU the kernels run under Triton's interpreter, which has to be chosen before they are defined: test_triton.py
 starts one process with TRITON_INTERPRET=1 for all files test_triton_<operation>.py. In an ordinary process the same
@@ -16,8 +16,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from minisbert import kernels
-from minisbert.kernels.graphs import CudaGraphs
+pytest.importorskip("triton")
+
+import triton
+import triton.language as tl
+from minisbert.kernels.triton_ops.launch import keep, launch
+
+from minisbert import cuda_graphs, kernels
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -46,12 +51,13 @@ def on_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Under the interpreter the CPU stands for the GPU."""
     if INTERPRETED:
         monkeypatch.setattr(kernels, "on_gpu", lambda values: True)
+        monkeypatch.setattr(cuda_graphs, "CudaGraphs", lambda device: recorded)
 
 
 def recorded(work: Callable[[], Any]) -> Callable[[], Any]:
     """A CUDA graph; without a GPU, what one does: nothing when recorded, then the same work into the same memory."""
     if not INTERPRETED:
-        return CudaGraphs(torch.device(DEVICE))(work)
+        return cuda_graphs.CudaGraphs(torch.device(DEVICE))(work)
     results: list[Tensor] = []
 
     def replay() -> Tensor:
@@ -81,6 +87,28 @@ def seed_of(number: int) -> Tensor:
     return torch.tensor([number], device=DEVICE)
 
 
+def dropout_mask(seed: Tensor, rows: int, columns: int, dropout: float, *, first_row: int = 0) -> Tensor:
+    """Mask of the elements that the kernels keep under `seed`: bool, (rows, columns).
+
+    In `attention_qkv` rows are token * heads + head and columns places in the text; elsewhere rows are tokens and
+    columns dimensions.
+    """
+    out = torch.empty(rows, columns, dtype=torch.int8, device=seed.device)
+    grid = triton.cdiv(rows, 16), triton.cdiv(columns, 64)
+    launch(_mask, grid, seed, out, rows, columns, first_row, dropout, ROWS=16, COLUMNS=64)
+    return out.bool()
+
+
+@triton.jit(do_not_specialize=["rows", "columns", "first_row"], do_not_specialize_on_alignment=["seed"])
+def _mask(seed, out, rows, columns, first_row, dropout, ROWS: tl.constexpr, COLUMNS: tl.constexpr):  # noqa: N803
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    first = tl.program_id(1) * COLUMNS
+    column = first + tl.arange(0, COLUMNS)
+    kept = keep(tl.load(seed), first_row + row, first, COLUMNS, dropout)
+    index = row.to(tl.int64)[:, None] * columns + column[None, :]
+    tl.store(out + index, kept.to(tl.int8), mask=(row < rows)[:, None] & (column < columns)[None, :])
+
+
 def difference(got: Tensor, expected: Tensor) -> float:
     """Largest difference, as a share of the largest value."""
     assert got.shape == expected.shape
@@ -95,11 +123,13 @@ def close(got: Tensor, expected: Tensor, bound: float) -> None:
     assert difference(got, expected) <= bound, difference(got, expected)
 
 
-def slopes(function: Callable[..., Tensor], *inputs: Tensor | None) -> list[Tensor]:
-    """The output, and the slope of its weighted sum with respect to each input."""
+def gradients(function: Callable[..., Tensor], *inputs: Tensor | None) -> list[Tensor]:
+    """The output, and the gradient of its weighted sum with respect to each input."""
     leaves = [None if value is None else value.detach().clone().requires_grad_(True) for value in inputs]
     output = function(*leaves)
     angles = torch.arange(output.numel(), dtype=torch.float64, device=output.device).view_as(output)
     weights = torch.round(torch.cos(angles) * 64) / 64  # the same numbers in every dtype
     output.backward(weights.to(output.dtype))
+    for leaf, value in zip(leaves, inputs, strict=True):  # nothing writes to its inputs
+        assert leaf is None or torch.equal(leaf.nan_to_num(), value.nan_to_num())
     return [output.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None)]

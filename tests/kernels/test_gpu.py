@@ -11,7 +11,7 @@ import pytest
 import tiny_models
 import torch
 
-from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, cuda_graphs, losses
 
 pytestmark = pytest.mark.gpu
 TEXTS = ["a cat sat on the mat", "one", "", "why is the sky blue and the sea not", "one two three"] * 5
@@ -111,13 +111,11 @@ def test_the_real_model(minilm: Path, varied_texts: list[str], dtype: Any, bound
 
 
 def test_graphs_give_the_bits_of_what_they_record(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minisbert.kernels.triton_ops import encoder
-
     model = SentenceTransformer(minilm, device="cuda")
     for _ in range(2):
         model.encode(TEXTS)
     replayed = model.encode(TEXTS)
-    monkeypatch.setattr(encoder, "CudaGraphs", lambda device: lambda work: work)
+    monkeypatch.setattr(cuda_graphs, "CudaGraphs", lambda device: lambda work: work)
     assert np.array_equal(replayed, SentenceTransformer(minilm, device="cuda").encode(TEXTS))
 
 

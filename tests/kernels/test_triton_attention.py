@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,12 +14,24 @@ from torch import Tensor
 pytest.importorskip("triton")
 
 import triton_common
-from minisbert.kernels.triton_ops import attention, launch
-from triton_common import BACKWARD, DEVICE, DTYPES, FORWARD, batch_of, close, drawn, poisoned, seed_of, slopes  # noqa: F401
+from minisbert.kernels.triton_ops import attention
+from triton_common import (  # noqa: F401
+    BACKWARD,
+    DEVICE,
+    DTYPES,
+    FORWARD,
+    batch_of,
+    close,
+    drawn,
+    dropout_mask,
+    gradients,
+    poisoned,
+    seed_of,
+)
 
 from minisbert.errors import ConfigError
 from minisbert.kernels import plain
-from minisbert.packing import PackedBatch
+from minisbert.packing import PackedBatch, Run
 
 pytestmark = triton_common.pytestmark
 SHORT, MIDDLE, LONG = [1, 2, 15, 16], [3, 17, 33, 64], [1, 65, 200]
@@ -28,7 +41,7 @@ def exact(qkv: Tensor, batch: PackedBatch, heads: int, dropout: float, seed: Ten
     """Attention text by text in the dtype given, under the mask of `seed`."""
     dim = qkv.shape[1] // 3
     offsets = batch.offsets.tolist()
-    mask = launch.dropout_mask(seed, batch.tokens * heads, batch.max_length, dropout)
+    mask = dropout_mask(seed, batch.tokens * heads, batch.max_length, dropout)
     mask = mask.view(batch.tokens, heads, -1)
     outputs = []
     for start, end in itertools.pairwise(offsets):
@@ -61,8 +74,8 @@ def exact(qkv: Tensor, batch: PackedBatch, heads: int, dropout: float, seed: Ten
 def test_attention(lengths: list[int], heads: int, head: int, dtype: torch.dtype) -> None:
     batch = batch_of(lengths)
     qkv = drawn(batch.tokens, 3 * heads * head, dtype=dtype)
-    got = slopes(lambda x: attention.attention_qkv(x, batch, heads=heads), qkv)
-    expected = slopes(lambda x: plain.attention_qkv(x, batch, heads=heads), qkv.double())
+    got = gradients(lambda x: attention.attention_qkv(x, batch, heads=heads), qkv)
+    expected = gradients(lambda x: plain.attention_qkv(x, batch, heads=heads), qkv.double())
     assert got[0].dtype == got[1].dtype == dtype
     close(got[0], expected[0], FORWARD[dtype])
     close(got[1], expected[1], BACKWARD[dtype])
@@ -72,19 +85,19 @@ def test_attention(lengths: list[int], heads: int, head: int, dtype: torch.dtype
 def test_dropout(lengths: list[int], heads: int, head: int) -> None:
     batch, seed = batch_of(lengths), seed_of(2**40 + 7)
     qkv = drawn(batch.tokens, 3 * heads * head)
-    got = slopes(lambda x: attention.attention_qkv(x, batch, heads=heads, dropout=0.3, seed=seed), qkv)
-    expected = slopes(lambda x: exact(x, batch, heads, 0.3, seed), qkv.double())
+    got = gradients(lambda x: attention.attention_qkv(x, batch, heads=heads, dropout=0.3, seed=seed), qkv)
+    expected = gradients(lambda x: exact(x, batch, heads, 0.3, seed), qkv.double())
     close(got[0], expected[0], FORWARD[torch.float32])
     close(got[1], expected[1], BACKWARD[torch.float32])
 
 
 def test_dropout_mask() -> None:
     seed = seed_of(5)
-    mask = launch.dropout_mask(seed, 300, 200, 0.25)
+    mask = dropout_mask(seed, 300, 200, 0.25)
     assert abs(float(mask.float().mean()) - 0.75) < 5 * math.sqrt(0.25 * 0.75 / mask.numel())
-    assert mask[7:20, :9].equal(launch.dropout_mask(seed, 13, 9, 0.25, first_row=7))
-    assert not mask.equal(launch.dropout_mask(seed_of(6), 300, 200, 0.25))
-    assert not mask.equal(launch.dropout_mask(seed_of(5 + 2**32), 300, 200, 0.25))
+    assert mask[7:20, :9].equal(dropout_mask(seed, 13, 9, 0.25, first_row=7))
+    assert not mask.equal(dropout_mask(seed_of(6), 300, 200, 0.25))
+    assert not mask.equal(dropout_mask(seed_of(5 + 2**32), 300, 200, 0.25))
     for one, other in ((mask[1:], mask[:-1]), (mask[:, 1:], mask[:, :-1]), (mask[:, 4:], mask[:, :-4])):
         share = float((one & other).float().mean())  # of neighbours both kept, as if drawn apart
         assert abs(share - 0.75**2) < 0.02
@@ -105,10 +118,11 @@ def test_a_padded_bucket(longest: int) -> None:
     """Empty texts at the end and tokens of no text, as a captured graph has them."""
     batch = batch_of([3, 9, 14])
     offsets = torch.tensor([*batch.offsets.tolist(), 26, 26, 26], dtype=torch.int32, device=DEVICE)
+    bucket = replace(batch, offsets=offsets, runs=(Run(0, 6, longest),))
     qkv = drawn(26 + 7, 3 * 64)
     qkv[26:] = float("nan")  # must reach nothing
-    got = slopes(lambda x: attention.attend(x, offsets, longest, heads=2), qkv)
-    expected = slopes(lambda x: plain.attention_qkv(x, batch, heads=2), qkv[:26].double())
+    got = gradients(lambda x: attention.attention_qkv(x, bucket, heads=2), qkv)
+    expected = gradients(lambda x: plain.attention_qkv(x, batch, heads=2), qkv[:26].double())
     close(got[0][:26], expected[0], FORWARD[torch.float32])
     close(got[1][:26], expected[1], BACKWARD[torch.float32])
     assert not got[0][26:].any()
@@ -118,7 +132,7 @@ def test_a_padded_bucket(longest: int) -> None:
 def test_the_sums_of_rows() -> None:
     batch = batch_of([1, 30])
     qkv = drawn(31, 96)
-    _, lse = attention.forward(qkv, batch.offsets, None, 30, 1, 0.0)
+    _, lse = attention.attend(qkv, batch.offsets, None, 30, 1, 0.0)
     q, k, _ = qkv[1:].double().split(32, 1)
     close(lse[1:, 0], (q @ k.T / math.sqrt(32)).logsumexp(1), FORWARD[torch.float32])
 
@@ -126,19 +140,10 @@ def test_the_sums_of_rows() -> None:
 def test_large_scores() -> None:
     batch = batch_of([2, 20])
     qkv = drawn(22, 96) * 10
-    got = slopes(lambda x: attention.attention_qkv(x, batch, heads=1), qkv)
-    expected = slopes(lambda x: plain.attention_qkv(x, batch, heads=1), qkv.double())
+    got = gradients(lambda x: attention.attention_qkv(x, batch, heads=1), qkv)
+    expected = gradients(lambda x: plain.attention_qkv(x, batch, heads=1), qkv.double())
     close(got[0], expected[0], 1e-4)
     close(got[1], expected[1], 1e-3)
-
-
-@pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_as_operators(dropout: float) -> None:
-    batch = batch_of([3, 40])
-    qkv = drawn(43, 96).requires_grad_(True)
-    torch.use_deterministic_algorithms(False)
-    seed = seed_of(3) if dropout else None
-    torch.library.opcheck(attention.forward, (qkv, batch.offsets, seed, 40, 1, dropout))
 
 
 @pytest.mark.parametrize(

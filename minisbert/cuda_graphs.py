@@ -1,26 +1,28 @@
-"""Work on packed batches as CUDA graphs: hundreds of launches become one, which small batches wait for.
+"""CUDA graphs over packed batches: hundreds of launches become one, which is what small batches wait for.
 
-A graph is of fixed sizes and fixed places in memory. So batches are filled up to a `Bucket` of sizes, of which there
-are few, and copied to where the bucket's graph reads them. What runs, runs on the filled batch whether it is recorded
-or not, so that both give the same bits. Tokens that fill a batch up belong to no text; kernels leave them out.
+A graph has fixed sizes and fixed addresses. So batches are filled up to a `Bucket` of sizes, of which there are few,
+and copied to where the graph of the bucket reads them. The work always runs on the filled batch, captured or not, so
+both give the same bits. Tokens that fill a batch up belong to no text; the kernels skip them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import Any, Generic, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakMethod
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..packing import PackedBatch, Run
+from .packing import PackedBatch, Run
 
 T = TypeVar("T")
 Recorder: TypeAlias = Callable[[Callable[[], T]], Callable[[], T]]
 
 _LEAST_TOKENS = 64
 _LEAST_LONGEST = 16
-_MOST_BUCKETS = 32  # that are kept; the one that was made first goes first
+_MOST_BUCKETS = 32  # that are kept; the oldest is dropped first
 _PER_TOKEN = ("input_ids", "positions", "text_index", "token_types")
 _PER_TEXT = ("lengths", "restore")
 
@@ -35,7 +37,7 @@ class Bucket(NamedTuple):
 
     @classmethod
     def of(cls, batch: PackedBatch, *, fill_texts: bool) -> Bucket:
-        """The smallest that holds a batch: eight sizes for every doubling, so that at most an eighth is filled up."""
+        """The smallest bucket that holds a batch: eight sizes per doubling, so at most an eighth is filler."""
         tokens = _round_up(batch.tokens, least=_LEAST_TOKENS, parts=8)
         texts = _round_up(batch.texts, least=1, parts=4) if fill_texts else batch.texts
         longest = _round_up(batch.max_length, least=_LEAST_LONGEST, parts=1)
@@ -43,27 +45,27 @@ class Bucket(NamedTuple):
 
 
 class _Slot:
-    """Where a bucket's batch lies."""
+    """The memory of a bucket's batch."""
 
     def __init__(self, bucket: Bucket, device: torch.device) -> None:
-        def room(size: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        def zeros(size: int, dtype: torch.dtype = torch.int64) -> Tensor:
             return torch.zeros(size, dtype=dtype, device=device)
 
-        with torch.inference_mode(False):  # what is made there could not be written to elsewhere
+        with torch.inference_mode(False):  # tensors made in inference mode cannot be written to outside
             self.batch = PackedBatch(
-                input_ids=room(bucket.tokens),
-                positions=room(bucket.tokens),
-                text_index=room(bucket.tokens),
-                lengths=room(bucket.texts),
-                offsets=room(bucket.texts + 1, torch.int32),
+                input_ids=zeros(bucket.tokens),
+                positions=zeros(bucket.tokens),
+                text_index=zeros(bucket.tokens),
+                lengths=zeros(bucket.texts),
+                offsets=zeros(bucket.texts + 1, torch.int32),
                 runs=(Run(0, bucket.texts, bucket.longest),),
-                restore=room(bucket.texts),
-                token_types=room(bucket.tokens) if bucket.types else None,
+                restore=zeros(bucket.texts),
+                token_types=zeros(bucket.tokens) if bucket.types else None,
             )
         self.labels: Tensor | None = None
 
     def load(self, batch: PackedBatch, labels: Tensor | None) -> None:
-        """Copy a batch in. Its last tokens stay those of an earlier batch, of which nothing is made."""
+        """Copy a batch in. The tokens after its last one stay those of an earlier batch and belong to no text."""
         for names, size in ((_PER_TOKEN, batch.tokens), (_PER_TEXT, batch.texts)):
             for name in names:
                 if (value := getattr(batch, name)) is not None:
@@ -80,10 +82,10 @@ class _Slot:
 
 
 class CudaGraphs:
-    """Records work on a CUDA device. What one object records shares memory, so it must never run at the same time.
+    """Captures work on a CUDA device as graphs. Graphs of one object share memory: never run two at the same time.
 
     Args:
-        device: where the work is done.
+        device: where the work runs.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -91,11 +93,11 @@ class CudaGraphs:
         self._memory: Any = None
 
     def __call__(self, work: Callable[[], T]) -> Callable[[], T]:
-        """Record what work launches, without running it. Each call of the result runs it, into the same tensors."""
+        """Capture what `work` launches, without running it. Each call of the result runs it, into the same tensors."""
         with torch.cuda.device(self._device):
             self._memory = self._memory or torch.cuda.graph_pool_handle()
             graph = torch.cuda.CUDAGraph()
-            # Other threads may meanwhile use the device.
+            # Other threads may use the device during the capture.
             with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
                 result = work()
 
@@ -108,12 +110,12 @@ class CudaGraphs:
 
 
 class Recorded(Generic[T]):
-    """Work that is recorded when it is done for the second time, and replayed from then on.
+    """Work that is captured on its second call, and replayed from then on.
 
-    The first time it runs as it is, which lets kernels be compiled and libraries set themselves up.
+    The first call runs it as it is: kernels are compiled and libraries initialized then.
 
     Args:
-        work: it must launch the same every time, and not wait for the device.
+        work: launches the same every time and never waits for the device.
         record: turns work into its recording.
     """
 
@@ -123,7 +125,7 @@ class Recorded(Generic[T]):
         self._ran = False
 
     def __call__(self) -> T:
-        """Do the work; what it gives holds until the next call."""
+        """Run the work; the result is valid until the next call."""
         if not self._ran:
             self._ran = True
             return self._work()
@@ -136,9 +138,9 @@ class Graphs(Generic[T]):
     """Work on batches, `Recorded` for each bucket.
 
     Args:
-        work: from a filled batch, whose texts that were added have no tokens, and labels, to anything of tensors.
+        work: maps a filled batch, whose added texts have no tokens, and labels to anything made of tensors.
         device: where batches are.
-        fill_texts: whether the number of texts is rounded up too.
+        fill_texts: round the number of texts up too.
         record: turns work into its recording.
     """
 
@@ -154,7 +156,7 @@ class Graphs(Generic[T]):
         self._slots: dict[Bucket, tuple[_Slot, Recorded[T]]] = {}
 
     def __call__(self, batch: PackedBatch, labels: Tensor | None = None) -> T:
-        """Do the work; what it gives holds until the next call."""
+        """Run the work; the result is valid until the next call."""
         bucket = Bucket.of(batch, fill_texts=self._fill_texts)
         if bucket not in self._slots:
             if len(self._slots) >= _MOST_BUCKETS:
@@ -164,6 +166,56 @@ class Graphs(Generic[T]):
         slot, work = self._slots[bucket]
         slot.load(batch, labels)
         return work()
+
+
+class GpuEncoder:
+    """The forward pass of an encoder in inference, as CUDA graphs.
+
+    A graph reads weights at their addresses, so it follows any change in place. All graphs are dropped when something
+    they captured is another one: a module, or address, dtype or layout of a weight.
+    """
+
+    def __init__(self) -> None:
+        self._captured: list[object] = []
+        self._graphs: Graphs[Tensor] | None = None
+        self._lock = Lock()
+
+    def __call__(
+        self, embed: Callable[[PackedBatch], Tensor], modules: Sequence[nn.Module], batch: PackedBatch
+    ) -> Tensor:
+        """Embed tokens: (tokens, dim).
+
+        Args:
+            embed: the forward pass, a method that is held weakly.
+            modules: all parts of its owner, whose weights are on one device.
+            batch: on the device of the weights.
+        """
+        captured = _captured(modules)
+        with self._lock:
+            if self._graphs is None or captured != self._captured:
+                device = batch.input_ids.device
+                method = WeakMethod(embed)
+
+                def work(filled: PackedBatch, _: Tensor | None) -> Tensor:
+                    embed = method()
+                    assert embed is not None  # noqa: S101  # its owner is running it
+                    hidden: Tensor = embed(filled)
+                    return hidden
+
+                self._graphs = Graphs(work, device, fill_texts=True, record=CudaGraphs(device))
+                self._captured = captured
+            return self._graphs(batch)[: batch.tokens].clone()
+
+
+def _captured(modules: Sequence[nn.Module]) -> list[object]:
+    """Everything that a graph over some modules depends on besides the values of weights."""
+    found: list[object] = []
+    for module in modules:
+        found += module, getattr(module, "eps", None), getattr(module, "activation", None)
+        for weight in module._parameters.values():
+            if weight is not None:
+                found.append((weight.data_ptr(), weight.dtype, weight.shape, weight.stride()))
+    return found
 
 
 def _round_up(size: int, *, least: int, parts: int) -> int:

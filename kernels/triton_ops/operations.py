@@ -1,0 +1,190 @@
+"""The operations of an encoder on a GPU: products through cuBLAS, everything between them in one Triton kernel each.
+
+Query, key and value are one product, and the bias of a linear layer is added by the kernel that follows it. Under
+autocast products run in half precision while the residual stream stays in float32. Nothing is kept between passes, so a
+changed weight cannot be missed. What no kernel takes is computed by `Plain`: modules that are not as built, other
+sizes, attention with a bias, other activations.
+"""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisbert.packing import PackedBatch
+
+from ..operations.plain import Plain
+from ..operations.protocol import Activation, AttentionSettings, as_built
+from . import attention, pooling
+from .embedding import embed_norm
+from .gelu import bias_gelu
+from .launch import DTYPES, supports_rows
+from .norm import add_norm
+
+
+class TritonAttention(Plain):
+    """Attention and pooling in Triton; everything else is plain PyTorch, which torch.compile can trace."""
+
+    def recordable(self, dim: int, settings: AttentionSettings) -> bool:
+        """See `Operations`."""
+        return settings.bidirectional and attention.supports(dim, settings.heads)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Plain`."""
+        if bias is not None or not self.recordable(query.shape[1], settings) or query.dtype not in DTYPES:
+            return super().attend(query, key, value, batch, settings, dropout=dropout, bias=bias)
+        qkv = torch.cat((query, key, value), dim=1)
+        return attention.attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout)
+
+    def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
+        """See `Operations`."""
+        takes = values.dtype in DTYPES and supports_rows(values.shape[1])
+        return pooling.mean_pool(values, batch) if takes else super().mean_pool(values, batch)
+
+
+class Triton(TritonAttention):
+    """All operations in Triton kernels, with gradients. An object serves one forward pass.
+
+    Args:
+        dtype: of the products, as autocast asks for; that of the weights by default.
+    """
+
+    def __init__(self, dtype: torch.dtype | None = None) -> None:
+        self._dtype = dtype
+        self._stream: tuple[Tensor, Tensor, int] | None = None
+
+    def embed(
+        self,
+        batch: PackedBatch,
+        positions: Tensor,
+        word: nn.Embedding,
+        position: nn.Embedding | None,
+        token_type: nn.Embedding | None,
+        norm: nn.Module | None,
+        *,
+        dropout: float,
+    ) -> Tensor:
+        """See `Operations`."""
+        dim = word.embedding_dim
+        if position is None or not _takes_tables(word, position, token_type) or not _takes_norm(norm, dim):
+            return super().embed(batch, positions, word, position, token_type, norm, dropout=dropout)
+        return embed_norm(
+            batch.input_ids,
+            positions,
+            batch.token_types,
+            word.weight,
+            position.weight,
+            None if token_type is None else token_type.weight,
+            norm.weight,
+            norm.bias,
+            eps=norm.eps,
+            dropout=dropout,
+        )
+
+    def attention(
+        self,
+        hidden: Tensor,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Operations`; queries, keys and values are one product."""
+        layers = [layer for layer in (query, key, value) if _takes_linear(layer) and layer.bias is not None]
+        if len(layers) < 3 or bias is not None or not self.recordable(layers[0].out_features, settings):
+            return super().attention(hidden, query, key, value, batch, settings, dropout=dropout, bias=bias)
+        weight, added = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+        qkv = self._product(hidden, weight, added)  # (tokens, 3 * dim)
+        return attention.attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout)
+
+    def add_norm(
+        self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
+    ) -> Tensor:
+        """See `Operations`; the sum is also rounded for the next product."""
+        product, bias = self._without_bias(x, linear)
+        fits = residual.is_contiguous() and residual.dtype in (product.dtype, torch.float32)
+        if not fits or not _takes_norm(norm, residual.shape[1]):
+            total = F.dropout(product if bias is None else product + bias, dropout) + residual
+            return total if norm is None else self.norm(total, norm)
+        stream, rounded = add_norm(
+            product, residual, norm.weight, norm.bias, eps=norm.eps, dropout=dropout, x_bias=bias
+        )
+        self._stream = None if stream.is_inference() else (stream, rounded, stream._version)
+        return stream
+
+    def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
+        """See `Operations`."""
+        if activation is not F.gelu or gate is not None:
+            return super().activate(x, linear, activation, gate)
+        return bias_gelu(*self._without_bias(x, linear))
+
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """See `Plain`."""
+        return self._product(x, module.weight, module.bias) if _takes_linear(module) else super().linear(x, module)
+
+    def _without_bias(self, x: Tensor, linear: nn.Module) -> tuple[Tensor, Tensor | None]:
+        """The output of a linear layer without its bias, and the bias; with it, and None, if it is not as built."""
+        if _takes_linear(linear):
+            return self._product(x, linear.weight, None), linear.bias
+        return super().linear(x, linear), None
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        # Cast here and not by autocast, whose cache of casts a CUDA graph must not capture.
+        dtype = self._dtype or weight.dtype
+        return F.linear(self._rounded(x, dtype), weight.to(dtype), None if bias is None else bias.to(dtype))
+
+    def _rounded(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """X in a dtype: the copy that `add_norm` made, if x is what it returned and no hook has changed it."""
+        if self._stream is not None:
+            stream, rounded, version = self._stream
+            if x is stream and x._version == version and rounded.dtype == dtype:
+                return rounded
+        return x.to(dtype)
+
+
+def _takes_tables(*tables: nn.Embedding | None) -> bool:
+    present = [table for table in tables if table is not None]
+    return len({table.weight.dtype for table in present}) == 1 and all(
+        as_built(table, nn.Embedding)
+        and table.max_norm is None
+        and table.padding_idx is None
+        and _regular(table.weight)
+        for table in present
+    )
+
+
+def _takes_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
+    return as_built(module, nn.Linear) and _regular(module.weight, module.bias)
+
+
+def _takes_norm(module: nn.Module | None, dim: int) -> TypeGuard[nn.LayerNorm]:
+    return (
+        isinstance(module, nn.LayerNorm)
+        and as_built(module, nn.LayerNorm)
+        and module.normalized_shape == (dim,)
+        and supports_rows(dim)
+        and module.elementwise_affine
+        and module.bias is not None
+        and _regular(module.weight, module.bias)
+    )
+
+
+def _regular(*weights: Tensor | None) -> bool:
+    return all(weight is None or (weight.dtype in DTYPES and weight.is_contiguous()) for weight in weights)

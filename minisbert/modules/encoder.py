@@ -49,7 +49,12 @@ class Encoder(nn.Module):
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
         attention = AttentionSettings(self.config.num_attention_heads)
-        return operations.recordable(self.config.hidden_size, attention) and self._takes(submodules(self)[1:])
+        return (
+            operations.recordable(self.config.hidden_size, attention)
+            and kernels.fast()
+            and self.config.layers_as_in_bert
+            and all(map(_as_built, submodules(self)[1:]))
+        )
 
     @property
     def quantized(self) -> bool:
@@ -186,12 +191,12 @@ _PARTS = frozenset(
 )
 
 
-# Methods that something else may stand for: what torch.compile makes of them, for one.
+# Methods that an instance may replace, as `Encoder.compiled` does.
 _REPLACEABLE = frozenset({"forward", "finish"})
 
 
 def _as_built(part: nn.Module) -> bool:
-    """Whether a part of the encoder does what its weights say: nothing was put in its place or hung on it."""
+    """Return True if a part of the encoder computes what its weights say: not replaced, patched or hooked."""
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
         return False
     return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu

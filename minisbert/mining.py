@@ -16,8 +16,6 @@ import torch
 from torch import Tensor
 
 from .data.negatives import Mined, layout
-from .data.roles import column_texts
-from .data.rows import as_table
 from .errors import ConfigError, InputError, InputTypeError
 from .search import nearest
 from .similarity import embedding_matrix, is_number
@@ -296,6 +294,9 @@ class _Pairs:
 
     @classmethod
     def of(cls, dataset: Any, anchor: str | None, positive: str | None, corpus: Sequence[str] | None) -> _Pairs:
+        from .data.roles import column_texts  # search alone should not load what reads files
+        from .data.rows import as_table
+
         table = as_table(dataset)
         if len(table.columns) < 2:
             raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")

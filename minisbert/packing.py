@@ -47,7 +47,7 @@ class PackedBatch:
         runs: texts of equal length, in packed order.
         restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
         prompt_length: leading tokens of every text that belong to a prompt.
-        token_types: int64, (tokens,), only where not all are 0: which text of a pair the token belongs to.
+        token_types: int64, (tokens,): the text of a pair that the token belongs to, 0 or 1; None if all are 0.
     """
 
     input_ids: Tensor

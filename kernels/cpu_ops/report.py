@@ -39,7 +39,7 @@ def machine(mode: str) -> dict[str, Any]:
 
 def choices(mode: str) -> list[Choice]:
     """Return the implementation of each operation in a mode."""
-    products: dict[native.Kind, bool] = {
+    products = {
         "float32": onednn.available(),
         "bfloat16": onednn.bfloat16_available(),
         "int8": int8.available(),
@@ -57,7 +57,7 @@ def choices(mode: str) -> list[Choice]:
         *((plain if obstacle else built)._replace(operation=name) for name in _FUSED),
     ]
     for dtype, available in products.items():
-        if obstacle is None and native.offers(dtype):
+        if obstacle is None and native.available(getattr(torch, dtype)):
             rows.append(Choice(f"encoder {dtype}", "native", "built for this machine"))
         else:
             reason = f"C++ kernels: {obstacle or 'this processor has no such product, or oneDNN a better one'}"

@@ -8,7 +8,6 @@ is read from the environment variable MINISBERT_KERNELS, or set by `with kernels
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator
@@ -23,7 +22,6 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..packing import PackedBatch, PaddedBatch
-from .weights import EncoderWeights
 
 # In a checkout the kernels are at the repository's root; in an installation they are sub-packages of this one.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "kernels"
@@ -31,31 +29,36 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import build, fused, onednn, report
+    from kernels.cpu_ops import build, fused, int8, native, onednn, report
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
-    from kernels.operations.protocol import Activation, AttentionSettings, Operations
+    from kernels.operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from kernels.operations.quantized import QuantizedLinear
 else:
-    from .cpu_ops import build, fused, onednn, report
+    from .cpu_ops import build, fused, int8, native, onednn, report
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
-    from .operations.protocol import Activation, AttentionSettings, Operations
+    from .operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from .operations.quantized import QuantizedLinear
 
 __all__ = [
     "Activation",
     "AttentionSettings",
     "Mode",
     "Operations",
+    "QuantizedLinear",
     "adamw_rows_",
     "build",
     "choose",
     "contrastive",
     "current_mode",
+    "native",
     "on_gpu",
     "plain",
     "report",
+    "submodules",
     "use",
 ]
 
@@ -80,13 +83,16 @@ def current_mode() -> Mode:
     return _override.get() or _environment_mode()
 
 
-def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool = False) -> Operations:
+def choose(
+    values: Tensor, batch: PackedBatch | None = None, *, compiled: bool = False, quantized: bool = False
+) -> Operations:
     """Choose the operations of one forward pass.
 
     Args:
         values: weights or hidden states of the pass, for their device and dtype.
         batch: the batch of the pass; by default a packed one.
         compiled: the caller compiles parts of the pass with torch.compile, which traces plain PyTorch.
+        quantized: the linear layers have int8 weights.
     """
     if isinstance(batch, PaddedBatch):
         return Padded(batch)
@@ -97,13 +103,15 @@ def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool =
     if values.device.type != "cpu" or compiled:
         return Plain()
     autocast = torch.is_autocast_enabled("cpu")
+    inference = not torch.is_grad_enabled() and not autocast
+    if quantized and inference and int8.available():
+        return int8.Int8()
     if values.dtype == torch.float32:
         half = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and onednn.bfloat16_available()
         if fused.available() and (half or not autocast):
             return fused.Fused(half=half)
         if onednn.available() and not autocast:
             return onednn.OneDnn()
-    inference = not torch.is_grad_enabled() and not autocast
     if values.dtype == torch.bfloat16 and inference and onednn.bfloat16_available():
         return onednn.OneDnnHalf()
     return Plain()
@@ -181,16 +189,3 @@ def _checked(mode: str) -> Mode:
     if mode not in ("auto", "reference"):
         raise ConfigError(f"got kernels {mode!r} (MINISBERT_KERNELS); expected auto or reference")
     return cast(Mode, mode)
-
-
-# Until the encoder in C++ follows the protocol.
-
-
-def encoder(
-    weights: EncoderWeights, *, quantized: bool = False
-) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
-    """The encoder laid out for inference, or None where its modules are as fast."""
-    if not fast() or weights.word.device.type != "cpu":
-        return None
-    module = importlib.import_module(".cpu_ops.inference", __name__)
-    return cast("Callable[..., Tensor] | None", module.lay_out(weights, quantized=quantized))

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias, cast
+from typing import TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,33 +15,18 @@ from torch import Tensor, nn
 from .. import kernels
 from ..cuda_graphs import GpuEncoder
 from ..errors import InputError
-from ..kernels import AttentionSettings
-from ..kernels.weights import EncoderWeights, Stamp, submodules
+from ..kernels import AttentionSettings, QuantizedLinear, native, submodules
 from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm, norm_of
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
 
-InferenceEncoder: TypeAlias = Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor]
+_Module = TypeVar("_Module", bound=nn.Module)
 
-
-class _LaidOut(NamedTuple):
-    """What `kernels.encoder` gave, and for what."""
-
-    stamp: Stamp
-    quantized: bool
-    run: InferenceEncoder | None
-
-
-_LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
 
 class Encoder(nn.Module):
-    """An encoder of the BERT family.
-
-    Attributes:
-        quantized: use products in int8 for inference, where the processor has them.
-    """
+    """An encoder of the BERT family."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -51,8 +36,8 @@ class Encoder(nn.Module):
         self.norm = make_norm(config) if config.norm_first else None  # after the last layer
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
-        self.quantized = False
         self._compiled = False
+        self._native = native.Binding("activation", "eps", "norm_first", "settings")
 
     @property
     def token_types(self) -> bool:
@@ -62,11 +47,19 @@ class Encoder(nn.Module):
     @property
     def recordable(self) -> bool:
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
-        if self.relative_attention_bias is not None or not kernels.fast():
-            return False
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
         attention = AttentionSettings(self.config.num_attention_heads)
-        return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
+        return (
+            operations.recordable(self.config.hidden_size, attention)
+            and kernels.fast()
+            and self.config.layers_as_in_bert
+            and all(map(_as_built, submodules(self)[1:]))
+        )
+
+    @property
+    def quantized(self) -> bool:
+        """True if linear layers have int8 weights."""
+        return any(isinstance(module, QuantizedLinear) for module in submodules(self))
 
     @property
     def vocabulary(self) -> int:
@@ -84,16 +77,16 @@ class Encoder(nn.Module):
                 f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
                 f"set max_seq_length to at most that"
             )
-        if (fast := self._laid_out(batch)) is not None:
-            return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
+        if (whole := self._in_native_code(batch)) is not None:
+            return whole(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         if self._runs_as_graph(batch):
-            if self not in _GRAPHS:
-                _GRAPHS[self] = GpuEncoder()
-            return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+            graphs = _GRAPHS.get(self) or _GRAPHS.setdefault(self, GpuEncoder())
+            return graphs(self._embed, submodules(self)[1:], batch)
         return self._embed(batch)
 
     def _embed(self, batch: PackedBatch) -> Tensor:
-        operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
+        word = self.embeddings.word.weight
+        operations = kernels.choose(word, batch, compiled=self._compiled, quantized=self.quantized)
         hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
         for layer in self.layers:
@@ -128,37 +121,50 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
-    def weights(self) -> EncoderWeights:
-        """The weights, as operations over the whole encoder take them."""
-        embeddings = self.embeddings
-        return EncoderWeights(
-            embeddings.word.weight,
-            cast(nn.Embedding, embeddings.position).weight,
-            None if embeddings.token_type is None else embeddings.token_type.weight,
-            norm_of(embeddings.norm),
-            tuple(cast(EncoderLayer, layer).weights() for layer in self.layers),
-            self.config.num_attention_heads,
-        )
+    def quantize(self) -> None:
+        """Put int8 weights in place of the floats of all linear layers; embeddings, norms and biases stay floats."""
+        for parent in submodules(self.layers):
+            for name, module in parent.named_children():
+                if isinstance(module, nn.Linear):
+                    setattr(parent, name, QuantizedLinear.of(module))
 
-    def _laid_out(self, batch: PackedBatch) -> InferenceEncoder | None:
-        """The encoder laid out for inference, where that is wanted and possible; it is made anew when a weight changed.
+    def _in_native_code(self, batch: PackedBatch) -> native.NativeEncoder | None:
+        """Return the whole encoder in C++, or None if it is not built or does not compute what this pass needs."""
+        if torch.is_grad_enabled() or self.training or self._compiled or isinstance(batch, PaddedBatch):
+            return None
+        if torch.is_autocast_enabled("cpu") or not kernels.fast():
+            return None
+        return self._native(self, self._bert_modules)
 
-        It is no module and no state: it is neither saved nor copied with the encoder.
-        """
-        device = self.embeddings.word.weight.device.type
-        if device != "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
+    def _bert_modules(self) -> native.EncoderModules | None:
+        """Return the modules with weights, or None if this does not compute what BERT does, or a part is replaced."""
+        embeddings, layers = self.embeddings, list(self.layers)
+        if not (self.config.layers_as_in_bert and layers and _unchanged(embeddings, Embeddings)):
             return None
-        parts = submodules(self)[1:]
-        if isinstance(batch, PaddedBatch) or not self._takes(parts):
-            return None
-        known = _LAID_OUT.get(self)
-        if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
-            weights = self.weights()
-            if not weights.regular():
+        found, heads = [], set()
+        for layer in layers:
+            if not (
+                _unchanged(layer, EncoderLayer)
+                and _unchanged(attention := layer.attention, SelfAttention)
+                and _unchanged(feed_forward := layer.feed_forward, FeedForward)
+                and attention.settings.bidirectional
+                and not (attention.norm_first or feed_forward.norm_first)
+                and feed_forward.gate is None
+                and feed_forward.activation is F.gelu
+            ):
                 return None
-            known = _LaidOut(Stamp(parts), self.quantized, kernels.encoder(weights, quantized=self.quantized))
-            _LAID_OUT[self] = known
-        return known.run
+            heads.add(attention.settings.heads)
+            found.append(
+                native.LayerModules(
+                    *(attention.query, attention.key, attention.value, attention.output, attention.norm),
+                    *(feed_forward.up, feed_forward.down, feed_forward.norm),
+                )
+            )
+        position = embeddings.position
+        if len(heads) > 1 or position is None:
+            return None
+        tables = (embeddings.word, position, embeddings.token_type)
+        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads.pop())
 
     def _runs_as_graph(self, batch: PackedBatch) -> bool:
         """Return True if this pass may run as a CUDA graph: on a GPU, in inference."""
@@ -169,12 +175,6 @@ class Encoder(nn.Module):
             and not isinstance(batch, PaddedBatch)
             and self.recordable
         )
-
-    def _takes(self, parts: list[nn.Module]) -> bool:
-        """Whether operations over the whole encoder may stand for its modules, which are `parts`."""
-        if not kernels.fast() or not self.config.layers_as_in_bert:
-            return False
-        return all(map(_as_built, parts))
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -191,15 +191,20 @@ _PARTS = frozenset(
 )
 
 
-# Methods that something else may stand for: what torch.compile makes of them, for one.
+# Methods that an instance may replace, as `Encoder.compiled` does.
 _REPLACEABLE = frozenset({"forward", "finish"})
 
 
 def _as_built(part: nn.Module) -> bool:
-    """Whether a part of the encoder does what its weights say: nothing was put in its place or hung on it."""
+    """Return True if a part of the encoder computes what its weights say: not replaced, patched or hooked."""
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
         return False
     return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
+
+
+def _unchanged(part: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
+    """Return True if a part is of exactly this class, without hooks or methods of its own."""
+    return type(part) is kind and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

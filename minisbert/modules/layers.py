@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..kernels import Activation, AttentionSettings, Operations
-from ..kernels.weights import Affine, LayerWeights, Norm
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
@@ -94,8 +92,10 @@ class SelfAttention(nn.Module):
         dim, heads = config.hidden_size, config.num_attention_heads
         self.settings = config.attention[layer] if config.attention else AttentionSettings(heads)
         width = dim // heads * (self.settings.key_value_heads or heads)
-        self.query, self.output = (Linear(dim, dim, bias=config.biased) for _ in range(2))
+        # Weights are drawn in the order of these lines.
+        self.query = Linear(dim, dim, bias=config.biased)
         self.key, self.value = (Linear(dim, width, bias=config.biased) for _ in range(2))
+        self.output = Linear(dim, dim, bias=config.biased)
         self.norm = make_norm(config)
         self.norm_first = config.norm_first
         self.weight_dropout = config.attention_probs_dropout_prob
@@ -162,29 +162,9 @@ class EncoderLayer(nn.Module):
         changed: Tensor = self.feed_forward(self.attention(hidden, batch, operations, bias), operations)
         return changed
 
-    def weights(self) -> LayerWeights:
-        """The weights, as operations over whole layers take them."""
-        attention, feed_forward = self.attention, self.feed_forward
-        linears = (
-            attention.query,
-            attention.key,
-            attention.value,
-            attention.output,
-            feed_forward.up,
-            feed_forward.down,
-        )
-        query, key, value, output, up, down = (Affine(linear.weight, linear.bias) for linear in linears)
-        return LayerWeights(query, key, value, output, norm_of(attention.norm), up, down, norm_of(feed_forward.norm))
-
 
 def make_norm(config: EncoderConfig) -> nn.Module:
     """Return a normalization of hidden states."""
     if config.rms_norm:
         return nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.biased)
-
-
-def norm_of(module: nn.Module) -> Norm:
-    """The weights of a normalization."""
-    norm = cast(nn.LayerNorm, module)
-    return Norm(norm.weight, norm.bias, norm.eps)

@@ -220,7 +220,7 @@ def test_prompts(folder: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "saved").prompts == model.prompts
     assert load(tmp_path / "saved").default_prompt_name == "passage"
     edit(folder / MODEL, default_prompt_name="mine")
-    with pytest.raises(ConfigError, match="got prompt name 'mine'; expected one of"):
+    with pytest.raises(ConfigError, match="got prompt_name='mine'; expected one of"):
         load(folder)
     assert load(folder, prompts={"mine": "m: "}).default_prompt_name == "mine"
 

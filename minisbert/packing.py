@@ -47,7 +47,6 @@ class PackedBatch:
         runs: texts of equal length, in packed order.
         restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
         prompt_length: leading tokens of every text that belong to a prompt.
-        mask: bool, (texts, longest), only in a batch made by `pack_padded`: which tokens are not padding.
         token_types: int64, (tokens,), only where not all are 0: which text of a pair the token belongs to.
     """
 
@@ -59,7 +58,6 @@ class PackedBatch:
     runs: tuple[Run, ...]
     restore: Tensor
     prompt_length: int = 0
-    mask: Tensor | None = None
     token_types: Tensor | None = None
 
     @property
@@ -110,6 +108,17 @@ class PackedBatch:
         )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PaddedBatch(PackedBatch):
+    """Texts of one padded length, for replay. Padding counts as tokens here: all lengths are the padded one.
+
+    Attributes:
+        mask: bool, (texts, length): True for tokens that are not padding.
+    """
+
+    mask: Tensor
+
+
 def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:
     """Pack the texts numbered `rows` (all by default), shortest first.
 
@@ -139,10 +148,8 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
     )
 
 
-def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PackedBatch:
-    """Pack texts in the order given, each filled up with the token `padding`.
-
-    What the reference computes, padding included: for `training/replay.py`, which has to repeat it to the bit.
+def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PaddedBatch:
+    """Pad texts to the longest with the token `padding`, in the order given, for `training/replay.py`.
 
     Args:
         texts: ids of each text.
@@ -155,7 +162,7 @@ def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PackedBa
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
         mask[row, : len(text)] = True
-    return PackedBatch(
+    return PaddedBatch(
         input_ids=torch.from_numpy(ids.reshape(-1)),
         positions=torch.arange(width).repeat(count),
         text_index=torch.arange(count).repeat_interleave(width),

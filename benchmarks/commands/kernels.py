@@ -11,6 +11,7 @@ import numpy as np
 import timing
 import torch
 from machine import table
+from minisbert.kernels.cpu_ops import fused, onednn
 from torch import Tensor
 
 from minisbert import kernels
@@ -36,7 +37,7 @@ def cases() -> dict[str, Case]:
     found: dict[str, Case] = {}
     for inputs, outputs in LINEAR:
         tensors = [normal(2_048, inputs), normal(outputs, inputs) / inputs**0.5, normal(outputs)]
-        found[f"linear, 2,048 tokens, {inputs} to {outputs}"] = (kernels.linear, tensors)
+        found[f"linear, 2,048 tokens, {inputs} to {outputs}"] = (linear, tensors)
     for name, (texts, shortest, longest) in TEXTS.items():
         batch = batch_of(texts, shortest, longest)
         tokens = batch.tokens
@@ -121,24 +122,29 @@ def _repeated(
     return repeated
 
 
-def _operations(x: Tensor, heads: int = 1, *, dim: int = DIM) -> Any:
-    """The fused operations for the device and type of `x`, where they are to be had, or the plain ones."""
-    return kernels.fused(x.new_empty(1, dim), heads=heads) or plain
+def _operations() -> Any:
+    """The C++ kernels, if they are built and the mode allows them, or the definitions."""
+    return fused if kernels.fast() and fused.available() else plain
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x @ weight.T + bias`: (tokens, in) to (tokens, out)."""
+    return (onednn if kernels.fast() and onednn.available() else plain).linear(x, weight, bias)
 
 
 def attention(batch: PackedBatch) -> Callable[..., Tensor]:
     """Attention within the texts of a batch: (tokens, 3 * dim) to (tokens, dim)."""
-    return lambda qkv: cast(Tensor, _operations(qkv, HEADS).attention_qkv(qkv, batch, heads=HEADS))
+    return lambda qkv: cast(Tensor, _operations().attention_qkv(qkv, batch, heads=HEADS))
 
 
 def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """`layer_norm(x + residual)`: (tokens, dim) each."""
-    return cast(Tensor, _operations(x).add_norm(x, residual, weight, bias, eps=1e-12))
+    return cast(Tensor, _operations().add_norm(x, residual, weight, bias, eps=1e-12))
 
 
 def gelu(x: Tensor) -> Tensor:
     """GELU of every element."""
-    return cast(Tensor, _operations(x, dim=x.shape[1]).gelu(x))
+    return cast(Tensor, _operations().gelu(x))
 
 
 def batch_of(texts: int, shortest: int, longest: int) -> PackedBatch:

@@ -59,7 +59,7 @@ def cases(device: str, dtype: torch.dtype, sizes: Sizes) -> dict[str, Case]:
 
 
 def _mean_pool(batch: PackedBatch) -> Callable[..., Tensor]:
-    return lambda values: kernels.mean_pool(values, batch)
+    return lambda values: kernels.choose(values, batch).mean_pool(values, batch)
 
 
 def _embed_norm(ids: Tensor, positions: Tensor) -> Callable[..., Tensor]:

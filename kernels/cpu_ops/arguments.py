@@ -1,4 +1,4 @@
-"""Tensors on their way into C++, which believes what it is told of them."""
+"""Validation of tensors before they are passed to C++, which does not check them."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from minisbert.errors import ConfigError
 
 
 def pointer(value: Tensor | None) -> int | None:
-    """Where the elements stand."""
+    """Return the address of the elements."""
     return None if value is None else value.data_ptr()
 
 
 def check(name: str, value: Tensor, rows: int | None, columns: int | None, dtype: torch.dtype) -> None:
-    """Hold an argument to a shape (None for any size) and a type, contiguous, on the CPU.
+    """Check the shape (None for any size) and dtype of an argument, which must be contiguous and on the CPU.
 
     Raises:
         ConfigError: it is something else.
@@ -29,10 +29,10 @@ def check(name: str, value: Tensor, rows: int | None, columns: int | None, dtype
 
 
 def check_texts(offsets: Tensor, tokens: int) -> None:
-    """Hold the offsets of texts, int32, to so many tokens.
+    """Check that the offsets of texts, int32, go from 0 to the number of tokens.
 
     Raises:
-        ConfigError: they are of others.
+        ConfigError: they do not.
     """
     check("offsets", offsets, None, None, torch.int32)
     if int(offsets[-1]) != tokens or int(offsets[0]):

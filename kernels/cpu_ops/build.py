@@ -179,13 +179,11 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "mean_pool": (_POINTER, _POINTER, _INT, _INT, _POINTER, _INT),
     "adamw_rows": (_POINTER,) * 5 + (_INT,) * 3 + (_DOUBLE,) * 4 + (_INT,),
     "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
-    "encoder_kinds": (),
-    "encoder_words": (_INT,) * 3,
-    "encoder_lay_out": (_INT,) * 3 + (_POINTER,) * 3,
-    "encoder_product": (_INT,) * 4 + (_POINTER,) * 2 + (_INT, _POINTER),
+    "encoder_dtypes": (),
+    "encoder_product": (_INT,) * 4 + (_POINTER,) * 3 + (_INT, _POINTER),
     "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT, _INT, _POINTER),
 }
-_RESULTS = ("adamw_rows", "encoder_kinds", "encoder_words", "encoder_run")
+_RESULTS = ("adamw_rows", "encoder_dtypes", "encoder_run")
 
 
 def _declare(loaded: ctypes.CDLL) -> None:

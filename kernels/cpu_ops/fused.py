@@ -1,50 +1,159 @@
-"""What stands around the matrix products of an encoder, in one pass each: the faces of `native/fused.cpp`.
+"""C++ kernels for what an encoder computes between its matrix products, one pass each: `native/fused.cpp`.
 
-Drop-ins for the definitions in `minisbert.kernels.plain`, for contiguous float32 tensors of the CPU. They need the
-library of `build.py`. Results do not depend on the number of threads. Dropout draws one seed for each call from torch's
-default generator: `torch.manual_seed` and a saved state of that generator govern it.
-
-One layer of an encoder, the weights of query, key and value being one of (3 * dim, dim):
-
-    qkv = linear(hidden, qkv_weight, qkv_bias)
-    attended = attention_qkv(qkv, batch, heads=..., dropout=...)
-    hidden = add_norm(linear(attended, ...), hidden, ..., dropout=...)
-    raised = gelu(linear(hidden, ...))
-    hidden = add_norm(linear(raised, ...), hidden, ..., dropout=...)
+The functions have the signatures of their definitions in `operations/plain.py`, for contiguous float32 tensors of the
+CPU; they need the library of `build.py`. `Fused` is the protocol over them. Results do not depend on the number of
+threads. Dropout draws one seed for each call from torch's default generator: `torch.manual_seed` and a saved state of
+that generator govern it.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeGuard, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
-from . import build
+from ..operations.plain import Plain
+from ..operations.protocol import Activation, AttentionSettings, as_built
+from . import build, onednn
 from .arguments import check, check_texts, pointer
+
+_LARGEST_HEAD = 128  # that the attention kernel takes
 
 
 def available() -> bool:
-    """Whether the library is built for this machine."""
+    """Return True if the library is built for this machine."""
     return build.library() is not None
 
 
+class Fused(onednn.OneDnn):
+    """The operations with C++ kernels, differentiable, for weights in float32.
+
+    What no kernel takes goes the way of `OneDnn` or `Plain`: modules that are not as built, other sizes, attention with
+    a bias, other activations.
+
+    Args:
+        half: compute products in bfloat16, as autocast asks for; everything else stays in float32.
+    """
+
+    def __init__(self, *, half: bool = False) -> None:
+        self._half = half
+
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """See `Plain`; the result is in float32."""
+        if self._takes(module, x):
+            return self._product(x, module.weight, module.bias)
+        return Plain.linear(self, x, module).float()  # autocast gives bfloat16
+
+    def attention(
+        self,
+        hidden: Tensor,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Operations`; queries, keys and values are one product."""
+        joined = self._joined(hidden, query, key, value) if bias is None and settings.bidirectional else None
+        if joined is None:
+            return super().attention(hidden, query, key, value, batch, settings, dropout=dropout, bias=bias)
+        qkv = self._product(hidden, *joined)  # (tokens, 3 * width)
+        if _takes_attention(qkv.shape[1] // 3, settings.heads):
+            return attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout)
+        q, k, v = qkv.chunk(3, dim=1)
+        return Plain.attend(self, q, k, v, batch, settings, dropout=dropout, bias=None)
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Plain`."""
+        if bias is None and settings.bidirectional and _takes_attention(query.shape[1], settings.heads):
+            return attention_qkv(torch.cat((query, key, value), dim=1), batch, heads=settings.heads, dropout=dropout)
+        return super().attend(query, key, value, batch, settings, dropout=dropout, bias=bias)
+
+    def add_norm(
+        self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
+    ) -> Tensor:
+        """See `Operations`."""
+        if not _takes_norm(norm) or residual.dtype != torch.float32:
+            return super().add_norm(x, linear, residual, norm, dropout=dropout)
+        product = self.linear(x, linear).contiguous()
+        return add_norm(product, residual.contiguous(), norm.weight, norm.bias, eps=norm.eps, dropout=dropout)
+
+    def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
+        """See `Operations`."""
+        return super().activate(x, linear, gelu if activation is F.gelu else activation, gate)
+
+    def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
+        """See `Operations`; the kernel has no gradient."""
+        differentiable = torch.is_grad_enabled() and values.requires_grad
+        if differentiable or values.dtype != torch.float32 or not supports(values.shape[1]):
+            return super().mean_pool(values, batch)
+        return mean_pool(values.contiguous(), batch)
+
+    def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
+        return (self._half or onednn.available()) and super()._takes(module, x)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return (onednn.half_linear if self._half else onednn.linear)(x, weight, bias)
+
+    def _joined(self, x: Tensor, *modules: nn.Module) -> tuple[Tensor, Tensor] | None:
+        """Weight and bias of linear layers with the same input as one layer, or None if one is not as built."""
+        layers = [module for module in modules if self._takes(module, x) and module.bias is not None]
+        if len(layers) < len(modules):
+            return None
+        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
+
+
+def _takes_norm(norm: nn.Module | None) -> TypeGuard[nn.LayerNorm]:
+    """Return True if `add_norm` computes what `norm` does."""
+    if not as_built(norm, nn.LayerNorm) or len(norm.normalized_shape) > 1 or not supports(norm.normalized_shape[0]):
+        return False
+    return all(
+        weight is not None and weight.dtype == torch.float32 and weight.is_contiguous()
+        for weight in (norm.weight, norm.bias)
+    )
+
+
+def _takes_attention(dim: int, heads: int) -> bool:
+    return supports(dim, heads) and dim // heads <= _LARGEST_HEAD
+
+
 def supports(dim: int, heads: int = 1) -> bool:
-    """Whether the operations take token vectors of size `dim`, cut into `heads`."""
-    return 0 < dim <= 4096 and dim % heads == 0 and dim // heads % 16 == 0 and (heads == 1 or dim // heads <= 128)
+    """Return True if the kernels take token vectors of size `dim`, cut into `heads`."""
+    return (
+        0 < dim <= 4096
+        and dim % heads == 0
+        and dim // heads % 16 == 0
+        and (heads == 1 or dim // heads <= _LARGEST_HEAD)
+    )
 
 
 def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
     """Self-attention within each text: (tokens, 3 * dim), queries, keys and values side by side, to (tokens, dim)."""
     check("qkv", qkv, None, None, torch.float32)
-    if qkv.shape[1] % 3 or not supports(qkv.shape[1] // 3, heads) or qkv.shape[1] // 3 // heads > 128:
+    if qkv.shape[1] % 3 or not _takes_attention(qkv.shape[1] // 3, heads):
         raise ConfigError(
-            f"got {qkv.shape[1]} columns for {heads} heads; expected three times heads of a multiple of 16, at most 128"
+            f"got {qkv.shape[1]} columns for {heads} heads; expected three times heads of a multiple of 16, at most "
+            f"{_LARGEST_HEAD}"
         )
     check_texts(batch.offsets, qkv.shape[0])
     drop = _dropout(dropout)
@@ -77,15 +186,16 @@ def gelu(x: Tensor) -> Tensor:
     return _gelu(x)
 
 
-def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:
-    """Mean of the rows of each text, of length 1 if asked: (tokens, dim) to (texts, dim) in float32, no derivative."""
+def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
+    """Mean of the rows of each text: (tokens, dim) to (texts, dim) in float32, without a gradient."""
     tokens, dim = values.shape
     check("values", values, None, dim, torch.float32)
     _check_dim(dim)
     check_texts(batch.offsets, tokens)
     out = torch.empty(batch.offsets.shape[0] - 1, dim)
+    normalize = 0
     build.required().mean_pool(
-        values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr(), int(normalize)
+        values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr(), normalize
     )
     return out
 
@@ -118,18 +228,6 @@ def adamw_rows_(
         raise InputError(f"got row numbers that do not rise; expected each of 0 to {param.shape[0] - 1} once at most")
 
 
-def dropout_mask(seed: int, first_row: int, rows: int, columns: int, dropout: float) -> Tensor:
-    """Which elements the operations keep under `seed`: bool, (rows, columns).
-
-    Rows are tokens and columns dimensions in `add_norm`; in `attention_qkv` rows are token * heads + head and columns
-    places in the text.
-    """
-    out = torch.empty(rows, columns, dtype=torch.bool)
-    threshold = _dropout(dropout, seed=seed).threshold
-    build.required().dropout_mask(seed, first_row, rows, columns, threshold, out.data_ptr())
-    return out
-
-
 def draw_seed() -> int:
     """The next seed of dropout, from torch's default generator."""
     return int(torch.randint(2**63 - 1, (1,)).item())
@@ -141,12 +239,11 @@ class _Dropout(NamedTuple):
     seed: int
 
 
-def _dropout(probability: float, seed: int | None = None) -> _Dropout:
+def _dropout(probability: float) -> _Dropout:
     if not 0 <= probability < 1:
         raise ConfigError(f"got dropout {probability}; expected at least 0 and below 1")
     threshold = min(round(probability * 2**32), 2**32 - 1)
-    drawn = (draw_seed() if probability else 0) if seed is None else seed
-    return _Dropout(threshold, 1 / (1 - probability), drawn)
+    return _Dropout(threshold, 1 / (1 - probability), draw_seed() if probability else 0)
 
 
 def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Tensor | None) -> Tensor:
@@ -172,11 +269,11 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         qkv, offsets, lse, out = ctx.saved_tensors
-        given = grads[0].contiguous()
+        grad = grads[0].contiguous()
         d_qkv = torch.empty_like(qkv)
         head_dim = qkv.shape[1] // 3 // ctx.heads
         build.required().attention_backward(
-            *(qkv.data_ptr(), out.data_ptr(), given.data_ptr(), lse.data_ptr(), d_qkv.data_ptr()),
+            *(qkv.data_ptr(), out.data_ptr(), grad.data_ptr(), lse.data_ptr(), d_qkv.data_ptr()),
             *(offsets.data_ptr(), offsets.shape[0] - 1, ctx.heads, head_dim, 1 / math.sqrt(head_dim), *ctx.drop),
         )
         return d_qkv, None, None, None
@@ -216,20 +313,20 @@ class _AddNorm(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         xhat, rstd, weight = ctx.saved_tensors
-        given = grads[0].contiguous()
+        grad = grads[0].contiguous()
         need_x, need_residual = ctx.needs_input_grad[:2]
         dropped = bool(ctx.drop.threshold)
-        # Without dropout both slopes are the same.
+        # Without dropout both gradients are the same.
         d_sum = torch.empty_like(xhat) if need_residual or not dropped else None
         d_x = torch.empty_like(xhat) if need_x and dropped else None
         d_weight, d_bias = torch.empty_like(weight), torch.empty_like(weight)
         build.required().add_norm_backward(
-            *(*xhat.shape, given.data_ptr(), xhat.data_ptr(), rstd.data_ptr(), weight.data_ptr()),
+            *(*xhat.shape, grad.data_ptr(), xhat.data_ptr(), rstd.data_ptr(), weight.data_ptr()),
             *(pointer(d_x), pointer(d_sum), d_weight.data_ptr(), d_bias.data_ptr(), *ctx.drop),
         )
-        slopes = (d_x if dropped else d_sum, d_sum, d_weight, d_bias)
+        gradients = (d_x if dropped else d_sum, d_sum, d_weight, d_bias)
         return (
-            *(slope if need else None for slope, need in zip(slopes, ctx.needs_input_grad, strict=False)),
+            *(value if need else None for value, need in zip(gradients, ctx.needs_input_grad, strict=False)),
             None,
             None,
         )
@@ -251,9 +348,9 @@ class _Gelu(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
-        given = grads[0].contiguous()
+        grad = grads[0].contiguous()
         d_x = torch.empty_like(x)
-        build.required().gelu_backward(x.numel(), x.data_ptr(), given.data_ptr(), d_x.data_ptr())
+        build.required().gelu_backward(x.numel(), x.data_ptr(), grad.data_ptr(), d_x.data_ptr())
         return d_x
 
 

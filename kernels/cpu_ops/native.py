@@ -1,160 +1,307 @@
 """The whole encoder in C++ for inference, where it is built: `native/encoder.cpp`.
 
-Products are its own too, with weights laid out for them, in float32, or in bfloat16 or int8 where the processor
-multiplies those. Everything else is in float32.
+Products are in the dtype of the weights, float32, or bfloat16 or int8 if the processor multiplies those; everything
+else is in float32. The weights are read where the modules keep them, so that no copy can go stale. Only their addresses
+are kept from one forward pass to the next, and checked before each.
 """
 
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
-from typing import Literal, TypeAlias
+from collections.abc import Callable, Collection
+from operator import is_
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisbert.errors import ConfigError, InputError
-from minisbert.kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
 from minisbert.packing import PackedBatch
 
+from ..operations.protocol import as_built
+from ..operations.quantized import QuantizedLinear
 from . import build
-from .arguments import check_texts, pointer
-from .int8 import quantize_weight
+from .arguments import check, check_texts, pointer
 
-Kind: TypeAlias = Literal["float32", "bfloat16", "int8"]
-
-_NUMBERS: dict[Kind, int] = {"float32": 1, "bfloat16": 2, "int8": 4}
+_NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # as encoder.cpp numbers the dtypes
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
 
-def offers(kind: Kind) -> bool:
-    """Whether it is built, with such products."""
+class LayerModules(NamedTuple):
+    """The modules of one layer that have weights."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+    output: nn.Module
+    attention_norm: nn.Module
+    up: nn.Module
+    down: nn.Module
+    output_norm: nn.Module
+
+
+class EncoderModules(NamedTuple):
+    """The modules of a BERT encoder that have weights. Its activation is exact GELU."""
+
+    word: nn.Module
+    position: nn.Module
+    token_type: nn.Module | None
+    norm: nn.Module
+    layers: tuple[LayerModules, ...]
+    heads: int
+
+    def flat(self) -> list[nn.Module]:
+        """Return all modules as a list."""
+        tables = [self.word, self.position, *([] if self.token_type is None else [self.token_type])]
+        return [*tables, self.norm, *(module for layer in self.layers for module in layer)]
+
+
+class Unsupported(Exception):  # noqa: N818  # an answer more than an error
+    """The C++ does not compute what some modules do."""
+
+
+def available(dtype: torch.dtype) -> bool:
+    """Return True if the encoder is built for this machine, with products in `dtype`."""
     library = build.library()
-    return library is not None and bool(library.encoder_kinds() & _NUMBERS[kind])
-
-
-def supports(weights: EncoderWeights, kind: Kind) -> bool:
-    """Whether it takes such weights, with such products."""
-    if not weights.layers or not offers(kind):
-        return False
-    dim, inner, heads = weights.dim, weights.inner, weights.heads
-    return dim % heads == 0 and dim // heads % 16 == 0 and inner % 16 == 0 and max(dim, inner) <= 1 << 16
+    return library is not None and bool(library.encoder_dtypes() & _NUMBERS.get(dtype, 0))
 
 
 class NativeEncoder:
-    """An encoder, laid out for inference.
+    """An encoder in C++ over the weights of modules.
 
     Args:
-        weights: what to lay out; float32 or bfloat16.
-        kind: which products to use.
+        modules: those with weights.
+
+    Raises:
+        Unsupported: a module is of another class or has hooks, or a weight is missing or of another shape, dtype or
+            layout than the C++ reads.
     """
 
-    def __init__(self, weights: EncoderWeights, kind: Kind) -> None:
-        self._kind, self._held = kind, list[Tensor]()
-        # All weights stand in one piece, in the order in which they are read.
-        dim, inner = weights.dim, weights.inner
-        shapes = ((3 * dim, dim), (dim, dim), (inner, dim), (dim, inner))
-        words = len(weights.layers) * sum(_words(shape, kind) for shape in shapes)
-        self._panels, self._used = torch.empty(words, dtype=torch.int32), 0
-        layers = (_Layer * len(weights.layers))(*(self._layer(layer) for layer in weights.layers))
-        word, position, token_type = weights.word, weights.position, weights.token_type
-        self._dim = dim
+    def __init__(self, modules: EncoderModules) -> None:
+        self._modules, up = modules, modules.layers[0].up if modules.layers else None
+        word, raised = _tensor(modules.word, "weight"), _tensor(up, "weight")
+        self._product, self._float = raised.dtype, word.dtype
+        self._dim, self._inner, heads = word.shape[-1], raised.shape[0], modules.heads
+        dim, inner = self._dim, self._inner
+        if (
+            not available(self._product)
+            or self._float != (torch.float32 if self._product == torch.int8 else self._product)
+            or not (dim % heads == 0 and dim // heads % 16 == 0 and inner % 16 == 0 and max(dim, inner) <= 1 << 16)
+        ):
+            raise Unsupported
+        tables = [self._table(table) for table in modules[:3]]
+        layers = (_Layer * len(modules.layers))(*map(self._layer, modules.layers))
         self._encoder = _Encoder(
-            *(word.dtype == torch.bfloat16, dim, weights.heads, inner),
-            *(len(layers), word.shape[0], position.shape[0], 0 if token_type is None else token_type.shape[0]),
-            *(self._hold(word), self._hold(position), None if token_type is None else self._hold(token_type)),
-            self._norm(weights.norm),
+            *(dim, heads, inner, len(layers)),
+            *(rows for rows, _ in tables),
+            *(address for _, address in tables),
+            self._norm(modules.norm),
             layers,
         )
         self._run = build.required().encoder_run
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
-        """Embed tokens: (tokens,) numbers, positions and types, int64, to float32, (tokens, dim)."""
+        """Embed tokens: ids, positions and types, int64, (tokens,), to float32, (tokens, dim).
+
+        Raises:
+            InputError: an id, position or type is beyond its table.
+        """
         tokens, offsets = ids.shape[0], batch.offsets.contiguous()
-        given = [None if numbers is None else numbers.contiguous() for numbers in (ids, positions, types)]
-        if any(n is not None and (n.shape != (tokens,) or n.dtype != torch.int64) for n in given):
-            raise ConfigError("got numbers of tokens of several lengths or types; expected int64, one of each a token")
+        numbers = [None if value is None else value.contiguous() for value in (ids, positions, types)]
+        if any(value is not None and (value.shape != (tokens,) or value.dtype != torch.int64) for value in numbers):
+            raise ConfigError(
+                "got ids, positions or types of other sizes or dtypes; expected int64, one for each token"
+            )
         check_texts(offsets, tokens)
         out = torch.empty(tokens, self._dim)
-        fine = self._run(
-            *(_NUMBERS[self._kind], ctypes.byref(self._encoder), *map(pointer, given)),
+        done = self._run(
+            *(_NUMBERS[self._product], ctypes.byref(self._encoder), *map(pointer, numbers)),
             *(offsets.data_ptr(), offsets.shape[0] - 1, torch.get_num_threads(), out.data_ptr()),
         )
-        if not fine:
+        if not done:
             raise InputError(
                 f"got an id, position or type beyond its table; expected ids below {self._encoder.word_rows} and "
-                f"positions below {self._encoder.place_rows}: use the tokenizer of the model"
+                f"positions below {self._encoder.position_rows}: use the tokenizer of the model"
             )
         return out
 
-    def _layer(self, layer: LayerWeights) -> _Layer:
-        return _Layer(  # in the order of the fields, which is that of the weights in memory
-            self._product(layer.qkv()),
-            self._product(layer.output),
+    def _table(self, module: nn.Module | None) -> tuple[int, int | None]:
+        """Rows of an embedding table, and its address."""
+        if module is None:
+            return 0, None
+        rows = _tensor(module, "weight").shape[0]
+        return rows, self._address(module, nn.Embedding, "weight", (rows, self._dim))
+
+    def _layer(self, layer: LayerModules) -> _Layer:
+        dim, inner = self._dim, self._inner
+        return _Layer(
+            (_Linear * 3)(*(self._linear(module, dim, dim) for module in (layer.query, layer.key, layer.value))),
+            self._linear(layer.output, dim, dim),
             self._norm(layer.attention_norm),
-            self._product(layer.up),
-            self._product(layer.down),
+            self._linear(layer.up, inner, dim),
+            self._linear(layer.down, dim, inner),
             self._norm(layer.output_norm),
         )
 
-    def _product(self, affine: Affine) -> _Product:
-        weight, bias = affine.weight.detach().contiguous(), affine.bias.detach().float()
-        scales, starts = None, bias
-        if self._kind == "int8":
-            weight, scales = quantize_weight(weight.float())
-            starts = weight.sum(1, dtype=torch.int32) * -128  # inputs have their zero at 128
-        panels = self._panels[self._used :]
-        self._used += _words(weight.shape, self._kind)
-        _lay_out(weight, starts, panels, self._kind)
-        return _Product(panels.data_ptr(), self._hold(bias), None if scales is None else self._hold(scales))
+    def _linear(self, module: nn.Module, columns: int, depth: int) -> _Linear:
+        quantized = self._product == torch.int8
+        kind = QuantizedLinear if quantized else nn.Linear
+        return _Linear(
+            self._address(module, kind, "weight", (columns, depth), self._product),
+            self._address(module, kind, "bias", (columns,)),
+            self._address(module, kind, "scale", (columns,)) if quantized else None,
+        )
 
-    def _norm(self, norm: Norm) -> _Norm:
-        weight, bias, eps = norm.in_float32()
-        return _Norm(self._hold(weight), self._hold(bias), eps)
+    def _norm(self, module: nn.Module) -> _Norm:
+        weight, bias = (self._address(module, nn.LayerNorm, name, (self._dim,)) for name in ("weight", "bias"))
+        return _Norm(weight, bias, module.eps)
 
-    def _hold(self, value: Tensor) -> int:
-        """Keep a tensor for as long as the encoder stands, and say where it is."""
-        self._held.append(value.detach().contiguous())
-        return self._held[-1].data_ptr()
+    def _address(
+        self,
+        module: nn.Module,
+        kind: type[nn.Module],
+        name: str,
+        shape: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+    ) -> int:
+        value = _tensor(module, name)
+        regular = value.layout == torch.strided and value.device.type == "cpu" and value.is_contiguous()
+        if not as_built(module, kind) or value.shape != shape or value.dtype != (dtype or self._float) or not regular:
+            raise Unsupported
+        return value.data_ptr()
 
 
-def product(weight: Tensor, starts: Tensor, kind: Kind) -> Callable[[Tensor], Tensor]:
-    """One product alone, as the encoder has it: to measure what the machine can do.
+class Binding:
+    """The encoder in C++ of a module, found again whenever the module has changed. A copy of it starts unbound.
 
     Args:
-        weight: (out, in), in the type of `kind`.
-        starts: what sums start from, (out,): float32, or int32 for int8.
-        kind: which product; int8 takes uint8 and gives int32, the others give float32.
-
-    Returns:
-        What takes (rows, in) to (rows, out).
+        settings: names of the attributes, of the module's parts, that change what they compute.
     """
-    panels = torch.empty(_words(weight.shape, kind), dtype=torch.int32)
-    _lay_out(weight, starts, panels, kind)
-    (columns, depth), run, number = weight.shape, build.required().encoder_product, _NUMBERS[kind]
 
-    def multiplied(x: Tensor) -> Tensor:
-        out = torch.empty(x.shape[0], columns, dtype=starts.dtype)
-        pointers = x.data_ptr(), panels.data_ptr()
-        run(number, x.shape[0], columns, depth, *pointers, torch.get_num_threads(), out.data_ptr())
-        return out
+    def __init__(self, *settings: str) -> None:
+        self._settings = settings
+        self._bound: tuple[Watch, NativeEncoder | None] | None = None  # replaced as one, since threads may share it
 
-    return multiplied
+    def __reduce__(self) -> tuple[type[Binding], tuple[str, ...]]:
+        return Binding, self._settings
+
+    def __call__(self, root: nn.Module, modules: Callable[[], EncoderModules | None]) -> NativeEncoder | None:
+        """Return the encoder in C++, or None if it is not built or does not compute what the modules do.
+
+        Args:
+            root: the encoder.
+            modules: gives those of its modules that have weights, or None if it computes something else.
+        """
+        if build.library() is None:
+            return None
+        bound = self._bound
+        if bound is None or not bound[0].holds():
+            bound = self._bound = (Watch(root, self._settings), _encoder(modules()))
+        return bound[1]
 
 
-def _lay_out(weight: Tensor, starts: Tensor, panels: Tensor, kind: Kind) -> None:
-    weight, starts = weight.contiguous(), starts.contiguous()
-    pointers = (given.data_ptr() for given in (weight, starts, panels))
-    build.required().encoder_lay_out(_NUMBERS[kind], *weight.shape, *pointers)
+def _encoder(modules: EncoderModules | None) -> NativeEncoder | None:
+    try:
+        return None if modules is None else NativeEncoder(modules)
+    except Unsupported:
+        return None
 
 
-def _words(shape: tuple[int, ...], kind: Kind) -> int:
-    """Numbers of 32 bits that a weight, (out, in), takes when it is laid out."""
-    return int(build.required().encoder_words(_NUMBERS[kind], *shape))
+class Watch:
+    """Tells if a module still computes the same, from weights at the same addresses.
+
+    All of it counts but the values of the weights: its parts and their classes, hooks, methods put in place of
+    `forward`, tensors with their addresses, dtypes and shapes, and some settings. The check takes about 30 microseconds
+    for six layers.
+
+    Args:
+        root: the module; its own class, hooks and attributes do not count.
+        settings: names of attributes of its parts.
+    """
+
+    def __init__(self, root: nn.Module, settings: Collection[str]) -> None:
+        self._parts = list(root.modules())[1:]
+        self._attributes = [vars(part) for part in self._parts]
+        self._children = [part._modules for part in (root, *self._parts) if part._modules]
+        self._tensors = [values for part in self._parts for values in (part._parameters, part._buffers)]
+        self._hooks = [hooks for part in self._parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        self._settings = [(values, name) for values in self._attributes for name in settings if name in values]
+        self._seen = self._structure()
+        self._held = self._all_tensors()
+        self._addresses = self._layouts()
+
+    def holds(self) -> bool:
+        """Return True if nothing has changed."""
+        if any(self._hooks) or any("forward" in values for values in self._attributes):
+            return False
+        tensors = self._all_tensors()
+        return (
+            self._structure() == self._seen
+            and len(tensors) == len(self._held)
+            and all(map(is_, tensors, self._held))
+            and self._layouts() == self._addresses
+        )
+
+    def _structure(self) -> list[object]:
+        """Parts, their classes and settings."""
+        return [
+            [list(children.values()) for children in self._children],
+            list(map(type, self._parts)),
+            [values.get(name) for values, name in self._settings],
+        ]
+
+    def _all_tensors(self) -> list[Tensor | None]:
+        return [tensor for values in self._tensors for tensor in values.values()]
+
+    def _layouts(self) -> list[object]:
+        held = [tensor for tensor in self._held if tensor is not None]
+        return [
+            list(map(Tensor.data_ptr, held)),
+            [tensor.dtype for tensor in held],
+            [tensor.shape for tensor in held],
+            list(map(Tensor.is_contiguous, held)),
+        ]
 
 
-class _Product(ctypes.Structure):
-    _fields_ = (("panels", _POINTER), ("bias", _POINTER), ("scales", _POINTER))
+def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+    """One product of the encoder alone, to test and to measure: (rows, in) to float32, (rows, out).
+
+    Args:
+        x: in the dtype of the weight; for int8 uint8, with its zero at 128.
+        weight: (out, in), float32, bfloat16 or int8.
+        bias: (out,), float32, or bfloat16 with a bfloat16 weight.
+        scale: float32, (out,), with an int8 weight only: the value of one step of each row of the weight.
+        steps: float32, (rows,), with an int8 weight only: the value of one step of each row of x.
+    """
+    (columns, depth), rows, dtype = weight.shape, x.shape[0], weight.dtype
+    quantized = dtype == torch.int8
+    check("weight", weight, columns, depth, dtype)
+    check("x", x, rows, depth, torch.uint8 if quantized else dtype)
+    check("bias", bias, columns, None, torch.float32 if quantized else dtype)
+    for name, value, size in (("scale", scale, columns), ("steps", steps, rows)):
+        if (value is None) == quantized:
+            raise ConfigError(f"got {name}={value}; expected it with int8 weights, and only with these")
+        if value is not None:
+            check(name, value, size, None, torch.float32)
+    out = torch.empty(rows, columns)
+    layer = _Linear(weight.data_ptr(), bias.data_ptr(), pointer(scale))
+    build.required().encoder_product(
+        *(_NUMBERS[dtype], rows, columns, depth, x.data_ptr(), pointer(steps), ctypes.byref(layer)),
+        *(torch.get_num_threads(), out.data_ptr()),
+    )
+    return out
+
+
+def _tensor(module: nn.Module | None, name: str) -> Tensor:
+    """A parameter or buffer of a module; an ordinary one, not of a subclass."""
+    value = None if module is None else module._parameters.get(name, module._buffers.get(name))
+    if value is None or type(value) not in (nn.Parameter, Tensor):
+        raise Unsupported
+    return value
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("scale", _POINTER))
 
 
 class _Norm(ctypes.Structure):
@@ -163,16 +310,16 @@ class _Norm(ctypes.Structure):
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *(("qkv", _Product), ("output", _Product), ("attention_norm", _Norm)),
-        *(("up", _Product), ("down", _Product), ("output_norm", _Norm)),
+        *(("qkv", _Linear * 3), ("output", _Linear), ("attention_norm", _Norm)),
+        *(("up", _Linear), ("down", _Linear), ("output_norm", _Norm)),
     )
 
 
 class _Encoder(ctypes.Structure):
     _fields_ = (
-        *((name, _INT) for name in ("half_tables", "dim", "heads", "inner", "layers")),
-        *((name, _INT) for name in ("word_rows", "place_rows", "kind_rows")),
-        *((name, _POINTER) for name in ("words", "places", "kinds")),
+        *((name, _INT) for name in ("dim", "heads", "inner", "layers")),
+        *((name, _INT) for name in ("word_rows", "position_rows", "type_rows")),
+        *((name, _POINTER) for name in ("words", "positions", "types")),
         ("norm", _Norm),
         ("layer", ctypes.POINTER(_Layer)),
     )

@@ -1,9 +1,9 @@
-"""The one place where a fast version of an operation is chosen over its plain definition.
+"""The door to the kernels: one place chooses which implementation of an operation runs.
 
-`plain.py` holds the definitions; the fast versions live in the folder `kernels/` beside this package and are drop-ins
-for them. What runs is decided by device, dtype and what the machine offers, and by the mode: "auto" takes the fast
-version where there is one, "reference" takes the plain definition always. The mode comes from the environment
-variable MINISBERT_KERNELS, or from `with kernels.use("reference"):` for a block.
+The kernels are in the folder `kernels/` at the repository's root: definitions in `operations`, fast versions of them in
+`cpu_ops` and `triton_ops`. They are imported as sub-packages of this package. What runs is chosen by device, dtype and
+what the machine offers, and by the mode: "auto" takes the fastest implementation, "reference" the definitions. The mode
+is read from the environment variable MINISBERT_KERNELS, or set by `with kernels.use("reference"):` for a block.
 """
 
 from __future__ import annotations
@@ -17,31 +17,61 @@ from contextvars import ContextVar
 from functools import cache, partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..packing import PackedBatch
-from . import plain
+from ..packing import PackedBatch, PaddedBatch
 from .weights import EncoderWeights
 
-Mode: TypeAlias = Literal["auto", "reference"]
-_LARGE_MATRIX = 2**22  # similarities that are not worth holding: 16 MB in float32, and as much for their slopes
-Linear: TypeAlias = Callable[[Tensor, Tensor, Tensor | None], Tensor]
-
-# In a checkout the fast versions stand at the repository root; in an installation they are sub-packages of this one.
+# In a checkout the kernels are at the repository's root; in an installation they are sub-packages of this one.
 _CHECKOUT = Path(__file__).resolve().parents[2] / "kernels"
 if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
+
+if TYPE_CHECKING:  # where type checkers find them
+    from kernels.cpu_ops import fused, int8, native, onednn
+    from kernels.operations import plain
+    from kernels.operations.padded import Padded
+    from kernels.operations.plain import Plain
+    from kernels.operations.protocol import Activation, AttentionSettings, Operations
+    from kernels.operations.quantized import QuantizedLinear, quantize_rows
+else:
+    from .cpu_ops import fused, int8, native, onednn
+    from .operations import plain
+    from .operations.padded import Padded
+    from .operations.plain import Plain
+    from .operations.protocol import Activation, AttentionSettings, Operations
+    from .operations.quantized import QuantizedLinear, quantize_rows
+
+__all__ = [
+    "Activation",
+    "AttentionSettings",
+    "Mode",
+    "Operations",
+    "QuantizedLinear",
+    "adamw_rows_",
+    "choose",
+    "contrastive",
+    "current_mode",
+    "native",
+    "on_gpu",
+    "plain",
+    "quantize_rows",
+    "use",
+]
+
+Mode: TypeAlias = Literal["auto", "reference"]
+_LARGE_MATRIX = 2**22  # similarities that are not worth holding: 16 MB in float32, and as much for their gradients
 
 _override: ContextVar[Mode | None] = ContextVar("minisbert_kernels", default=None)
 
 
 @contextmanager
 def use(mode: Mode) -> Iterator[None]:
-    """Choose the kernels for a block of code, in this thread only."""
+    """Set the mode for a block of code, in this thread only."""
     token = _override.set(_checked(mode))
     try:
         yield
@@ -50,49 +80,40 @@ def use(mode: Mode) -> Iterator[None]:
 
 
 def current_mode() -> Mode:
-    """The mode that holds here and now."""
+    """Return the mode of this thread."""
     return _override.get() or _environment_mode()
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`x @ weight.T + bias`: (tokens, in) to (tokens, out)."""
-    if x.device.type == "cpu" and fast() and (product := _cpu_linear()) and _exact(x, weight):
-        return product(x, weight, bias)
-    return plain.linear(x, weight, bias)
-
-
-def attention(
-    query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, *, heads: int, dropout: float, bias: Tensor | None
-) -> Tensor:
-    """Self-attention within each text: (tokens, dim) each, to (tokens, dim)."""
-    triton = _triton("attention", query) if bias is None and batch.mask is None else None
-    if triton is not None and triton.supports(query.shape[1], heads):
-        qkv = torch.cat((query, key, value), dim=1)
-        return cast(Tensor, triton.attention_qkv(qkv, batch, heads=heads, dropout=dropout))
-    return plain.attention(query, key, value, batch, heads=heads, dropout=dropout, bias=bias)
-
-
-def fused(hidden: Tensor, *, heads: int) -> ModuleType | None:
-    """What stands around the products of a layer in one pass each, with derivatives, or None where it is not to be had.
-
-    The result has `attention_qkv`, `add_norm` and `gelu`, as `plain` defines them. They work in float32, under
-    autocast too, where `product` works in bfloat16. A GPU has all layers in one: `differentiable_encoder`.
+def choose(values: Tensor, batch: PackedBatch, *, compiled: bool = False, quantized: bool = False) -> Operations:
+    """Choose the operations of one forward pass.
 
     Args:
-        hidden: what goes through the layer, (tokens, dim).
-        heads: of its attention.
+        values: weights or hidden states of the pass, for their device and dtype.
+        batch: the batch of the pass.
+        compiled: the caller compiles parts of the pass with torch.compile, which traces plain PyTorch.
+        quantized: the weights of the products are int8.
     """
-    if hidden.dtype != torch.float32 or (torch.is_autocast_enabled("cpu") and not _half_products()):
-        return None
-    return _cpu_fused(hidden, heads)
-
-
-def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`linear` between the operations of `fused`: float32 in and out, and in bfloat16 between under autocast."""
-    if torch.is_autocast_enabled("cpu"):
-        module = importlib.import_module(".cpu_ops.linear", __name__)
-        return cast(Tensor, module.half_linear(x, weight, bias))
-    return linear(x, weight, bias)
+    if isinstance(batch, PaddedBatch):
+        return Padded(batch)
+    if not fast():
+        return Plain()
+    if on_gpu(values):
+        return _TritonAttention()
+    if values.device.type != "cpu" or compiled:
+        return Plain()
+    autocast = torch.is_autocast_enabled("cpu")
+    inference = not torch.is_grad_enabled() and not autocast
+    if quantized and inference and int8.available():
+        return int8.Int8()
+    if values.dtype == torch.float32:
+        half = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and onednn.bfloat16_available()
+        if fused.available() and (half or not autocast):
+            return fused.Fused(half=half)
+        if onednn.available() and not autocast:
+            return onednn.OneDnn()
+    if values.dtype == torch.bfloat16 and inference and onednn.bfloat16_available():
+        return onednn.OneDnnHalf()
+    return Plain()
 
 
 def adamw_rows_(
@@ -108,75 +129,83 @@ def adamw_rows_(
     eps: float,
     step: int,
 ) -> None:
-    """One step of AdamW without weight decay on some rows of a table, in place."""
-    operations: Any = _cpu_fused(param) or plain
-    operations.adamw_rows_(param, grad, exp_avg, exp_avg_sq, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
-
-
-def encoder(
-    weights: EncoderWeights, *, quantized: bool = False
-) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
-    """The encoder laid out for inference, or None where nothing is faster than its modules.
-
-    The result takes ids, positions and types of the tokens, (tokens,), and the batch, to (tokens, dim) in float32, on a
-    GPU in the type of the weights.
-
-    Args:
-        weights: what to lay out.
-        quantized: use products in int8.
-    """
-    if not fast():
-        return None
-    if triton := _triton("encoder", weights.word):
-        return cast("Callable[..., Tensor] | None", triton.GpuEncoder(weights) if triton.supports(weights) else None)
-    if weights.word.device.type != "cpu":
-        return None
-    module = importlib.import_module(".cpu_ops.inference", __name__)
-    return cast("Callable[..., Tensor] | None", module.lay_out(weights, quantized=quantized))
-
-
-def differentiable_encoder(weights: EncoderWeights) -> Callable[..., Tensor] | None:
-    """An encoder as a whole with derivatives, or None where there is none but its modules.
-
-    The result takes a batch whose positions are rows of the position table, `dtype` of the products and `dropouts`, to
-    (tokens, dim).
-    """
-    triton = _triton("encoder", weights.word)
-    if triton is None or not triton.supports(weights):
-        return None
-    return partial(triton.encode, weights)
-
-
-def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
-    """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
-    differentiable = torch.is_grad_enabled() and values.requires_grad
-    operations: Any = plain
-    if values.dtype == torch.float32 and not differentiable:
-        operations = _cpu_fused(values) or plain
-    if (triton := _triton("pooling", values)) and triton.supports(values.shape[1]):
-        operations = triton
-    return cast(Tensor, operations.mean_pool(values, batch))
+    """One step of AdamW without weight decay on some rows of a table on the CPU, in place; see `plain.adamw_rows_`."""
+    takes = fast() and param.device.type == "cpu" and fused.supports(param.shape[1]) and fused.available()
+    operation = fused.adamw_rows_ if takes else plain.adamw_rows_
+    operation(param, grad, exp_avg, exp_avg_sq, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
 
 
 def contrastive(queries: Tensor, candidates: Tensor) -> Callable[..., Tensor] | None:
-    """`plain.contrastive` without the matrix of all pairs, or None where that matrix is small or has to be made."""
+    """Return a kernel for `plain.contrastive` that makes no matrix of all pairs, or None if that matrix is small."""
     if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX:
         return None
     triton = _triton("contrastive", queries)
     return triton.contrastive if triton is not None and triton.supports(queries.shape[1]) else None
 
 
-def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
-    """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
-    return plain.text_sum(values, text_index, texts)
+def fast() -> bool:
+    """Return True if kernels may run here and now."""
+    # torch.compile cannot trace the mode; it writes its own kernels anyway.
+    return not torch.compiler.is_compiling() and current_mode() == "auto"
 
 
-def _cpu_fused(vectors: Tensor, heads: int = 1) -> ModuleType | None:
-    """The fused operations, where they are built, wanted, and take such vectors: (rows, dim)."""
-    if vectors.device.type != "cpu" or not fast():
+def on_gpu(values: Tensor) -> bool:
+    """Return True if `values` are where Triton kernels run."""
+    return values.device.type == "cuda"
+
+
+@cache
+def _environment_mode() -> Mode:
+    return _checked(os.environ.get("MINISBERT_KERNELS", "auto"))
+
+
+def _checked(mode: str) -> Mode:
+    if mode not in ("auto", "reference"):
+        raise ConfigError(f"got kernels {mode!r} (MINISBERT_KERNELS); expected auto or reference")
+    return cast(Mode, mode)
+
+
+# Until the Triton kernels and the encoder in C++ follow the protocol.
+
+
+class _TritonAttention(Plain):
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Plain`."""
+        triton = _triton("attention", query) if bias is None and settings.bidirectional else None
+        if triton is not None and triton.supports(query.shape[1], settings.heads):
+            qkv = torch.cat((query, key, value), dim=1)
+            return cast(Tensor, triton.attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout))
+        return super().attend(query, key, value, batch, settings, dropout=dropout, bias=bias)
+
+    def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
+        """See `Operations`."""
+        if (triton := _triton("pooling", values)) and triton.supports(values.shape[1]):
+            return cast(Tensor, triton.mean_pool(values, batch))
+        return super().mean_pool(values, batch)
+
+
+def encoder(weights: EncoderWeights) -> Callable[[Tensor, Tensor, Tensor | None, PackedBatch], Tensor] | None:
+    """The encoder laid out for inference on a GPU, or None where its modules are as fast."""
+    triton = _triton("encoder", weights.word)
+    return cast("Callable[..., Tensor]", triton.GpuEncoder(weights)) if triton and triton.supports(weights) else None
+
+
+def differentiable_encoder(weights: EncoderWeights) -> Callable[..., Tensor] | None:
+    """The encoder as one operation with gradients, or None where there is none but its modules."""
+    triton = _triton("encoder", weights.word)
+    if triton is None or not triton.supports(weights):
         return None
-    module = importlib.import_module(".cpu_ops.fused", __name__)
-    return module if module.supports(vectors.shape[1], heads) and module.available() else None
+    return partial(triton.encode, weights)
 
 
 def _triton(name: str, values: Tensor) -> ModuleType | None:
@@ -191,42 +220,3 @@ def _triton_module(name: str) -> ModuleType | None:
     if importlib.util.find_spec("triton") is None:
         return None
     return importlib.import_module(f".triton_ops.{name}", __name__)
-
-
-def on_gpu(values: Tensor) -> bool:
-    """Whether these are where Triton kernels run."""
-    return values.device.type == "cuda"
-
-
-def _half_products() -> bool:
-    """Whether autocast asks for bfloat16, and the processor has it."""
-    module = importlib.import_module(".cpu_ops.linear", __name__)
-    return torch.get_autocast_dtype("cpu") == torch.bfloat16 and cast(bool, module.bfloat16_available())
-
-
-def fast() -> bool:
-    """Whether fast versions may be taken here and now."""
-    # torch.compile cannot trace the mode; it writes its own kernels anyway.
-    return not torch.compiler.is_compiling() and current_mode() == "auto"
-
-
-@cache
-def _environment_mode() -> Mode:
-    return _checked(os.environ.get("MINISBERT_KERNELS", "auto"))
-
-
-def _checked(mode: str) -> Mode:
-    if mode not in ("auto", "reference"):
-        raise ConfigError(f"got kernels {mode!r} (MINISBERT_KERNELS); expected auto or reference")
-    return cast(Mode, mode)
-
-
-def _exact(x: Tensor, weight: Tensor) -> bool:
-    # Under autocast the plain definition is cast by torch; a kernel would have to repeat its rules.
-    return x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
-
-
-@cache
-def _cpu_linear() -> Linear | None:
-    module = importlib.import_module(".cpu_ops.linear", __name__)
-    return cast(Linear, module.linear) if module.available() else None

@@ -25,7 +25,7 @@ class Choice(NamedTuple):
 def machine() -> dict[str, Any]:
     """What decides: the mode, the instruction set, oneDNN, bfloat16, and the library of fused operations."""
     build = importlib.import_module("minisbert.kernels.cpu_ops.build")
-    linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
+    linear = importlib.import_module("minisbert.kernels.cpu_ops.onednn")
     return {
         "mode": current_mode(),
         "instruction set": torch.backends.cpu.get_cpu_capability(),
@@ -44,7 +44,7 @@ def choices() -> list[Choice]:
     names = ("linear", *_FUSED, *(f"encoder {kind}" for kind in _ENCODERS))
     if current_mode() == "reference":
         return [Choice(name, "torch", "the mode is reference") for name in names]
-    linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
+    linear = importlib.import_module("minisbert.kernels.cpu_ops.onednn")
     obstacle = _obstacle()
     return [
         Choice("linear", "onednn", "faster than MKL on this processor")
@@ -62,10 +62,10 @@ def choices() -> list[Choice]:
 
 def _encoder(kind: str, obstacle: str | None) -> Choice:
     """How an encoder runs in inference."""
-    linear = importlib.import_module("minisbert.kernels.cpu_ops.linear")
+    linear = importlib.import_module("minisbert.kernels.cpu_ops.onednn")
     native = importlib.import_module("minisbert.kernels.cpu_ops.native")
     int8 = importlib.import_module("minisbert.kernels.cpu_ops.int8")
-    if obstacle is None and native.offers(kind):
+    if obstacle is None and native.available(getattr(torch, kind)):
         return Choice(f"encoder {kind}", "native", "built for this machine")
     reason = f"the native one: {obstacle or 'this processor has no such product, or oneDNN a better one'}"
     onednn = {"float32": linear.available(), "bfloat16": linear.bfloat16_available(), "int8": int8.available()}[kind]

@@ -26,7 +26,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
-    "int8": torch.float32,  # what the weights are kept in, and saved in
+    "int8": torch.float32,  # of all weights but those of the linear layers, and of a saved model
 }
 
 
@@ -46,8 +46,9 @@ class EmbeddingModel(Embedder):
         revision: branch, tag or commit on the Hub.
         local_files_only: never ask the Hub.
         token: Hub access token.
-        dtype: "float32", "bfloat16" or "float16"; by default what the weights are saved in. "int8" keeps float32 and
-            embeds with products in int8, on a CPU that has them, for models whose encoder is native.
+        dtype: "float32", "bfloat16" or "float16"; by default what the weights are saved in. "int8" quantizes the
+            linear layers of a native encoder, on the CPU, for inference; to save such a model, the folder it was loaded
+            from must still be there.
         truncation: what happens when texts are longer than `max_seq_length`: "warn" once, raise an "error", or only
             "count" them in `truncated_texts`.
 
@@ -123,7 +124,7 @@ class EmbeddingModel(Embedder):
             raise ConfigError(
                 f"got dtype 'int8' for {kind}; expected a native encoder on the CPU: choose another dtype"
             )
-        encoder.quantized = True
+        encoder.quantize()
 
     def save_pretrained(
         self, path: str | Path, *, model_name: str | None = None, create_model_card: bool = True

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..errors import InputError
 from ..kernels.weights import NO_DROPOUT, Dropouts, EncoderWeights, Stamp, submodules
-from ..packing import PackedBatch
+from ..packing import PackedBatch, PaddedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, norm_of
 
@@ -28,7 +28,6 @@ class _LaidOut(NamedTuple):
     """What `kernels.encoder` gave, and for what."""
 
     stamp: Stamp
-    quantized: bool
     run: InferenceEncoder | None
 
 
@@ -36,11 +35,7 @@ _LAID_OUT: WeakKeyDictionary[nn.Module, _LaidOut] = WeakKeyDictionary()
 
 
 class Encoder(nn.Module):
-    """An encoder of the BERT family.
-
-    Attributes:
-        quantized: use products in int8 for inference, where the processor has them.
-    """
+    """An encoder of the BERT family."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -49,7 +44,8 @@ class Encoder(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(config.num_hidden_layers))
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
-        self.quantized = False
+        self._compiled = False
+        self._native = kernels.native.Binding("activation", "settings", "eps")
 
     @property
     def token_types(self) -> bool:
@@ -60,6 +56,11 @@ class Encoder(nn.Module):
     def in_one(self) -> bool:
         """Whether it runs as one operation with derivatives, which is so on a GPU with Triton."""
         return self._whole() is not None
+
+    @property
+    def quantized(self) -> bool:
+        """True if linear layers have int8 weights."""
+        return any(isinstance(module, kernels.QuantizedLinear) for module in self.modules())
 
     @property
     def vocabulary(self) -> int:
@@ -77,31 +78,39 @@ class Encoder(nn.Module):
                 f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
                 f"set max_seq_length to at most that"
             )
+        if (native := self._native_encoder(batch)) is not None:
+            return native(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         if (fast := self._laid_out(batch)) is not None:
             return fast(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-        if batch.mask is None and (whole := self._whole()) is not None:
+        if not isinstance(batch, PaddedBatch) and (whole := self._whole()) is not None:
             return whole(replace(batch, positions=self.embeddings.positions(batch)))
-        hidden: Tensor = self.embeddings(batch)
+        word = self.embeddings.word.weight
+        operations = kernels.choose(word, batch, compiled=self._compiled, quantized=self.quantized)
+        hidden: Tensor = self.embeddings(batch, operations)
         bias = self._attention_bias(batch)
         for layer in self.layers:
-            hidden = layer(hidden, batch, bias)
+            hidden = layer(hidden, batch, operations, bias)
         return hidden
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
-        """Run what works token by token through torch.compile, for a block of code.
+        """Run what follows attention in each layer through torch.compile, for a block of code.
 
-        Only the number of tokens differs between batches there, so one graph serves all. Attention stays as it is:
-        its shapes are new in every batch.
+        Only the number of tokens differs between batches there, so one graph serves all layers and batches. Attention
+        is not compiled: its shapes are new in every batch.
         """
-        parts = [(layer, name) for layer in self.layers for name in ("before", "after")]
-        for layer, name in parts:
-            setattr(layer, name, torch.compile(getattr(layer, name), dynamic=True))  # hides the method
+        parts = [(layer.attention, "finish") for layer in self.layers] + [
+            (layer.feed_forward, "forward") for layer in self.layers
+        ]
+        for part, name in parts:
+            setattr(part, name, torch.compile(getattr(part, name), dynamic=True))  # hides the method
+        self._compiled = True
         try:
             yield
         finally:
-            for layer, name in parts:
-                delattr(layer, name)
+            self._compiled = False
+            for part, name in parts:
+                delattr(part, name)
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""
@@ -110,6 +119,13 @@ class Encoder(nn.Module):
                 nn.init.normal_(module.weight, std=self.config.initializer_range)
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
+
+    def quantize(self) -> None:
+        """Put int8 weights in place of those of the linear layers; embeddings, normalizations and biases stay."""
+        for parent in list(self.layers.modules()):
+            for name, module in parent.named_children():
+                if isinstance(module, nn.Linear):
+                    setattr(parent, name, kernels.QuantizedLinear.of(module))
 
     def weights(self) -> EncoderWeights:
         """The weights, as operations over the whole encoder take them."""
@@ -123,23 +139,47 @@ class Encoder(nn.Module):
             self.config.num_attention_heads,
         )
 
+    def _native_encoder(self, batch: PackedBatch) -> kernels.native.NativeEncoder | None:
+        """Return the whole encoder in C++, or None if it is not built or does not compute what this pass needs."""
+        if torch.is_grad_enabled() or self.training or self._compiled or isinstance(batch, PaddedBatch):
+            return None
+        if torch.is_autocast_enabled("cpu") or not kernels.fast():
+            return None
+        return self._native(self, self._bert_modules)
+
+    def _bert_modules(self) -> kernels.native.EncoderModules | None:
+        """Return the modules with weights, or None if this is not BERT's way to compute, or something is patched."""
+        embeddings, layers = self.embeddings, cast("list[EncoderLayer]", list(self.layers))
+        parts = (embeddings, self.layers, *(part for layer in layers for part in (layer, *layer.children())))
+        settings = {layer.attention.settings for layer in layers}
+        if self.relative_attention_bias is not None or not all(map(_as_built, parts)) or len(settings) != 1:
+            return None
+        (attention,) = settings
+        if not attention.bidirectional:
+            return None
+        return kernels.native.EncoderModules(
+            *(embeddings.word, embeddings.position, embeddings.token_type, embeddings.norm),
+            tuple(map(_layer_modules, layers)),
+            attention.heads,
+        )
+
     def _laid_out(self, batch: PackedBatch) -> InferenceEncoder | None:
         """The encoder laid out for inference, where that is wanted and possible; it is made anew when a weight changed.
 
         It is no module and no state: it is neither saved nor copied with the encoder.
         """
         device = self.embeddings.word.weight.device.type
-        if torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
+        if device == "cpu" or torch.is_grad_enabled() or self.training or torch.is_autocast_enabled(device):
             return None
         parts = submodules(self)[1:]
-        if batch.mask is not None or not self._takes(parts):
+        if isinstance(batch, PaddedBatch) or not self._takes(parts):
             return None
         known = _LAID_OUT.get(self)
-        if known is None or known.quantized != self.quantized or not known.stamp.holds(parts):
+        if known is None or not known.stamp.holds(parts):
             weights = self.weights()
             if not weights.regular():
                 return None
-            known = _LaidOut(Stamp(parts), self.quantized, kernels.encoder(weights, quantized=self.quantized))
+            known = _LaidOut(Stamp(parts), kernels.encoder(weights))
             _LAID_OUT[self] = known
         return known.run
 
@@ -175,10 +215,7 @@ class Encoder(nn.Module):
             return None
         buckets = relative_buckets(batch.max_length, table.num_embeddings, device=table.weight.device)
         bias: Tensor = table(buckets).permute(2, 0, 1)  # (heads, length, length)
-        if batch.mask is None:
-            return bias
-        # One for each padded text, as the reference has it: that decides the order in which gradients add up.
-        return bias.expand(batch.texts, -1, -1, -1).contiguous()
+        return bias
 
 
 _PARTS = frozenset(
@@ -188,7 +225,7 @@ _PARTS = frozenset(
 
 
 # Methods that something else may stand for: what torch.compile makes of them, for one.
-_REPLACEABLE = frozenset({"forward", "before", "after"})
+_REPLACEABLE = frozenset({"forward", "finish"})
 
 
 def _as_built(part: nn.Module) -> bool:
@@ -196,6 +233,14 @@ def _as_built(part: nn.Module) -> bool:
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
         return False
     return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
+
+
+def _layer_modules(layer: EncoderLayer) -> kernels.native.LayerModules:
+    attention, feed_forward = layer.attention, layer.feed_forward
+    return kernels.native.LayerModules(
+        *(attention.query, attention.key, attention.value, attention.output, attention.norm),
+        *(feed_forward.up, feed_forward.down, feed_forward.norm),
+    )
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..errors import ConfigError
-from ..packing import PackedBatch
 from .features import Features
+
+text_sum = kernels.plain.text_sum
 
 # (tokens, dim), text of each token, place in its text from 1, tokens of each text -> (texts, dim)
 _Pool: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -54,20 +55,17 @@ class Pooling(nn.Module):
 
     def forward(self, features: Features) -> Features:
         """Set the sentence embeddings: (texts, dim)."""
-        tokens, batch = features.tokens, features.batch
-        if batch.mask is not None and self.pooling_mode == ("mean",):
-            features.sentence_embedding = _padded_mean(tokens, batch.mask)
+        operations = kernels.choose(features.tokens, features.batch)
+        with_prompt = self.include_prompt or not features.batch.prompt_length
+        if self.pooling_mode == ("mean",) and with_prompt:
+            features.sentence_embedding = operations.mean_pool(features.tokens, features.batch)
             return features
-        if batch.mask is None and self.pooling_mode == ("mean",) and (self.include_prompt or not batch.prompt_length):
-            features.sentence_embedding = kernels.mean_pool(tokens, batch)
-            return features
-        text_index, place = batch.text_index, batch.positions + 1
-        counts = batch.lengths
-        if batch.mask is not None:
-            kept = batch.mask.view(-1)
-            tokens, text_index, place, counts = tokens[kept], text_index[kept], place[kept], batch.mask.sum(1)
-        if not self.include_prompt and batch.prompt_length:
-            tokens, text_index, place, counts = _without_prompt(tokens, batch)
+        tokens, batch = operations.real_tokens(features.tokens, features.batch)
+        text_index, place, counts = batch.text_index, batch.positions + 1, batch.lengths
+        if not with_prompt:
+            kept = batch.positions >= batch.prompt_length
+            tokens, text_index, place = tokens[kept], text_index[kept], place[kept]
+            counts = (counts - batch.prompt_length).clamp(min=0)
         pooled = [POOLING_MODES[mode](tokens, text_index, place, counts) for mode in self.pooling_mode]
         features.sentence_embedding = torch.cat(pooled, dim=-1) if len(pooled) > 1 else pooled[0]
         return features
@@ -77,34 +75,21 @@ class Pooling(nn.Module):
         return f"{self.embedding_dimension}, {'+'.join(self.pooling_mode)}, include_prompt={self.include_prompt}"
 
 
-def _padded_mean(tokens: Tensor, mask: Tensor) -> Tensor:
-    """The mean as the reference computes it, which decides the last bits."""
-    weights = mask[..., None].to(tokens.dtype)  # (texts, length, 1)
-    total = (tokens.view(*mask.shape, -1) * weights).sum(1)  # (texts, dim)
-    return total / weights.sum(1).clamp(min=1e-9)
-
-
-def _without_prompt(tokens: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    kept = batch.positions >= batch.prompt_length
-    counts = (batch.lengths - batch.prompt_length).clamp(min=0)
-    return tokens[kept], batch.text_index[kept], batch.positions[kept] + 1, counts
-
-
 def _mean(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    total = kernels.text_sum(tokens, text_index, len(counts))
+    total = text_sum(tokens, text_index, len(counts))
     return total / counts.to(total.dtype).clamp(min=1e-9)[:, None]
 
 
 def _mean_sqrt_len(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    total = kernels.text_sum(tokens, text_index, len(counts))
+    total = text_sum(tokens, text_index, len(counts))
     return total / counts.to(total.dtype).clamp(min=1e-9).sqrt()[:, None]
 
 
 def _weightedmean(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
     values = tokens if tokens.dtype == torch.float64 else tokens.float()
     weights = place.to(values.dtype)[:, None]
-    total = kernels.text_sum(values * weights, text_index, len(counts))
-    return total / kernels.text_sum(weights, text_index, len(counts)).clamp(min=1e-9)
+    total = text_sum(values * weights, text_index, len(counts))
+    return total / text_sum(weights, text_index, len(counts)).clamp(min=1e-9)
 
 
 def _max(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError
+from ..kernels import QuantizedLinear
 from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
@@ -41,6 +42,7 @@ class Transformer(nn.Module):
         max_seq_length: int | None = None,
         do_lower_case: bool = False,
         extra_tensors: Mapping[str, Tensor] | None = None,
+        weights_folder: Path | None = None,
     ) -> None:
         """Put the parts together.
 
@@ -51,6 +53,7 @@ class Transformer(nn.Module):
             max_seq_length: tokens of the longest text; by default what tokenizer and encoder allow.
             do_lower_case: lower-case texts before they are tokenized.
             extra_tensors: tensors of the checkpoint that embeddings do not need (BERT's pooler), saved again.
+            weights_folder: where the weights were loaded from; an int8 model is saved with the floats from there.
 
         Raises:
             ModelError: `max_seq_length` leaves no room for a token beside the special ones.
@@ -60,6 +63,7 @@ class Transformer(nn.Module):
         self.config = dict(config)
         self.do_lower_case = do_lower_case or tokenizer.drops_lower_case
         self.extra_tensors = dict(extra_tensors or {})
+        self._weights_folder = weights_folder
         self._source = tokenizer
         if do_lower_case:
             put_in_lower_case(tokenizer.tokenizer)
@@ -140,6 +144,7 @@ class Transformer(nn.Module):
             max_seq_length=saved.max_seq_length,
             do_lower_case=saved.do_lower_case,
             extra_tensors=extra,
+            weights_folder=folder.absolute(),
         )
 
     def save(self, folder: Path) -> None:
@@ -148,7 +153,7 @@ class Transformer(nn.Module):
         if isinstance(encoder, ForeignEncoder):
             encoder.save(folder)
         else:
-            tensors = encoder.state_dict()
+            tensors = self._float_weights(encoder) if encoder.quantized else encoder.state_dict()
             names = checkpoint_names(self.config, tensors)
             weights = {names[name]: tensor for name, tensor in tensors.items()}
             dtype = encoder.embeddings.word.weight.dtype
@@ -162,6 +167,32 @@ class Transformer(nn.Module):
             {"max_seq_length": self.max_seq_length, "do_lower_case": self.do_lower_case},
             indent=4,
         )
+
+    def _float_weights(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Return the state of an int8 encoder with the floats its weights were quantized from, read again.
+
+        Raises:
+            ModelError: the folder they were loaded from is gone, or has other weights now.
+        """
+        folder = self._weights_folder
+        state: dict[str, Tensor] = encoder.state_dict()
+        try:
+            saved = _canonical(read_weights(folder)) if folder is not None and folder.is_dir() else {}
+        except ModelError:
+            saved = {}
+        for prefix, module in encoder.named_modules():
+            if not isinstance(module, QuantizedLinear):
+                continue
+            name = f"{prefix}.weight"
+            weight = saved.get(checkpoint_names(self.config, [name])[name])
+            if weight is None or not module.quantized_from(weight):
+                raise ModelError(
+                    f"got an int8 model whose float weights are no longer in {folder or 'a folder'}; expected to read "
+                    f"them there again: put them back, or load the model with dtype='float32' before you save it"
+                )
+            state[name] = weight.to(encoder.embeddings.word.weight.dtype)
+            del state[f"{prefix}.scale"]
+        return state
 
     def _initial_length(self, saved: int | None) -> int:
         limit = self.auto_model.config.max_tokens

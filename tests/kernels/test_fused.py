@@ -57,6 +57,18 @@ def close(got: Tensor, expected: Tensor, bound: float) -> None:
         assert largest <= bound * max(float(expected.abs().max()), 1e-3), largest
 
 
+def dropout_mask(seed: int, first_row: int, rows: int, columns: int, dropout: float) -> Tensor:
+    """Which elements the operations keep under `seed`: bool, (rows, columns).
+
+    Rows are tokens and columns dimensions in `add_norm`; in `attention_qkv` rows are token * heads + head and columns
+    places in the text.
+    """
+    out = torch.empty(rows, columns, dtype=torch.bool)
+    threshold = min(round(dropout * 2**32), 2**32 - 1)
+    build.required().dropout_mask(seed, first_row, rows, columns, threshold, out.data_ptr())
+    return out
+
+
 def next_seed(seed: int) -> int:
     """The seed that the next call draws after `torch.manual_seed(seed)`, which is called."""
     torch.manual_seed(seed)
@@ -83,7 +95,7 @@ def exact_attention(qkv: Tensor, batch: PackedBatch, heads: int, dropout: float,
         q, k, v = qkv[start:end].view(length, 3, heads, dim // heads).permute(1, 2, 0, 3)
         weights = (q @ k.transpose(1, 2) / math.sqrt(dim // heads)).softmax(-1)  # (heads, length, length)
         if dropout:
-            mask = fused.dropout_mask(seed, start * heads, length * heads, length, dropout)
+            mask = dropout_mask(seed, start * heads, length * heads, length, dropout)
             weights = weights * mask.view(length, heads, length).transpose(0, 1) / (1 - dropout)
         outputs.append((weights @ v).transpose(0, 1).reshape(length, dim))
     return torch.cat(outputs) if outputs else qkv[:, :dim]
@@ -134,7 +146,7 @@ def test_add_norm(home: Path, dim: int, tokens: int, dropout: float, with_residu
     weight, bias = shifted(torch.randn(dim)), shifted(torch.randn(dim))
     weight[::3] = 0
     inputs = [x, residual if with_residual else None, weight, bias]
-    mask = fused.dropout_mask(next_seed(3), 0, tokens, dim, dropout).double()
+    mask = dropout_mask(next_seed(3), 0, tokens, dim, dropout).double()
 
     def exact(x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor) -> Tensor:
         return plain.add_norm(x * mask / (1 - dropout), residual, weight, bias, eps=1e-12)
@@ -192,13 +204,12 @@ def test_gelu_is_exact_near_zero_and_far_out(home: Path) -> None:
 
 
 @pytest.mark.parametrize("lengths", [[1], [3, 17], [1, 2, 5, 64, 300]])
-@pytest.mark.parametrize("normalize", [True, False])
-def test_mean_pool(home: Path, lengths: list[int], normalize: bool) -> None:
+def test_mean_pool(home: Path, lengths: list[int]) -> None:
     batch = batch_of(lengths)
     values = torch.randn(batch.tokens, 48)
     values[0] = 0
-    got = fused.mean_pool(values, batch, normalize=normalize)
-    close(got, plain.mean_pool(values.double(), batch, normalize=normalize), FORWARD)
+    got = fused.mean_pool(values, batch)
+    close(got, plain.mean_pool(values.double(), batch), FORWARD)
 
 
 def test_adamw_rows_are_those_of_torch(home: Path) -> None:
@@ -235,7 +246,7 @@ def test_statistics_of_the_mask(home: Path) -> None:
     rows, columns = 2000, 500
     spread = 1 / math.sqrt(rows * columns)
     for probability in (0.1, 0.5):
-        mask = fused.dropout_mask(12345, 0, rows, columns, probability).float()
+        mask = dropout_mask(12345, 0, rows, columns, probability).float()
         sigma = math.sqrt(probability * (1 - probability))
         assert abs(float(mask.mean()) - (1 - probability)) < 5 * sigma * spread
         assert float((mask.mean(0) - 1 + probability).abs().max()) < 5.5 * sigma / math.sqrt(rows)
@@ -245,9 +256,9 @@ def test_statistics_of_the_mask(home: Path) -> None:
         for shift in ((0, 1), (1, 0), (0, 16), (12, 0), (1, 1)):  # neighbours know nothing of each other
             assert abs(float((centred * centred.roll(shift, (0, 1))).mean())) < 5 * spread
         for other_seed in (12346, 12345 + 2**32):
-            other = (fused.dropout_mask(other_seed, 0, rows, columns, probability).float() - 1 + probability) / sigma
+            other = (dropout_mask(other_seed, 0, rows, columns, probability).float() - 1 + probability) / sigma
             assert abs(float((centred * other).mean())) < 5 * spread
-        further = fused.dropout_mask(12345, 100, rows, columns, probability).float()
+        further = dropout_mask(12345, 100, rows, columns, probability).float()
         assert torch.equal(further[:-100], mask[100:])
 
 
@@ -283,8 +294,8 @@ def test_results_do_not_depend_on_the_number_of_threads(home: Path) -> None:
             *slopes(lambda x: fused.attention_qkv(x, batch, heads=3, dropout=0.1), qkv),
             *slopes(lambda *v: fused.add_norm(*v, eps=1e-12, dropout=0.1), x, residual, weight, bias),
             *slopes(fused.gelu, x),
-            fused.mean_pool(x, batch, normalize=True),
-            fused.dropout_mask(1, 0, 1000, 100, 0.5),
+            fused.mean_pool(x, batch),
+            dropout_mask(1, 0, 1000, 100, 0.5),
             *(param, mean, square),
         ]
 
@@ -313,7 +324,7 @@ def test_no_tokens(home: Path) -> None:
     assert d_weight.eq(0).all()
     assert d_bias.eq(0).all()
     assert fused.mean_pool(nothing, empty).shape == (0, 32)
-    assert fused.dropout_mask(0, 0, 0, 5, 0.1).shape == (0, 5)
+    assert dropout_mask(0, 0, 0, 5, 0.1).shape == (0, 5)
 
 
 def test_an_empty_text_gives_zeros(home: Path) -> None:
@@ -321,8 +332,8 @@ def test_an_empty_text_gives_zeros(home: Path) -> None:
     lengths = torch.tensor([2, 0, 1])
     batch = PackedBatch(torch.zeros(3), torch.zeros(3), torch.tensor([0, 0, 2]), lengths, offsets, (), torch.arange(3))
     values = torch.randn(3, 32)
-    got = fused.mean_pool(values, batch, normalize=True)
-    close(got, plain.mean_pool(values, batch, normalize=True), FORWARD)
+    got = fused.mean_pool(values, batch)
+    close(got, plain.mean_pool(values, batch), FORWARD)
     assert got[1].eq(0).all()
     assert fused.attention_qkv(torch.randn(3, 96), batch, heads=2).isfinite().all()
 

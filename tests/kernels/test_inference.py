@@ -1,4 +1,4 @@
-"""The encoder laid out for inference, against its modules."""
+"""The encoder in inference, in C++ and through oneDNN, against its definition."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import gc
 import pickle
 import random
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,13 +17,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import int8, native
-from minisbert.kernels.cpu_ops import linear as onednn
+from minisbert.kernels.cpu_ops import int8, native, onednn
+from minisbert.kernels.operations.quantized import quantize_rows
 from torch.nn.utils import prune
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
 from minisbert.errors import ConfigError
-from minisbert.modules import encoder as encoders
 from minisbert.training.config import PrecisionMode
 
 _DRAW = random.Random(3)
@@ -31,14 +30,13 @@ TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 30))) for _ in range(6
 
 
 @pytest.fixture(params=["native", "onednn"])
-def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """With the encoder in C++, and with oneDNN's products between plain definitions."""
     if request.param == "native":
         request.getfixturevalue("home")
     else:
-        monkeypatch.setattr(native, "supports", lambda *_: False)
-    yield request.param
-    encoders._LAID_OUT.clear()
+        monkeypatch.setattr(native.Binding, "__call__", lambda *_: None)
+    return str(request.param)
 
 
 def load(folder: Path, **options: object) -> SentenceTransformer:
@@ -58,8 +56,9 @@ def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 def test_float32(name: str, operations: str, model_folder: Callable[[str], Path]) -> None:
     model = load(model_folder(name))
     assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
-    used = encoders._LAID_OUT.get(model.transformer.auto_model)  # type: ignore[arg-type]
-    assert (used is not None) == (name != "mpnet")  # its attention has a bias
+    bound = model.transformer.auto_model._native._bound  # type: ignore[union-attr]
+    whole = bound is not None and bound[1] is not None
+    assert whole == (name == "minilm" and operations == "native")  # the others have narrower heads
 
 
 @pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")
@@ -83,30 +82,23 @@ def test_int8(operations: str, minilm: Path) -> None:
 @pytest.mark.skipif(not int8.available(), reason="this torch has no products in int8")
 @pytest.mark.parametrize(("inner", "outer"), [(32, 48), (384, 1536), (20, 7)])
 @pytest.mark.parametrize("tokens", [0, 1, 33])
-@pytest.mark.parametrize("gelu", [True, False])
-def test_int8_linear(inner: int, outer: int, tokens: int, gelu: bool) -> None:
+def test_int8_linear(inner: int, outer: int, tokens: int) -> None:
     torch.manual_seed(inner)
     x, weight, bias = torch.randn(tokens, inner), torch.randn(outer, inner), torch.randn(outer)
-    whole, scales = int8.quantize_weight(weight)
+    whole, scales = quantize_rows(weight)
     most = x.double().abs().amax(1, keepdim=True)
     steps = torch.round((x * (127 / x.abs().amax(1, keepdim=True))).double())
     for added in (bias, None):
         expected = (steps @ whole.double().T) * scales.double() * most / 127
         expected = expected if added is None else expected + added.double()
-        expected = F.gelu(expected) if gelu else expected
-        got = int8.linear(x, int8.prepare(weight), added, gelu=gelu)
+        got = int8.linear(x, whole, scales, added)
         torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
     if tokens:
         exact = F.linear(x, weight)
-        assert float((int8.linear(x, int8.prepare(weight), None) - exact).norm() / exact.norm()) < 0.02
+        assert float((int8.linear(x, whole, scales, None) - exact).norm() / exact.norm()) < 0.02
 
 
-def test_int8_is_saved_in_float32(tiny: Callable[[str], Path], tmp_path: Path) -> None:
-    load(tiny("bert"), dtype="int8").save_pretrained(tmp_path)
-    assert (tmp_path / "model.safetensors").read_bytes() == (tiny("bert") / "model.safetensors").read_bytes()
-
-
-def test_changed_weights_are_laid_out_anew(operations: str, tiny: Callable[[str], Path]) -> None:
+def test_changed_weights_are_used(operations: str, tiny: Callable[[str], Path]) -> None:
     model = load(tiny("bert"))
     before = model.encode(TEXTS)
     rows = {"a": TEXTS[:8], "b": TEXTS[8:16], "label": [0.1] * 8}

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
-from minisbert.kernels.cpu_ops import linear as cpu_linear
+from minisbert.kernels.cpu_ops import build, fused, onednn
 from torch import Tensor
 
 from minisbert import kernels
 from minisbert.errors import ConfigError
-from minisbert.kernels import plain
-from minisbert.packing import pack
+from minisbert.kernels import AttentionSettings, plain
+from minisbert.packing import PackedBatch, pack, pack_padded
 from minisbert.text import TokenizedTexts
 
 needs_onednn = pytest.mark.skipif(
@@ -36,7 +38,7 @@ def test_cpu_linear(tokens: int, inner: int, outer: int, with_bias: bool) -> Non
     x, weight = torch.randn(tokens, inner), torch.randn(outer, inner)
     bias = torch.randn(outer) if with_bias else None
     exact = gradients(plain.linear, x.double(), weight.double(), None if bias is None else bias.double())
-    for got, expected in zip(gradients(cpu_linear.linear, x, weight, bias), exact, strict=True):
+    for got, expected in zip(gradients(onednn.linear, x, weight, bias), exact, strict=True):
         assert got.dtype == torch.float32
         torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=2e-6 * inner * max(tokens, 8) ** 0.5)
 
@@ -44,14 +46,14 @@ def test_cpu_linear(tokens: int, inner: int, outer: int, with_bias: bool) -> Non
 @needs_onednn
 def test_cpu_linear_gives_only_the_gradients_asked_for() -> None:
     x, weight = torch.randn(3, 4), torch.randn(5, 4, requires_grad=True)
-    cpu_linear.linear(x, weight, None).sum().backward()
+    onednn.linear(x, weight, None).sum().backward()
     assert weight.grad is not None
     assert x.grad is None
     with torch.no_grad():
-        assert not cpu_linear.linear(x, weight, None).requires_grad
+        assert not onednn.linear(x, weight, None).requires_grad
 
 
-@pytest.mark.skipif(not cpu_linear.bfloat16_available(), reason="the processor has no products in bfloat16")
+@pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")
 @pytest.mark.parametrize("tokens", [1, 17, 257])
 @pytest.mark.parametrize("with_bias", [True, False])
 def test_cpu_linear_in_bfloat16(tokens: int, with_bias: bool) -> None:
@@ -61,25 +63,49 @@ def test_cpu_linear_in_bfloat16(tokens: int, with_bias: bool) -> None:
     bias = torch.randn(33) if with_bias else None
     rounded = [None if value is None else value.bfloat16().double() for value in (x, weight, bias)]
     exact = gradients(plain.linear, *rounded)
-    for got, expected in zip(gradients(cpu_linear.half_linear, x, weight, bias), exact, strict=True):
+    for got, expected in zip(gradients(onednn.half_linear, x, weight, bias), exact, strict=True):
         assert got.dtype == torch.float32
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-2 * float(expected.abs().max()))
 
 
-def test_mode_is_chosen_for_a_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    called = []
-    monkeypatch.setattr(kernels, "_cpu_linear", lambda: lambda *inputs: called.append("fast") or plain.linear(*inputs))
-    x, weight = torch.randn(2, 3), torch.randn(4, 3)
+def test_operations_are_chosen_by_mode_dtype_and_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path))  # nothing is built there
+    build.library.cache_clear()
+    monkeypatch.setattr(onednn, "available", lambda: True)
+    monkeypatch.setattr(onednn, "bfloat16_available", lambda: True)
+    batch = pack(TokenizedTexts(np.zeros(3, np.int32), np.array([1, 2]), 0))
+    x = torch.zeros(3, 4)
+
+    def chosen(values: Tensor, batch: PackedBatch = batch, **options: bool) -> str:
+        return type(kernels.choose(values, batch, **options)).__name__
+
     with kernels.use("auto"):
-        kernels.linear(x, weight, None)
+        assert chosen(x) == "OneDnn"
         with kernels.use("reference"):
-            kernels.linear(x, weight, None)
+            assert chosen(x) == "Plain"
         with torch.autocast("cpu", torch.bfloat16):
-            assert kernels.linear(x, weight, None).dtype == torch.bfloat16
-        kernels.linear(x.double(), weight.double(), None)
-    assert called == ["fast"]
+            assert chosen(x) == "Plain"
+        assert chosen(x, compiled=True) == "Plain"
+        assert chosen(x.double()) == chosen(x.bfloat16()) == "Plain"
+        with torch.no_grad():
+            assert chosen(x.bfloat16()) == "OneDnnHalf"
+    padded = pack_padded([np.zeros(2, np.int32)], padding=0)
+    for mode in ("auto", "reference"):
+        with kernels.use(mode):  # type: ignore[arg-type]
+            assert chosen(x, padded) == "Padded"
     with pytest.raises(ConfigError, match="expected auto or reference"), kernels.use("fastest"):  # type: ignore[arg-type]
         pass
+
+
+def test_built_operations_are_chosen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, x = pack(TokenizedTexts(np.zeros(3, np.int32), np.array([1, 2]), 0)), torch.zeros(3, 4)
+    assert type(kernels.choose(x, batch)) is fused.Fused
+    for half in (True, False):
+        monkeypatch.setattr(onednn, "bfloat16_available", lambda half=half: half)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert type(kernels.choose(x, batch)) is (fused.Fused if half else plain.Plain)
+    with torch.autocast("cpu", torch.float16):
+        assert type(kernels.choose(x, batch)) is plain.Plain
 
 
 def test_attention_stays_within_each_text() -> None:
@@ -89,7 +115,7 @@ def test_attention_stays_within_each_text() -> None:
     batch = pack(texts)
     q, k, v = torch.randn(3, batch.tokens, 12).unbind()
     bias = torch.randn(3, 7, 7)
-    got = plain.attention(q, k, v, batch, heads=3, dropout=0.0, bias=bias)
+    got = plain.attention(q, k, v, batch, AttentionSettings(3), bias=bias)
     start = 0
     for length in sorted(lengths):
         rows = slice(start, start + length)
@@ -111,4 +137,4 @@ def test_text_sum() -> None:
 def test_texts_without_tokens() -> None:
     batch = pack(TokenizedTexts(np.zeros(0, np.int32), np.zeros(2, np.int64), 0))
     nothing = torch.zeros(0, 32)
-    assert plain.attention(nothing, nothing, nothing, batch, heads=4, dropout=0.0, bias=None).shape == (0, 32)
+    assert plain.attention(nothing, nothing, nothing, batch, AttentionSettings(4)).shape == (0, 32)

@@ -1,33 +1,35 @@
-"""The encoder in C++ against its definition in double precision, in every kind of product that the processor has."""
+"""The encoder in C++ against its definition in double precision, with products in every dtype the processor has."""
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
-from minisbert.kernels.cpu_ops import int8, native
-from torch import Tensor
+from minisbert.kernels.cpu_ops import native
+from minisbert.kernels.cpu_ops.native import EncoderModules, LayerModules, NativeEncoder
+from minisbert.kernels.operations.quantized import QuantizedLinear
+from torch import Tensor, nn
 
 from minisbert.errors import ConfigError, InputError
 from minisbert.kernels import plain
-from minisbert.kernels.weights import Affine, EncoderWeights, LayerWeights, Norm
 from minisbert.packing import PackedBatch
 
-KINDS: tuple[native.Kind, ...] = ("float32", "bfloat16", "int8")
-# dim, heads and inner size: whole panels of 48 columns, and panels of 16 and 32 at the end
+DTYPES = (torch.float32, torch.bfloat16, torch.int8)
+# dim, heads and inner size: whole panels of 48 columns, and panels of 16 and 32 at the end; a panel of two weights
 SIZES = [(48, 3, 96), (64, 2, 80), (384, 12, 1536)]
 # one text; few texts, which threads share; many, of which each takes some; texts of more tokens than one part
 TEXTS = [[1], [13], [3, 17], [5] * 40, [1, 2, 2, 9, 15, 16, 17, 33, 200], [300, 520]]
-BOUNDS = {"float32": 6e-6, "bfloat16": 3e-2, "int8": 1e-1}
+BOUNDS = {torch.float32: 6e-6, torch.bfloat16: 3e-2, torch.int8: 1e-1}
 
 
-@pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest, home: Path) -> native.Kind:
-    if not native.offers(request.param):
+@pytest.fixture(params=DTYPES, ids=str)
+def dtype(request: pytest.FixtureRequest, home: Path) -> torch.dtype:
+    if not native.available(request.param):
         pytest.skip("the processor has no such product")
-    found: native.Kind = request.param
+    found: torch.dtype = request.param
     return found
 
 
@@ -41,43 +43,62 @@ def batch_of(lengths: list[int]) -> PackedBatch:
     return PackedBatch(ids, positions, index, sizes, offsets.int(), (), order)
 
 
-def weights_of(dim: int, heads: int, inner: int, kind: native.Kind, *, types: int = 2) -> EncoderWeights:
-    """Weights of two layers, drawn so that values neither vanish nor grow."""
+def modules_of(dim: int, heads: int, inner: int, dtype: torch.dtype, *, types: int = 2) -> EncoderModules:
+    """Modules of two layers with floats, drawn so that values neither vanish nor grow."""
     torch.manual_seed(dim)
-    dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
 
-    def affine(columns: int, depth: int) -> Affine:
-        return Affine((torch.randn(columns, depth) / depth**0.5).to(dtype), (torch.randn(columns) * 0.1).to(dtype))
+    def linear(columns: int, depth: int) -> nn.Linear:
+        module = nn.Linear(depth, columns)
+        module.weight.data, module.bias.data = torch.randn(columns, depth) / depth**0.5, torch.randn(columns) * 0.1
+        return module.to(floats)
 
-    def norm() -> Norm:
-        return Norm((1 + torch.randn(dim) * 0.1).to(dtype), (torch.randn(dim) * 0.1).to(dtype), 1e-12)
+    def norm() -> nn.LayerNorm:
+        module = nn.LayerNorm(dim, eps=1e-12)
+        module.weight.data, module.bias.data = 1 + torch.randn(dim) * 0.1, torch.randn(dim) * 0.1
+        return module.to(floats)
 
-    def layer() -> LayerWeights:
-        square = (affine(dim, dim) for _ in range(4))
-        return LayerWeights(*square, norm(), affine(inner, dim), affine(dim, inner), norm())
+    def layer() -> LayerModules:
+        square = (linear(dim, dim) for _ in range(4))
+        return LayerModules(*square, norm(), linear(inner, dim), linear(dim, inner), norm())
 
-    tables = [torch.randn(rows, dim).to(dtype) for rows in (50, 600, types)]
-    return EncoderWeights(tables[0], tables[1], tables[2] if types else None, norm(), (layer(), layer()), heads)
+    floats = torch.bfloat16 if dtype == torch.bfloat16 else torch.float32
+    tables = [nn.Embedding(rows, dim).to(floats) for rows in (50, 600, types)]
+    return EncoderModules(tables[0], tables[1], tables[2] if types else None, norm(), (layer(), layer()), heads)
 
 
-def exact(weights: EncoderWeights, batch: PackedBatch, types: Tensor | None) -> Tensor:
+def quantized(modules: EncoderModules) -> EncoderModules:
+    """The modules with int8 weights in their linear layers."""
+    layers = (
+        LayerModules(*(QuantizedLinear.of(part) if isinstance(part, nn.Linear) else part for part in layer))
+        for layer in modules.layers
+    )
+    return modules._replace(layers=tuple(layers))
+
+
+def encoder_of(modules: EncoderModules, dtype: torch.dtype) -> NativeEncoder:
+    return NativeEncoder(quantized(modules) if dtype == torch.int8 else modules)
+
+
+def exact(modules: EncoderModules, batch: PackedBatch, types: Tensor | None) -> Tensor:
     """The definition in double precision, text by text: (tokens, dim)."""
 
-    def product(x: Tensor, affine: Affine) -> Tensor:
-        return x @ affine.weight.double().T + affine.bias.double()
+    def product(x: Tensor, linear: nn.Module) -> Tensor:
+        scale = linear.scale[:, None].double() if isinstance(linear, QuantizedLinear) else 1.0
+        return x @ (linear.weight.double() * scale).T + linear.bias.double()
 
-    def normalized(x: Tensor, norm: Norm) -> Tensor:
+    def normalized(x: Tensor, norm: nn.Module) -> Tensor:
         return plain.add_norm(x, None, norm.weight.double(), norm.bias.double(), eps=norm.eps)
 
-    hidden = weights.word[batch.input_ids].double() + weights.position[batch.positions].double()
-    if weights.token_type is not None:
-        hidden = hidden + weights.token_type[torch.zeros_like(batch.input_ids) if types is None else types].double()
-    hidden = normalized(hidden, weights.norm)
+    hidden = modules.word.weight[batch.input_ids].double() + modules.position.weight[batch.positions].double()
+    if modules.token_type is not None:
+        types = torch.zeros_like(batch.input_ids) if types is None else types
+        hidden = hidden + modules.token_type.weight[types].double()
+    hidden = normalized(hidden, modules.norm)
     texts = []
     for x in hidden.split(batch.lengths.tolist()):
-        for layer in weights.layers:
+        for layer in modules.layers:
             q, k, v = (
-                product(x, part).unflatten(1, (weights.heads, -1)).transpose(0, 1)  # (heads, length, dim / heads)
+                product(x, part).unflatten(1, (modules.heads, -1)).transpose(0, 1)  # (heads, length, dim / heads)
                 for part in (layer.query, layer.key, layer.value)
             )
             scores = q @ k.transpose(1, 2) / q.shape[-1] ** 0.5
@@ -85,71 +106,92 @@ def exact(weights: EncoderWeights, batch: PackedBatch, types: Tensor | None) -> 
             x = normalized(product(attended, layer.output) + x, layer.attention_norm)
             x = normalized(product(plain.gelu(product(x, layer.up)), layer.down) + x, layer.output_norm)
         texts.append(x)
-    return torch.cat(texts)
+    return torch.cat(texts).detach()
 
 
 @pytest.mark.parametrize(("dim", "heads", "inner"), SIZES)
 @pytest.mark.parametrize("lengths", TEXTS)
-def test_definition(kind: native.Kind, dim: int, heads: int, inner: int, lengths: list[int]) -> None:
-    weights = weights_of(dim, heads, inner, kind)
-    assert native.supports(weights, kind)
-    encoder, batch = native.NativeEncoder(weights, kind), batch_of(lengths)
+def test_definition(dtype: torch.dtype, dim: int, heads: int, inner: int, lengths: list[int]) -> None:
+    modules, batch = modules_of(dim, heads, inner, dtype), batch_of(lengths)
+    encoder = encoder_of(modules, dtype)
     for types in (None, torch.randint(2, (batch.tokens,))):
         got = encoder(batch.input_ids, batch.positions, types, batch)
-        expected = exact(weights, batch, types)
+        expected = exact(modules, batch, types)
         assert got.dtype == torch.float32
         # Values have the size 1. A rounded product is off in single elements more than on the whole.
-        assert float((got - expected).norm() / expected.norm()) <= BOUNDS[kind] / 3
-        assert float((got - expected).abs().max()) <= BOUNDS[kind] * (1 if kind == "float32" else 4)
+        assert float((got - expected).norm() / expected.norm()) <= BOUNDS[dtype] / 3
+        assert float((got - expected).abs().max()) <= BOUNDS[dtype] * (1 if dtype == torch.float32 else 4)
 
 
 @pytest.mark.parametrize(("columns", "depth"), [(16, 16), (80, 48), (384, 1536), (1152, 384)])
-@pytest.mark.parametrize("rows", [0, 1, 7, 13, 600])
-def test_product(kind: native.Kind, columns: int, depth: int, rows: int) -> None:
-    if kind == "int8":
+@pytest.mark.parametrize("rows", [0, 1, 7, 13, 32, 33, 600])
+def test_product(dtype: torch.dtype, columns: int, depth: int, rows: int) -> None:
+    if dtype == torch.int8:
         weight = torch.randint(-127, 128, (columns, depth), dtype=torch.int8)
-        x, starts = torch.randint(256, (rows, depth), dtype=torch.uint8), torch.randint(-999, 999, (columns,)).int()
-        assert torch.equal(native.product(weight, starts, kind)(x), (x.int() @ weight.int().T) + starts)
+        x, scale, steps = torch.randint(256, (rows, depth), dtype=torch.uint8), torch.ones(columns), torch.ones(rows)
+        sums = (x.int() - 128) @ weight.int().T
+        assert torch.equal(native.linear(x, weight, torch.zeros(columns), scale, steps), sums.float())
+        bias, scale, steps = torch.randn(columns), torch.rand(columns), torch.rand(rows)
+        expected = sums.double() * scale.double() * steps.double()[:, None] + bias.double()
+        got = native.linear(x, weight, bias, scale, steps)
+        torch.testing.assert_close(got.double(), expected, rtol=3e-7, atol=1e-6)
         return
-    dtype = torch.bfloat16 if kind == "bfloat16" else torch.float32
-    weight, x, starts = torch.randn(columns, depth).to(dtype), torch.randn(rows, depth).to(dtype), torch.randn(columns)
-    expected = x.double() @ weight.double().T + starts.double()
-    error = (native.product(weight, starts, kind)(x) - expected).abs()
+    weight, x = torch.randn(columns, depth).to(dtype), torch.randn(rows, depth).to(dtype)
+    bias = torch.randn(columns).to(dtype)
+    expected = x.double() @ weight.double().T + bias.double()
+    error = (native.linear(x, weight, bias) - expected).abs()
     assert bool((error <= 3e-7 * depth**0.5 * (1 + x.double().abs() @ weight.double().abs().T) / 4).all())
+
+
+def test_a_product_is_the_same_for_any_number_of_rows(dtype: torch.dtype) -> None:
+    """Few rows are multiplied chunk by chunk of the weights, many with whole panels: the sums have the same order."""
+    torch.manual_seed(0)
+    for columns, depth in ((16, 16), (80, 48), (96, 208), (384, 384)):
+        if dtype == torch.int8:
+            x, weight = torch.randint(256, (40, depth), dtype=torch.uint8), torch.randint(-127, 128, (columns, depth))
+            bias, scale, steps = torch.randn(columns), torch.rand(columns), torch.rand(40)
+        else:
+            x, weight = torch.randn(40, depth).to(dtype), torch.randn(columns, depth)
+            bias, scale, steps = torch.randn(columns).to(dtype), None, None
+        weight = weight.to(dtype)
+        many = native.linear(x, weight, bias, scale, steps)
+        for rows in range(1, 41):
+            few = native.linear(x[:rows], weight, bias, scale, None if steps is None else steps[:rows])
+            assert torch.equal(few, many[:rows])
+
+
+def test_a_product_takes_what_it_is_made_for(home: Path) -> None:
+    x, weight, bias = torch.ones(2, 32), torch.ones(16, 32), torch.ones(16)
+    with pytest.raises(ConfigError, match="got x of shape"):
+        native.linear(x[:, :16], weight, bias)
+    with pytest.raises(ConfigError, match="got bias of shape"):
+        native.linear(x, weight, bias.double())
+    with pytest.raises(ConfigError, match="expected it with int8 weights, and only with these"):
+        native.linear(x, weight, bias, torch.ones(16))
 
 
 def test_int8_products_are_exact_sums_of_whole_numbers(home: Path) -> None:
     """Against a layer that quantizes in plain PyTorch, to float32's own rounding."""
-    if not native.offers("int8"):
+    if not native.available(torch.int8):
         pytest.skip("the processor has no such product")
-    weights = weights_of(64, 2, 80, "int8")
-    rounded = [
-        LayerWeights(*(_quantized(part) if isinstance(part, Affine) else part for part in layer))
-        for layer in weights.layers
-    ]
-    batch = batch_of([4, 9])
-    got = native.NativeEncoder(weights, "int8")(batch.input_ids, batch.positions, None, batch)
+    modules, batch = modules_of(64, 2, 80, torch.int8), batch_of([4, 9])
+    got = NativeEncoder(quantized(modules))(batch.input_ids, batch.positions, None, batch)
     # The weights' rounding is the larger part of what int8 changes; what is left is that of the inputs.
-    expected = exact(weights._replace(layers=tuple(rounded)), batch, None)
-    assert float((got - expected).norm()) < 0.9 * float((got - exact(weights, batch, None)).norm())
-
-
-def _quantized(affine: Affine) -> Affine:
-    whole, scales = int8.quantize_weight(affine.weight)
-    return Affine(whole.float() * scales[:, None], affine.bias)
+    expected = exact(quantized(modules), batch, None)
+    assert float((got - expected).norm()) < 0.9 * float((got - exact(modules, batch, None)).norm())
 
 
 @pytest.mark.parametrize("types", [0, 1])
-def test_tables_of_types(kind: native.Kind, types: int) -> None:
-    weights, batch = weights_of(48, 3, 96, kind, types=types), batch_of([3, 8])
-    got = native.NativeEncoder(weights, kind)(batch.input_ids, batch.positions, None, batch)
-    expected = exact(weights, batch, None)
-    assert float((got - expected).norm() / expected.norm()) <= BOUNDS[kind] / 3
+def test_tables_of_types(dtype: torch.dtype, types: int) -> None:
+    modules, batch = modules_of(48, 3, 96, dtype, types=types), batch_of([3, 8])
+    got = encoder_of(modules, dtype)(batch.input_ids, batch.positions, None, batch)
+    expected = exact(modules, batch, None)
+    assert float((got - expected).norm() / expected.norm()) <= BOUNDS[dtype] / 3
 
 
-def test_a_text_is_the_same_to_the_bit_in_any_company(kind: native.Kind) -> None:
-    encoder = native.NativeEncoder(weights_of(64, 2, 80, kind), kind)
-    batch = batch_of([1, 2, 3, 3, 7, 8, 9, 15, 30, 70, 70, 71, 150, 280])
+def test_a_text_is_the_same_to_the_bit_in_any_batch(dtype: torch.dtype) -> None:
+    encoder = encoder_of(modules_of(64, 2, 80, dtype), dtype)
+    batch = batch_of([*range(1, 41), 70, 70, 71, 150, 280])
     threads = torch.get_num_threads()
     try:
         found = []
@@ -167,8 +209,8 @@ def test_a_text_is_the_same_to_the_bit_in_any_company(kind: native.Kind) -> None
         assert torch.equal(encoder(alone.input_ids, alone.positions, None, alone), found[0][start:end])
 
 
-def test_no_tokens_and_empty_texts(kind: native.Kind) -> None:
-    encoder = native.NativeEncoder(weights_of(48, 3, 96, kind), kind)
+def test_no_tokens_and_empty_texts(dtype: torch.dtype) -> None:
+    encoder = encoder_of(modules_of(48, 3, 96, dtype), dtype)
     batch = batch_of([0, 0])
     assert encoder(batch.input_ids, batch.positions, None, batch).shape == (0, 48)
     for lengths in ([0, 3, 0], [0] * 9 + [4] * 9 + [0], [0] + [300] * 8, [0, 300, 300, 300]):
@@ -178,8 +220,8 @@ def test_no_tokens_and_empty_texts(kind: native.Kind) -> None:
         assert torch.equal(encoder(batch.input_ids, batch.positions, None, batch), expected)
 
 
-def test_wrong_input(kind: native.Kind) -> None:
-    encoder, batch = native.NativeEncoder(weights_of(48, 3, 96, kind), kind), batch_of([3, 4])
+def test_wrong_input(dtype: torch.dtype) -> None:
+    encoder, batch = encoder_of(modules_of(48, 3, 96, dtype), dtype), batch_of([3, 4])
     ids, positions = batch.input_ids, batch.positions
     for wrong in (-1, 50):
         with pytest.raises(InputError, match="expected ids below 50 and positions below 600"):
@@ -198,5 +240,30 @@ def test_wrong_input(kind: native.Kind) -> None:
 
 
 def test_sizes_that_are_not_taken(home: Path) -> None:
-    assert not native.supports(weights_of(48, 2, 96, "float32"), "float32")  # heads of 24
-    assert not native.supports(weights_of(48, 3, 100, "float32"), "float32")
+    for sizes in ((48, 2, 96), (48, 3, 100)):  # heads of 24; an inner size that is not a multiple of 16
+        with pytest.raises(native.Unsupported):
+            NativeEncoder(modules_of(*sizes, torch.float32))
+
+
+def test_weights_that_are_not_taken(home: Path) -> None:
+    def refused(change: Callable[[EncoderModules], object]) -> None:
+        modules = modules_of(48, 3, 96, torch.float32)
+        result = change(modules)
+        with pytest.raises(native.Unsupported):
+            NativeEncoder(result if isinstance(result, EncoderModules) else modules)
+
+    def layer(modules: EncoderModules, **parts: nn.Module) -> EncoderModules:
+        return modules._replace(layers=(modules.layers[0]._replace(**parts), *modules.layers[1:]))
+
+    refused(lambda modules: modules._replace(layers=()))
+    refused(lambda modules: layer(modules, key=nn.Linear(48, 48, bias=False)))
+    refused(lambda modules: layer(modules, key=nn.Linear(48, 32)))
+    refused(lambda modules: layer(modules, down=nn.Sequential(nn.Linear(96, 48))))
+    refused(lambda modules: layer(modules, key=QuantizedLinear.of(nn.Linear(48, 48))))
+    refused(lambda modules: layer(modules, output_norm=nn.LayerNorm(48, elementwise_affine=False)))
+    refused(lambda modules: modules.word.half())
+    refused(lambda modules: modules.norm.bfloat16())
+    refused(lambda modules: modules.position.to("meta"))
+    refused(lambda modules: setattr(modules.layers[1].output.weight, "data", torch.ones(48, 48).t()[:, ::1]))
+    refused(lambda modules: modules.layers[1].output.register_forward_hook(lambda *_: None))
+    refused(lambda modules: setattr(modules.layers[1].output, "forward", lambda x: x))

@@ -56,7 +56,7 @@ def test_every_data_file_is_shipped() -> None:
 def test_kernels_folder_is_no_package_of_its_own() -> None:
     assert not (ROOT / "kernels" / "__init__.py").exists()
     assert (
-        run("import minisbert.kernels.cpu_ops.linear as l; print(l.__name__)") == "minisbert.kernels.cpu_ops.linear\n"
+        run("import minisbert.kernels.cpu_ops.onednn as l; print(l.__name__)") == "minisbert.kernels.cpu_ops.onednn\n"
     )
 
 

@@ -1,13 +1,12 @@
-// A whole BERT-family encoder over packed tokens, for inference.
+// A whole BERT-family encoder over packed tokens, for inference, with the weights as they are in the modules.
 //
-// A thread takes some texts, a few hundred tokens, from the embeddings through all layers to the result: what lies
-// between the layers stays in its cache, and threads never wait for each other. Where there are too few texts for that,
-// as with a single one, all threads share each stage of the same tokens (a Team).
+// A thread takes some texts, a few hundred tokens, from the embeddings through all layers to the result: activations
+// stay in its cache, and threads never wait for each other. Where there are too few texts for that, as with a single
+// one, all threads share each stage of the same tokens (a Team).
 //
 // Everything but the products is in float32. A row is computed in the same order of operations in any batch and with
-// any number of threads, so that a text has the same embedding, to the bit, in any company.
+// any number of threads, so that the embedding of a text has the same bits in any batch.
 
-#include <algorithm>
 #include <type_traits>
 
 #include "attention.hpp"
@@ -16,35 +15,29 @@
 
 extern "C" {
 
-struct Product {
-    const int32_t* panels;
-    const float *bias, *scales;  // of int8; elsewhere the sums start from the bias
-};
-
 struct Norm {
-    const float *weight, *bias;
+    const void *weight, *bias;  // (dim,)
     float eps;
 };
 
 struct Layer {
-    Product qkv, output;
+    Linear qkv[3], output;  // query, key and value; all (dim, dim)
     Norm attention_norm;
-    Product up, down;
+    Linear up, down;  // (inner, dim), (dim, inner)
     Norm output_norm;
 };
 
 struct Encoder {
-    int64_t half_tables, dim, heads, inner, layers;
-    int64_t word_rows, place_rows, kind_rows;
-    const void *words, *places, *kinds;  // float32 or bfloat16; kinds may be null
+    int64_t dim, heads, inner, layers;
+    int64_t word_rows, position_rows, type_rows;
+    const void *words, *positions, *types;  // embedding tables, (rows, dim); types may be null
     Norm norm;
     const Layer* layer;
 };
 }
-
 namespace {
 
-constexpr int64_t MOST_ROWS = 256, LEAST_ROWS = 32;  // tokens that go through the layers together, in a thread
+constexpr int64_t MOST_ROWS = 384, LEAST_ROWS = 32;  // tokens that go through the layers together, in a thread
 
 struct Team {
     int64_t member, members;
@@ -61,67 +54,80 @@ struct Team {
     }
 };
 
-// The way of some texts through the encoder, with memory for at most `rows` tokens at a time.
+// Memory of one thread: a packed panel, and what attention needs for a head of at most `longest` tokens.
+template <class K>
+struct Scratch {
+    Buffer panel, attention;
+
+    Scratch(const Encoder& e, int64_t longest)
+        : panel(panel_words<K>(std::max(e.dim, e.inner))), attention(attention_floats(longest, e.dim / e.heads)) {}
+};
+
+// The forward pass of some texts, with memory for at most `rows` tokens at a time.
 template <class K>
 struct Pass {
     typedef typename K::Input Input;
-    static constexpr bool QUANTIZED = sizeof(Input) == 1, HALF = sizeof(Input) == 2;
-    typedef std::conditional_t<QUANTIZED, float, Input> Written;  // before it is quantized, if it is
+    typedef typename K::Parameter Parameter;
+    static constexpr bool QUANTIZED = is_int8<K>, HALF = sizeof(Input) == 2;
+    typedef std::conditional_t<QUANTIZED, float, Input> Activation;  // before it is quantized, if it is
 
     const Encoder& encoder;
     Buffer buffer;
     float *wide, *sums, *scales;
-    Written *written, *raised;
-    Input* narrow;
+    Activation *attended, *inner;
+    Input* input;
 
     Pass(const Encoder& e, int64_t rows)
         : encoder(e), buffer(rows * (widest(e) + 2 * e.dim + 1 + std::max(e.dim, e.inner)) + 5 * 16) {
         wide = buffer.take(rows * widest(e));
-        raised = (Written*)wide;  // queries, keys and values are done with by then
+        inner = (Activation*)wide;  // queries, keys and values are not needed any more then
         sums = buffer.take(rows * e.dim);
-        written = (Written*)buffer.take(rows * e.dim);
+        attended = (Activation*)buffer.take(rows * e.dim);
         scales = buffer.take(rows);
-        narrow = (Input*)buffer.take(rows * std::max(e.dim, e.inner));
+        input = (Input*)buffer.take(rows * std::max(e.dim, e.inner));
     }
 
     static int64_t widest(const Encoder& e) { return std::max(3 * e.dim, e.inner); }
 
-    // What a product reads: rows as they were written, or in int8.
-    const Input* input(int64_t rows, int64_t dim, const Written* from, const Team& team) {
+    // Rows as a product reads them.
+    const Input* prepare(int64_t rows, int64_t dim, const Activation* from, const Team& team) {
         if constexpr (QUANTIZED) {
-            team.share(rows, [&](int64_t i) { scales[i] = quantize(dim, from + i * dim, narrow + i * dim); });
+            team.share(rows, [&](int64_t i) { scales[i] = quantize(dim, from + i * dim, input + i * dim); });
             team.wait();
-            return narrow;
+            return input;
         } else {
             return from;
         }
     }
 
-    INLINED vf value(typename K::Sum sum, const Product& by, int64_t row, int64_t column) const {
-        if constexpr (QUANTIZED)
-            return __builtin_convertvector(sum, vf) * (scales[row] * load(by.scales + column)) +
-                   load(by.bias + column);
+    // The residual stream as a product reads it.
+    const Input* prepare(int64_t rows, const float* hidden, const Team& team) {
+        if constexpr (HALF)
+            return input;
         else
-            return sum;
+            return prepare(rows, encoder.dim, hidden, team);
     }
 
+    // to = function(from times the weights, plus the bias); `next` is the product after this one, or null.
     template <class T, class F>
-    void product(int64_t rows, int64_t columns, int64_t depth, const Input* from, const Product& by, T* to,
-                 const Team& team, const F& then) {
-        const int64_t panels = panel_count(columns);
-        multiply<K>(rows, columns, depth, from, by.panels, team.first(panels), team.first(panels, 1),
-                    [&](int64_t row, int64_t column, typename K::Sum sum) ALWAYS_INLINE {
-                        store(to + row * columns + column, then(value(sum, by, row, column)));
-                    });
+    void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, const Product<K>* next,
+                      Scratch<K>& scratch, const Team& team, const F& function) {
+        const int64_t panels = product.panels(), width = product.count * product.columns;
+        multiply<K>(rows, from, scales, product, team.first(panels), team.first(panels, 1),
+                    scratch.panel.data,
+                    next ? next->weights(team.first(next->panels()) * PANEL) : nullptr,
+                    [&](int64_t row, int64_t column, vf value)
+                        ALWAYS_INLINE { store(to + row * width + column, function(value)); });
         team.wait();
     }
 
-    // Row i of what goes from layer to layer, normalized, and as the next product reads it in bfloat16.
+    // Row i of the residual stream, normalized; in bfloat16 also as the next product reads it.
     void normalize(float* row, int64_t i, const Norm& norm) {
-        standardize(row, encoder.dim, norm.eps);
-        affine(row, norm.weight, norm.bias, encoder.dim, row);
+        const int64_t dim = encoder.dim;
+        standardize(row, dim, norm.eps);
+        affine(row, (const Parameter*)norm.weight, (const Parameter*)norm.bias, dim, row);
         if constexpr (HALF)
-            for (int64_t d = 0; d < encoder.dim; d += W) store(narrow + i * encoder.dim + d, load(row + d));
+            for (int64_t d = 0; d < dim; d += W) store(input + i * dim + d, load(row + d));
     }
 
     // hidden = normalized(sums + hidden).
@@ -135,87 +141,81 @@ struct Pass {
         team.wait();
     }
 
-    const Input* given(int64_t rows, const float* hidden, const Team& team) {
-        if constexpr (HALF)
-            return narrow;
-        else
-            return input(rows, encoder.dim, hidden, team);
-    }
-
-    // hidden = normalized sum of the rows of a word, a type (if the model has them) and a place.
-    template <class T>
-    void embed(int64_t rows, const int64_t* ids, const int64_t* places, const int64_t* kinds, float* hidden,
+    // hidden = normalized sum of the embeddings of a word, a token type (if the model has them) and a position.
+    void embed(int64_t rows, const int64_t* ids, const int64_t* positions, const int64_t* types, float* hidden,
                const Team& team) {
-        const T *word = (const T*)encoder.words, *place = (const T*)encoder.places, *kind = (const T*)encoder.kinds;
+        const auto *word_table = (const Parameter*)encoder.words, *position_table = (const Parameter*)encoder.positions,
+                   *type_table = (const Parameter*)encoder.types;
         const int64_t dim = encoder.dim;
         team.share(rows, [&](int64_t i) {
             float* row = hidden + i * dim;
             for (int64_t d = 0; d < dim; d += W) {
-                vf sum = load(word + ids[i] * dim + d);
-                if (kind) sum += load(kind + (kinds ? kinds[i] : 0) * dim + d);
-                store(row + d, sum + load(place + places[i] * dim + d));
+                vf sum = load(word_table + ids[i] * dim + d);
+                if (type_table) sum += load(type_table + (types ? types[i] : 0) * dim + d);
+                store(row + d, sum + load(position_table + positions[i] * dim + d));
             }
             normalize(row, i, encoder.norm);
         });
         team.wait();
     }
 
-    // The texts that offsets[0] to offsets[texts] tell; hidden: their rows, from the embeddings to the result.
-    void layers(const int32_t* offsets, int64_t texts, float* hidden, Buffer& buffer, const Team& team) {
+    // The layers, for texts at offsets[0] to offsets[texts]; hidden: their rows, from the embeddings to the result.
+    void layers(const int32_t* offsets, int64_t texts, float* hidden, Scratch<K>& scratch, const Team& team) {
         const int64_t dim = encoder.dim, rows = offsets[texts] - offsets[0], head = dim / encoder.heads;
         const float scale = 1.0f / sqrtf((float)head);
-        const auto plain = [](vf x) ALWAYS_INLINE { return x; };
-        const auto activated = [](vf x) ALWAYS_INLINE { return gelu(x); };
+        const auto identity = [](vf x) ALWAYS_INLINE { return x; };
+        const auto activation = [](vf x) ALWAYS_INLINE { return gelu(x); };
+        const auto qkv_of = [&](int64_t l) { return Product<K>{encoder.layer[l].qkv, 3, dim, dim}; };
         for (int64_t l = 0; l < encoder.layers; l++) {
             const Layer& layer = encoder.layer[l];
-            product(rows, 3 * dim, dim, given(rows, hidden, team), layer.qkv, wide, team, plain);
+            const bool more = l + 1 < encoder.layers;
+            const Product<K> qkv = qkv_of(l), output = {&layer.output, 1, dim, dim}, up = {&layer.up, 1, encoder.inner, dim},
+                             down = {&layer.down, 1, dim, encoder.inner}, next = more ? qkv_of(l + 1) : qkv;
+            multiply_all(rows, prepare(rows, hidden, team), qkv, wide, &output, scratch, team, identity);
             team.share(texts * encoder.heads, [&](int64_t i) {
                 const int64_t text = i / encoder.heads, h = i % encoder.heads, start = offsets[text] - offsets[0];
                 const float* q = wide + start * 3 * dim + h * head;
                 attend(q, q + dim, q + 2 * dim, 3 * dim, offsets[text + 1] - offsets[text], head, scale,
-                       written + start * dim + h * head, dim, buffer, Marked());
+                       attended + start * dim + h * head, dim, scratch.attention, Marked());
             });
             team.wait();
-            product(rows, dim, dim, input(rows, dim, written, team), layer.output, sums, team, plain);
+            multiply_all(rows, prepare(rows, dim, attended, team), output, sums, &up, scratch, team, identity);
             add_norm(rows, layer.attention_norm, hidden, team);
-            product(rows, encoder.inner, dim, given(rows, hidden, team), layer.up, raised, team, activated);
-            product(rows, dim, encoder.inner, input(rows, encoder.inner, raised, team), layer.down, sums, team, plain);
+            multiply_all(rows, prepare(rows, hidden, team), up, inner, &down, scratch, team, activation);
+            multiply_all(rows, prepare(rows, encoder.inner, inner, team), down, sums, more ? &next : nullptr, scratch,
+                         team, identity);
             add_norm(rows, layer.output_norm, hidden, team);
         }
     }
 
-    void run(const int32_t* offsets, int64_t texts, const int64_t* ids, const int64_t* places, const int64_t* kinds,
-             float* out, Buffer& buffer, const Team& team) {
+    void run(const int32_t* offsets, int64_t texts, const int64_t* ids, const int64_t* positions, const int64_t* types,
+             float* out, Scratch<K>& scratch, const Team& team) {
         const int64_t start = offsets[0], rows = offsets[texts] - start;
         if (!rows) return;
-        kinds = kinds ? kinds + start : nullptr;
-        if (encoder.half_tables)
-            embed<bf16>(rows, ids + start, places + start, kinds, out + start * encoder.dim, team);
-        else
-            embed<float>(rows, ids + start, places + start, kinds, out + start * encoder.dim, team);
-        layers(offsets, texts, out + start * encoder.dim, buffer, team);
+        float* hidden = out + start * encoder.dim;
+        embed(rows, ids + start, positions + start, types ? types + start : nullptr, hidden, team);
+        layers(offsets, texts, hidden, scratch, team);
     }
 };
 
-// Texts from `from` on that have `rows` tokens together, at least one.
-int64_t texts_of(const int32_t* offsets, int64_t from, int64_t texts, int64_t rows) {
+// The end of texts that begin at `from` and have at most `rows` tokens together; at least one text.
+int64_t texts_until(const int32_t* offsets, int64_t from, int64_t texts, int64_t rows) {
     int64_t to = from + 1;
     while (to < texts && offsets[to + 1] - offsets[from] <= rows) to++;
     return to;
 }
 
-// Whether `members` threads that share all work are faster than `threads` that take a text each.
+// True if `members` threads that share all work are faster than `threads` that take a text each.
 INLINE bool too_few(int64_t texts, int64_t tokens, int64_t most, int64_t threads, int64_t members) {
     const int64_t turns = (texts + threads - 1) / threads;  // each as long as the longest text, at worst
     return texts < 4 * threads && 10 * tokens < 8 * members * most * turns;
 }
 
 template <class K>
-void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
+void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions, const int64_t* types,
             const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts], most = longest(offsets, texts);
-    const int64_t head_floats = attention_floats(most, encoder.dim / encoder.heads);
-    const int64_t members = std::min(threads, panel_count(encoder.dim));
+    const int64_t members = std::min(threads, Product<K>{nullptr, 1, encoder.dim, encoder.dim}.panels());
     if (too_few(texts, tokens, most, threads, members)) {
         const int64_t rows = std::max(MOST_ROWS * threads, most);
         Pass<K> pass(encoder, std::min(tokens, rows));
@@ -225,10 +225,10 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
 #ifdef _OPENMP
             team = {omp_get_thread_num(), omp_get_num_threads()};
 #endif
-            Buffer buffer(head_floats);
+            Scratch<K> scratch(encoder, most);
             for (int64_t from = 0, to = 0; from < texts; from = to) {
-                to = texts_of(offsets, from, texts, rows);
-                pass.run(offsets + from, to - from, ids, places, kinds, out, buffer, team);
+                to = texts_until(offsets, from, texts, rows);
+                pass.run(offsets + from, to - from, ids, positions, types, out, scratch, team);
             }
         }
         return;
@@ -238,7 +238,7 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
 #pragma omp parallel num_threads((int)threads)
     {
         Pass<K> pass(encoder, rows);
-        Buffer buffer(head_floats);
+        Scratch<K> scratch(encoder, most);
         for (;;) {
             int64_t from, to;
 #pragma omp critical(minisbert_texts)
@@ -246,28 +246,32 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* places, c
                 from = next;
                 if (from < texts) {  // smaller parts towards the end, so that threads end together
                     const int64_t part = (tokens - offsets[from]) / (2 * threads);
-                    next = texts_of(offsets, from, texts, std::clamp(part, LEAST_ROWS, MOST_ROWS));
+                    next = texts_until(offsets, from, texts, std::clamp(part, LEAST_ROWS, MOST_ROWS));
                 }
                 to = next;
             }
             if (from >= texts) break;
-            pass.run(offsets + from, to - from, ids, places, kinds, out, buffer, Team{0, 1});
+            pass.run(offsets + from, to - from, ids, positions, types, out, scratch, Team{0, 1});
         }
     }
 }
 
-// One product alone: sums of `rows` rows, as they are before anything is done with them.
+// x (rows, depth) times the weight of `layer` plus its bias, to float32, (rows, columns).
 template <class K>
-void multiply_all(int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels, int64_t threads,
-                  void* out) {
+void multiply_rows(int64_t rows, int64_t columns, int64_t depth, const void* x, const float* scales,
+                   const Linear* layer, int64_t threads, float* out) {
     const int64_t part = std::min((rows + threads - 1) / threads, MOST_ROWS);
-#pragma omp parallel for schedule(dynamic, 1) num_threads((int)threads)
-    for (int64_t from = 0; from < rows; from += part)
-        multiply<K>(std::min(rows - from, part), columns, depth,
-                    (const typename K::Input*)x + from * depth, panels, 0, panel_count(columns),
-                    [&](int64_t row, int64_t column, typename K::Sum sum) ALWAYS_INLINE {
-                        memcpy((int32_t*)out + (from + row) * columns + column, &sum, sizeof sum);
-                    });
+    const Product<K> product = {layer, 1, columns, depth};
+#pragma omp parallel num_threads((int)threads)
+    {
+        Buffer panel(panel_words<K>(depth));
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t from = 0; from < rows; from += part)
+            multiply<K>(std::min(rows - from, part), (const typename K::Input*)x + from * depth,
+                        scales ? scales + from : nullptr, product, 0, product.panels(), panel.data, nullptr,
+                        [&](int64_t row, int64_t column, vf value)
+                            ALWAYS_INLINE { store(out + (from + row) * columns + column, value); });
+    }
 }
 
 bool within(const int64_t* numbers, int64_t count, int64_t rows) {
@@ -277,25 +281,27 @@ bool within(const int64_t* numbers, int64_t count, int64_t rows) {
 }
 
 template <class K>
-int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* places, const int64_t* kinds,
+int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* positions, const int64_t* types,
                 const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts];
     for (int64_t t = 0; t < texts; t++)
         if (offsets[t] > offsets[t + 1]) return 0;
-    if (!within(ids, tokens, encoder.word_rows) || !within(places, tokens, encoder.place_rows)) return 0;
-    if (kinds && encoder.kinds && !within(kinds, tokens, encoder.kind_rows)) return 0;
-    if (tokens) encode<K>(encoder, ids, places, kinds, offsets, texts, threads, out);
+    if (!within(ids, tokens, encoder.word_rows) || !within(positions, tokens, encoder.position_rows)) return 0;
+    if (types && encoder.types && !within(types, tokens, encoder.type_rows)) return 0;
+    if (tokens) encode<K>(encoder, ids, positions, types, offsets, texts, threads, out);
     return 1;
 }
 
-// Calls use(K()) for the products of a number; float32 where there are none of that number.
+constexpr int64_t FLOAT32 = 1, BFLOAT16 = 2, INT8 = 4;
+
+// Calls use(K()) for the products of a dtype; those of float32 where that dtype has none.
 template <class F>
-auto of_kind(int64_t kind, const F& use) {
+auto of_dtype(int64_t dtype, const F& use) {
 #ifdef HAS_BFLOAT16
-    if (kind == 2) return use(Bfloat16());
+    if (dtype == BFLOAT16) return use(Bfloat16());
 #endif
 #ifdef HAS_INT8
-    if (kind == 4) return use(Int8());
+    if (dtype == INT8) return use(Int8());
 #endif
     return use(Float32());
 }
@@ -304,41 +310,32 @@ auto of_kind(int64_t kind, const F& use) {
 
 extern "C" {
 
-// Which products are here: 1 for float32, and 2 for bfloat16, and 4 for int8.
-int64_t encoder_kinds() {
-    int64_t kinds = 1;
+// The dtypes of products that are available: a sum of FLOAT32, BFLOAT16 and INT8.
+int64_t encoder_dtypes() {
+    int64_t dtypes = FLOAT32;
 #ifdef HAS_BFLOAT16
-    kinds += 2;
+    dtypes += BFLOAT16;
 #endif
 #ifdef HAS_INT8
-    kinds += 4;
+    dtypes += INT8;
 #endif
-    return kinds;
+    return dtypes;
 }
 
-int64_t encoder_words(int64_t kind, int64_t columns, int64_t depth) {
-    return of_kind(kind, [&](auto k) { return laid_out_words<decltype(k)>(columns, depth); });
-}
-
-void encoder_lay_out(int64_t kind, int64_t columns, int64_t depth, const void* weight, const int32_t* starts,
-                     int32_t* to) {
-    of_kind(kind, [&](auto k) {
-        lay_out<decltype(k)>(columns, depth, (const typename decltype(k)::Weight*)weight, starts, to);
+// One product alone. In int8, x is uint8 with its zero at 128, and one step of a row stands for scales[row].
+void encoder_product(int64_t dtype, int64_t rows, int64_t columns, int64_t depth, const void* x, const float* scales,
+                     const Linear* layer, int64_t threads, float* out) {
+    of_dtype(dtype, [&](auto k) {
+        multiply_rows<decltype(k)>(rows, columns, depth, x, scales, layer, threads, out);
     });
 }
 
-// x (rows, depth) times a laid-out weight, to float32, of int8 to int32, (rows, columns).
-void encoder_product(int64_t kind, int64_t rows, int64_t columns, int64_t depth, const void* x, const int32_t* panels,
-                     int64_t threads, void* out) {
-    of_kind(kind, [&](auto k) { multiply_all<decltype(k)>(rows, columns, depth, x, panels, threads, out); });
-}
-
-// Ids, places and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having done nothing, where a
+// Ids, positions and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having computed nothing, if a
 // number is not in its table or the offsets fall.
-int64_t encoder_run(int64_t kind, const Encoder* encoder, const int64_t* ids, const int64_t* places,
-                    const int64_t* kinds, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
-    return of_kind(kind, [&](auto k) {
-        return checked<decltype(k)>(*encoder, ids, places, kinds, offsets, texts, threads, out);
+int64_t encoder_run(int64_t dtype, const Encoder* encoder, const int64_t* ids, const int64_t* positions,
+                    const int64_t* types, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
+    return of_dtype(dtype, [&](auto k) {
+        return checked<decltype(k)>(*encoder, ids, positions, types, offsets, texts, threads, out);
     });
 }
 

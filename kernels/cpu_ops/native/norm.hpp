@@ -6,7 +6,7 @@
 
 namespace {
 
-// Normalize `row`; gives 1 / standard deviation and leaves the normalized values in `row`.
+// Normalize `row` in place; returns 1 / standard deviation.
 INLINE float standardize(float* row, int64_t dim, float eps) {
     vf a = {}, b = {};
     for (int64_t d = 0; d < dim; d += 2 * W) {
@@ -28,8 +28,9 @@ INLINE float standardize(float* row, int64_t dim, float eps) {
     return rstd;
 }
 
-// out = xhat * weight + bias.
-INLINE void affine(const float* xhat, const float* weight, const float* bias, int64_t dim, float* out) {
+// out = xhat * weight + bias; weight and bias are float32 or bfloat16.
+template <class T>
+INLINE void affine(const float* xhat, const T* weight, const T* bias, int64_t dim, float* out) {
     for (int64_t d = 0; d < dim; d += W) store(out + d, load(xhat + d) * load(weight + d) + load(bias + d));
 }
 

@@ -1,9 +1,10 @@
-// Products with weights that are laid out beforehand.
+// Matrix products with weights as torch stores them: row-major, (columns, depth).
 //
-// A weight (columns, depth) stands as panels of PANEL vectors of columns; the last one may be narrower. A panel is read
-// from front to back: what the sums start from, then for each step along the depth GROUP weights of every column, which
-// fill 32 bits. Each sum is taken in the order of the depth, however many rows and threads there are: a row's product
-// is the same to the bit in any company.
+// Weights are packed a panel at a time, right before the panel is used, into memory of the calling thread that stays
+// in its cache. No copy of a weight outlives a product, so none can go stale. In a panel of up to PANEL vectors of
+// columns, each step along the depth holds GROUP weights of every column, which fill 32 bits. Each sum is taken in the
+// order of the depth, starting from the bias, for any number of rows and threads: the product of a row has the same
+// bits in any batch.
 
 #pragma once
 
@@ -11,20 +12,36 @@
 #include <immintrin.h>
 #endif
 
+#include <algorithm>
+
 #include "vectors.hpp"
+
+extern "C" {
+
+// A linear layer. In int8, a column of the weight stands for its whole numbers times its scale.
+struct Linear {
+    const void *weight, *bias;  // (columns, depth), (columns,)
+    const float* scale;         // (columns,), of int8 only
+};
+}
 
 namespace {
 
-constexpr int PANEL = 3;  // vectors; the sums of a tile have to fit the registers
+constexpr int PANEL = 3;  // vectors of columns; the sums of a tile have to fit the registers
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int TILE_ROWS = 8;
 #else
 constexpr int TILE_ROWS = 4;
 #endif
+// Before the weights of a panel, for each vector of columns: bias, and in int8 scale and what the inputs' zero adds.
+constexpr int HEADER = 3;
+// With few rows, weights are packed CHUNK steps at a time, which stay in the first-level cache until they are used.
+constexpr int64_t FEW_ROWS = 32, CHUNK = 16;
 
 struct Float32 {
     typedef float Input;
     typedef float Weight;
+    typedef float Parameter;  // biases, normalizations and embedding tables
     typedef vf Sum;
     static constexpr int GROUP = 1;
     INLINE Sum plus(Sum sum, int32_t group, vi weights) {
@@ -40,6 +57,7 @@ struct Float32 {
 struct Bfloat16 {
     typedef bf16 Input;
     typedef bf16 Weight;
+    typedef bf16 Parameter;
     typedef vf Sum;
     static constexpr int GROUP = 2;
     INLINE Sum plus(Sum sum, int32_t group, vi weights) {
@@ -50,10 +68,11 @@ struct Bfloat16 {
 
 #if defined(__AVX512VNNI__) && !defined(__AMX_INT8__)
 #define HAS_INT8
-// Inputs are 0 to 255 with their zero at 128; the sums start from what that zero adds to them.
+// Inputs are 0 to 255 with their zero at 128; the sums start from minus what that zero adds to them.
 struct Int8 {
     typedef uint8_t Input;
     typedef int8_t Weight;
+    typedef float Parameter;
     typedef vi Sum;
     static constexpr int GROUP = 4;
     INLINE Sum plus(Sum sum, int32_t group, vi weights) {
@@ -62,97 +81,194 @@ struct Int8 {
 };
 #endif
 
-INLINE int64_t panel_words(int64_t vectors, int64_t steps) { return vectors * W * (steps + 1); }
-
-// Words of 32 bits that a weight takes.
 template <class K>
-int64_t laid_out_words(int64_t columns, int64_t depth) {
-    return panel_words(columns / W, depth / K::GROUP);
-}
+constexpr bool is_int8 = sizeof(typename K::Weight) == 1;
 
-// starts: what the sums start from, (columns,), of 32 bits each.
+// Linear layers of the same shape and input; the columns of their outputs are side by side.
 template <class K>
-void lay_out(int64_t columns, int64_t depth, const typename K::Weight* weight, const int32_t* starts, int32_t* to) {
-    const int64_t steps = depth / K::GROUP;
-#pragma omp parallel for schedule(static)
-    for (int64_t at = 0; at < columns; at += PANEL * W) {
-        const int64_t wide = columns - at < PANEL * W ? columns - at : PANEL * W;
-        int32_t* panel = to + panel_words(at / W, steps);
-        memcpy(panel, starts + at, (size_t)wide * 4);
-        for (int64_t i = 0; i < steps; i++)
-            for (int64_t c = 0; c < wide; c++)
-                memcpy(panel + (i + 1) * wide + c, weight + (at + c) * depth + i * K::GROUP, 4);
-    }
-}
+struct Product {
+    const Linear* layers;
+    int64_t count, columns, depth;  // columns of one layer
 
-template <class K, int R, int C, class F>
-INLINE void panel_tile(int64_t steps, const typename K::Input* a, int64_t depth, const int32_t* panel, const F& use) {
-    typename K::Sum sum[R][C];
-    repeat<C>([&](auto c) {
-        memcpy(&sum[0][c], panel + c * W, 4 * W);
-        repeat<R - 1>([&](auto r) { sum[r + 1][c] = sum[0][c]; });
-    });
-    for (int64_t i = 0; i < steps; i++) {
-        panel += C * W;
-        vi weights[C];
-        repeat<C>([&](auto c) { memcpy(&weights[c], panel + c * W, 4 * W); });
-        repeat<R>([&](auto r) {
-            int32_t group;
-            memcpy(&group, a + r * depth + i * K::GROUP, 4);
-            repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], group, weights[c]); });
-        });
-    }
-    repeat<R>([&](auto r) ALWAYS_INLINE { repeat<C>([&](auto c) ALWAYS_INLINE { use(r, c * W, sum[r][c]); }); });
-}
+    INLINED int64_t vectors() const { return count * columns / W; }
+    INLINED int64_t panels() const { return (vectors() + PANEL - 1) / PANEL; }
+    INLINED int64_t steps() const { return depth / K::GROUP; }
 
-// Brings memory into the cache, some words at a time.
-struct Ahead {
-    const int32_t *next, *end;
-    int64_t words;
-
-    INLINED void fetch() {
-        for (const int32_t* to = next + words < end ? next + words : end; next < to; next += 16)
-            __builtin_prefetch(next, 0, 2);
+    INLINED const Linear& layer(int64_t vector) const { return layers[vector * W / columns]; }
+    INLINED int64_t column(int64_t vector) const { return vector * W % columns; }
+    // The weights of a vector of columns, as words of 32 bits: (W, steps()).
+    INLINED const char* weights(int64_t vector) const {
+        return (const char*)layer(vector).weight + column(vector) * steps() * 4;
     }
 };
 
-template <class K, int C, int R, class F>
-INLINE void panel_rows(int64_t from, int64_t rows, int64_t depth, const typename K::Input* a, const int32_t* panel,
-                       Ahead& ahead, const F& use) {
-    for (; rows - from >= R; from += R) {
-        ahead.fetch();
-        panel_tile<K, R, C>(depth / K::GROUP, a + from * depth, depth, panel,
-                            [&](int64_t r, int64_t c, typename K::Sum sum) ALWAYS_INLINE { use(from + r, c, sum); });
-    }
-    if constexpr (R > 1) panel_rows<K, C, R / 2>(from, rows, depth, a, panel, ahead, use);
+// Memory for packed weights, with their header, and for the sums of few rows between two chunks.
+template <class K>
+INLINE int64_t panel_words(int64_t depth) {
+    return PANEL * W * (HEADER + FEW_ROWS + depth / K::GROUP);
 }
 
-// Gives use(row, column, sums) every vector of a (rows, depth) times the weight, in panels `first` to `last`. What
-// follows a panel in memory is fetched while the rows go through it: the next panel, where the weights of an encoder
-// stand one after the other.
-template <class K, class F>
-__attribute__((noinline)) void multiply(int64_t rows, int64_t columns, int64_t depth, const typename K::Input* a,
-                                        const int32_t* panels, int64_t first, int64_t last, const F& use) {
-    for (int64_t p = first; p < last; p++) {
-        const int64_t at = p * PANEL * W, vectors = columns - at < PANEL * W ? (columns - at) / W : PANEL;
-        const int32_t* panel = panels + panel_words(p * PANEL, depth / K::GROUP);
-        const int64_t words = panel_words(vectors, depth / K::GROUP);
-        Ahead ahead = {panel + words, panel + 2 * words, (words * TILE_ROWS + rows - 1) / rows};
-        const auto placed = [&](int64_t row, int64_t c, typename K::Sum sum) ALWAYS_INLINE { use(row, at + c, sum); };
-        if (vectors == 3)
-            panel_rows<K, 3, TILE_ROWS>(0, rows, depth, a, panel, ahead, placed);
-        else if (vectors == 2)
-            panel_rows<K, 2, TILE_ROWS>(0, rows, depth, a, panel, ahead, placed);
+// Brings memory into the cache, some lines at a time.
+struct Prefetch {
+    const char *next, *end;
+
+    INLINED void lines(int64_t count) {
+        for (const char* to = std::min(next + count * 64, end); next < to; next += 64) __builtin_prefetch(next, 0, 2);
+    }
+    INLINED int64_t left() const { return (end - next + 63) / 64; }
+};
+
+// One panel of C vectors of columns in the memory of a thread: packed, and multiplied with rows.
+template <class K, int C>
+struct Panel {
+    const Product<K>& product;
+    int64_t vector;  // the first one
+    float *header, *sums;
+    int32_t* packed;
+
+    INLINED Panel(const Product<K>& p, int64_t v, float* memory)
+        : product(p),
+          vector(v),
+          header(memory),
+          sums(memory + HEADER * C * W),
+          packed((int32_t*)sums + FEW_ROWS * C * W) {
+        repeat<C>([&](auto c) {
+            const Linear& layer = p.layer(v + c);
+            const int64_t column = p.column(v + c);
+            store(header + c * W, load((const typename K::Parameter*)layer.bias + column));
+            if constexpr (is_int8<K>) {
+                store(header + (C + c) * W, load(layer.scale + column));
+                store(header + (2 * C + c) * W, vf{});
+            }
+        });
+    }
+
+    // Steps `from` to `to` of the depth; `lines` are prefetched for every W of them and each vector of columns.
+    INLINED void pack(int64_t from, int64_t to, Prefetch& prefetch, int64_t lines) {
+        repeat<C>([&](auto c) ALWAYS_INLINE {
+            const int64_t steps = product.steps();
+            const float* weights = (const float*)product.weights(vector + c);  // bits of any type
+            int32_t* out = packed + c * W;
+            vi zero = bits(load(header + (2 * C + c) * W));
+            for (int64_t i = from; i < to; i += W) {
+                const int64_t count = std::min<int64_t>(W, to - i);
+                vf block[W];
+                if (count == W)
+                    repeat<W>([&](auto j) ALWAYS_INLINE { block[j] = load(weights + j * steps + i); });
+                else
+                    repeat<W>([&](auto j) { block[j] = load_some(weights + j * steps + i, count); });
+                prefetch.lines(lines);
+                transpose(block);
+                repeat<W>([&](auto s) ALWAYS_INLINE {
+                    if constexpr (is_int8<K>) zero = K::plus(zero, (int32_t)0x80808080, bits(block[s]));
+                    if (s < count) memcpy(out + (i - from + s) * C * W, &block[s], 4 * W);
+                });
+            }
+            if constexpr (is_int8<K>) store(header + (2 * C + c) * W, as_float(zero));
+        });
+    }
+
+    // R rows of inputs times the packed steps, added to their sums so far; after the last step, to `use`.
+    template <int R, class F>
+    INLINED void tile(int64_t row, int64_t from, int64_t to, const typename K::Input* a, const float* scales,
+                      const F& use) const {
+        typename K::Sum sum[R][C];
+        float* kept = sums + row * C * W;
+        if (from == 0)
+            repeat<C>([&](auto c) {
+                sum[0][c] = typename K::Sum{};
+                if constexpr (!is_int8<K>) sum[0][c] = load(header + c * W);
+                repeat<R - 1>([&](auto r) { sum[r + 1][c] = sum[0][c]; });
+            });
         else
-            panel_rows<K, 1, TILE_ROWS>(0, rows, depth, a, panel, ahead, placed);
+            repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(&sum[r][c], kept + (r * C + c) * W, 4 * W); }); });
+        a += row * product.depth;
+        const int32_t* at = packed;
+        for (int64_t i = from; i < to; i++, at += C * W) {
+            vi weights[C];
+            repeat<C>([&](auto c) { memcpy(&weights[c], at + c * W, 4 * W); });
+            repeat<R>([&](auto r) {
+                int32_t group;
+                memcpy(&group, a + r * product.depth + i * K::GROUP, 4);
+                repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], group, weights[c]); });
+            });
+        }
+        if (to < product.steps()) {
+            repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(kept + (r * C + c) * W, &sum[r][c], 4 * W); }); });
+            return;
+        }
+        repeat<R>([&](auto r) ALWAYS_INLINE {
+            repeat<C>([&](auto c) ALWAYS_INLINE {
+                const int64_t column = (vector + c) * W;
+                if constexpr (is_int8<K>) {
+                    const vf bias = load(header + c * W), scale = load(header + (C + c) * W);
+                    const vi zero = bits(load(header + (2 * C + c) * W));
+                    use(row + r, column,
+                        __builtin_convertvector(sum[r][c] - zero, vf) * (scales[row + r] * scale) + bias);
+                } else {
+                    use(row + r, column, sum[r][c]);
+                }
+            });
+        });
+    }
+
+    template <int R, class F>
+    INLINED void tiles(int64_t row, int64_t rows, int64_t from, int64_t to, const typename K::Input* a,
+                       const float* scales, Prefetch& prefetch, int64_t lines, const F& use) const {
+        for (; rows - row >= R; row += R) {
+            prefetch.lines(lines);
+            tile<R>(row, from, to, a, scales, use);
+        }
+        if constexpr (R > 1) tiles<R / 2>(row, rows, from, to, a, scales, prefetch, lines, use);
+    }
+};
+
+template <class K, int C, class F>
+INLINE void multiply_panel(int64_t rows, const typename K::Input* a, const float* scales, const Product<K>& product,
+                           int64_t vector, float* memory, Prefetch prefetch, const F& use) {
+    Panel<K, C> panel(product, vector, memory);
+    const int64_t steps = product.steps(), lines = prefetch.left();
+    if (rows <= FEW_ROWS) {
+        const int64_t blocks = C * ((steps + W - 1) / W);
+        for (int64_t from = 0; from < steps; from += CHUNK) {
+            const int64_t to = std::min(from + CHUNK, steps);
+            panel.pack(from, to, prefetch, (lines + blocks - 1) / blocks);
+            panel.template tiles<TILE_ROWS>(0, rows, from, to, a, scales, prefetch, 0, use);
+        }
+    } else {
+        panel.pack(0, steps, prefetch, 0);
+        panel.template tiles<TILE_ROWS>(0, rows, 0, steps, a, scales, prefetch, (lines * TILE_ROWS + rows - 1) / rows, use);
     }
 }
 
-INLINE int64_t panel_count(int64_t columns) { return (columns / W + PANEL - 1) / PANEL; }
+// Calls use(row, column, values) for every vector of `rows` rows times the weights plus the bias, in panels `first` to
+// `last`.
+//
+// Args:
+//     a: (rows, depth); in int8 with `scales`, what one step of each row stands for.
+//     memory: for panel_words() words.
+//     next: weights that are needed after the last panel, to be prefetched; may be null.
+template <class K, class F>
+__attribute__((noinline)) void multiply(int64_t rows, const typename K::Input* a, const float* scales,
+                                        const Product<K>& product, int64_t first, int64_t last, float* memory,
+                                        const char* next, const F& use) {
+    const int64_t bytes = product.steps() * W * 4;  // of a vector of columns
+    for (int64_t p = first; p < last; p++) {
+        const int64_t vector = p * PANEL, vectors = std::min<int64_t>(PANEL, product.vectors() - vector);
+        const char* then = p + 1 < last ? product.weights(vector + PANEL) : next;
+        const Prefetch prefetch = {then, then ? then + vectors * bytes : then};
+        if (vectors == 3)
+            multiply_panel<K, 3>(rows, a, scales, product, vector, memory, prefetch, use);
+        else if (vectors == 2)
+            multiply_panel<K, 2>(rows, a, scales, product, vector, memory, prefetch, use);
+        else
+            multiply_panel<K, 1>(rows, a, scales, product, vector, memory, prefetch, use);
+    }
+}
 
-// A row to whole numbers from -127 to 127, plus 128; gives what one step stands for (0 for a row of zeros).
+// Quantize a row to whole numbers from -127 to 127, plus 128; returns what one step stands for (0 for a row of zeros).
 INLINE float quantize(int64_t dim, const float* row, uint8_t* out) {
-    vf top = {}, strange = {};  // no number where the row holds one that is none or infinite
+    vf top = {}, strange = {};  // NaN where the row holds NaN or an infinity
     for (int64_t d = 0; d < dim; d += W) {
         const vf value = load(row + d);
         top = max(top, abs(value));

@@ -117,8 +117,7 @@ INLINE float largest(vf x) {
     return x[0];
 }
 
-// Transpose W x W values in registers: swap blocks of S x S off the diagonal, for S = W / 2 down to 1.
-template <int S = W / 2>
+// Transpose W x W values in registers: first 4 x 4 values within lanes of 128 bits, then the lanes.
 INLINE void transpose(vf* r) {
 #if defined(__clang__)
     vf t[W];
@@ -126,17 +125,32 @@ INLINE void transpose(vf* r) {
         for (int j = 0; j < W; j++) t[i][j] = r[j][i];
     for (int i = 0; i < W; i++) r[i] = t[i];
 #else
-    const vi lane = lanes();
-    const vi upper = (lane & S) != 0;
-    const vi first = upper ? W + lane - S : lane, second = upper ? W + lane : lane + S;
-    repeat<W>([&](auto i) {
-        if constexpr ((i & S) == 0) {
-            const vf a = r[i], b = r[i + S];
-            r[i] = __builtin_shuffle(a, b, first);
-            r[i + S] = __builtin_shuffle(a, b, second);
-        }
+    const vi i = lanes(), lane = i & ~3, place = i & 3;
+    const vi low = lane + place / 2 + place % 2 * W, high = low + 2;                // a0 b0 a1 b1, a2 b2 a3 b3
+    const vi low_pairs = lane + place % 2 + place / 2 * W, high_pairs = low_pairs + 2;  // a0 a1 b0 b1, a2 a3 b2 b3
+    const vi even_lanes = lane * 2 + place, odd_lanes = even_lanes + 4;             // of a, then of b
+    vf t[W];
+    repeat<W / 2>([&](auto n) {
+        t[2 * n] = __builtin_shuffle(r[2 * n], r[2 * n + 1], low);
+        t[2 * n + 1] = __builtin_shuffle(r[2 * n], r[2 * n + 1], high);
     });
-    if constexpr (S > 1) transpose<S / 2>(r);
+    repeat<W / 4>([&](auto n) {
+        repeat<2>([&](auto h) {
+            r[4 * n + 2 * h] = __builtin_shuffle(t[4 * n + h], t[4 * n + h + 2], low_pairs);
+            r[4 * n + 2 * h + 1] = __builtin_shuffle(t[4 * n + h], t[4 * n + h + 2], high_pairs);
+        });
+    });
+    const auto swap_lanes = [&](auto distance) {
+        repeat<W>([&](auto n) {
+            if constexpr ((n & distance) == 0) {
+                const vf a = r[n], b = r[n + distance];
+                r[n] = __builtin_shuffle(a, b, even_lanes);
+                r[n + distance] = __builtin_shuffle(a, b, odd_lanes);
+            }
+        });
+    };
+    if constexpr (W > 4) swap_lanes(std::integral_constant<int, 4>());
+    if constexpr (W > 8) swap_lanes(std::integral_constant<int, 8>());
 #endif
 }
 

@@ -1,0 +1,127 @@
+"""Matrix products of the CPU through oneDNN, in float32 or bfloat16, straight from the weights.
+
+`torch.nn.functional.linear` sends float32 products to Intel MKL, which takes a generic path on other makers'
+processors. oneDNN, which every CPU build of torch carries, chooses by instruction set instead and is about twice as
+fast there, at full float32 precision. The operator is private to torch and has no gradient, so its presence is
+checked and the gradient is written out here.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeGuard, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..operations.plain import Plain
+from ..operations.protocol import Activation, as_built
+
+
+@cache
+def available() -> bool:
+    """Return True if oneDNN should compute the float32 products of this machine.
+
+    The answer depends on the machine alone and is not timed: a timed choice could differ between two runs, and with
+    it the last bits of a resumed training.
+    """
+    offered = hasattr(torch.ops.mkldnn, "_linear_pointwise") and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return offered and not _intel()
+
+
+@cache
+def bfloat16_available() -> bool:
+    """Return True if the processor multiplies in bfloat16, so that oneDNN is fast at it."""
+    supported = getattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", None)
+    return hasattr(torch.ops.mkldnn, "_linear_pointwise") and supported is not None and bool(supported())
+
+
+class OneDnn(Plain):
+    """The operations with float32 products through oneDNN."""
+
+    dtype = torch.float32
+
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """See `Plain`."""
+        return linear(x, module.weight, module.bias) if self._takes(module, x) else super().linear(x, module)
+
+    def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
+        """See `Operations`; in inference GELU is part of the product."""
+        if torch.is_grad_enabled() or activation is not F.gelu or gate is not None or not self._takes(linear, x):
+            return super().activate(x, linear, activation, gate)
+        return _product(x, linear.weight, linear.bias, gelu=True)
+
+    def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
+        """Return True if oneDNN computes what `module` does."""
+        return as_built(module, nn.Linear) and x.dtype == module.weight.dtype == self.dtype
+
+
+class OneDnnHalf(OneDnn):
+    """The operations for weights in bfloat16, in inference: products in bfloat16, everything else in float32."""
+
+    dtype = torch.bfloat16
+
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """See `Plain`; the result is in bfloat16."""
+        return super().linear(x.bfloat16(), module)
+
+    def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
+        """See `Operations`; the result is in bfloat16."""
+        return super().activate(x.bfloat16(), linear, activation, gate)
+
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """See `Operations`; the result is in float32."""
+        if not as_built(norm, nn.LayerNorm):
+            return super().norm(hidden.bfloat16(), norm).float()
+        weight, bias = (None if value is None else value.float() for value in (norm.weight, norm.bias))
+        return F.layer_norm(hidden.float(), norm.normalized_shape, weight, bias, norm.eps)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`plain.linear`, differentiable: (tokens, in) to (tokens, out), all float32, or in inference all bfloat16."""
+    if torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad):
+        return cast(Tensor, _Linear.apply(x, weight, bias, torch.float32))  # type: ignore[no-untyped-call]
+    return _product(x, weight, bias)
+
+
+def half_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`plain.linear` of float32 tensors with the products, forward and backward, in bfloat16."""
+    return cast(Tensor, _Linear.apply(x, weight, bias, torch.bfloat16))  # type: ignore[no-untyped-call]
+
+
+class _Linear(torch.autograd.Function):
+    """A linear layer, float32 in and out, with products in another dtype."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:
+        x, weight, bias = x.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+        ctx.save_for_backward(x, weight)
+        return _product(x, weight, bias).float()
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
+        (grad,) = grads
+        x, weight = ctx.saved_tensors
+        rounded = grad.contiguous().to(x.dtype)
+        need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+        return (
+            _product(rounded, weight.t(), None).float() if need_x else None,  # (tokens, in)
+            _product(rounded.t(), x.t(), None).float() if need_weight else None,  # (out, in)
+            grad.sum(0) if need_bias else None,  # (out,)
+            None,
+        )
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:
+    activation, algorithm = ("gelu", "none") if gelu else ("none", "")
+    return cast(Tensor, torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], algorithm))
+
+
+def _intel() -> bool:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        return "GenuineIntel" in cpuinfo.read_text(errors="replace")[:4096]
+    return "GenuineIntel" in platform.processor() or "Intel" in platform.processor()

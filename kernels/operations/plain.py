@@ -1,0 +1,283 @@
+"""The plain PyTorch definition of each operation: what every kernel is tested against.
+
+The functions are definitions over tensors, with the signatures of the kernels. `Plain` is the protocol over modules.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from minisbert.packing import PackedBatch
+
+from .protocol import Activation, AttentionSettings
+
+
+class Plain:
+    """The protocol's definitions. Every module is called, so that hooks and modules put in its place take effect.
+
+    Implementations that differ in products, normalization or attention alone override `linear`, `norm` or `attend`.
+    """
+
+    recordable = False
+
+    def embed(
+        self,
+        batch: PackedBatch,
+        positions: Tensor,
+        word: nn.Embedding,
+        position: nn.Embedding | None,
+        token_type: nn.Embedding | None,
+        norm: nn.Module | None,
+        *,
+        dropout: float,
+    ) -> Tensor:
+        """See `Operations`."""
+        hidden: Tensor = word(batch.input_ids)
+        if token_type is not None:
+            types = batch.token_types
+            hidden = hidden + (token_type.weight[0] if types is None else token_type(types))
+        if position is not None:
+            hidden = hidden + position(positions)
+        return F.dropout(hidden if norm is None else self.norm(hidden, norm), dropout)
+
+    def attention(
+        self,
+        hidden: Tensor,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Operations`."""
+        q, k, v = (self.linear(hidden, module) for module in (query, key, value))
+        return self.attend(q, k, v, batch, settings, dropout=dropout, bias=bias)
+
+    def add_norm(
+        self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
+    ) -> Tensor:
+        """See `Operations`."""
+        total = F.dropout(self.linear(x, linear), dropout) + residual
+        return total if norm is None else self.norm(total, norm)
+
+    def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
+        """See `Operations`."""
+        inner = activation(self.linear(x, linear))
+        return inner if gate is None else inner * self.linear(x, gate)
+
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """See `Operations`."""
+        normalized: Tensor = norm(hidden)
+        return normalized
+
+    def linear(self, x: Tensor, module: nn.Module) -> Tensor:
+        """A linear layer: (tokens, in) to (tokens, out)."""
+        product: Tensor = module(x)
+        return product
+
+    def attend(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Self-attention within each text; see the function `attention`."""
+        return attention(query, key, value, batch, settings, dropout=dropout, bias=bias)
+
+    def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
+        """See `Operations`."""
+        return mean_pool(values, batch)
+
+    def real_tokens(self, values: Tensor, batch: PackedBatch) -> tuple[Tensor, PackedBatch]:
+        """See `Operations`: a packed batch has no padding."""
+        return values, batch
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`x @ weight.T + bias`: (tokens, in) to (tokens, out)."""
+    return F.linear(x, weight, bias)
+
+
+def attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    batch: PackedBatch,
+    settings: AttentionSettings,
+    *,
+    dropout: float = 0.0,
+    bias: Tensor | None = None,
+) -> Tensor:
+    """Self-attention within each text, one call for each run of texts of equal length.
+
+    Args:
+        query: (tokens, heads * size).
+        key: (tokens, key-value heads * size).
+        value: like key.
+        batch: the texts the tokens belong to.
+        settings: the kind of attention.
+        dropout: probability of dropping an attention weight.
+        bias: (heads, longest, longest), added to the scores before softmax, or None.
+
+    Returns:
+        (tokens, heads * size).
+    """
+    size = query.shape[1] // settings.heads
+    if settings.rotary_base is not None:
+        query, key = (rotate(part, batch.positions, size, settings.rotary_base) for part in (query, key))
+    grouped = key.shape[1] != query.shape[1]
+    outputs = []
+    for run in batch.runs:
+        q, k, v = (
+            part[run.rows].view(run.texts, run.length, part.shape[1] // size, size).transpose(1, 2)
+            for part in (query, key, value)
+        )  # (texts, heads, length, size)
+        mask = _mask(run.length, settings, bias, q)
+        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
+        attended = attended.transpose(1, 2)  # (texts, length, heads, size)
+        outputs.append(attended.reshape(run.texts * run.length, query.shape[1]))
+    return torch.cat(outputs)
+
+
+def rotate(x: Tensor, positions: Tensor, size: int, base: float) -> Tensor:
+    """Turn pairs of elements of every head by an angle that grows with the position (Su et al. 2021).
+
+    Args:
+        x: (tokens, heads * size). The pairs of a head are its elements i and i + size / 2.
+        positions: (tokens,).
+        size: of a head.
+        base: the angle of pair i is `position / base ** (2 * i / size)`.
+    """
+    frequencies = base ** -(torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
+    angles = (positions[:, None] * frequencies)[:, None, :]  # (tokens, 1, size / 2)
+    cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.view(len(x), x.shape[1] // size, size).chunk(2, dim=-1)  # (tokens, heads, size / 2)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).view(x.shape)
+
+
+def _mask(length: int, settings: AttentionSettings, bias: Tensor | None, query: Tensor) -> Tensor | None:
+    """The mask of texts of one length: bool, or added to the scores, or None for no mask."""
+    added = None if bias is None else bias[None, :, :length, :length].to(query.dtype)
+    if not settings.causal and settings.window is None:
+        return added
+    place = torch.arange(length, device=query.device)
+    distance = place[:, None] - place[None, :]  # (length, length)
+    seen = distance >= 0 if settings.causal else torch.ones_like(distance, dtype=torch.bool)
+    if settings.window is not None:
+        seen &= distance.abs() <= settings.window
+    return seen if added is None else added.masked_fill(~seen, -torch.inf)
+
+
+def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
+    """Self-attention within each text: (tokens, 3 * dim), queries, keys and values side by side, to (tokens, dim)."""
+    query, key, value = qkv.chunk(3, dim=1)
+    return attention(query, key, value, batch, AttentionSettings(heads), dropout=dropout)
+
+
+def add_norm(
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, *, eps: float, dropout: float = 0.0
+) -> Tensor:
+    """`layer_norm(dropout(x) + residual)`: (tokens, dim) each."""
+    dropped = F.dropout(x, dropout) if dropout else x
+    return F.layer_norm(dropped if residual is None else dropped + residual, weight.shape, weight, bias, eps)
+
+
+def gelu(x: Tensor) -> Tensor:
+    """`x * (1 + erf(x / sqrt(2))) / 2` of every element."""
+    return F.gelu(x)
+
+
+def embed_norm(
+    ids: Tensor,
+    positions: Tensor,
+    types: Tensor | None,
+    word: Tensor,
+    position: Tensor,
+    token_type: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    *,
+    eps: float,
+) -> Tensor:
+    """Sum of the embeddings of word, type (0 if None) and position, normalized: (tokens, dim)."""
+    total = F.embedding(ids, word)
+    if token_type is not None:
+        total = total + (token_type[0] if types is None else F.embedding(types, token_type))
+    return F.layer_norm(total + F.embedding(positions, position), weight.shape, weight, bias, eps)
+
+
+def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:
+    """Mean of the rows of each text, of length 1 if asked: (tokens, dim) to (texts, dim), in float32 at least."""
+    total = text_sum(values, batch.text_index, batch.texts)
+    mean = total / batch.lengths.to(total.dtype).clamp(min=1e-9)[:, None]
+    return F.normalize(mean, dim=-1) if normalize else mean
+
+
+def contrastive(queries: Tensor, candidates: Tensor, *, scale: float = 20.0, ids: Tensor | None = None) -> Tensor:
+    """Mean cross entropy of each query's own candidate among all, by cosine similarity (InfoNCE): a scalar.
+
+    Args:
+        queries: (queries, dim).
+        candidates: (candidates, dim), the first of them the queries' own.
+        scale: multiplies the similarities.
+        ids: int64, (candidates,): what has the id of a query's own candidate, and is another, does not count for it.
+    """
+    rows = queries.shape[0]
+    similarities = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T  # (queries, candidates)
+    scores = similarities * scale
+    if ids is not None:
+        same = ids[:rows, None] == ids[None, :]
+        scores = scores.masked_fill(same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device), -math.inf)
+    return (scores.logsumexp(1) - scores.diagonal()).mean()
+
+
+def adamw_rows_(
+    param: Tensor,
+    grad: Tensor,
+    exp_avg: Tensor,
+    exp_avg_sq: Tensor,
+    rows: Tensor,
+    *,
+    lr: float,
+    beta1: float,
+    beta2: float,
+    eps: float,
+    step: int,
+) -> None:
+    """One step of AdamW without weight decay on some rows of a table, in place.
+
+    Args:
+        param: (table rows, dim), like exp_avg and exp_avg_sq.
+        grad: (count, dim): slopes of the rows listed.
+        exp_avg: running mean of the slopes.
+        exp_avg_sq: running mean of their squares.
+        rows: int64, (count,), rising.
+        lr: learning rate.
+        beta1: what is kept of exp_avg.
+        beta2: what is kept of exp_avg_sq.
+        eps: added to the divisor.
+        step: number of this step, from 1.
+    """
+    mean = exp_avg[rows].lerp_(grad, 1 - beta1)
+    square = exp_avg_sq[rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
+    exp_avg[rows], exp_avg_sq[rows] = mean, square
+    divisor = (square.sqrt() / math.sqrt(1 - beta2**step)).add_(eps)
+    param[rows] -= lr / (1 - beta1**step) * mean / divisor
+
+
+def text_sum(values: Tensor, text_index: Tensor, texts: int) -> Tensor:
+    """Sum of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
+    values = values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
+    return values.new_zeros(texts, values.shape[1]).index_add(0, text_index, values)

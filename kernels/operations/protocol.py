@@ -1,0 +1,147 @@
+"""The operations an encoder is made of, as a protocol with several implementations.
+
+One forward pass uses one implementation from its embeddings to its last layer. `minisbert.kernels.choose` picks it:
+
+    Plain     the definitions, in plain PyTorch (plain.py); every other implementation falls back on them
+    Padded    the reference's padded computation, for replay only (padded.py)
+    OneDnn    matrix products of the CPU through oneDNN (cpu_ops/onednn.py)
+    Fused     C++ kernels between the products, with gradients (cpu_ops/fused.py)
+    Triton    CUDA kernels (triton_ops)
+
+Operations take torch modules, not tensors. An implementation reads the weights of a module only if it is `as_built`;
+any other module (hooked, swapped, wrapped in an adapter) is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, TypeGuard, TypeVar
+
+from torch import Tensor, nn
+
+from minisbert.packing import PackedBatch
+
+Activation: TypeAlias = Callable[[Tensor], Tensor]
+_Module = TypeVar("_Module", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class AttentionSettings:
+    """The kind of self-attention of a layer.
+
+    Attributes:
+        heads: number of query heads.
+        key_value_heads: number of key and value heads, which divides `heads`; None for as many.
+        causal: a token attends to itself and to those before it only.
+        window: a token attends to tokens at most this many positions away; None for all.
+        rotary_base: base of the rotary position embeddings of queries and keys; None for none.
+    """
+
+    heads: int
+    key_value_heads: int | None = None
+    causal: bool = False
+    window: int | None = None
+    rotary_base: float | None = None
+
+    @property
+    def bidirectional(self) -> bool:
+        """True if every token attends to all tokens of its text with its own head, as in BERT."""
+        return self == AttentionSettings(self.heads)
+
+
+class Operations(Protocol):
+    """The operations of one forward pass over a packed batch.
+
+    The hidden states between operations, (tokens, dim), may be of another dtype than the weights. Dropout probabilities
+    are 0 outside training.
+
+    Attributes:
+        recordable: True if a forward and backward pass launches the same work for all batches of a size and never
+            waits for the device, so that a CUDA graph can record it.
+    """
+
+    recordable: bool
+
+    def embed(
+        self,
+        batch: PackedBatch,
+        positions: Tensor,
+        word: nn.Embedding,
+        position: nn.Embedding | None,
+        token_type: nn.Embedding | None,
+        norm: nn.Module | None,
+        *,
+        dropout: float,
+    ) -> Tensor:
+        """Sum the embeddings of every token, normalize the sum, and drop elements of it: (tokens, dim).
+
+        Args:
+            batch: the tokens; types are 0 where it has none.
+            positions: int64, (tokens,): rows of the position table.
+            word: table of the vocabulary.
+            position: table of the positions, or None.
+            token_type: table of the token types, or None.
+            norm: normalization of the sum, or None.
+            dropout: probability of dropping an element.
+        """
+        ...
+
+    def attention(
+        self,
+        hidden: Tensor,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """Project tokens to queries, keys and values, and attend within each text: (tokens, dim) to (tokens, width).
+
+        Args:
+            hidden: (tokens, dim).
+            query: maps (tokens, dim) to (tokens, heads * size).
+            key: maps (tokens, dim) to (tokens, key-value heads * size), as does `value`.
+            value: see `key`.
+            batch: the texts the tokens belong to.
+            settings: the kind of attention.
+            dropout: probability of dropping an attention weight.
+            bias: (heads, longest, longest), added to the scores before softmax, or None.
+        """
+        ...
+
+    def add_norm(
+        self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
+    ) -> Tensor:
+        """Compute `norm(dropout(linear(x)) + residual)`: (tokens, width) to (tokens, dim); without `norm`, the sum."""
+        ...
+
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """Normalize the input of a block that normalizes first: (tokens, dim) to the same."""
+        ...
+
+    def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
+        """Compute `activation(linear(x))`, times `gate(x)` unless that is None: (tokens, dim) to (tokens, inner)."""
+        ...
+
+    def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
+        """Average the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
+        ...
+
+    def real_tokens(self, values: Tensor, batch: PackedBatch) -> tuple[Tensor, PackedBatch]:
+        """Return the rows of tokens that are not padding, and the batch of these."""
+        ...
+
+
+def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module]:
+    """Return True if `module` computes what `kind` computes from its weights: not overridden, hooked or patched."""
+    return (
+        isinstance(module, kind)
+        and type(module).forward is kind.forward
+        and "forward" not in vars(module)
+        and not (module._forward_hooks or module._forward_pre_hooks)
+        and not (module._backward_hooks or module._backward_pre_hooks)
+    )

@@ -41,7 +41,7 @@ class Encoder(nn.Module):
 
     @property
     def token_types(self) -> bool:
-        """Whether the two texts of a pair are told apart by the types of their tokens."""
+        """True if token types distinguish the two texts of a pair."""
         return self.config.type_vocab_size > 1
 
     @property

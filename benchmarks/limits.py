@@ -121,9 +121,9 @@ def _of_the_processor() -> dict[tuple[str, str], Maker]:
         ("bf16", "torch linear"): torch_linear(torch.bfloat16),
         ("bf16", "oneDNN prepacked"): _onednn(torch.bfloat16, prepacked=True),
         ("int8", "oneDNN"): _int8,
-        ("fp32", "minisbert's own"): _native("float32"),
-        ("bf16", "minisbert's own"): _native("bfloat16"),
-        ("int8", "minisbert's own"): _native("int8"),
+        ("fp32", "minisbert's own"): _native(torch.float32),
+        ("bf16", "minisbert's own"): _native(torch.bfloat16),
+        ("int8", "minisbert's own"): _native(torch.int8),
     }
 
 
@@ -158,15 +158,17 @@ def _int8(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
     return lambda x: multiply(x, 0.02, 128, weight, scales, zeros, bias, 1.0, 0, torch.float32, "none", [], ""), x
 
 
-def _native(kind: native.Kind) -> Maker:
+def _native(dtype: torch.dtype) -> Maker:
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
-        if not native.offers(kind):
+        if not native.available(dtype):
             raise ConfigError("not built, or not for this processor")
-        dtype = getattr(torch, kind)
-        if kind == "int8":
-            weight, starts = torch.randint(-127, 128, (outputs, inputs), dtype=dtype), torch.zeros(outputs).int()
-            return native.product(weight, starts, kind), torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
+        if dtype == torch.int8:
+            weight, bias = torch.randint(-127, 128, (outputs, inputs), dtype=dtype), torch.randn(outputs)
+            scale, steps = torch.full((outputs,), 0.01), torch.full((rows,), 0.02)
+            x = torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
+            return lambda x: native.linear(x, weight, bias, scale, steps), x
         weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)
-        return native.product(weight, torch.randn(outputs), kind), x
+        bias = torch.randn(outputs).to(dtype)
+        return lambda x: native.linear(x, weight, bias), x
 
     return make

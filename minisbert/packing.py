@@ -1,7 +1,7 @@
-"""Token ids to packed batches: many texts as one matrix, with nothing padded.
+"""Pack token ids into batches: many texts as one matrix, without padding.
 
-From the embedding layer to pooling a batch is one `(tokens, dim)` matrix. Texts stand in it one after the other,
-sorted by length, so that texts of equal length are neighbours and form a `Run`: a block that can be viewed as
+From the embedding layer to pooling a batch is one `(tokens, dim)` matrix. Its texts are concatenated and sorted by
+length, so that texts of equal length are neighbours and form a `Run`: a block that can be viewed as
 `(texts, length, dim)` without copying.
 """
 
@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from .prefetch import to_device
 from .text import TokenizedTexts
-from .transfer import moved
 
 
 class Run(NamedTuple):
@@ -40,14 +40,14 @@ class PackedBatch:
 
     Attributes:
         input_ids: int64, (tokens,).
-        positions: int64, (tokens,): place of the token in its text, from 0.
-        text_index: int64, (tokens,): which text the token belongs to.
+        positions: int64, (tokens,): position of the token in its text, from 0.
+        text_index: int64, (tokens,): index of the text that the token belongs to.
         lengths: int64, (texts,), in packed order.
-        offsets: int32, (texts + 1,): where each text starts.
+        offsets: int32, (texts + 1,): start of each text, and the end of the last.
         runs: texts of equal length, in packed order.
         restore: int64, (texts,): `pooled[restore]` puts rows of packed order back into the caller's order.
         prompt_length: leading tokens of every text that belong to a prompt.
-        token_types: int64, (tokens,), only where not all are 0: which text of a pair the token belongs to.
+        token_types: int64, (tokens,): the text of a pair that the token belongs to, 0 or 1; None if all are 0.
     """
 
     input_ids: Tensor
@@ -76,15 +76,15 @@ class PackedBatch:
         return max(run.length for run in self.runs)
 
     def to(self, device: torch.device | str) -> PackedBatch:
-        """The same batch with its tensors on `device`."""
+        """Return the batch with its tensors on `device`."""
         if self.input_ids.device == torch.device(device):
             return self
         tensors = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
-        there: dict[str, Any] = dict(zip(tensors, moved(list(tensors.values()), device), strict=True))
+        there: dict[str, Any] = dict(zip(tensors, to_device(list(tensors.values()), device), strict=True))
         return replace(self, **there)
 
     def cut(self, max_tokens: int) -> list[PackedBatch]:
-        """The texts in packed order, in batches of at most so many tokens; a longer text stands alone."""
+        """Split the texts, in packed order, into batches of at most `max_tokens` tokens; a longer text is alone."""
         lengths = np.concatenate([np.full(run.texts, run.length) for run in self.runs])
         starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
         cuts = [0]
@@ -122,7 +122,7 @@ class PaddedBatch(PackedBatch):
 def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:
     """Pack the texts numbered `rows` (all by default), shortest first.
 
-    `restore` of the result leads back to the order of `rows`.
+    `restore` of the result gives back the order of `rows`.
     """
     rows = np.arange(len(texts.lengths)) if rows is None else rows
     order = np.argsort(texts.lengths[rows], kind="stable")
@@ -177,10 +177,10 @@ def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PaddedBa
 def token_budget_batches(
     lengths: NDArray[np.int64], *, max_tokens: int, max_texts: int | None = None
 ) -> list[NDArray[np.int64]]:
-    """Cut texts into batches of at most `max_tokens` tokens (a longer text stands alone) and `max_texts` texts.
+    """Split texts into batches of at most `max_tokens` tokens (a longer text is alone in one) and `max_texts` texts.
 
-    Texts are taken longest first, so the batch that needs the most memory comes first and texts of one batch are of
-    nearly one length. Returns row numbers, each row once.
+    Texts are taken longest first, so that the batch that needs the most memory comes first and the texts of a batch
+    have nearly the same length. Returns row indices, each row once.
     """
     order = np.argsort(-lengths, kind="stable")
     batches: list[NDArray[np.int64]] = []
@@ -197,11 +197,11 @@ def token_budget_batches(
 
 
 def pad(hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
-    """Spread packed rows over a padded tensor.
+    """Scatter packed rows into a padded tensor.
 
     Args:
         hidden: (tokens,) or (tokens, dim).
-        batch: what `hidden` belongs to.
+        batch: the batch of `hidden`.
 
     Returns:
         The padded values, (texts, longest[, dim]) with zeros as padding, and the mask, bool, (texts, longest).

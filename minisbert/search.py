@@ -1,7 +1,7 @@
 """Search among embeddings: nearest neighbours, paraphrases, communities.
 
-Scores are computed in blocks, so that the chunk sizes bound the memory; they change no more than the last bits of a
-score. Where scores are equal, the lower index comes first.
+Scores are computed in blocks, so that the chunk sizes limit the memory; they change at most the last bits of a score.
+Among equal scores the lower index comes first.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .errors import ConfigError, InputError, InputTypeError
-from .similarity import Embeddings, cos_sim, dot_score, embedding_matrix, is_real, normalize_embeddings
+from .similarity import Embeddings, check_finite, cos_sim, dot_score, embedding_matrix, is_number, normalize_embeddings
 from .text import check_texts
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -24,17 +24,17 @@ _Rows: TypeAlias = Tensor | NDArray[Any]
 
 
 class Hit(TypedDict):
-    """A corpus row that was found, and its score."""
+    """A corpus row and its score."""
 
     corpus_id: int
     score: float
 
 
 class Encodes(Protocol):
-    """A model, as far as `paraphrase_mining` needs one."""
+    """The part of a model that `paraphrase_mining` uses."""
 
     def encode(self, inputs: list[str], /, *args: Any, **options: Any) -> Any:
-        """Texts to embeddings."""
+        """Embed texts."""
 
 
 def semantic_search(
@@ -60,9 +60,9 @@ def semantic_search(
         For each query its min(top_k, m) best hits, best first: {"corpus_id": row, "score": score}.
 
     Raises:
-        InputError: embeddings that are no matrices of the same dimension, or are not finite where it decides a score.
-        InputTypeError: `score_function` is none.
-        ConfigError: a size or `top_k` below 1.
+        InputError: the embeddings are not matrices of one dimension, or NaN or infinity in them decides a score.
+        InputTypeError: `score_function` cannot be called.
+        ConfigError: a size or `top_k` is below 1.
     """
     scores, rows = nearest(
         query_embeddings,
@@ -99,8 +99,8 @@ def paraphrase_mining(
         model: anything with the `encode` of a `SentenceTransformer`.
         sentences: the texts.
         show_progress_bar: show one on a terminal while texts are embedded.
-        batch_size: goes to `encode`, as do `truncate_dim`, `prompt_name` and `prompt`.
-        query_chunk_size: as in `paraphrase_mining_embeddings`, like the three arguments below.
+        batch_size: passed to `encode`, as are `truncate_dim`, `prompt_name` and `prompt`.
+        query_chunk_size: passed to `paraphrase_mining_embeddings`, as are the four arguments below.
         corpus_chunk_size: see there.
         max_pairs: see there.
         top_k: see there.
@@ -113,20 +113,15 @@ def paraphrase_mining(
         [score, i, j] with i < j for each pair, best first.
 
     Raises:
-        InputTypeError: `sentences` are no texts, or the model has no `encode`.
-        ConfigError: a size, `max_pairs` or `top_k` below 1.
+        InputTypeError: `sentences` is not a list of strings, or the model has no `encode`.
+        ConfigError: a size, `max_pairs` or `top_k` is below 1.
     """
     if not hasattr(model, "encode") or isinstance(model, str):
         raise InputTypeError(
             f"got a {type(model).__name__} as model; expected one with encode: pass a SentenceTransformer, or use "
             f"paraphrase_mining_embeddings"
         )
-    options = {
-        "batch_size": batch_size,
-        "truncate_dim": truncate_dim,
-        "prompt_name": prompt_name,
-        "prompt": prompt,
-    }
+    options = {"batch_size": batch_size, "truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
     embeddings = model.encode(
         check_texts(sentences, what="sentences"),
         convert_to_tensor=True,
@@ -166,30 +161,30 @@ def paraphrase_mining_embeddings(
         [score, i, j] with i < j for each pair, best first, then by i and j.
 
     Raises:
-        InputError: embeddings that are no matrix.
-        ConfigError: a size, `max_pairs` or `top_k` below 1.
+        InputError: the embeddings are not a matrix.
+        ConfigError: a size, `max_pairs` or `top_k` is below 1.
     """
-    check_sizes(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
+    check_counts(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
     rows = _rows(embeddings)
     count = len(rows)
     query_chunk_size = max(1, min(query_chunk_size, count))
     pairs, pair_scores = np.empty(0, np.int64), np.empty(0, np.float32)  # a pair is i * count + j
     for start in range(0, count, query_chunk_size):
-        found_scores, found = nearest(
+        nearest_scores, nearest_rows = nearest(
             rows[start : start + query_chunk_size],
             rows,
-            top_k=top_k + 1,  # the row itself is among them
+            top_k=top_k + 1,  # one of them is the row itself
             score_function=score_function,
             query_chunk_size=query_chunk_size,
             corpus_chunk_size=corpus_chunk_size,
             first_query=start,
         )
-        others, scores = found.cpu().numpy(), found_scores.cpu().numpy()
+        others, scores = nearest_rows.cpu().numpy(), nearest_scores.cpu().numpy()
         queries = np.arange(start, start + len(others))[:, None]
         wanted = others != queries
         wanted &= wanted.cumsum(axis=1) <= top_k
         new = (np.minimum(others, queries) * count + np.maximum(others, queries))[wanted]
-        # A pair that is found from both sides keeps the score of its first row.
+        # A pair found from both of its rows keeps the score of the first.
         pairs, first = np.unique(np.concatenate([pairs, new]), return_index=True)
         pair_scores = np.concatenate([pair_scores, scores[wanted]])[first]
         best = np.argsort(-pair_scores, kind="stable")[:max_pairs]
@@ -222,12 +217,12 @@ def community_detection(
         The rows of each group: the centre, then the others from near to far; largest group first.
 
     Raises:
-        InputError: embeddings that are no matrix, or not finite.
-        ConfigError: a size below 1, or a threshold that is no number.
+        InputError: the embeddings are not a matrix of finite numbers.
+        ConfigError: a size is below 1, or the threshold is not a number.
     """
-    check_sizes(min_community_size=min_community_size, batch_size=batch_size)
-    if not is_real(threshold):
-        raise ConfigError(f"got threshold {threshold!r}; expected a number: pass a cosine similarity")
+    check_counts(min_community_size=min_community_size, batch_size=batch_size)
+    if not is_number(threshold):
+        raise ConfigError(f"got threshold={threshold!r}; expected a number: pass a cosine similarity")
     threshold = float(threshold)
     rows = _rows(embeddings)
     count = len(rows)
@@ -236,11 +231,10 @@ def community_detection(
         return []
     with torch.no_grad():
         directions = normalize_embeddings(embedding_matrix(rows))
-        refuse_not_finite(directions, what="embeddings")
+        check_finite(directions, what="embeddings")
         sizes = np.empty(count, np.int64)
-        with tqdm(
-            total=count, desc="Finding communities", unit="row", disable=None if show_progress_bar else True
-        ) as bar:
+        hidden = None if show_progress_bar else True
+        with tqdm(total=count, desc="Finding communities", unit="row", disable=hidden) as bar:
             for start in range(0, count, batch_size):
                 near = directions[start : start + batch_size] @ directions.T >= threshold
                 sizes[start : start + batch_size] = near.sum(dim=1).cpu().numpy()
@@ -249,8 +243,8 @@ def community_detection(
         centres = centres[sizes[centres] >= min_community_size]
         taken = np.zeros(count, bool)
         communities: list[list[int]] = []
-        # Members are found once more, only for centres that are still free: keeping those of every row could take as
-        # much memory as all scores.
+        # Members are searched a second time, for free centres only: to keep those of every row could take as much
+        # memory as all scores.
         while len(centres):
             batch = centres[:batch_size]
             for centre, scores in zip(batch.tolist(), directions[batch] @ directions.T, strict=True):
@@ -278,17 +272,19 @@ def nearest(
     corpus_chunk_size: int = 500_000,
     first_query: int = 0,
 ) -> tuple[Tensor, Tensor]:
-    """What `semantic_search` finds, as tensors; messages call the first query by the number `first_query`.
+    """Search as `semantic_search` does, and return tensors.
+
+    `first_query` is the number of the first query, for messages.
 
     Returns:
         Scores and corpus rows (int64), each (n, min(top_k, m)), on the device of the corpus.
 
     Raises:
-        InputError: as for `semantic_search`, or scores of another shape than (n, m).
+        InputError: as for `semantic_search`, or scores have another shape than (n, m).
         InputTypeError: as for `semantic_search`.
         ConfigError: as for `semantic_search`.
     """
-    check_sizes(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
+    check_counts(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
     if not callable(score_function):
         raise InputTypeError(
             f"got {score_function!r} as score_function; expected a function of two tensors: pass cos_sim, dot_score or "
@@ -308,34 +304,34 @@ def nearest(
             for chunk, start in enumerate(starts):
                 left = embedding_matrix(queries[start : start + query_chunk_size]).to(right.device)
                 scores = dot_score(normalize_embeddings(left), right) if cosine else score_function(left, right)
-                if not isinstance(scores, Tensor) or scores.shape != (len(left), len(right)):
-                    got = (
-                        f"shape {tuple(scores.shape)}"
-                        if isinstance(scores, Tensor)
-                        else f"type {type(scores).__name__}"
-                    )
-                    raise InputError(
-                        f"got scores of {got} for {len(left)} queries and {len(right)} corpus rows; expected a tensor "
-                        f"with a number for each pair: pass cos_sim, dot_score or a function like them"
-                    )
+                _check_shape(scores, len(left), len(right))
                 values, columns = top_scores(scores, top_k)
-                if values[:, 0].isnan().any():  # it would rank before every number
-                    refuse_not_finite(right, what="corpus", first=corpus_start)
-                    refuse_not_finite(left, what="queries", first=first_query + start)
-                    raise InputError("got NaN as a score; expected numbers: look at what the score_function gives")
+                if values[:, 0].isnan().any():  # NaN ranks before every number
+                    check_finite(right, what="corpus", first=corpus_start)
+                    check_finite(left, what="queries", first=first_query + start)
+                    raise InputError("got NaN as a score; expected numbers: check what the score_function returns")
                 if not corpus_start:
                     best.append((values, columns))
                 else:
-                    best[chunk] = merged(best[chunk], (values, columns + corpus_start), top_k)
+                    best[chunk] = merge_best(best[chunk], (values, columns + corpus_start), top_k)
     return torch.cat([values for values, _ in best]), torch.cat([rows for _, rows in best])
 
 
+def _check_shape(scores: object, queries: int, rows: int) -> None:
+    if not isinstance(scores, Tensor) or scores.shape != (queries, rows):
+        got = f"shape {tuple(scores.shape)}" if isinstance(scores, Tensor) else f"type {type(scores).__name__}"
+        raise InputError(
+            f"got scores of {got} for {queries} queries and {rows} corpus rows; expected a tensor with a number for "
+            f"each pair: pass cos_sim, dot_score or a function like them"
+        )
+
+
 def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
-    """The largest scores of each row and their columns, best first and lower columns first among equal ones.
+    """Find the largest scores of each row and their columns, best first, lower columns first among equal ones.
 
     Args:
         scores: (n, m), m at least 1.
-        top_k: how many, at least 1; all of them if there are fewer.
+        top_k: number of scores, at least 1; all of them if there are fewer.
 
     Returns:
         Scores, and int64 columns: (n, min(top_k, m)) each.
@@ -343,7 +339,7 @@ def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     top_k = min(top_k, scores.shape[1])
     values, columns = scores.topk(min(top_k + 1, scores.shape[1]), dim=1)
     last, columns = values[:, top_k - 1], columns[:, :top_k].sort(dim=1).values
-    # `topk` picks any of the scores that are equal to the last; where it had a choice, take the first of them.
+    # `topk` picks any of the scores equal to the last one; where it had a choice, take the first of them.
     for row in (values[:, top_k:] == last[:, None]).any(dim=1).nonzero().flatten().tolist():
         above = (scores[row] > last[row]).nonzero().flatten()
         equal = (scores[row] == last[row]).nonzero().flatten()[: top_k - len(above)]
@@ -352,13 +348,13 @@ def top_scores(scores: Tensor, top_k: int) -> tuple[Tensor, Tensor]:
     return values, columns.gather(1, order)
 
 
-def merged(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
-    """The best of what was found in two parts of a corpus; rows of `before` come first among equal scores.
+def merge_best(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
+    """Merge the best scores in two parts of a corpus; rows of `before` come first among equal scores.
 
     Args:
         before: scores, best first, and rows: (n, k) each.
-        after: the same, (n, l) each, of rows behind all those of `before`.
-        top_k: how many to keep.
+        after: the same, (n, l) each, for later rows than those of `before`.
+        top_k: number to keep.
 
     Returns:
         Scores and rows: (n, min(top_k, k + l)) each.
@@ -369,9 +365,9 @@ def merged(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_k: i
 
 
 def _rows(embeddings: Embeddings) -> _Rows:
-    """Embeddings as a matrix that is not converted yet, so that a memory map is read chunk by chunk: (n, d)."""
+    """Return embeddings as a matrix without converting it, so that a memory map is read chunk by chunk: (n, d)."""
     if isinstance(embeddings, Tensor) and (embeddings.layout != torch.strided or embeddings.is_meta):
-        rows: _Rows = embedding_matrix(embeddings)  # which says what is wrong with it
+        rows: _Rows = embedding_matrix(embeddings)  # raises the error
     elif isinstance(embeddings, (Tensor, np.ndarray)):
         rows = embeddings
     elif not hasattr(embeddings, "__len__"):
@@ -387,27 +383,12 @@ def _rows(embeddings: Embeddings) -> _Rows:
     return rows
 
 
-def refuse_not_finite(rows: Tensor, *, what: str, first: int = 0) -> None:
-    """Name the first row that holds NaN or infinity; the first of all has the number `first`.
-
-    Raises:
-        InputError: there is one.
-    """
-    suspects = (~rows.sum(dim=1).isfinite()).nonzero().flatten()  # the sum of large numbers can be infinite too
-    for row in suspects.tolist():
-        if not bool(rows[row].isfinite().all()):
-            raise InputError(
-                f"row {first + row} of the {what} holds NaN or infinity; expected finite numbers: drop the row, or "
-                f"look at the model that made it"
-            )
-
-
-def check_sizes(**sizes: int) -> None:
-    """Say which size or number is not a whole number of at least 1.
+def check_counts(**counts: int) -> None:
+    """Check that arguments are whole numbers of at least 1.
 
     Raises:
         ConfigError: one is not.
     """
-    for name, size in sizes.items():
-        if not isinstance(size, (int, np.integer)) or size < 1:
-            raise ConfigError(f"got {name} {size!r}; expected a whole number of at least 1: pass a larger one")
+    for name, count in counts.items():
+        if not isinstance(count, (int, np.integer)) or count < 1:
+            raise ConfigError(f"got {name}={count!r}; expected a whole number of at least 1: pass a larger one")

@@ -7,14 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from .errors import ConfigError, InputError
+from .errors import InputError
 from .model import EmbeddingModel
 
 if TYPE_CHECKING:
     from .evaluation import Evaluator
     from .losses import Loss
     from .training.config import ReplayVersion
-    from .training.history import LogEntry, TrainingHistory
+    from .training.history import TrainingHistory
     from .training.record import TrainingRecord
 
 EvaluationResult = TypeVar("EvaluationResult")
@@ -82,10 +82,10 @@ class SentenceTransformer(EmbeddingModel):
             epochs: passes over the rows.
             steps_per_epoch: optimizer steps that count as an epoch; by default all batches.
             scheduler: "WarmupLinear".
-            warmup_steps: optimizer steps of the warm-up.
+            warmup_steps: optimizer steps over which the learning rate rises from 0.
             optimizer_params: {"lr": learning rate}, 2e-5 by default.
-            weight_decay: AdamW's.
-            evaluation_steps: see `evaluator`; 0 for none between the epochs' ends.
+            weight_decay: weight decay of AdamW.
+            evaluation_steps: see `evaluator`; 0 to evaluate only after each epoch.
             output_path: where the model is saved.
             save_best_model: see above.
             max_grad_norm: gradients are scaled down to this norm.
@@ -93,8 +93,8 @@ class SentenceTransformer(EmbeddingModel):
             callback: called with score, epoch and steps after each evaluation.
             show_progress_bar: show one on a terminal.
             checkpoint_path: where checkpoints go.
-            checkpoint_save_steps: steps between two.
-            checkpoint_save_total_limit: keep only so many; 0 for all.
+            checkpoint_save_steps: optimizer steps between two checkpoints.
+            checkpoint_save_total_limit: number of checkpoints to keep; 0 for all.
             resume_from_checkpoint: go on from the newest checkpoint in `checkpoint_path`.
             replay: "5.1" or "6.2" to repeat that version's `fit` to the bit, on the CPU: its schedule, which counts
                 full batches only and trains the last steps at rate 0, its optimizer, and its random draws.
@@ -103,61 +103,11 @@ class SentenceTransformer(EmbeddingModel):
             ConfigError: an argument has an impossible value.
             InputError: the rows do not fit the loss.
         """
-        # Who only embeds need not wait for these.
-        from .training.config import TrainingConfig
-        from .training.objectives import FitTrainer, Objectives
+        options = dict(locals())  # every argument above
+        model = options.pop("self")
+        from .training.fit import fit  # not needed to embed
 
-        if scheduler != "WarmupLinear":
-            raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")
-        unknown = sorted(set(optimizer_params or {}) - {"lr"})
-        if unknown:
-            raise ConfigError(f"got optimizer_params {unknown}; expected only 'lr'")
-        if replay is not None and steps_per_epoch and epochs > 1:
-            raise ConfigError("got steps_per_epoch, which the reference ignores over several epochs; expected it not")
-        objectives = Objectives.of(train_objectives, replay=replay)
-        steps = (steps_per_epoch or objectives.steps_per_epoch) * epochs
-        if warmup_steps >= steps:
-            warnings.warn(
-                f"warmup_steps={warmup_steps} is not below the {steps} steps of this run: the learning rate never "
-                f"reaches its full value; a tenth of the steps is a usual choice",
-                stacklevel=2,
-            )
-        config = TrainingConfig(
-            epochs=epochs,
-            batch_size=objectives.batch_size,
-            learning_rate=(optimizer_params or {}).get("lr", 2e-5),
-            warmup_steps=warmup_steps,
-            weight_decay=weight_decay,
-            max_grad_norm=max_grad_norm,
-            precision="fp16" if use_amp else "fp32",
-            max_steps=steps if steps_per_epoch else None,
-            multi_dataset_batch_sampler="round_robin",
-            eval_every=evaluation_steps or steps_per_epoch,
-            eval_each_epoch=not steps_per_epoch,
-            save_every=checkpoint_save_steps if checkpoint_path else None,
-            save_total_limit=checkpoint_save_total_limit or None,
-            keep_best=evaluator is not None and save_best_model and output_path is not None,
-            replay=replay,
-        )
-
-        def report(entry: LogEntry) -> None:
-            if callback is not None and evaluator is not None and (name := f"eval_{evaluator.primary_metric}") in entry:
-                callback(entry[name], entry["epoch"], int(entry["step"]))
-
-        trainer = FitTrainer(
-            self,
-            objectives.rows,
-            loss=objectives.losses,
-            config=config,
-            evaluator=evaluator,
-            output_dir=checkpoint_path or output_path,
-            on_log=report,
-            show_progress_bar=show_progress_bar,
-        )
-        history = trainer.train(resume=resume_from_checkpoint)
-        if output_path is not None:
-            self.save_pretrained(output_path)
-        return history
+        return fit(model, **options)
 
     def _model_card(self, model_name: str | None) -> str:
         if self._card and self.training_record is None:

@@ -1,7 +1,8 @@
-"""Similarity of embeddings, and their smaller number formats.
+"""Similarity functions of embeddings, and quantization.
 
-The functions take tensors, arrays or lists; one vector counts as a matrix of one row. Half-precision input is raised
-to float32 first. Euclidean and manhattan similarities are negative distances, so that more similar is always larger.
+The functions take tensors, arrays or lists; one vector counts as a matrix of one row. Half-precision input is
+converted to float32 first. Euclidean and manhattan similarities are negative distances, so that larger always means
+more similar.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ class SimilarityFunction(str, Enum):
 
     @classmethod
     def of(cls, name: str | SimilarityFunction) -> SimilarityFunction:
-        """The function called `name`.
+        """Return the function called `name`.
 
         Raises:
-            ConfigError: there is none of that name.
+            ConfigError: there is no function of that name.
         """
         try:
             return cls(name)
@@ -50,17 +51,17 @@ class SimilarityFunction(str, Enum):
 
     @staticmethod
     def to_similarity_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
-        """`matrix` of the function called `name`."""
+        """Return `matrix` of the function called `name`."""
         return SimilarityFunction.of(name).matrix
 
     @staticmethod
     def to_similarity_pairwise_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
-        """`pairwise` of the function called `name`."""
+        """Return `pairwise` of the function called `name`."""
         return SimilarityFunction.of(name).pairwise
 
     @staticmethod
     def possible_values() -> list[str]:
-        """The names there are."""
+        """Return the names of all functions."""
         return [member.value for member in SimilarityFunction]
 
     @property
@@ -75,7 +76,7 @@ class SimilarityFunction(str, Enum):
 
 
 def cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
-    """Cosine similarities of all pairs: (n, d) and (m, d) to (n, m). A zero vector is similar to nothing."""
+    """Cosine similarities of all pairs: (n, d) and (m, d) to (n, m). A zero vector has similarity 0."""
     left, right = _matrices(a, b)
     return normalize_embeddings(left) @ normalize_embeddings(right).T
 
@@ -122,9 +123,9 @@ def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
 
 
 def pairwise_angle_sim(a: Embeddings, b: Embeddings) -> Tensor:
-    """How far the AnglE similarity of each row of `a` and the same row of `b` is from zero: (n,).
+    """Absolute AnglE similarity of each row of `a` and the same row of `b`: (n,).
 
-    The halves of a row are the real and imaginary parts of complex numbers (an odd dimension is filled up with a zero).
+    The halves of a row are the real and imaginary parts of complex numbers (an odd dimension is padded with a zero).
     The similarity is the sum of the real and imaginary parts of the product of one row, at length 1, with the
     conjugate of the other.
     """
@@ -138,18 +139,19 @@ def pairwise_angle_sim(a: Embeddings, b: Embeddings) -> Tensor:
 
 
 def truncate_embeddings(embeddings: AnyMatrix, truncate_dim: int | None) -> AnyMatrix:
-    """The leading `truncate_dim` dimensions of an array or tensor, without a copy; all of them if it is None.
+    """Return the leading `truncate_dim` dimensions of an array or tensor, without a copy; all of them if it is None.
 
     Raises:
         ConfigError: `truncate_dim` is below 1.
-        InputTypeError: the embeddings are in neither.
+        InputTypeError: the embeddings are neither an array nor a tensor.
+        InputError: the embeddings are a single number.
     """
     if not isinstance(embeddings, (Tensor, np.ndarray)):
         raise InputTypeError(f"got embeddings in a {type(embeddings).__name__}; expected an array or tensor: make one")
     if not embeddings.ndim:
         raise InputError("got one number; expected embeddings: pass an array or tensor of them")
     if truncate_dim is not None and (not isinstance(truncate_dim, (int, np.integer)) or truncate_dim < 1):
-        raise ConfigError(f"got truncate_dim {truncate_dim!r}; expected at least 1, or None for all dimensions")
+        raise ConfigError(f"got truncate_dim={truncate_dim!r}; expected at least 1, or None for all dimensions")
     return embeddings[..., :truncate_dim]
 
 
@@ -173,12 +175,13 @@ def quantize_embeddings(
     ranges: NDArray[np.floating[Any]] | None = None,
     calibration_embeddings: Embeddings | None = None,
 ) -> NDArray[Any]:
-    """Store embeddings in fewer bits.
+    """Quantize embeddings.
 
     Args:
         embeddings: (n, d) floats.
-        precision: "int8" and "uint8" cut each dimension into 256 equal steps between its smallest and largest value;
-            "binary" and "ubinary" keep one bit per dimension (value > 0), eight to a byte; "float32" changes nothing.
+        precision: "int8" and "uint8" divide each dimension into 256 equal steps between its smallest and largest
+            value; "binary" and "ubinary" keep one bit per dimension (value > 0), eight to a byte; "float32" only
+            converts to float32.
         ranges: (2, d): smallest and largest value of each dimension, for "int8" and "uint8".
         calibration_embeddings: take the ranges from these; by default, from `embeddings` themselves.
 
@@ -186,16 +189,16 @@ def quantize_embeddings(
         (n, d) of the named type, or (n, d / 8) for the binary ones ("binary" is int8, "ubinary" uint8).
 
     Raises:
-        ConfigError: an unknown precision.
-        InputError: dimensions that do not fill whole bytes, one embedding with nothing to take ranges from, numbers
-            that are not finite, or ranges whose lowest values are above the highest.
+        ConfigError: the precision is unknown.
+        InputError: the dimensions do not fill whole bytes, there are fewer than two embeddings to take the ranges from,
+            a number is not finite, or a range has its lowest value above its highest.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ConfigError(f"got precision {precision!r}; expected float32, int8, uint8, binary or ubinary")
+        raise ConfigError(f"got precision={precision!r}; expected float32, int8, uint8, binary or ubinary")
     values = _floats(embeddings)
     if precision == "float32":
         return values.astype(np.float32)
-    _refuse_not_finite(values, "embeddings")
+    check_finite(torch.from_numpy(values), what="embeddings")
     if precision in ("binary", "ubinary"):
         if values.shape[-1] % 8:
             raise InputError(f"got {values.shape[-1]} dimensions; {precision} needs a multiple of 8: use truncate_dim")
@@ -213,40 +216,51 @@ def quantize_embeddings(
 def _ranges(
     values: NDArray[Any], precision: str, ranges: NDArray[Any] | None, calibration_embeddings: Embeddings | None
 ) -> NDArray[Any]:
-    """Smallest and largest value of each dimension: (2, d)."""
+    """Return the smallest and largest value of each dimension: (2, d)."""
     dimension = values.shape[1]
     if ranges is not None:
-        given: NDArray[Any] = embedding_matrix(ranges).detach().cpu().numpy()
-        if given.shape != (2, dimension):
-            raise InputError(f"got ranges of shape {given.shape}; expected (2, {dimension}): lowest and highest values")
-        _refuse_not_finite(given, "ranges")
-        if (given[0] > given[1]).any():
-            place = int((given[0] > given[1]).argmax())
+        limits = embedding_matrix(ranges).detach().cpu()
+        if limits.shape != (2, dimension):
             raise InputError(
-                f"got the range {given[0, place]:g} to {given[1, place]:g} for dimension {place}; expected the lowest "
-                f"value before the highest"
+                f"got ranges of shape {tuple(limits.shape)}; expected (2, {dimension}): lowest and highest values"
             )
-        return given
+        check_finite(limits, what="ranges")
+        wrong = (limits[0] > limits[1]).nonzero().flatten().tolist()
+        if wrong:
+            low, high = limits[:, wrong[0]].tolist()
+            raise InputError(
+                f"got the range {low:g} to {high:g} for dimension {wrong[0]}; expected the lowest first: swap them"
+            )
+        return np.asarray(limits)
     calibration = values if calibration_embeddings is None else _floats(calibration_embeddings)
     if calibration.shape[1] != dimension:
         raise InputError(f"got calibration embeddings of {calibration.shape[1]} dimensions; expected {dimension}")
-    _refuse_not_finite(calibration, "calibration embeddings")
+    check_finite(torch.from_numpy(calibration), what="calibration embeddings")
     if len(calibration) < 2:
         raise InputError(
-            f"got {len(calibration)} embedding(s) to take the ranges of {precision} from; expected many: pass ranges "
-            f"or calibration_embeddings"
+            f"got {len(calibration)} embedding(s) to take the ranges of {precision} from; expected at least 2: pass "
+            f"ranges or calibration_embeddings"
         )
     return np.stack([calibration.min(axis=0), calibration.max(axis=0)])
 
 
-def _refuse_not_finite(values: NDArray[Any], what: str) -> None:
-    rows = (~np.isfinite(values).all(axis=1)).nonzero()[0]
-    if len(rows):
-        raise InputError(f"row {rows[0]} of the {what} holds NaN or infinity; expected finite numbers: drop the row")
+def check_finite(rows: Tensor, *, what: str, first: int = 0) -> None:
+    """Check that a matrix has no NaN or infinity; its first row has the number `first`.
+
+    Raises:
+        InputError: a row has.
+    """
+    suspects = (~rows.sum(dim=1).isfinite()).nonzero().flatten()  # the sum of large numbers can be infinite too
+    for row in suspects.tolist():
+        if not bool(rows[row].isfinite().all()):
+            raise InputError(
+                f"row {first + row} of the {what} holds NaN or infinity; expected finite numbers: drop the row, or "
+                f"check the model that made it"
+            )
 
 
-def is_real(value: Any) -> bool:
-    """Whether a value is a number that a float can be, other than NaN."""
+def is_number(value: Any) -> bool:
+    """Return True if a value is a number in the range of a float, and not NaN."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         return False
     try:
@@ -256,19 +270,19 @@ def is_real(value: Any) -> bool:
 
 
 def _floats(embeddings: Embeddings) -> NDArray[Any]:
-    """Embeddings as an array of floats: (n, d)."""
-    kind = getattr(embeddings, "dtype", None)
-    if kind is not None and not str(kind).removeprefix("torch.").startswith(("float", "bfloat")):
-        raise InputError(f"got embeddings of type {kind}; expected floats: quantize only what has not been quantized")
+    """Return embeddings as an array of floats: (n, d)."""
+    dtype = getattr(embeddings, "dtype", None)
+    if dtype is not None and not str(dtype).removeprefix("torch.").startswith(("float", "bfloat")):
+        raise InputError(f"got embeddings of dtype {dtype}; expected floats: do not quantize twice")
     values: NDArray[Any] = embedding_matrix(embeddings).detach().cpu().numpy()
     return values
 
 
 def embedding_matrix(embeddings: Embeddings) -> Tensor:
-    """Embeddings as a matrix of float32 or float64: (n, d). Shares memory where it can.
+    """Return embeddings as a matrix of float32 or float64, without a copy where possible: (n, d).
 
     Raises:
-        InputError: they are no rows of numbers.
+        InputError: they are not rows of numbers.
     """
     try:
         if isinstance(embeddings, Tensor):
@@ -284,7 +298,7 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError) as error:
         reason = str(error).split("\n")[0]
         raise InputError(
-            f"got embeddings that are no matrix ({reason}); expected rows of numbers, all as long"
+            f"got embeddings that are not a matrix ({reason}); expected rows of numbers, all of one length"
         ) from None
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise InputError(f"got embeddings as {tensor.dtype} in {tensor.layout}; expected rows of real numbers")
@@ -301,9 +315,9 @@ def _matrices(a: Embeddings, b: Embeddings, *, same_rows: bool = False) -> tuple
     left, right = embedding_matrix(a), embedding_matrix(b)
     if same_rows and left.shape != right.shape:
         raise InputError(
-            f"got {tuple(left.shape)} and {tuple(right.shape)}; expected two matrices of one shape, to compare by rows"
+            f"got shapes {tuple(left.shape)} and {tuple(right.shape)}; expected one shape, to compare row by row"
         )
     if left.shape[1] != right.shape[1]:
         raise InputError(f"got {left.shape[1]} and {right.shape[1]} dimensions; expected embeddings of one model")
-    kind = torch.promote_types(left.dtype, right.dtype)
-    return left.to(kind), right.to(kind)
+    dtype = torch.promote_types(left.dtype, right.dtype)
+    return left.to(dtype), right.to(dtype)

@@ -215,14 +215,19 @@ def test_results_are_training_rows(tiny: Callable[[str], Path]) -> None:
         (ROWS, {"anchor_column_name": "answer"}, InputError, "expected each name once"),
         ({"q": ["0"], "a": [1]}, {}, InputError, "column a holds 1 of type int; expected a text"),
         (ROWS, {"corpus": [None]}, InputTypeError, r"corpus\[0\] is None"),
-        (ROWS, {"num_negatives": 0}, ConfigError, "got num_negatives 0"),
-        (ROWS, {"range_min": -1}, ConfigError, "got range_min -1"),
-        (ROWS, {"range_min": 3, "range_max": 3}, ConfigError, "got range_min 3 and range_max 3; expected room"),
-        (ROWS, {"range_max": 2}, ConfigError, "expected room for num_negatives, 3"),
-        (ROWS, {"sampling_strategy": "best"}, ConfigError, "got sampling_strategy 'best'"),
+        (ROWS, {"num_negatives": 0}, ConfigError, "got num_negatives=0"),
+        (ROWS, {"range_min": -1}, ConfigError, "got range_min=-1"),
+        (
+            ROWS,
+            {"range_min": 3, "range_max": 3},
+            ConfigError,
+            "got range_min=3 and range_max=3; expected at least",
+        ),
+        (ROWS, {"range_max": 2}, ConfigError, "expected at least num_negatives=3"),
+        (ROWS, {"sampling_strategy": "best"}, ConfigError, "got sampling_strategy='best'"),
         (ROWS, {"output_format": "pairs"}, ConfigError, "got output_format 'pairs'; expected one of triplet"),
         (ROWS, {"include_positives": True, "output_format": "triplet"}, ConfigError, "expected 'n-tuple'"),
-        (ROWS, {"cross_encoder": Angles()}, ConfigError, "nothing that its scores could decide"),
+        (ROWS, {"cross_encoder": Angles()}, ConfigError, "without a limit for its scores to decide about"),
         ({"negative": ["0"], "a": ["1"]}, {}, ConfigError, "got a column called negative"),
     ],
 )
@@ -333,5 +338,5 @@ def test_cross_encoders_that_give_no_numbers(scores: Any) -> None:
         def predict(self, pairs: Any) -> Any:
             return scores
 
-    with pytest.raises(InputError, match="got scores that are no numbers|got NaN as a score of the cross-encoder"):
+    with pytest.raises(InputError, match="got scores that are not numbers|got NaN as a score of the cross-encoder"):
         mine(ROWS, corpus=CORPUS, cross_encoder=Scorer(), max_score=0.9, num_negatives=1)

@@ -281,7 +281,7 @@ def test_no_embeddings(precision: Any) -> None:
     [
         (np.ones((1, 8)), "int8", {}, r"1 embedding.*ranges or calibration_embeddings"),
         (np.ones(8), "uint8", {}, r"1 embedding.*ranges or calibration_embeddings"),
-        (np.ones((3, 8)), "int8", {"calibration_embeddings": np.ones((1, 8))}, r"1 embedding.*expected many"),
+        (np.ones((3, 8)), "int8", {"calibration_embeddings": np.ones((1, 8))}, r"1 embedding.*expected at least 2"),
         (np.ones((3, 12)), "binary", {}, r"12 dimensions.*multiple of 8.*truncate_dim"),
         (np.ones((3, 12)), "ubinary", {}, r"12 dimensions.*multiple of 8.*truncate_dim"),
         (np.ones((3, 8)), "uint8", {"ranges": np.ones((2, 7))}, r"ranges.*\(2, 7\).*expected \(2, 8\)"),
@@ -319,7 +319,7 @@ def test_only_finite_numbers_are_quantized(value: float, precision: Any) -> None
 def test_ranges_that_are_none() -> None:
     rows = vectors(4, 8)
     low, high = rows.min(0), rows.max(0)
-    with pytest.raises(InputError, match=r"got the range .* for dimension 0; expected the lowest value before"):
+    with pytest.raises(InputError, match=r"got the range .* for dimension 0; expected the lowest first"):
         quantize_embeddings(rows, "int8", ranges=np.stack([high, low]))
     with pytest.raises(InputError, match="row 1 of the ranges holds NaN or infinity"):
         quantize_embeddings(rows, "int8", ranges=np.stack([low, high * np.nan]))

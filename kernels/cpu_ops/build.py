@@ -33,7 +33,7 @@ _AGAIN = "build it again with `minisbert kernels --build`"
 
 
 def location() -> Path:
-    """Where the library for this machine stands, or would stand."""
+    """Return the path of the library for this machine, built or not."""
     home = os.environ.get("HF_HOME") or str(Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface"))
     return Path(os.path.expandvars(home)).expanduser() / "minisbert" / "kernels" / f"{_name()}.so"
 
@@ -95,7 +95,7 @@ def required() -> ctypes.CDLL:
 
 
 def build_record(path: Path) -> dict[str, Any]:
-    """What is recorded beside the library at `path`: its digest and the compiler. Empty if nothing readable is."""
+    """Return the record beside the library at `path`: its digest and compiler; empty if it cannot be read."""
     try:
         record = json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError):

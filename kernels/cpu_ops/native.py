@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
-from ..operations.protocol import as_built
+from ..operations.protocol import as_built, submodules
 from ..operations.quantized import QuantizedLinear
 from . import build
 from .arguments import check, check_texts, pointer
@@ -220,7 +220,7 @@ class Watch:
     """
 
     def __init__(self, root: nn.Module, settings: Collection[str]) -> None:
-        self._parts = list(root.modules())[1:]
+        self._parts = submodules(root)[1:]
         self._attributes = [vars(part) for part in self._parts]
         self._children = [part._modules for part in (root, *self._parts) if part._modules]
         self._tensors = [values for part in self._parts for values in (part._parameters, part._buffers)]

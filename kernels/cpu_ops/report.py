@@ -1,4 +1,4 @@
-"""Which implementation of each operation the CPU runs here, and why."""
+"""The implementation of each operation on this CPU, and the reason for it."""
 
 from __future__ import annotations
 

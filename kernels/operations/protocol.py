@@ -150,3 +150,12 @@ def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (module._backward_hooks or module._backward_pre_hooks)
     )
+
+
+def submodules(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all its parts, as `list(module.modules())` does ten times slower; shared ones repeat."""
+    found = [module]
+    for part in found:  # which grows meanwhile
+        if children := part._modules:
+            found += [child for child in children.values() if child is not None]
+    return found

@@ -93,11 +93,7 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
             modalities=("Text",),
             training_datasets=named,
         ),
-        architecture=(
-            "SentenceTransformer(",
-            *(f"  ({index}): {_printed(module)}" for index, module in enumerate(model)),
-            ")",
-        ),
+        architecture=("SentenceTransformer(", *(f"  ({i}): {_printed(m)}" for i, m in enumerate(model)), ")"),
         usage=_usage(model, training, name),
         sources=_SOURCES,
         versions=_versions(),
@@ -204,9 +200,12 @@ def _front_matter(card: CardFacts, training: TrainingRecord, losses: Sequence[st
 
 
 def _metrics(one: EvaluationRecord) -> dict[str, float]:
-    """The results by name, without the evaluator's."""
-    prefix = f"{one.name}_" if one.name else ""
-    return {name.removeprefix(prefix): value for name, value in one.metrics.items()}
+    """The results by name, without the prefix of the evaluator."""
+    return {_unprefixed(one, name): value for name, value in one.metrics.items()}
+
+
+def _unprefixed(one: EvaluationRecord, metric: str) -> str:
+    return metric.removeprefix(f"{one.name}_") if one.name else metric
 
 
 def _indexed(one: EvaluationRecord) -> IndexedResult:
@@ -239,7 +238,7 @@ def _alike(a: EvaluationRecord, b: EvaluationRecord) -> bool:
 
 def _evaluation(group: Sequence[EvaluationRecord]) -> Evaluation:
     first, columns = group[0], list(map(_metrics, group))
-    primary = (first.primary or "").removeprefix(f"{first.name}_" if first.name else "")
+    primary = _unprefixed(first, first.primary or "")
     values = {name: [column[name] for column in columns] for name in columns[0]}
     return Evaluation(
         description=first.description,
@@ -316,7 +315,7 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(value) for name, value in values.items() if value is not None}
 
 
-# ---- the course of a run --------------------------------------------------------------------------------------------
+# ---- its log --------------------------------------------------------------------------------------------------------
 
 
 def training_logs(
@@ -334,24 +333,21 @@ def training_logs(
         primary: the metrics to show.
         best_step: the step of the saved weights, shown in bold.
     """
-    rows: list[dict[str, float | int]] = []
+    metrics = {f"eval_{name}": name for name in primary}
+    rows: dict[int, dict[str, float | int]] = {}
     for entry in entries:
-        values = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
-        shown: dict[str, float] = {name: value for name, value in values.items() if name in primary}
+        shown: dict[str, float | int] = {metrics[name]: value for name, value in entry.items() if name in metrics}
         if "loss" in entry and (log_every is None or entry["step"] % log_every == 0):
             shown[_TRAINING_LOSS] = entry["loss"]
-        if not shown:
-            continue
-        if not rows or rows[-1]["Step"] != entry["step"]:
-            rows.append({"Epoch": float(entry["epoch"]), "Step": int(entry["step"])})
-        rows[-1].update(shown)
+        if shown:
+            step = int(entry["step"])
+            rows.setdefault(step, {"Epoch": float(entry["epoch"]), "Step": step}).update(shown)
     if not rows:
         return None
-    first = ["Epoch", "Step", *([_TRAINING_LOSS] if any(_TRAINING_LOSS in row for row in rows) else [])]
-    columns = tuple(dict.fromkeys([*first, *(name for row in rows for name in row)]))
-    bold = tuple(index for index, row in enumerate(rows) if row["Step"] == best_step)
-    cells = (tuple(_cell(row.get(column), bold=index in bold) for column in columns) for index, row in enumerate(rows))
-    return TrainingLogs(columns, tuple(cells), bold)
+    first = ["Epoch", "Step", *([_TRAINING_LOSS] if any(_TRAINING_LOSS in row for row in rows.values()) else [])]
+    columns = tuple(dict.fromkeys([*first, *(name for row in rows.values() for name in row)]))
+    cells = (tuple(_cell(row.get(column), bold=step == best_step) for column in columns) for step, row in rows.items())
+    return TrainingLogs(columns, tuple(cells), tuple(index for index, step in enumerate(rows) if step == best_step))
 
 
 def _cell(value: float | int | None, *, bold: bool) -> str:
@@ -367,7 +363,7 @@ def number_text(value: float | int) -> str:
 
 
 def training_time(seconds: float, evaluation_seconds: float = 0.0) -> TrainingTime:
-    """How long a run took; the part spent on evaluations is shown separately."""
+    """The duration of a run; the part spent on evaluations is shown separately."""
     if not evaluation_seconds:
         return TrainingTime(_duration(seconds))
     return TrainingTime(_duration(seconds - evaluation_seconds), _duration(evaluation_seconds), _duration(seconds))

@@ -1,4 +1,4 @@
-"""What a model card states, as plain values."""
+"""The facts of a model card, as plain values."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ..errors import InputError
 
 Number: TypeAlias = int | float
 Parameters: TypeAlias = Mapping[str, Any] | str
-"""Parameters by name, or the printed text where that is not JSON."""
+"""Parameters by name, or the printed text if it is not JSON."""
 
 
 @dataclass(frozen=True)
 class Link:
-    """A title and where it leads."""
+    """A title and its target."""
 
     title: str
     url: str
@@ -23,7 +23,7 @@ class Link:
 
 @dataclass(frozen=True)
 class WidgetExample:
-    """A sentence and those to compare it with."""
+    """A sentence, and sentences to compare it with."""
 
     source_sentence: str
     sentences: tuple[str, ...]
@@ -31,7 +31,7 @@ class WidgetExample:
 
 @dataclass(frozen=True)
 class IndexedMetric:
-    """A result of the front matter; `value` is None where it is not a number."""
+    """A result in the front matter; `value` is None for NaN."""
 
     type: str
     value: Number | None
@@ -59,7 +59,7 @@ class ModelIndex:
 
 @dataclass(frozen=True)
 class Emissions:
-    """What the training cost: grams of CO2, kWh, GB of memory."""
+    """The cost of training: grams of CO2, kWh, GB of memory."""
 
     emissions: Number
     energy_consumed: Number
@@ -74,7 +74,7 @@ class Emissions:
 
 @dataclass(frozen=True)
 class FrontMatter:
-    """The YAML at the head of a card, which the Hub reads."""
+    """The YAML at the head of a card, for the Hub."""
 
     language: tuple[str, ...] = ()
     license: str | None = None
@@ -91,7 +91,7 @@ class FrontMatter:
 
 @dataclass(frozen=True)
 class NamedDataset:
-    """A data set by name, with its id on the Hub where it has one."""
+    """A data set by name, with its id on the Hub if it has one."""
 
     name: str
     id: str | None = None
@@ -99,20 +99,20 @@ class NamedDataset:
 
 @dataclass(frozen=True)
 class Description:
-    """What the model is.
+    """The model itself.
 
     Attributes:
-        base_model: name of the model it was made from.
+        base_model: name of the model it is based on.
         base_model_revision: commit of that model.
-        max_seq_length: longest text in tokens; infinite where nothing bounds it.
+        max_seq_length: longest text in tokens; infinite if unlimited.
         max_query_length: the same for queries only.
         max_document_length: the same for documents only.
         dimension: size of an embedding.
-        similarity: "cosine", "dot", "euclidean" or "manhattan"; any other as printed.
-        modalities: kinds of input, such as "Text"; empty where the card does not say.
-        training_datasets: the named ones.
+        similarity: "cosine", "dot", "euclidean" or "manhattan"; others as printed.
+        modalities: kinds of input, such as "Text"; empty if the card does not say.
+        training_datasets: those with a name.
         language: codes, such as "en".
-        license: its name.
+        license: name of the license.
     """
 
     dimension: int | None
@@ -130,13 +130,13 @@ class Description:
 
 @dataclass(frozen=True)
 class Usage:
-    """The example of use.
+    """The example of how to use the model.
 
     Attributes:
-        model_id: what the example loads.
-        sentences: the texts; where there is a query, the first is it and the others are documents.
+        model_id: name or folder that the example loads.
+        sentences: the texts; with a query, the first is the query and the others are documents.
         has_query: the first text is a query.
-        similarities: printed similarities, (texts, texts) or (1, documents); None where only their shape is shown.
+        similarities: printed similarities, (texts, texts) or (1, documents); None if only their shape is shown.
     """
 
     model_id: str
@@ -147,7 +147,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Metric:
-    """A row of an evaluation: one value for each data set; text where the value is no number."""
+    """A row of an evaluation: one value for each data set, as text if it is not a number."""
 
     name: str
     values: tuple[Number | str, ...]
@@ -182,7 +182,7 @@ class ColumnStatistics:
     Attributes:
         column: its name.
         type: "string", "int", "float", "bool", "list", ...
-        modality: such as "text"; None where the card does not say.
+        modality: such as "text"; None if the card does not say.
         details: name and value as printed, such as ("mean", "57.27 tokens") or ("0", "~25.00%").
     """
 
@@ -207,14 +207,14 @@ class DatasetFacts:
 
     Attributes:
         name: "" for one without a name.
-        loss: what it was used with.
+        loss: the loss it was used with.
         columns: their names.
-        size: rows, or None where the data was a stream.
+        size: number of rows, or None for a stream.
         id: name on the Hub.
         revision: commit on the Hub.
-        statistics_rows: rows from the head that the statistics are over.
-        statistics: one for each column, or none.
-        samples: the cells of the first rows, as shown: long ones are cut.
+        statistics_rows: number of first rows that the statistics cover.
+        statistics: of each column; may be empty.
+        samples: the cells of the first rows, long ones cut.
     """
 
     name: str
@@ -230,7 +230,7 @@ class DatasetFacts:
 
 @dataclass(frozen=True)
 class TrainingLogs:
-    """The course of a run: cells as printed, "-" where a row has no such value.
+    """The log of a run: cells as printed, "-" if a row has no such value.
 
     Attributes:
         columns: names, first "Epoch" and "Step".
@@ -246,13 +246,13 @@ class TrainingLogs:
         """A column in numbers, None for "-".
 
         Raises:
-            InputError: there is no such column, or it holds something else.
+            InputError: there is no such column, or it does not hold numbers.
         """
         if column not in self.columns:
             raise InputError(f"got training logs without the column {column!r}; expected one of {list(self.columns)}")
-        place = self.columns.index(column)
+        index = self.columns.index(column)
         try:
-            return tuple(None if row[place] == "-" else float(row[place]) for row in self.rows)
+            return tuple(None if row[index] == "-" else float(row[index]) for row in self.rows)
         except ValueError as error:
             raise InputError(f"got training logs with the column {column!r} ({error}); expected numbers") from None
 
@@ -271,11 +271,11 @@ class Picture:
     """An image beside the card.
 
     Attributes:
-        title: what it shows.
+        title: of the image.
         file: its name in the folder of the card.
 
     Raises:
-        InputError: `file` leads out of the folder.
+        InputError: `file` is not the name of a file in that folder.
     """
 
     title: str
@@ -290,13 +290,13 @@ class Picture:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether `text` names a file in a folder, and nothing elsewhere."""
+    """Return True if `text` is the name of a file, not a path."""
     return text not in ("", ".", "..") and not any(mark in text for mark in "/\\:\0")
 
 
 @dataclass(frozen=True)
 class Citation:
-    """What to cite, and for which losses; the first is for "Sentence Transformers"."""
+    """A paper to cite, and the losses it is for; the first is for "Sentence Transformers"."""
 
     names: tuple[str, ...]
     bibtex: str
@@ -309,21 +309,21 @@ class CardFacts:
     Attributes:
         title: heading of the card.
         front_matter: the YAML.
-        description: what the model is.
+        description: the model itself.
         architecture: the printed modules, line by line.
-        usage: the example.
-        sources: where to read more about the library.
+        usage: an example.
+        sources: links to the library.
         evaluations: results.
-        training_datasets: what the model was trained on.
-        evaluation_datasets: what its loss was evaluated on.
-        non_default_hyperparameters: those that were set: value as printed by name.
-        hyperparameters: all: value as printed by name.
-        logs: the course of the run.
-        training_time: how long it took.
+        training_datasets: the training data.
+        evaluation_datasets: data that the loss was evaluated on.
+        non_default_hyperparameters: settings that were changed: values as printed by name.
+        hyperparameters: all settings: values as printed by name.
+        logs: the log of the run.
+        training_time: durations.
         pictures: images of the run.
-        versions: of the software, by name as printed.
-        resources: what else to read.
-        citations: what to cite.
+        versions: of the software, as printed by name.
+        resources: links to further reading.
+        citations: papers to cite.
     """
 
     title: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, fields
+from dataclasses import fields, is_dataclass
 from typing import Any
 
 from ..errors import InputError
@@ -17,7 +17,7 @@ def read_front_matter(text: str) -> FrontMatter:
     """The front matter from its YAML.
 
     Raises:
-        InputError: it is no YAML, or not that of such a card.
+        InputError: it is not YAML, or not that of such a card.
     """
     wrong = "got a model card whose front matter {}; expected that of a sentence-transformers model"
     try:
@@ -33,7 +33,7 @@ def read_front_matter(text: str) -> FrontMatter:
     try:
         return FrontMatter(**{known[name]: _read(known[name], value) for name, value in values.items()})
     except (TypeError, KeyError, AttributeError, ValueError, OverflowError):
-        raise InputError(wrong.format("has a field of the wrong kind")) from None
+        raise InputError(wrong.format("has a field of the wrong type")) from None
 
 
 def _read(name: str, value: Any) -> Any:
@@ -60,29 +60,29 @@ def _result(values: Any) -> IndexedResult:
 
 
 def write_front_matter(facts: FrontMatter) -> str:
-    """The YAML, with a line end."""
+    """The YAML, with a line end.
+
+    huggingface_hub's card data would sort the fields in another order than sentence-transformers writes them in.
+    """
     import yaml
 
-    values = {_NAMES.get(place.name, place.name): _write(getattr(facts, place.name)) for place in fields(facts)}
-    given = {name: value for name, value in values.items() if value not in (None, [])}
-    return yaml.dump(given, sort_keys=False, allow_unicode=True)
+    values = {_NAMES.get(name, name): value for name, value in _write(facts).items() if value != []}
+    return yaml.dump(values, sort_keys=False, allow_unicode=True)
 
 
 def _write(value: Any) -> Any:
+    """Lists and dictionaries of facts; what is None is left out."""
     if isinstance(value, tuple):
         return [_write(one) for one in value]
-    if isinstance(value, WidgetExample):
-        return {"source_sentence": value.source_sentence, "sentences": list(value.sentences)}
-    if isinstance(value, Emissions):
-        return {name: one for name, one in asdict(value).items() if one is not None}
-    if isinstance(value, ModelIndex):
-        return {"name": value.name, "results": [_write(result) for result in value.results]}
+    if isinstance(value, IndexedMetric):
+        return {"type": value.type, "value": math.nan if value.value is None else value.value, "name": value.name}
     if isinstance(value, IndexedResult):
         return {
             "task": {"type": value.task_type, "name": value.task_name},
             "dataset": {"name": value.dataset_name, "type": value.dataset_type},
-            "metrics": [_write(metric) for metric in value.metrics],
+            "metrics": _write(value.metrics),
         }
-    if isinstance(value, IndexedMetric):
-        return {"type": value.type, "value": math.nan if value.value is None else value.value, "name": value.name}
+    if is_dataclass(value):
+        written = {place.name: _write(getattr(value, place.name)) for place in fields(value)}
+        return {name: one for name, one in written.items() if one is not None}
     return value

@@ -1,4 +1,4 @@
-"""YAML that others wrote, to plain values of a size that can be looked at."""
+"""Read untrusted YAML: plain values only, of limited size."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import yaml
 
-_LONGEST = 500_000  # characters; front matters and recipes stay far below, and reading takes seconds for so many
+_LONGEST = 500_000  # characters; front matters and recipes are far shorter, and reading so many takes seconds
 _MOST_VALUES = 100_000
 _LONGEST_NUMBER = 1000  # digits; Python refuses to print much longer ones
 
@@ -16,7 +16,7 @@ def read_yaml(text: str) -> Any:
     """The values of a YAML document.
 
     Raises:
-        ValueError: it is none, or too large; the message says why, in one line.
+        ValueError: it is not YAML, or too large; the message says why, in one line.
     """
     import yaml
 
@@ -28,14 +28,14 @@ def read_yaml(text: str) -> Any:
             node = loader.get_single_node()
             if node is None:
                 return None
-            # A few aliases of aliases would otherwise stand for more values than there is memory.
+            # A few nested aliases can expand to more values than fit in memory.
             if _size(node, {}) > _MOST_VALUES:
                 raise ValueError(f"more than {_MOST_VALUES:,} values, its aliases written out")
             return loader.construct_document(node)
         finally:
             loader.dispose()
     except RecursionError:
-        raise ValueError("it is nested too deep") from None
+        raise ValueError("it is nested too deeply") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ValueError(" ".join(str(error).split())) from None
     except (ArithmeticError, AttributeError, LookupError, TypeError):  # PyYAML's own code on `!!bool many`
@@ -43,16 +43,19 @@ def read_yaml(text: str) -> Any:
 
 
 def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
-    """Values in `node`, with each alias counted as what it stands for."""
+    """Count the values in `node`, aliases expanded.
+
+    Raises:
+        ValueError: an alias contains itself, or a number is too long.
+    """
     import yaml
 
-    place = id(node)
-    if place in known:
-        size = known[place]
+    if id(node) in known:
+        size = known[id(node)]
         if size is None:
-            raise ValueError("an alias stands within what it stands for")
+            raise ValueError("an alias contains itself")
         return size
-    known[place] = None
+    known[id(node)] = None  # until its parts are counted
     parts: list[yaml.Node] = []
     if isinstance(node, yaml.SequenceNode):
         parts = node.value
@@ -61,5 +64,5 @@ def _size(node: yaml.Node, known: dict[int, int | None]) -> int:
             raise ValueError(f"a number of {len(node.value):,} digits")
     elif isinstance(node, yaml.MappingNode):
         parts = [part for pair in node.value for part in pair]
-    size = known[place] = 1 + sum(_size(part, known) for part in parts)
+    size = known[id(node)] = 1 + sum(_size(part, known) for part in parts)
     return size

@@ -1,8 +1,8 @@
 """The commands: `minisbert COMMAND ...`.
 
 Exit status: 0 done; 2 wrong use or bad input, with one line on standard error; 130 stopped by Ctrl-C and 143 by
-SIGTERM; 1 anything else. Data goes to standard output, progress and messages to standard error. Each command is a
-module here with `add` (its options) and `run`.
+SIGTERM; 1 anything else. Data goes to standard output, progress and messages to standard error. The modules are light:
+each declares the options of its commands with `add`, and imports what a command needs when it runs.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from typing import NoReturn
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
-from . import demo, encode, evaluate, inspect, kernels, reproduce, similarity, train
+from . import demo, encode, evaluate, inspect, kernels, reproduce, train
 
-_COMMANDS = (demo, train, reproduce, encode, evaluate, similarity, inspect, kernels)
+_COMMANDS = (demo, train, reproduce, encode, evaluate, inspect, kernels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; returns the exit status."""
+    """Run one command and return its exit status."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a model may hold what the terminal cannot show
+        if isinstance(stream, io.TextIOWrapper):  # a model may hold characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
     options = parser.parse_args(arguments)
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except MinisbertError as error:
             return _fail(str(error), 2)
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader of our output is gone
+            _discard_output()  # its reader is gone
             return 1
         except (TrainingInterrupted, TrainingTerminated) as stop:
             hint = ": run the same command with --resume" if stop.checkpoint else ""
@@ -49,31 +49,36 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _flush() -> None:
-    """Write out what waits on standard output.
+    """Flush standard output.
 
     Raises:
-        InputError: it cannot be written.
+        InputError: it cannot be written to.
     """
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         raise
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would try again at its end
+        _discard_output()
         raise InputError(
-            f"cannot write to standard output ({error.strerror}); expected a place that can be written: check the free "
-            f"space"
+            f"cannot write to standard output ({error.strerror}); expected a file or terminal that can be written to: "
+            f"check the free space"
         ) from error
 
 
+def _discard_output() -> None:
+    """Point standard output to nowhere, or Python would try to flush it again when it exits."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 class _Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong; argparse would print all options first. Commands are parsed by it too."""
+    """Reports errors in one line, also those of commands, where argparse would print all options first."""
 
     def error(self, message: str) -> NoReturn:
-        """Leave with status 2."""
+        """Exit with status 2."""
         if message.endswith("expected one argument"):
             option = message.partition(":")[0].removeprefix("argument ")
-            message += f" (one that begins with - is written as in {option}=-1)"
+            message += f" (write {option}=-1 for one that begins with -)"
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}: see {self.prog} --help\n")
 
 
@@ -86,14 +91,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: object = None,
-    line: object = None,
-) -> None:
+def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     sys.stderr.write(f"minisbert: warning: {message}\n")
 
 

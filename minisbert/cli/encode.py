@@ -1,4 +1,4 @@
-"""`minisbert encode`: texts of a file to an array of embeddings."""
+"""`minisbert encode` and `minisbert similarity`: embed texts, write the embeddings or compare them."""
 
 from __future__ import annotations
 
@@ -8,47 +8,74 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..storage.files import is_file, replacing_file, temporary_path
-from .options import Subparsers, add_command, add_model_options, check_writable, load_model, output_path, positive
+from .options import (
+    Subparsers,
+    add_command,
+    add_model_options,
+    check_writable,
+    load_model,
+    output_path,
+    positive,
+    shortened,
+    table,
+)
 
 
 def add(commands: Subparsers) -> None:
-    """Declare the command."""
+    """Add the commands."""
     parser = add_command(
         commands,
         "encode",
-        run,
+        run_encode,
         about="Embed texts and write the embeddings as a .npy file.",
         example="minisbert encode all-MiniLM-L6-v2 texts.txt --output embeddings.npy",
     )
-    parser.add_argument("model", help="model folder or name")
-    parser.add_argument("file", help="texts, one a line; a data file with --column; - for standard input")
-    parser.add_argument("--output", type=output_path, required=True, help="file to write, (texts, dim)")
-    parser.add_argument("--column", help="column of a .tsv, .csv, .jsonl or .parquet file that holds the texts")
-    parser.add_argument("--prompt-name", help="saved prompt to put before each text")
-    parser.add_argument("--batch-size", type=positive, help="most texts in one forward pass (default: by tokens)")
+    add_model_options(parser)
+    parser.add_argument("file", help="texts, one per line; a data file with --column; - for standard input")
+    parser.add_argument("--output", type=output_path, required=True, metavar="FILE", help="file to write, (texts, dim)")
+    parser.add_argument(
+        "--column", metavar="NAME", help="the column of a .tsv, .csv, .jsonl or .parquet file that holds the texts"
+    )
+    parser.add_argument("--prompt-name", metavar="NAME", help="saved prompt to put before each text")
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="most texts in one forward pass (default: limit only the tokens)",
+    )
     parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
-    parser.add_argument("--truncate-dim", type=positive, help="keep only so many leading dimensions")
+    parser.add_argument("--truncate-dim", type=positive, metavar="N", help="keep only this many leading dimensions")
     parser.add_argument(
         "--precision",
         default="float32",
         choices=("float32", "int8", "uint8", "binary", "ubinary"),
-        help="output format",
+        help="number format of the embeddings",
+    )
+    parser = add_command(
+        commands,
+        "similarity",
+        run_similarity,
+        about="Print the similarity of each pair of texts.",
+        example='minisbert similarity all-MiniLM-L6-v2 "a cat sleeps" "a kitten naps" "stocks fell"',
     )
     add_model_options(parser)
+    parser.add_argument("texts", nargs="+", metavar="TEXT", help="two texts or more")
 
 
-def run(options: argparse.Namespace) -> None:
-    """Do it."""
+def run_encode(options: argparse.Namespace) -> None:
+    """Run `minisbert encode`."""
     import numpy as np
 
     texts = _texts(options.file, options.column)
-    output: Path = options.output.resolve()  # a link keeps its name; its target is written
+    output: Path = options.output.resolve()  # a link stays a link; its target is written
     check_writable(output.parent, file=temporary_path(output).name)
     if output.exists() and not output.is_file():
         kind = "folder" if output.is_dir() else "device or pipe"
         raise InputError(f"{options.output} is a {kind}; expected the name of a file to write")
     if options.file != "-" and output == Path(options.file).resolve():
-        raise InputError(f"got {options.output} to read and to write; expected another --output, or the texts are lost")
+        raise InputError(
+            f"got {options.output} as input and --output; expected two files, or the texts are lost: choose another"
+        )
     model = load_model(options, options.model)
     embeddings = model.encode(
         texts,
@@ -64,7 +91,24 @@ def run(options: argparse.Namespace) -> None:
     sys.stderr.write(f"wrote {options.output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")
 
 
+def run_similarity(options: argparse.Namespace) -> None:
+    """Run `minisbert similarity`."""
+    texts: list[str] = options.texts
+    if len(texts) < 2:
+        raise InputError("got 1 text; expected at least two to compare: add one")
+    model = load_model(options, options.model)
+    embeddings = model.encode(texts)
+    scores = model.similarity(embeddings, embeddings).tolist()
+    header = ["", *(f"[{number}]" for number in range(1, len(texts) + 1))]
+    rows = [
+        [f"[{number}] {shortened(text)}", *(f"{score:.4f}" for score in row)]
+        for number, (text, row) in enumerate(zip(texts, scores, strict=True), start=1)
+    ]
+    print(table([header, *rows]))
+
+
 def _texts(name: str, column: str | None) -> list[str]:
+    """Read the texts of a file, a column of a data file, or standard input."""
     from ..data.readers import has_columns, lines_of, read_columns, read_lines
     from ..data.roles import column_texts
     from ..data.rows import Table
@@ -72,14 +116,14 @@ def _texts(name: str, column: str | None) -> list[str]:
     if column is not None:
         columns, lines = read_columns(Path(name))
         if column not in columns:
-            raise InputError(f"{name} has the columns {list(columns)}; got --column {column}, which is not there")
+            raise InputError(f"got --column {column}; expected one of the columns of {name}: {', '.join(columns)}")
         texts = column_texts(Table(columns, name, lines), column)
     elif is_file(Path(name)) and has_columns(Path(name)):
-        raise InputError(f"got {name}, which has columns, and no --column; expected the name of the one to embed")
+        raise InputError(f"got {name}, which has columns, without --column; expected the name of the one to embed")
     elif name != "-":
         texts = read_lines(Path(name))
     else:
         texts = lines_of(sys.stdin.buffer.read(), source="standard input")
     if not texts:
-        raise InputError(f"{'standard input' if name == '-' else name} holds no texts; expected one a line")
+        raise InputError(f"{'standard input' if name == '-' else name} holds no texts; expected one per line")
     return texts

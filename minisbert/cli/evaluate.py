@@ -1,47 +1,221 @@
-"""`minisbert evaluate`: how good a model is."""
+"""`minisbert evaluate`: measure a model on a file or folder of data."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import ConfigError
-from .evaluators import KINDS, Reading
+from ..errors import ConfigError, InputError
 from .options import Subparsers, add_command, add_model_options, column_names, load_model, table
+
+if TYPE_CHECKING:
+    from ..data.roles import TrainingRows
+    from ..data.rows import Table
+    from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
+
+# An evaluator, and the number of pairs, triplets, queries or texts that it evaluates.
+Evaluation: TypeAlias = "tuple[Evaluator, int]"
 
 
 def add(commands: Subparsers) -> None:
-    """Declare the command."""
+    """Add the command."""
     parser = add_command(
         commands,
         "evaluate",
         run,
-        about="Measure how good a model is at a task.",
+        about="Measure the quality of a model at a task.",
         example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz",
     )
-    parser.add_argument("model", help="model folder or name")
-    group = parser.add_argument_group("what it is evaluated on").add_mutually_exclusive_group(required=True)
-    for name, kind in KINDS.items():
-        group.add_argument(f"--{name}", type=Path, metavar=kind.metavar, help=kind.about)
-    parser.add_argument("--columns", type=column_names, help="the columns to use, in order, such as text,text,score")
-    parser.add_argument("--split", help="with --retrieval: which qrels to use (default: test, or the only ones)")
-    parser.add_argument("--no-titles", action="store_true", help="with --retrieval: leave out the documents' titles")
-    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_model_options(parser)
+    group = parser.add_argument_group("data to evaluate on").add_mutually_exclusive_group(required=True)
+    for name, task in TASKS.items():
+        group.add_argument(f"--{name}", type=Path, metavar=task.metavar, help=task.data)
+    parser.add_argument(
+        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as text,text,score"
+    )
+    parser.add_argument(
+        "--split", metavar="NAME", help="with --retrieval: the qrels to use (default: test, or the only ones)"
+    )
+    parser.add_argument("--no-titles", action="store_true", help="with --retrieval: ignore the documents' titles")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it."""
-    name = next(name for name in KINDS if getattr(options, name) is not None)
+    """Run the command."""
+    name = next(name for name in TASKS if getattr(options, name) is not None)
     if name != "retrieval" and (options.split is not None or options.no_titles):
         raise ConfigError(f"got --split or --no-titles with --{name}; expected them with --retrieval: leave them out")
     path: Path = getattr(options, name)
-    evaluator, rows = KINDS[name].make(path, Reading(options.columns, options.split, not options.no_titles))
+    evaluator, rows = TASKS[name].read(path, Reading(options.columns, options.split, not options.no_titles))
     metrics = evaluator(load_model(options, options.model))
     if options.json:
-        known = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
-        print(json.dumps({"model": options.model, "data": str(path), "rows": rows, **known}))
+        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
+        print(json.dumps({"model": options.model, "data": str(path), "rows": rows, **values}))
     else:
         print(table([("metric", "value"), *((name, f"{value:.6f}") for name, value in metrics.items())]))
+
+
+def sts_evaluator(path: Path, columns: Sequence[str] | None, *, name: str = "") -> EmbeddingSimilarityEvaluator:
+    """Make an evaluator of the scored pairs in a data file.
+
+    Raises:
+        InputError: the file does not hold two texts and a score in each row.
+    """
+    from ..data.roles import training_rows
+    from ..evaluation import EmbeddingSimilarityEvaluator
+
+    rows = training_rows(path, columns=columns)
+    if len(rows) < 2:
+        raise InputError(f"{path} holds {len(rows)} row; expected at least two to evaluate on: add rows")
+    if len(rows.texts) != 2 or rows.labels is None:
+        raise InputError(
+            f"{path} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} score; expected two "
+            f"texts and a score: name the columns to use, such as sentence1,sentence2,score"
+        )
+    first, second = rows.texts.values()
+    return EmbeddingSimilarityEvaluator(first, second, rows.labels, name=name)
+
+
+# ---- tasks ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Options for reading data.
+
+    Attributes:
+        columns: the columns to use, in order.
+        split: the qrels of a retrieval folder to use; None for test, or the only ones.
+        titles: read the titles of documents in a retrieval folder.
+    """
+
+    columns: Sequence[str] | None = None
+    split: str | None = None
+    titles: bool = True
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task: the function that reads its data, the class of its evaluator, and its data in words."""
+
+    read: Callable[[Path, Reading], Evaluation]
+    evaluator: str
+    data: str
+    metavar: str = "FILE"
+
+
+def _sts(path: Path, reading: Reading) -> Evaluation:
+    evaluator = sts_evaluator(path, reading.columns)
+    return evaluator, len(evaluator.scores)
+
+
+def _binary(path: Path, reading: Reading) -> Evaluation:
+    from ..evaluation import BinaryClassificationEvaluator
+
+    rows = _rows(path, reading, texts=2, label=True, expected="two texts and a label, 0 or 1")
+    first, second = rows.texts.values()
+    labels = _zero_or_one(rows)
+    return BinaryClassificationEvaluator(first, second, labels, show_progress_bar=True), len(rows)
+
+
+def _triplets(path: Path, reading: Reading) -> Evaluation:
+    from ..evaluation import TripletEvaluator
+
+    rows = _rows(path, reading, texts=3, label=False, expected="anchor, positive and negative")
+    return TripletEvaluator(*rows.texts.values(), show_progress_bar=True), len(rows)
+
+
+def _paraphrases(path: Path, reading: Reading) -> Evaluation:
+    from ..evaluation import ParaphraseMiningEvaluator
+
+    rows = _rows(path, reading, texts=2, label=None, expected="two texts, and a label, 0 or 1, or none")
+    labels = _zero_or_one(rows) if rows.labels is not None else [1] * len(rows)
+    # A text is its own id; two equal texts are one text, and not a pair to find.
+    sides = list(zip(*rows.texts.values(), strict=True))
+    sentences = {text: text for side in zip(*sides, strict=True) for text in side}
+    pairs = [(one, other) for (one, other), label in zip(sides, labels, strict=True) if label and one != other]
+    return ParaphraseMiningEvaluator(sentences, pairs, show_progress_bar=True), len(sentences)
+
+
+def _reranking(path: Path, reading: Reading) -> Evaluation:
+    from ..data.rows import as_table
+    from ..evaluation import RerankingEvaluator
+
+    table = as_table(path)
+    if reading.columns is not None:
+        table = table.select(reading.columns)
+    keys = ("query", "positive", "negative")
+    samples: dict[Any, dict[str, Any]] = {}
+    if set(keys) <= table.columns.keys():
+        columns = zip(*(table.columns[key] for key in keys), strict=True)
+        samples = {row: dict(zip(keys, values, strict=True)) for row, values in enumerate(columns)}
+    else:
+        expected = "query, document and label in each row, or query, positive, negative"
+        rows = _rows(table, reading, texts=2, label=True, expected=expected)
+        for query, document, label in zip(*rows.texts.values(), rows.labels or (), strict=True):
+            sample = samples.setdefault(query, {"query": query, "positive": [], "negative": []})
+            sample["positive" if label > 0 else "negative"].append(document)
+    evaluator = RerankingEvaluator(samples, show_progress_bar=True)
+    return evaluator, len(evaluator.samples)
+
+
+def _retrieval(path: Path, reading: Reading) -> Evaluation:
+    from ..data.retrieval import read_retrieval
+    from ..evaluation import InformationRetrievalEvaluator
+
+    if reading.columns is not None:
+        raise ConfigError("got --columns with --retrieval; expected it with a file of rows: leave it out")
+    data = read_retrieval(path, split=reading.split, titles=reading.titles)
+    evaluator = InformationRetrievalEvaluator(data.queries, data.corpus, data.relevant_docs, show_progress_bar=True)
+    return evaluator, len(evaluator.queries)
+
+
+TASKS = {
+    "sts": Task(_sts, "EmbeddingSimilarityEvaluator", "pairs of texts with a score"),
+    "retrieval": Task(
+        _retrieval,
+        "InformationRetrievalEvaluator",
+        "a folder in the format of BEIR: corpus.jsonl, queries.jsonl and qrels/test.tsv",
+        metavar="FOLDER",
+    ),
+    "triplets": Task(_triplets, "TripletEvaluator", "anchor, positive and negative in each row"),
+    "binary": Task(
+        _binary,
+        "BinaryClassificationEvaluator",
+        "pairs of texts with a label, 1 for those that match and 0 for the others",
+    ),
+    "paraphrases": Task(
+        _paraphrases,
+        "ParaphraseMiningEvaluator",
+        "pairs of paraphrases to find among all texts; pairs labelled 0 are not paraphrases",
+    ),
+    "reranking": Task(
+        _reranking, "RerankingEvaluator", "query, document and label (relevant above 0), or query, positive, negative"
+    ),
+}
+
+
+def _rows(data: Path | Table, reading: Reading, *, texts: int, label: bool | None, expected: str) -> TrainingRows:
+    """Read rows of this many texts, with a label or without (None: either)."""
+    from ..data.roles import training_rows
+
+    rows = training_rows(data, columns=reading.columns)
+    if len(rows.texts) != texts or (label is not None and (rows.labels is not None) != label):
+        raise InputError(
+            f"{rows.source} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} label; expected "
+            f"{expected}: name the columns to use with --columns"
+        )
+    return rows
+
+
+def _zero_or_one(rows: TrainingRows) -> list[int]:
+    labels = rows.labels or []
+    for row, label in enumerate(labels):
+        if label not in (0, 1):
+            raise InputError(f"row {row} of {rows.source}: got the label {label:g}; expected 0 or 1: fix the row")
+    return [int(label) for label in labels]

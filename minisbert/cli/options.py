@@ -1,32 +1,37 @@
-"""What several commands share."""
+"""Options that several commands share, the checks of their values, and tables for the terminal."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 from ..storage.files import is_file
 
 if TYPE_CHECKING:
-    from ..evaluation import EmbeddingSimilarityEvaluator
     from ..sentence_transformer import SentenceTransformer
-
-_ENDINGS = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")  # of the files of a model
+    from ..training.config import TrainingConfig
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
+
+_MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
+_MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
+_LOG_ENTRIES = 40  # least number for a picture of the run
 
 
 def add_command(
     commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, about: str, example: str
 ) -> argparse.ArgumentParser:
-    """A command's parser, with an example at the end of its help."""
+    """Add a command, with an example at the end of its help."""
     parser = commands.add_parser(
         name,
         help=about,
@@ -38,19 +43,103 @@ def add_command(
     return parser
 
 
+# ---- models ---------------------------------------------------------------------------------------------------------
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Options that say how a model is loaded."""
-    parser.add_argument("--device", help="cpu, cuda, mps (default: the best there is)")
+    """Add the model to load, its device and its dtype."""
+    parser.add_argument("model", help="model folder or name")
+    _add_device(parser)
     parser.add_argument(
-        "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="number type of the weights"
+        "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="dtype of the weights (default: as saved)"
     )
 
 
 def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
-    """Load the model called `name` with the options of `add_model_options`."""
+    """Load the model called `name` on the device and in the dtype of the options."""
     from ..sentence_transformer import SentenceTransformer
 
     return SentenceTransformer(name, device=options.device, dtype=getattr(options, "dtype", None))
+
+
+def _add_device(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best available one)")
+
+
+# ---- training runs --------------------------------------------------------------------------------------------------
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the rows to train on, and where the run goes."""
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    parser.add_argument(
+        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
+    )
+    parser.add_argument(
+        "--scale",
+        type=label_scale,
+        metavar="LOW-HIGH",
+        help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
+    )
+    parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
+    )
+    _add_device(parser)
+    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+
+
+def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
+    """Add an option for each field of TrainingConfig, with its description.
+
+    Args:
+        parser: of the command.
+        instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
+    """
+    from ..training.config import TrainingConfig
+
+    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
+    descriptions, hints = _attribute_descriptions(TrainingConfig), get_type_hints(TrainingConfig)
+    for field in fields(TrainingConfig):
+        hint = hints[field.name]
+        types = [part for part in get_args(hint) if part is not NoneType]  # of `X | None`
+        hint = types[0] if types and get_origin(hint) is not Literal else hint
+        text = descriptions.get(field.name, "").replace("%", "%%")
+        arguments: dict[str, Any] = {"default": None if instead_of else field.default}
+        if hint is bool:
+            arguments["action"] = argparse.BooleanOptionalAction if instead_of else "store_true"
+        else:
+            is_literal = get_origin(hint) is Literal
+            arguments |= {"choices": get_args(hint)} if is_literal else {"type": hint, "metavar": "N"}
+            if instead_of or field.default is not None:
+                text += f" (default: {instead_of or field.default})"
+        group.add_argument(f"--{field.name.replace('_', '-')}", help=text, **arguments)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of TrainingConfig that have a value."""
+    from ..training.config import TrainingConfig
+
+    values = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def log_often(config: TrainingConfig, *, rows: int) -> TrainingConfig:
+    """Raise the number of log entries, if it is too low for a picture of the run."""
+    return replace(config, log_every=min(config.log_every, max(1, config.steps_over(rows) // _LOG_ENTRIES)))
+
+
+def _attribute_descriptions(documented: type) -> dict[str, str]:
+    """Read the entries under "Attributes:" in a class's docstring."""
+    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"\n {4}(?! )", f"\n{section}")[1:]
+    pairs = (" ".join(entry.split()).rstrip(".").partition(": ") for entry in entries)
+    return {name: text for name, _, text in pairs}
+
+
+# ---- values of options ----------------------------------------------------------------------------------------------
 
 
 def column_names(text: str) -> list[str]:
@@ -62,14 +151,14 @@ def column_names(text: str) -> list[str]:
 
 
 def positive(text: str) -> int:
-    """Parse a whole number from 1."""
+    """Parse a whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number from 1")
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a whole number of at least 1")
     return int(text)
 
 
 def output_path(text: str) -> Path:
-    """Parse the name of what is written."""
+    """Parse the name of a file or folder to write."""
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected a name: pass . for the current folder")
     return Path(text)
@@ -87,29 +176,11 @@ def label_scale(text: str) -> tuple[float, float]:
     return low, high
 
 
-def sts_evaluator(path: Path, columns: Sequence[str] | None, *, name: str = "") -> EmbeddingSimilarityEvaluator:
-    """An evaluator of the scored pairs in a data file.
-
-    Raises:
-        InputError: the file does not hold two texts and a score in each row.
-    """
-    from ..data.roles import training_rows
-    from ..evaluation import EmbeddingSimilarityEvaluator
-
-    rows = training_rows(path, columns=columns)
-    if len(rows) < 2:
-        raise InputError(f"{path} holds {len(rows)} row; expected at least two to evaluate on: add rows")
-    if len(rows.texts) != 2 or rows.labels is None:
-        raise InputError(
-            f"{path} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} score; expected two "
-            f"texts and a score: name the columns to use, such as sentence1,sentence2,score"
-        )
-    first, second = rows.texts.values()
-    return EmbeddingSimilarityEvaluator(first, second, rows.labels, name=name)
+# ---- output ---------------------------------------------------------------------------------------------------------
 
 
 def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
-    """Say now, and not after the work, that a folder cannot be written, or no `file` in it.
+    """Check before the work that a folder, or `file` in it, can be written.
 
     Raises:
         InputError: it cannot.
@@ -124,39 +195,34 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
             path.rmdir()
     except OSError as error:
         raise InputError(
-            f"cannot write to {folder} ({error.strerror}); expected a folder that can be written: choose another"
+            f"cannot write to {folder} ({error.strerror}); expected a folder that can be written to: choose another"
         ) from None
 
 
 def check_output(folder: Path, *, resume: bool) -> None:
-    """Say now, and not after the training, why no model can be written to a folder, and what will become of it.
+    """Check before the training that a model can be written to a folder; report a model that will be replaced.
 
     Raises:
-        InputError: none can.
+        InputError: it cannot.
     """
     check_writable(folder)
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and path.suffix in _ENDINGS:
-            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another place")
-        if not path.is_dir() and re.fullmatch(r"\d+_[A-Z]\w+|eval|best", path.name):
-            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another place")
-    if not resume:
-        _tell_what_is_replaced(folder)
-
-
-def _tell_what_is_replaced(folder: Path) -> None:
-    """Say that a folder holds a model already."""
-    if is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):  # with these it stays as it is
+        if path.is_dir() and path.suffix in _MODEL_FILES:
+            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another folder")
+        if not path.is_dir() and re.fullmatch(_MODEL_FOLDERS, path.name):
+            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another folder")
+    # With checkpoints beside it, the model is not replaced.
+    if not resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
         sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 
 def table(rows: Iterable[Sequence[Any]], *, numbers: bool = True) -> str:
-    """Rows of cells as aligned text; the first column is left-aligned, the others right if they hold numbers."""
+    """Align rows of cells as text: the first column to the left, the others to the right if they hold numbers."""
     return "\n".join(aligned(rows, numbers=numbers))
 
 
 def aligned(rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> list[str]:
-    """The lines of a table; rows may be of different lengths."""
+    """Return the lines of a table; rows may differ in length."""
     cells = [[str(cell) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip_longest(*cells, fillvalue="")]
     return [
@@ -168,7 +234,13 @@ def aligned(rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> list[str
     ]
 
 
+def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
+    """Make a table of the metrics that are in both mappings."""
+    names = [name for name in before if name in after]
+    return table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)])
+
+
 def shortened(text: str, width: int = 60) -> str:
-    """At most `width` characters of a text, on one line."""
+    """Cut a text to at most `width` characters, on one line."""
     line = " ".join(text.split())
     return line if len(line) <= width else f"{line[: width - 3]}..."

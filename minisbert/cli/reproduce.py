@@ -1,4 +1,4 @@
-"""`minisbert reproduce`: follow the recipe of a model card on other rows."""
+"""`minisbert reproduce`: train again with the recipe of a model card, on other rows."""
 
 from __future__ import annotations
 
@@ -10,9 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .evaluators import KINDS, Reading
-from .options import Subparsers, add_command, check_output, column_names, table
-from .settings import add_run_options, add_settings, given_settings, log_often
+from .evaluate import TASKS, Reading
+from .options import (
+    Subparsers,
+    add_command,
+    add_run_options,
+    add_settings,
+    check_output,
+    column_names,
+    given_settings,
+    log_often,
+    table,
+)
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -26,7 +35,7 @@ def add(commands: Subparsers) -> None:
         commands,
         "reproduce",
         run,
-        about="Read a model card (or a recipe), train on this data as it says, save the model and write its card.",
+        about="Train on new data with the recipe of a model card; save the model with its own card.",
         example="minisbert reproduce README.md --data pairs.tsv --scale 0-5 --output my-model",
     )
     parser.add_argument(
@@ -36,8 +45,8 @@ def add(commands: Subparsers) -> None:
         "--eval",
         type=Path,
         metavar="PATH",
-        help="what to evaluate on, as the card's evaluator reads it (default, where the card has scored pairs "
-        "evaluated: a tenth of the rows, held out)",
+        help="data to evaluate on, in the format of the card's evaluator (default: for scored pairs, hold out a tenth "
+        "of the rows)",
     )
     parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
@@ -46,7 +55,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
     from ..recipes import prepare
     from ..recipes.reading import read_source
     from ..report import RunReport, require_matplotlib
@@ -89,13 +98,13 @@ def run(options: argparse.Namespace) -> None:
 def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
     if options.eval is None:
         if options.eval_columns is not None:
-            raise InputError("got --eval-columns and no --eval; expected the file they are columns of: pass it")
+            raise InputError("got --eval-columns without --eval; expected both: pass the file with these columns")
         return None
-    kinds = {kind.evaluator: kind for kind in KINDS.values()}
+    kinds = {task.evaluator: task for task in TASKS.values()}
     kind = kinds.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
     if kind is None:
         raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(kinds)}")
-    return kind.make(options.eval, Reading(options.eval_columns))[0]
+    return kind.read(options.eval, Reading(options.eval_columns))[0]
 
 
 def _comparison(
@@ -107,7 +116,7 @@ def _comparison(
     rows: int,
     steps: int,
 ) -> str:
-    """What the card states beside what this run found."""
+    """Compare the results in the card with those before and after this run."""
     from ..recipes.reproduce import HELD_OUT
 
     evaluations = card.evaluations if card else ()
@@ -125,7 +134,7 @@ def _comparison(
 
 
 def _steps(recipe: Recipe) -> int | None:
-    """Of the run that the recipe tells of."""
+    """The number of steps of the recipe's own run, or None."""
     from ..training.config import TrainingConfig
 
     return TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ..card import CardFacts, ColumnStatistics, DatasetFacts, Evaluation, LossFacts, TrainingLogs
     from ..storage.contents import EncoderContents, ModelContents
 
-# What a run is known by; shown even where it is a default, which cards do not list among the rest.
+# The settings to show even where they are defaults, which cards list only among all hyperparameters.
 _ESSENTIAL = ("num_train_epochs", "per_device_train_batch_size", "learning_rate")
 _SMALL_FILE = 10_000
 _SHOWN_DETAILS = 4
@@ -26,7 +26,7 @@ _WIDTH = 90
 
 
 def model_summary(model: ModelContents) -> str:
-    """What a folder holds."""
+    """Summarize a model folder."""
     first, *others = model.modules
     lower = " lower-cased" if first.settings.get("do_lower_case") else ""
     modules = [_module("Transformer", first.settings, model.encoder.architecture) + lower]
@@ -49,7 +49,7 @@ def model_summary(model: ModelContents) -> str:
 
 
 def card_summary(card: CardFacts) -> str:
-    """What a card tells."""
+    """Summarize a model card."""
     about = card.description
     revision = f" at {about.base_model_revision[:7]}" if about.base_model_revision else ""
     longest = about.max_seq_length
@@ -63,9 +63,9 @@ def card_summary(card: CardFacts) -> str:
         ("similarity", [about.similarity]),
         ("modules", [_printed_module(*found) for found in modules]),
         ("trained on", training),
-        ("loss on", [_rows(dataset) for dataset in card.evaluation_datasets]),
+        ("eval data", [_rows(dataset) for dataset in card.evaluation_datasets]),
         ("settings", _settings(card)),
-        ("course", _course(card.logs) if card.logs else ["not logged"] if training else []),
+        ("logs", _logs(card.logs) if card.logs else ["not logged"] if training else []),
         ("results", aligned(row for one in card.evaluations for row in _results(one))),
         ("time", [time.training] if time else []),
         ("versions", _listed(card.versions)),
@@ -90,7 +90,7 @@ def _encoder(encoder: EncoderContents) -> list[str]:
 
 def _weights(model: ModelContents) -> str:
     if model.parameters is None:
-        return "a pickle: not counted" if any(name.endswith(".bin") for name in model.files) else "none"
+        return "in a pickle, not counted" if any(name.endswith(".bin") for name in model.files) else "none"
     return f"{model.parameters:,} parameters, {' and '.join(model.dtypes)}"
 
 
@@ -181,7 +181,7 @@ def _column(found: ColumnStatistics | None) -> tuple[str, ...]:
 def _loss(loss: LossFacts) -> list[str]:
     if isinstance(loss.parameters, str):
         return [f"with {loss.name}: {shortened(loss.parameters)}"]
-    # Of a class its last name: "torch.nn.modules.loss.MSELoss" is MSELoss.
+    # Classes of torch by their last name: "torch.nn.modules.loss.MSELoss" is MSELoss.
     texts = {
         name: re.sub(r"^torch\.[\w.]*\.(\w+)$", r"\1", str(value)[:200])
         for name, value in (loss.parameters or {}).items()
@@ -203,10 +203,10 @@ def _settings(card: CardFacts) -> list[str]:
     return [*aligned(rows), *note]
 
 
-def _course(logs: TrainingLogs) -> list[str]:
+def _logs(logs: TrainingLogs) -> list[str]:
     rows = []
-    for place, column in enumerate(logs.columns[2:], start=2):
-        cells = [(row[1], row[place]) for row in logs.rows if _is_number(row[place])]
+    for index, column in enumerate(logs.columns[2:], start=2):
+        cells = [(row[1], row[index]) for row in logs.rows if _is_number(row[index])]
         if not cells:
             continue
         if column == "Training Loss":
@@ -216,7 +216,7 @@ def _course(logs: TrainingLogs) -> list[str]:
             choose = min if column.lower().endswith("loss") else max
             step, best = choose(cells, key=lambda cell: float(cell[1]))
             rows.append((column, f"{best} at step {step}" + (", the best" if len(cells) > 1 else "")))
-    kept = [f"weights of step {logs.rows[place][1]} were kept" for place in logs.bold_rows]
+    kept = [f"the weights of step {logs.rows[index][1]} were saved" for index in logs.bold_rows]
     return [*aligned(rows), *kept]
 
 
@@ -248,10 +248,10 @@ def _listed(values: Mapping[str, str]) -> list[str]:
 
 
 def _grouped(*groups: tuple[str, Sequence[str]]) -> str:
-    """Each group's lines behind its name; a group without lines is left out."""
+    """The lines of each group after its name; a group without lines is left out."""
     width = max(len(name) for name, _ in groups)
     return "\n".join(
-        f"{'' if place else name:<{width}}  {line}".rstrip()
+        f"{'' if index else name:<{width}}  {line}".rstrip()
         for name, lines in groups
-        for place, line in enumerate(lines)
+        for index, line in enumerate(lines)
     )

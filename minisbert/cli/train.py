@@ -5,28 +5,27 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from .evaluate import sts_evaluator
 from .options import (
     Subparsers,
     add_command,
+    add_run_options,
+    add_settings,
+    before_and_after,
     check_output,
     column_names,
+    given_settings,
     load_model,
-    sts_evaluator,
-    table,
+    log_often,
 )
-from .settings import add_run_options, add_settings, given_settings, log_often
-
-if TYPE_CHECKING:
-    from ..losses import Loss
 
 _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
 
 
 def add(commands: Subparsers) -> None:
-    """Declare the command."""
+    """Add the command."""
     parser = add_command(
         commands,
         "train",
@@ -36,18 +35,25 @@ def add(commands: Subparsers) -> None:
         "--batch-size 16 --output my-model",
     )
     parser.add_argument("--model", required=True, help="model folder or name to start from")
-    parser.add_argument(
-        "--loss", required=True, choices=_LOSSES, help="; ".join(f"{k}: {v}" for k, v in _LOSSES.items())
-    )
+    losses = "; ".join(f"{name}: {loss}" for name, loss in _LOSSES.items())
+    parser.add_argument("--loss", required=True, choices=_LOSSES, help=losses)
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
-    parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use: text,text,score")
-    parser.add_argument("--max-seq-length", type=int, metavar="TOKENS", help="cut texts there (default: the model's)")
+    parser.add_argument(
+        "--eval-columns",
+        type=column_names,
+        metavar="NAMES",
+        help="columns of that file to use, such as text,text,score",
+    )
+    parser.add_argument(
+        "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
+    )
     add_run_options(parser)
     add_settings(parser)
 
 
 def run(options: argparse.Namespace) -> None:
-    """Do it."""
+    """Run the command."""
+    from .. import losses
     from ..data.roles import training_rows
     from ..report import RunReport, require_matplotlib
     from ..training.config import TrainingConfig
@@ -56,11 +62,11 @@ def run(options: argparse.Namespace) -> None:
     if options.report:
         require_matplotlib()
     config = TrainingConfig(**given_settings(options))
-    loss = _loss(options.loss)
+    loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
     loss.check_rows(tuple(rows.texts), rows.labels)
     if len(rows) < 2:
-        raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on")
+        raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     if options.report:
         config = log_often(config, rows=len(rows))
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
@@ -79,17 +85,8 @@ def run(options: argparse.Namespace) -> None:
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
     if before and model.training_record is not None:
-        after = model.training_record.metrics  # of the weights that are kept
-        names = [name for name in before if name in after]
-        print(table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)]))
+        print(before_and_after(before, model.training_record.metrics))  # the metrics of the weights that are kept
     sys.stderr.write(
         f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
         f"{options.output}\n"
     )
-
-
-def _loss(name: str) -> Loss:
-    from .. import losses
-
-    loss: Loss = getattr(losses, _LOSSES[name])()
-    return loss

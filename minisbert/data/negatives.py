@@ -50,43 +50,41 @@ class Layout:
         titles = [*names, *self.negatives(num_negatives), *([last] if last else [])]
         repeated = [title for title, count in Counter(titles).items() if count > 1]
         if repeated:
-            raise ConfigError(
-                f"got a column called {repeated[0]}, which is a column of the result; expected another name: rename it"
-            )
+            raise ConfigError(f"got a column called {repeated[0]}, as the result has; expected another name: rename it")
         return titles
 
     def columns(
         self, mined: Sequence[Mined], titles: Sequence[str], num_negatives: int, *, with_scores: bool
     ) -> dict[str, list[Any]]:
         """Return the columns of all rows by the names in `titles`."""
-        rows = [row for found in mined for row in self.rows(found, num_negatives)]
+        rows = [row for one in mined for row in self.rows(one, num_negatives)]
         values = [[*row.texts, row.scores if with_scores else row.labels] for row in rows]
         return {title: [row[index] for row in values] for index, title in enumerate(titles)}
 
 
-def _triplets(found: Mined, _: int) -> Iterator[_Row]:
-    for positive, score in found.positives:
-        for negative, negative_score in found.negatives:
-            yield _Row([found.anchor, positive, negative], None, [score, negative_score])
+def _triplets(mined: Mined, _: int) -> Iterator[_Row]:
+    for positive, score in mined.positives:
+        for negative, negative_score in mined.negatives:
+            yield _Row([mined.anchor, positive, negative], None, [score, negative_score])
 
 
-def _tuples(found: Mined, num_negatives: int) -> Iterator[_Row]:
-    if len(found.negatives) == num_negatives:
-        for row in _labeled_lists(found, num_negatives):
-            yield _Row([found.anchor, *row.texts[1]], None, row.scores)
+def _tuples(mined: Mined, num_negatives: int) -> Iterator[_Row]:
+    if len(mined.negatives) == num_negatives:
+        for row in _labeled_lists(mined, num_negatives):
+            yield _Row([mined.anchor, *row.texts[1]], None, row.scores)
 
 
-def _labeled_pairs(found: Mined, _: int) -> Iterator[_Row]:
-    for label, documents in ((1.0, found.positives), (0.0, found.negatives)):
+def _labeled_pairs(mined: Mined, _: int) -> Iterator[_Row]:
+    for label, documents in ((1.0, mined.positives), (0.0, mined.negatives)):
         for document, score in documents:
-            yield _Row([found.anchor, document], label, score)
+            yield _Row([mined.anchor, document], label, score)
 
 
-def _labeled_lists(found: Mined, _: int) -> Iterator[_Row]:
-    if found.negatives:
-        for positive in found.positives:
-            documents, scores = zip(positive, *found.negatives, strict=True)
-            yield _Row([found.anchor, list(documents)], [1.0] + [0.0] * len(found.negatives), list(scores))
+def _labeled_lists(mined: Mined, _: int) -> Iterator[_Row]:
+    if mined.negatives:
+        for positive in mined.positives:
+            documents, scores = zip(positive, *mined.negatives, strict=True)
+            yield _Row([mined.anchor, list(documents)], [1.0] + [0.0] * len(mined.negatives), list(scores))
 
 
 _LAYOUTS: Mapping[str, Layout] = {

@@ -17,6 +17,7 @@ from ..errors import InputError, shown
 from ..storage.files import is_file, open_file
 
 Columns: TypeAlias = dict[str, list[Any]]
+_Reader: TypeAlias = Callable[[Path], tuple[Columns, Sequence[int] | None]]
 _LARGEST_UNPACKED = 50_000_000  # bytes that any compressed file may unpack to
 _LARGEST_RATIO = 100  # texts are compressed to a tenth, and rows that repeat each other to less
 _FORMATS = ".tsv, .csv, .jsonl (each also with .gz) or .parquet"
@@ -95,7 +96,11 @@ def _decoded(content: bytes, source: str) -> str:
         except UnicodeDecodeError as error:
             got, offset = "bytes that are not UTF-8", error.start
     line = content.count(b"\n", 0, offset) + 1
-    raise InputError(f"{source}, line {line}: got {got}; expected a text in UTF-8: convert the file")
+    raise _error(source, line, f"got {got}; expected a text in UTF-8: convert the file")
+
+
+def _error(source: str | Path, line: int, problem: str) -> InputError:
+    return InputError(f"{source}, line {line}: {problem}")
 
 
 def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None]:
@@ -115,9 +120,7 @@ def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
                 rows.append(row)
                 lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: {error}; expected comma-separated values: fix the quotes"
-        ) from None
+        raise _error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
     finally:
         csv.field_size_limit(limit)
     return _with_header(path, rows, lines)
@@ -127,15 +130,11 @@ def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int]) ->
     remaining = iter(rows)
     header = next(remaining, [])
     if not header or len(set(header)) != len(header):
-        raise InputError(
-            f"{path}, line 1: got the column names {shown(header)}; expected a different one for each column: rename it"
-        )
+        raise _error(path, 1, f"got the column names {shown(header)}; expected a different name for each: rename them")
     columns: list[list[str]] = [[] for _ in header]
     for line, row in zip(lines[1:], remaining, strict=True):
         if len(row) != len(header):
-            raise InputError(
-                f"{path}, line {line}: got {len(row)} field(s); expected {len(header)}, as in line 1: fix the line"
-            )
+            raise _error(path, line, f"got {len(row)} field(s); expected {len(header)}, as in line 1: fix the line")
         for column, value in zip(columns, row, strict=True):
             column.append(value)
     return dict(zip(header, columns, strict=True)), lines[1:]
@@ -150,16 +149,13 @@ def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
         try:
             row = json.loads(line)
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path}, line {number}: {error}; expected one JSON object: fix the line") from None
+            raise _error(path, number, f"{error}; expected one JSON object: fix the line") from None
         if not isinstance(row, dict):
-            raise InputError(
-                f"{path}, line {number}: got a JSON {type(row).__name__}; expected an object: fix the line"
-            )
+            raise _error(path, number, f"got a JSON {type(row).__name__}; expected an object: fix the line")
         columns = columns or {name: [] for name in row}
         if row.keys() != columns.keys():
-            raise InputError(
-                f"{path}, line {number}: got the keys {shown(list(row))}; expected {shown(list(columns))}: fix the line"
-            )
+            got, expected = shown(list(row)), shown(list(columns))
+            raise _error(path, number, f"got the keys {got}; expected {expected}: fix the line")
         for name, value in row.items():
             columns[name].append(value)
         lines.append(number)
@@ -178,17 +174,11 @@ def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
     return columns, None
 
 
-_READERS: dict[str, Callable[[Path], tuple[Columns, Sequence[int] | None]]] = {
-    ".tsv": _read_tsv,
-    ".tsv.gz": _read_tsv,
-    ".csv": _read_csv,
-    ".csv.gz": _read_csv,
-    ".jsonl": _read_jsonl,
-    ".jsonl.gz": _read_jsonl,
-    ".parquet": _read_parquet,
-}
+_TEXT_READERS: dict[str, _Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}
+_READERS = {ending + gz: read for ending, read in _TEXT_READERS.items() for gz in ("", ".gz")}
+_READERS[".parquet"] = _read_parquet
 
 
-def _reader(path: Path) -> Callable[[Path], tuple[Columns, Sequence[int] | None]] | None:
+def _reader(path: Path) -> _Reader | None:
     name = path.name.lower()
     return next((read for ending, read in _READERS.items() if name.endswith(ending)), None)

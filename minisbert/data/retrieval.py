@@ -91,9 +91,9 @@ def _texts_by_id(table: Table, *, titles: bool) -> dict[str, str]:
     texts: dict[str, str] = {}
     for row, (key, *parts) in enumerate(zip(keys, *columns, strict=True)):
         if not isinstance(key, (str, int)) or not all(isinstance(part, str) for part in parts):
-            raise InputError(f"{table.at(row)}: expected an _id and texts in {', '.join(names)}: fix the line")
+            raise table.error(row, f"expected an _id and texts in {', '.join(names)}: fix the line")
         if str(key) in texts:
-            raise InputError(f"{table.at(row)}: got the _id {key} a second time; expected each once: drop the line")
+            raise table.error(row, f"got the _id {key} a second time; expected each once: drop the line")
         texts[str(key)] = " ".join(parts).strip()
     return texts
 
@@ -107,11 +107,11 @@ def _relevant(table: Table, queries: Mapping[str, str], corpus: Mapping[str, str
     for row, (query, document, score) in enumerate(zip(*columns, strict=True)):
         for key, known, file in ((query, queries, "queries"), (document, corpus, "corpus")):
             if key not in known:
-                raise InputError(f"{table.at(row)}: got the id {key!r}; expected one of the {file}: drop the line")
+                raise table.error(row, f"got the id {key!r}; expected one of the {file}: drop the line")
         try:
             counts = float(score) > 0
         except (ValueError, OverflowError):
-            raise InputError(f"{table.at(row)}: got the score {score!r}; expected a number: fix the line") from None
+            raise table.error(row, f"got the score {score!r}; expected a number: fix the line") from None
         if counts:
             relevant.setdefault(query, set()).add(document)
     return relevant
@@ -120,7 +120,6 @@ def _relevant(table: Table, queries: Mapping[str, str], corpus: Mapping[str, str
 def _columns(table: Table, *names: str) -> list[list[Any]]:
     missing = [name for name in names if name not in table.columns]
     if missing:
-        raise InputError(
-            f"{table.source} has {list(table.columns)}; expected {', '.join(names)}: {missing[0]} is missing"
-        )
+        got, expected = list(table.columns), ", ".join(names)
+        raise InputError(f"{table.source} has {got}; expected {expected}: {missing[0]} is missing")
     return [table.columns[name] for name in names]

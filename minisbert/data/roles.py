@@ -79,31 +79,27 @@ def training_rows(
         ConfigError: the scale is empty.
     """
     if scale is not None and not _is_scale(scale):
-        raise ConfigError(
-            f"got the scale {scale}; expected two finite numbers, the smaller first: pass (0, 5) or the like"
-        )
+        raise ConfigError(f"got the scale {scale}; expected two finite numbers, the smaller first: pass (0, 5)")
     if isinstance(data, TrainingRows):
         if columns is not None or scale is not None:
             option = "columns" if columns is not None else "scale"
             raise ConfigError(
-                f"got {option} for rows that have been read; expected it when they are read: pass it to training_rows"
+                f"got {option} for rows that have been read; expected it when they are read: pass it there"
             )
         return data
     table = as_table(data)
     if columns is not None:
         table = table.select(columns)
+    names = list(table.columns)
     label_name = _label_column(table, chosen=columns is not None)
-    texts = {name: column_texts(table, name) for name in table.columns if name != label_name}
+    texts = {name: column_texts(table, name) for name in names if name != label_name}
     if not texts:
-        raise InputError(
-            f"{table.source} has the columns {list(table.columns)}; expected at least one column of texts: add it"
-        )
+        raise InputError(f"{table.source} has the columns {names}; expected at least one column of texts: add it")
     labels = _labels(table, label_name, scale) if label_name else None
-    label_index = list(table.columns).index(label_name) if label_name else None
+    label_index = names.index(label_name) if label_name else None
     if scale is not None and labels is None:
         raise InputError(
-            f"got a scale, and {table.source} has the columns {list(table.columns)}; expected a label: name its column "
-            f"label or score"
+            f"got a scale, and {table.source} has the columns {names}; expected a label: name its column label or score"
         )
     label_type: LabelType = _label_type(table.columns[label_name]) if label_name and scale is None else "float"
     return TrainingRows(texts, labels, label_name, table.source, label_type, label_index)
@@ -143,15 +139,11 @@ def column_texts(table: Table, name: str) -> list[str]:
     values = table.columns[name]
     for row, value in enumerate(values):
         if not isinstance(value, str):
-            raise InputError(
-                f"{table.at(row)}: column {name} holds {shown(value)} of type {type(value).__name__}; "
-                f"expected a text: drop the row, or name the columns to use"
-            )
+            got = f"column {name} holds {shown(value)} of type {type(value).__name__}"
+            raise table.error(row, f"{got}; expected a text: drop the row, or name the columns to use")
         if not value.isascii() and (index := _lone_surrogate(value)) is not None:
-            raise InputError(
-                f"{table.at(row)}: column {name} holds the lone surrogate {value[index]!r} at character {index}; "
-                f"expected valid Unicode: write the rows with their true encoding, or drop the row"
-            )
+            got = f"column {name} holds the lone surrogate {value[index]!r} at character {index}"
+            raise table.error(row, f"{got}; expected valid Unicode: fix the encoding of the rows, or drop the row")
     return values
 
 
@@ -168,16 +160,13 @@ def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[
     for row, value in enumerate(table.columns[name]):
         number = _number(value)
         if number is None:
-            raise InputError(
-                f"{table.at(row)}: column {name} holds {shown(value)}; expected a finite number as label: "
-                f"fix or drop the row"
-            )
+            got = f"column {name} holds {shown(value)}"
+            raise table.error(row, f"{got}; expected a finite number as label: fix or drop the row")
         if scale is not None:
             low, high = scale
             if not low <= number <= high:
-                raise InputError(
-                    f"{table.at(row)}: got the label {number:g}; expected {low:g} to {high:g}: fix it or the scale"
-                )
+                got = f"got the label {number:g}"
+                raise table.error(row, f"{got}; expected {low:g} to {high:g}: fix the row or the scale")
             number = (number - low) / (high - low)
         labels.append(number)
     return labels

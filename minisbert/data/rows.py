@@ -51,6 +51,10 @@ class Table:
         """Name a row for a message: by its line in a file, or else by its index."""
         return f"{self.source}, line {self.lines[row]}" if self.lines else f"row {row} of {self.source}"
 
+    def error(self, row: int, problem: str) -> InputError:
+        """Return the error to raise for a row."""
+        return InputError(f"{self.at(row)}: {problem}")
+
     def select(self, columns: Sequence[str]) -> Table:
         """Return the named columns only, in that order.
 
@@ -65,9 +69,7 @@ class Table:
         if not columns or len(set(columns)) < len(columns):
             raise InputError(f"got the columns {list(columns)}; expected each name once: pass some of {names}")
         if missing := [name for name in columns if name not in self.columns]:
-            raise InputError(
-                f"there is no {missing[0]!r} in {self.source}; expected some of {names}: check the column names"
-            )
+            raise InputError(f"there is no {missing[0]!r} in {self.source}; expected some of {names}: check the names")
         return Table({name: self.columns[name] for name in columns}, self.source, self.lines)
 
 

@@ -1,11 +1,10 @@
-"""Evaluators: how good a model is at a task."""
+"""Evaluators: the quality of a model at a task."""
 
-from .base import Evaluator
 from .binary import BinaryClassificationEvaluator
+from .evaluator import Evaluator, SequentialEvaluator
 from .paraphrases import ParaphraseMiningEvaluator
 from .reranking import RerankingEvaluator
 from .retrieval import InformationRetrievalEvaluator
-from .sequential import SequentialEvaluator
 from .similarity import EmbeddingSimilarityEvaluator
 from .triplet import TripletEvaluator
 

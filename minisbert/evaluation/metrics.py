@@ -1,7 +1,6 @@
-"""Numbers that say how well scores tell relevant rows from others.
+"""Metrics of scores that should be higher for relevant rows than for others.
 
-Rows with equal scores are never told apart: they are above or below a threshold together, and share their places in a
-ranking.
+Rows with equal scores are treated alike: they are above or below a threshold together, and share their ranks.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Cuts:
-    """Where a threshold can lie among scores: after each run of equal ones, from the best score down.
+    """The places for a threshold among scores: after each run of equal ones, from the best score down.
 
     Attributes:
         scores: all scores, best first: (n,).
@@ -30,7 +29,7 @@ class Cuts:
 
     @classmethod
     def of(cls, scores: NDArray[Any], relevant: NDArray[Any]) -> Cuts:
-        """The cuts among scores (larger is better) of rows that are relevant or not: (n,) and boolean (n,)."""
+        """Find the cuts among scores (larger is better) of rows that are relevant or not: (n,) and bool (n,)."""
         order = np.argsort(-scores, kind="stable")
         scores = scores[order]
         last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
@@ -47,7 +46,7 @@ class Cuts:
         return 2 * precision * recall / np.where(both, both, 1)
 
     def threshold(self, cut: int) -> Any:
-        """Halfway between the scores on both sides of a cut, in their own number type; the last score at the end."""
+        """The middle between the scores on both sides of a cut, in their own dtype; the last score at the end."""
         above = self.scores[self.taken[cut] - 1]
         if self.taken[cut] == len(self.scores):
             return above
@@ -63,7 +62,7 @@ def average_precision(cuts: Cuts) -> float:
 
 
 def matthews_correlation(cuts: Cuts, cut: int) -> float:
-    """Correlation of being above a cut with being relevant; 0 if either is the same for all rows."""
+    """Correlation of being above a cut with being relevant; 0 if one of them is the same for all rows."""
     rows, relevant = len(cuts.scores), int(cuts.relevant[-1])
     taken, hits = int(cuts.taken[cut]), int(cuts.relevant[cut])
     spread = float(taken * (rows - taken)) * float(relevant * (rows - relevant))
@@ -71,9 +70,9 @@ def matthews_correlation(cuts: Cuts, cut: int) -> float:
 
 
 def ndcg(scores: NDArray[Any], relevant: NDArray[np.bool_], k: int) -> float:
-    """Discounted gain of the first k places against the best order; (n,) and (n,), at least one relevant.
+    """Discounted gain of the first k ranks, relative to the best order; (n,) and (n,), at least one relevant.
 
-    Rows with equal scores share the gain of their places evenly.
+    Rows with equal scores share the gain of their ranks evenly.
     """
     discounts = 1 / (np.log(np.arange(len(scores)) + 2) / np.log(2))
     discounts[k:] = 0
@@ -85,7 +84,7 @@ def ndcg(scores: NDArray[Any], relevant: NDArray[np.bool_], k: int) -> float:
 
 
 def reciprocal_rank(ranked: NDArray[np.bool_], k: int) -> float:
-    """One over the rank of the first relevant row among the first k, 0 if there is none; boolean (n,), best first."""
+    """One over the rank of the first relevant row among the first k, 0 without one; bool (n,), best first."""
     hits = np.flatnonzero(ranked[:k])
     return float(1 / (hits[0] + 1)) if len(hits) else 0.0
 

@@ -1,50 +1,54 @@
-"""How well a model finds the relevant documents of queries in a corpus."""
+"""Information retrieval: are the relevant documents of a query among the most similar ones of a corpus?"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, InputError, InputTypeError
-from ..search import ScoreFunction, check_sizes, merged, nearest
+from ..search import ScoreFunction, check_counts, merge_best, nearest
 from ..similarity import SimilarityFunction
-from .base import Evaluator, check_texts_by_id
+from .evaluator import Measurement, TaskEvaluator, cannot_write, check_texts_by_id
 from .metrics import mean
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
 
-_SCORES_AT_ONCE = 2**24  # 64 MiB of them
+# By function: scores and corpus rows of the best documents for each query, best first, (queries, k) each.
+Rankings: TypeAlias = "dict[str, tuple[Tensor, NDArray[np.int64]]]"
+
+_SCORES_AT_ONCE = 2**24  # 64 MiB of scores
 _CSV_NAMES = {
     "accuracy": "Accuracy", "precision": "Precision", "recall": "Recall", "mrr": "MRR", "ndcg": "NDCG", "map": "MAP"
 }  # fmt: skip
 
 
-class InformationRetrievalEvaluator(Evaluator):
+class InformationRetrievalEvaluator(TaskEvaluator):
     """Accuracy, precision, recall, nDCG, MRR and MAP of the best documents for each query.
 
     Metrics `<function>_<metric>@<k>`. The primary one is nDCG at the largest k, of the main score function, or of the
-    function that had the best at the first call. Queries are encoded as queries and the corpus as documents, one
+    function with the best nDCG in the first call. Queries are encoded as queries and the corpus as documents, one
     chunk at a time; documents with equal scores are ranked by id. Queries without relevant documents are left out.
 
     Args:
         queries: texts by id.
         corpus: texts by id.
         relevant_docs: the ids of the relevant documents, by query id.
-        corpus_chunk_size: documents whose embeddings are held at the same time.
-        mrr_at_k: numbers of best documents that MRR looks at, like the four arguments below.
+        corpus_chunk_size: documents whose embeddings are in memory at the same time.
+        mrr_at_k: numbers of best documents that count for MRR, like the four arguments below.
         ndcg_at_k: for nDCG.
         accuracy_at_k: for the share of queries with a relevant document.
         precision_recall_at_k: for precision and recall.
         map_at_k: for MAP.
         show_progress_bar: show one on a terminal.
-        batch_size: most texts in one forward pass; by default only tokens are bounded.
+        batch_size: most texts in one forward pass; by default only the number of tokens is limited.
         name: put before metric names and into the file names.
         write_csv: append to a CSV file where an output path is given.
         truncate_dim: evaluate only the leading dimensions.
@@ -60,11 +64,12 @@ class InformationRetrievalEvaluator(Evaluator):
 
     Raises:
         InputError: an id in `relevant_docs` is unknown, or no query has relevant documents.
-        InputTypeError: something is no text, or ids have no common order.
-        ConfigError: an impossible k or chunk size, or an unknown function.
+        InputTypeError: a text is not a string, or ids have no common order.
+        ConfigError: a k or chunk size is below 1, or a function is unknown.
     """
 
     description = "Information Retrieval"
+    line_end = "\n"
 
     def __init__(
         self,
@@ -91,13 +96,7 @@ class InformationRetrievalEvaluator(Evaluator):
         corpus_prompt_name: str | None = None,
         write_predictions: bool = False,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         queries = check_texts_by_id(queries, what="queries")
         corpus = check_texts_by_id(corpus, what="corpus")
         # In the order of their ids, so that search, which puts lower rows first among equal scores, ranks by id.
@@ -117,7 +116,7 @@ class InformationRetrievalEvaluator(Evaluator):
         }
         if not self.at_k["ndcg"]:
             raise ConfigError("got no ndcg_at_k; expected at least one, for the primary metric: pass [10]")
-        check_sizes(corpus_chunk_size=corpus_chunk_size)
+        check_counts(corpus_chunk_size=corpus_chunk_size)
         self.score_functions, self.main_score_function = _functions(score_functions, main_score_function)
         self.corpus_chunk_size = corpus_chunk_size
         self.query_prompt = query_prompt
@@ -125,49 +124,36 @@ class InformationRetrievalEvaluator(Evaluator):
         self.corpus_prompt = corpus_prompt
         self.corpus_prompt_name = corpus_prompt_name
         self.write_predictions = write_predictions
-        stem = f"Information-Retrieval_evaluation{'_' + name if name else ''}"
-        self.csv_file = f"{stem}_results.csv"
-        self.predictions_file = f"{stem}_predictions.jsonl"
+        self.csv_file = self.file_name("Information-Retrieval_evaluation")
+        self.predictions_file = self.file_name("Information-Retrieval_evaluation", "_predictions.jsonl")
         self._main: str | None = self.main_score_function
 
-    def __call__(
-        self,
-        model: EmbeddingModel,
-        output_path: str | Path | None = None,
-        epoch: float = -1,
-        steps: int = -1,
-    ) -> dict[str, float]:
-        """Evaluate `model`: metric names, with the evaluator's name before them, to values."""
+    def measure(self, model: EmbeddingModel) -> Measurement:
+        """Compute the metrics of `model`."""
         own = SimilarityFunction.of(model.similarity_fn_name)
-        functions = self.score_functions or {own.value: own.matrix}
-        best = self._search(model, functions)
-        results = {name: self._measured(rows) for name, (_, rows) in best.items()}
-        if output_path is not None and self.write_predictions:
-            for name, (scores, rows) in best.items():
-                self._write_predictions(Path(output_path), name, scores, rows)
-        self.write_row(output_path, self._csv_columns(results), epoch=epoch, steps=steps, line_end="\n")
+        rankings = self._search(model, self.score_functions or {own.value: own.matrix})
+        results = {name: self._measure(rows) for name, (_, rows) in rankings.items()}
         primary = f"ndcg@{max(self.at_k['ndcg'])}"
         if self._main not in results:
             self._main = max(sorted(results), key=lambda name: results[name][primary])
         metrics = {f"{name}_{metric}": value for name, result in results.items() for metric, value in result.items()}
-        return self.named(metrics, primary=f"{self._main}_{primary}")
+        write = partial(self._write_predictions, rankings=rankings) if self.write_predictions else None
+        return Measurement(metrics, f"{self._main}_{primary}", self._csv_columns(results), write)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """`truncate_dim` and the prompts, where they are given."""
+        """Settings for the model card: `truncate_dim` and the prompts, if they are given."""
         names = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
         prompts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
         return {**super().get_config_dict(), **prompts}
 
-    def _search(
-        self, model: EmbeddingModel, functions: Mapping[str, ScoreFunction]
-    ) -> dict[str, tuple[Tensor, NDArray[np.int64]]]:
-        """Scores and corpus rows of the best documents for each query, best first: (queries, k) each."""
+    def _search(self, model: EmbeddingModel, functions: Mapping[str, ScoreFunction]) -> Rankings:
+        """Rank the best documents for each query, one chunk of the corpus at a time."""
         top_k = max(max(values, default=1) for values in self.at_k.values())
-        queries = self._encode(model.encode_query, self.queries, self.query_prompt, self.query_prompt_name)
+        queries = self._embeddings(model.encode_query, self.queries, self.query_prompt, self.query_prompt_name)
         best: dict[str, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(self.corpus), self.corpus_chunk_size):
             texts = self.corpus[start : start + self.corpus_chunk_size]
-            chunk = self._encode(model.encode_document, texts, self.corpus_prompt, self.corpus_prompt_name)
+            chunk = self._embeddings(model.encode_document, texts, self.corpus_prompt, self.corpus_prompt_name)
             _make_equal(chunk, texts)
             for name, function in functions.items():
                 scores, rows = nearest(
@@ -178,29 +164,21 @@ class InformationRetrievalEvaluator(Evaluator):
                     query_chunk_size=max(1, _SCORES_AT_ONCE // len(texts)),
                     corpus_chunk_size=len(texts),
                 )
-                found = scores, rows + start
-                best[name] = merged(best[name], found, top_k) if start else found
+                result = scores, rows + start
+                best[name] = merge_best(best[name], result, top_k) if start else result
             del chunk  # before the next one is made
         return {name: (scores, rows.cpu().numpy()) for name, (scores, rows) in best.items()}
 
-    def _encode(
+    def _embeddings(
         self, encode: Callable[..., Any], texts: list[str], prompt: str | None, prompt_name: str | None
     ) -> Tensor:
-        embeddings: Tensor = encode(
-            texts,
-            prompt=prompt,
-            prompt_name=prompt_name,
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
-            convert_to_tensor=True,
-            truncate_dim=self.truncate_dim,
-        )
+        embeddings: Tensor = self.embed(encode, texts, prompt=prompt, prompt_name=prompt_name, convert_to_tensor=True)
         return embeddings
 
-    def _measured(self, rows: NDArray[np.int64]) -> dict[str, float]:
-        """All metrics of a ranking: corpus rows, best first, (queries, k)."""
+    def _measure(self, rows: NDArray[np.int64]) -> dict[str, float]:
+        """Compute all metrics of a ranking: corpus rows, best first, (queries, k)."""
         relevant = np.array([len(wanted) for wanted in self.relevant_rows])
-        hits = np.array([np.isin(found, wanted) for found, wanted in zip(rows, self.relevant_rows, strict=True)])
+        hits = np.array([np.isin(ranked, wanted) for ranked, wanted in zip(rows, self.relevant_rows, strict=True)])
         ranks = np.arange(1, hits.shape[1] + 1)
         hits_so_far = hits.cumsum(axis=1)
         gains = (hits / np.log2(ranks + 1)).cumsum(axis=1)
@@ -222,7 +200,7 @@ class InformationRetrievalEvaluator(Evaluator):
         return {f"{metric}@{k}": measures[metric](k) for metric, values in self.at_k.items() for k in values}
 
     def _csv_columns(self, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """The metrics in the order of the file."""
+        """Put the metrics in the order of the file."""
         order = [("accuracy", k) for k in self.at_k["accuracy"]]
         order += [(metric, k) for k in self.at_k["precision"] for metric in ("precision", "recall")]
         order += [(metric, k) for metric in ("mrr", "ndcg", "map") for k in self.at_k[metric]]
@@ -232,26 +210,30 @@ class InformationRetrievalEvaluator(Evaluator):
             for metric, k in order
         }
 
-    def _write_predictions(self, folder: Path, name: str, scores: Tensor, rows: NDArray[np.int64]) -> None:
-        path = folder / self.predictions_file.replace(".jsonl", f"_{name}.jsonl")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with path.open("w", encoding="utf-8", newline="\n") as file:
-                for number, (query_scores, query_rows) in enumerate(zip(scores.tolist(), rows.tolist(), strict=True)):
-                    found = [
-                        {"corpus_id": self.corpus_ids[row], "score": score}
-                        for row, score in zip(query_rows, query_scores, strict=True)
-                    ]
-                    line = {"query_id": self.queries_ids[number], "query": self.queries[number], "results": found}
-                    file.write(json.dumps(line) + "\n")
-        except OSError as error:
-            raise InputError(
-                f"cannot write {path} ({error.strerror}); expected a folder that can be written"
-            ) from error
+    def _write_predictions(self, folder: Path, rankings: Rankings) -> None:
+        """Write a .jsonl file for each function, a line for each query.
+
+        Raises:
+            InputError: a file cannot be written.
+        """
+        for name, (scores, rows) in rankings.items():
+            path = folder / self.predictions_file.replace(".jsonl", f"_{name}.jsonl")
+            ranked = zip(self.queries_ids, self.queries, scores.tolist(), rows.tolist(), strict=True)
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                with path.open("w", encoding="utf-8", newline="\n") as file:
+                    for query_id, query, query_scores, query_rows in ranked:
+                        results = [
+                            {"corpus_id": self.corpus_ids[row], "score": score}
+                            for row, score in zip(query_rows, query_scores, strict=True)
+                        ]
+                        file.write(json.dumps({"query_id": query_id, "query": query, "results": results}) + "\n")
+            except OSError as error:
+                raise cannot_write(path, error) from error
 
 
 def _make_equal(embeddings: Tensor, texts: Sequence[str]) -> None:
-    """Give equal texts equal rows to the last bit, in place, so that their scores tie and their ids decide."""
+    """Give equal texts bitwise equal rows, in place, so that their scores tie and their ids decide."""
     first: dict[str, int] = {}
     source = [first.setdefault(text, row) for row, text in enumerate(texts)]
     repeated = [row for row, origin in enumerate(source) if row != origin]
@@ -271,7 +253,7 @@ def _in_order(corpus: Mapping[Any, str]) -> list[Any]:
 def _relevant_rows(
     queries: Mapping[Any, str], corpus_ids: Sequence[Any], relevant_docs: Mapping[Any, Iterable[Any]]
 ) -> dict[Any, list[int]]:
-    """Corpus rows of the relevant documents, for each query that has some."""
+    """Find the corpus rows of the relevant documents, for each query that has some."""
     if not isinstance(relevant_docs, Mapping):
         raise InputTypeError(
             f"got {type(relevant_docs).__name__} for relevant_docs; expected a dict: pass {{query id: document ids}}"
@@ -311,7 +293,7 @@ def _checked_k(values: Sequence[int], what: str) -> list[int]:
 def _functions(
     given: Mapping[str, ScoreFunction] | None, main: str | SimilarityFunction | None
 ) -> tuple[dict[str, ScoreFunction], str | None]:
-    """Score functions by name ({} for the model's own), and the name of the main one."""
+    """Return score functions by name ({} for the model's own), and the name of the main one."""
     name = main.value if isinstance(main, SimilarityFunction) else main
     if given is None:
         function = SimilarityFunction.of(name) if name else None
@@ -319,6 +301,6 @@ def _functions(
     if not given or (name is not None and name not in given):
         raise ConfigError(
             f"got the score functions {list(given)} and main_score_function {name!r}; expected some, the main one "
-            f"among them: mend the names"
+            f"among them: fix the names"
         )
     return dict(given), name

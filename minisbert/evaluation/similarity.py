@@ -1,9 +1,8 @@
-"""How well similarities of embeddings agree with human scores."""
+"""Correlation of the similarities of embeddings with human scores."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,13 +11,13 @@ from numpy.typing import NDArray
 from ..errors import ConfigError, InputError
 from ..similarity import PRECISIONS, Precision, SimilarityFunction
 from ..text import check_texts
-from .base import Evaluator, functions_of, with_main
+from .evaluator import Measurement, TaskEvaluator, functions_of, primary_function, similarity_functions
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
 
 
-class EmbeddingSimilarityEvaluator(Evaluator):
+class EmbeddingSimilarityEvaluator(TaskEvaluator):
     """Pearson and Spearman correlation of the similarity of two texts with a score.
 
     Metrics `pearson_<function>` and `spearman_<function>` for each similarity function, and with several functions
@@ -28,7 +27,7 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         sentences1: first text of each pair.
         sentences2: second text of each pair.
         scores: a number for each pair, on any scale.
-        batch_size: most texts in one forward pass; by default only tokens are bounded.
+        batch_size: most texts in one forward pass; by default only the number of tokens is limited.
         main_similarity: the function whose Spearman is the primary metric.
         similarity_fn_names: functions to evaluate; by default the model's own.
         name: put before metric names and into the file name.
@@ -39,6 +38,7 @@ class EmbeddingSimilarityEvaluator(Evaluator):
 
     Raises:
         InputError: the three lists differ in length, hold fewer than two rows, or a score is not a finite number.
+        ConfigError: a function or precision is unknown.
     """
 
     description = "Semantic Similarity"
@@ -58,76 +58,52 @@ class EmbeddingSimilarityEvaluator(Evaluator):
         precision: Precision | None = None,
         truncate_dim: int | None = None,
     ) -> None:
-        super().__init__(
-            name,
-            batch_size=batch_size,
-            show_progress_bar=show_progress_bar,
-            write_csv=write_csv,
-            truncate_dim=truncate_dim,
-        )
+        super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         self.sentences1 = check_texts(sentences1, what="sentences1")
         self.sentences2 = check_texts(sentences2, what="sentences2")
         self.scores = _checked_scores(scores, len(self.sentences1), len(self.sentences2))
-        self.main_similarity = SimilarityFunction.of(main_similarity) if main_similarity else None
-        chosen = [SimilarityFunction.of(fn) for fn in similarity_fn_names or ()]
-        self.similarity_fn_names = with_main(chosen, self.main_similarity, option="main_similarity")
+        main = SimilarityFunction.of(main_similarity) if main_similarity else None
+        self.similarity_fn_names = similarity_functions(similarity_fn_names, main=main, option="main_similarity")
+        self.main_similarity = main
         if precision is not None and precision not in PRECISIONS:
-            raise ConfigError(f"got precision {precision!r}; expected {', '.join(PRECISIONS)}")
+            raise ConfigError(f"got precision={precision!r}; expected {', '.join(PRECISIONS)}")
         self.precision = precision
         postfix = f"_{precision}" if precision else ""
-        self.csv_file = f"similarity_evaluation{'_' + name if name else ''}{postfix}_results.csv"
+        self.csv_file = self.file_name("similarity_evaluation", f"{postfix}_results.csv")
 
-    def __call__(
-        self,
-        model: EmbeddingModel,
-        output_path: str | Path | None = None,
-        epoch: float = -1,
-        steps: int = -1,
-    ) -> dict[str, float]:
-        """Evaluate `model`: metric names, with the evaluator's name before them, to values."""
+    def measure(self, model: EmbeddingModel) -> Measurement:
+        """Compute the correlations of `model`."""
         from scipy.stats import pearsonr, spearmanr
 
-        embeddings = self._encode(model)
+        embeddings = self._embeddings(model)
         first, second = embeddings[: len(self.scores)], embeddings[len(self.scores) :]
         functions = functions_of(model, self.similarity_fn_names)
+        kinds: dict[str, Callable[..., Any]] = {"pearson": pearsonr, "spearman": spearmanr}
         metrics: dict[str, float] = {}
         for function in functions:
             similarities = function.pairwise(first, second).numpy()
             constant = not np.ptp(similarities) or not np.ptp(self.scores)  # a correlation is not defined then
-            metrics[f"pearson_{function.value}"] = (
-                float("nan") if constant else float(pearsonr(self.scores, similarities)[0])
-            )
-            metrics[f"spearman_{function.value}"] = (
-                float("nan") if constant else float(spearmanr(self.scores, similarities)[0])
-            )
+            for kind, correlation in kinds.items():
+                value = float("nan") if constant else float(correlation(self.scores, similarities)[0])
+                metrics[f"{kind}_{function.value}"] = value
+        names = [function.value for function in functions]
+        row = {f"{name}_{kind}": metrics[f"{kind}_{name}"] for name in names for kind in kinds}
         if len(functions) > 1:
-            for kind in ("pearson", "spearman"):
-                metrics[f"{kind}_max"] = max(metrics[f"{kind}_{function.value}"] for function in functions)
-        columns = {
-            f"{function.value}_{kind}": metrics[f"{kind}_{function.value}"]
-            for function in functions
-            for kind in ("pearson", "spearman")
-        }
-        self.write_row(output_path, columns, epoch=epoch, steps=steps)
-        if self.main_similarity is not None:
-            primary = f"spearman_{self.main_similarity.value}"
-        else:
-            primary = "spearman_max" if len(functions) > 1 else f"spearman_{functions[0].value}"
-        return self.named(metrics, primary=primary)
+            metrics |= {f"{kind}_max": max(metrics[f"{kind}_{name}"] for name in names) for kind in kinds}
+        return Measurement(metrics, f"spearman_{primary_function(functions, self.main_similarity)}", row)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """`truncate_dim` and `precision`, where they are given."""
+        """Settings for the model card: `truncate_dim` and `precision`, if they are given."""
         config = super().get_config_dict()
         return config if self.precision is None else {**config, "precision": self.precision}
 
-    def _encode(self, model: EmbeddingModel) -> NDArray[Any]:
-        embeddings: NDArray[Any] = model.encode(
+    def _embeddings(self, model: EmbeddingModel) -> NDArray[np.float32]:
+        """Embed the first texts and then the second ones: (2 * pairs, dim)."""
+        embeddings: NDArray[Any] = self.embed(
+            model.encode,
             [*self.sentences1, *self.sentences2],
-            batch_size=self.batch_size,
-            show_progress_bar=self.show_progress_bar,
             normalize_embeddings=self.precision is not None,
             precision=self.precision or "float32",
-            truncate_dim=self.truncate_dim,
         )
         if self.precision == "binary":
             embeddings = (embeddings.astype(np.int16) + 128).astype(np.uint8)
@@ -140,7 +116,7 @@ def _checked_scores(scores: Sequence[float], first: int, second: int) -> NDArray
     if not len(scores) == first == second:
         raise InputError(f"got {first} and {second} sentences and {len(scores)} scores; expected one of each per pair")
     if first < 2:
-        raise InputError(f"got {first} pair(s); a correlation needs at least 2")
+        raise InputError(f"got {first} pair(s); expected at least 2, for a correlation: add pairs")
     values = np.empty(first)
     for row, score in enumerate(scores):
         try:
@@ -148,5 +124,5 @@ def _checked_scores(scores: Sequence[float], first: int, second: int) -> NDArray
         except (TypeError, ValueError, OverflowError):
             values[row] = np.nan
         if not np.isfinite(values[row]):
-            raise InputError(f"scores[{row}] is {score!r}; expected a finite number")
+            raise InputError(f"scores[{row}] is {score!r}; expected a finite number: fix the score or drop the pair")
     return values

@@ -33,15 +33,15 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
-    from kernels.operations.protocol import Activation, AttentionSettings, Operations
-    from kernels.operations.quantized import QuantizedLinear, quantize_rows
+    from kernels.operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from kernels.operations.quantized import QuantizedLinear
 else:
     from .cpu_ops import build, fused, native, onednn, report
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
-    from .operations.protocol import Activation, AttentionSettings, Operations
-    from .operations.quantized import QuantizedLinear, quantize_rows
+    from .operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from .operations.quantized import QuantizedLinear
 
 __all__ = [
     "Activation",
@@ -57,8 +57,8 @@ __all__ = [
     "native",
     "on_gpu",
     "plain",
-    "quantize_rows",
     "report",
+    "submodules",
     "use",
     "whole_encoder_may_run",
 ]
@@ -119,8 +119,8 @@ def whole_encoder_may_run(values: Tensor, batch: PackedBatch) -> bool:
         values: weights of the pass, for their device.
         batch: the batch of the pass.
     """
-    training = torch.is_grad_enabled() or torch.is_autocast_enabled(values.device.type)
-    return fast() and not training and not isinstance(batch, PaddedBatch)
+    other = torch.is_grad_enabled() or torch.is_autocast_enabled(values.device.type) or isinstance(batch, PaddedBatch)
+    return fast() and not other
 
 
 def adamw_rows_(

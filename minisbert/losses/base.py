@@ -1,4 +1,4 @@
-"""What every loss has in common: it takes embeddings and labels and knows nothing of models or texts."""
+"""The base of losses, which take embeddings and labels and know nothing of models or texts."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from ..errors import InputError
 class Loss(nn.Module):
     """Base of the losses.
 
-    `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels
-    or None; it returns a scalar. Losses compute in float32.
+    `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels,
+    (batch,), or None; it returns a scalar. Losses compute in float32.
+
+    The attributes declare what a loss needs of the rows and of the training loop: `check_rows` checks the rows before
+    training, and the engine of the run reads the rest.
 
     Attributes:
-        min_columns: fewest text columns the loss can work with.
-        max_columns: most text columns, or None for any number.
-        needs_labels: whether rows need a label.
-        label_range: smallest and largest label that makes sense, or None for any.
-        recordable: whether the loss launches the same operations for all batches of a size and never waits for the
-            device, so that training on a GPU may record it.
+        min_columns: smallest number of text columns.
+        max_columns: largest number of text columns, or None for any.
+        needs_labels: True if rows need a label.
+        label_range: smallest and largest valid label, or None for any.
+        recordable: True if the loss launches the same operations for all batches of a size and never waits for the
+            device, so that training on a GPU may capture it as a CUDA graph.
     """
 
     min_columns: ClassVar[int] = 2
@@ -34,18 +37,18 @@ class Loss(nn.Module):
     recordable: bool = False
 
     def get_config_dict(self) -> dict[str, Any]:
-        """The loss's parameters as the reference names them, for the model card."""
+        """Return the loss's parameters, with the reference's names, for the model card."""
         return {}
 
     def check_rows(self, texts: Sequence[str], labels: Sequence[float] | None) -> None:
-        """Say in one line whether training rows fit the loss.
+        """Check that training rows fit the loss.
 
         Args:
             texts: names of the text columns.
             labels: one for each row, or None.
 
         Raises:
-            InputError: they do not fit.
+            InputError: they do not fit; the message is one line.
         """
         name = type(self).__name__
         most = self.max_columns
@@ -75,7 +78,7 @@ def _range(low: float, high: float, between: str) -> str:
 
 
 def aligned(embeddings: Sequence[Tensor], *, loss: str) -> list[Tensor]:
-    """The columns in float32 at least, when each has one row for each training row.
+    """Return the columns in float32 at least, after checking that each has one row for each training row.
 
     Raises:
         InputError: their lengths differ.
@@ -87,10 +90,10 @@ def aligned(embeddings: Sequence[Tensor], *, loss: str) -> list[Tensor]:
 
 
 def check_labels(labels: Tensor | None, rows: int, *, loss: str) -> Tensor:
-    """Labels as a float (rows,) tensor.
+    """Return labels as a float (rows,) tensor.
 
     Raises:
-        InputError: there are none, or not one for each row.
+        InputError: there are no labels, or not one for each row.
     """
     if labels is None:
         raise InputError(f"got no labels; {loss} expects one number for each of the {rows} rows")

@@ -1,4 +1,4 @@
-"""A loss from its name and the parameters that a model card states."""
+"""Make a loss from its name and the parameters in a model card."""
 
 from __future__ import annotations
 
@@ -23,21 +23,20 @@ def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None) -> Loss
 
     Args:
         name: its class name.
-        parameters: as `Loss.get_config_dict` gives them, and the reference's cards print them; those left out have
-            their defaults.
+        parameters: as returned by `Loss.get_config_dict`, and as printed in the reference's cards; those left out
+            have their defaults.
 
     Raises:
         ConfigError: there is no such loss, or it has no such parameter or value.
     """
     if name not in tuple(_MAKERS):
         raise ConfigError(f"got the loss {name}; expected one of {', '.join(_MAKERS)}")
-    given = dict(parameters or {})
-    loss = _MAKERS[name](given)
-    does = loss.get_config_dict()
-    for key, value in given.items():
-        if key not in does or _plain(does[key]) != _plain(value):
-            expected = repr(_plain(does[key])) if key in does else "no such parameter"
-            raise ConfigError(f"got {key}={value!r} for {name}; expected {expected}: minisbert has no other")
+    loss = _MAKERS[name](parameters or {})
+    config = loss.get_config_dict()
+    for key, value in (parameters or {}).items():
+        if key not in config or _plain(config[key]) != _plain(value):
+            expected = repr(_plain(config[key])) if key in config else "no such parameter"
+            raise ConfigError(f"got {key}={value!r} for {name}; expected {expected}: minisbert supports no other")
     return loss
 
 
@@ -59,9 +58,9 @@ def _ranking(parameters: Mapping[str, Any]) -> Loss:
     return MultipleNegativesRankingLoss(scale=scale, similarity_fct=_SIMILARITIES[name])
 
 
-def _module(parameters: Mapping[str, Any], key: str, kinds: tuple[type[nn.Module], ...]) -> nn.Module:
-    """The module a parameter names; the first of `kinds` where there is no such parameter. Nothing is imported."""
-    by_name = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in kinds}
+def _module(parameters: Mapping[str, Any], key: str, types: tuple[type[nn.Module], ...]) -> nn.Module:
+    """Make the module that a parameter names, by default the first of `types`; nothing is imported."""
+    by_name = {f"{one.__module__}.{one.__qualname__}": one for one in types}
     name = parameters.get(key, next(iter(by_name)))
     if name not in tuple(by_name):
         raise ConfigError(f"got {key}={name!r}; expected one of {', '.join(by_name)}")

@@ -36,12 +36,12 @@ class CosineSimilarityLoss(Loss):
         super().__init__()
         self.loss_fct = loss_fct or nn.MSELoss()
         self.cos_score_transformation = cos_score_transformation or nn.Identity()
-        # With another error or transformation the labels may mean something else than a cosine.
+        # With another error function or transformation, labels may mean something other than a cosine.
         self.recordable = loss_fct is None and cos_score_transformation is None
         self.label_range = (-1.0, 1.0) if self.recordable else None
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Two (batch, dim) tensors and (batch,) labels to a scalar."""
+        """Return the loss of two (batch, dim) tensors and (batch,) labels, a scalar."""
         name = type(self).__name__
         if len(embeddings) != 2:
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects 2")
@@ -52,7 +52,7 @@ class CosineSimilarityLoss(Loss):
         return cast(Callable[[Tensor, Tensor], Tensor], self.loss_fct)(scores, target)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """The error function and the transformation, by their full names."""
+        """Return the error function and the transformation, by their full names."""
         return {
             "loss_fct": _full_name(self.loss_fct),
             "cos_score_transformation": _full_name(self.cos_score_transformation),

@@ -44,7 +44,7 @@ class MultipleNegativesRankingLoss(Loss):
         self.recordable = similarity_fct in (cos_sim, dot_score)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Two or more (batch, dim) tensors to a scalar."""
+        """Return the loss of two or more (batch, dim) tensors, a scalar."""
         name = type(self).__name__
         if len(embeddings) < 2:
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
@@ -55,11 +55,11 @@ class MultipleNegativesRankingLoss(Loss):
         return self.rank(self.similarity_fct(anchors, texts) * self.scale)  # of (batch, batch * candidates)
 
     def rank(self, scores: Tensor) -> Tensor:
-        """Scaled similarities, (batch, candidates) with each anchor's own positive on the diagonal, to a scalar."""
+        """Return the loss of scaled similarities, (batch, candidates), with each anchor's positive on the diagonal."""
         return -(scores.diagonal() - scores.logsumexp(dim=1)).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Scale and similarity, and that anchors are ranked against all candidates alike."""
+        """Return scale and similarity, and the settings of the reference that are fixed here."""
         return {
             "scale": self.scale,
             "similarity_fct": getattr(self.similarity_fct, "__name__", "custom"),

@@ -1,4 +1,4 @@
-"""How texts become embeddings: `encode` and its relatives."""
+"""`encode` and its relatives: texts to embeddings."""
 
 from __future__ import annotations
 
@@ -14,10 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, InputTypeError
-from ..similarity import PRECISIONS, Precision
+from ..similarity import Precision
 from ..text import Text, read_inputs
 from .devices import usable_device
-from .encoding import BLOCK, EncodeOptions, OutputValue, Run, check_count, collect, quantized, room_for, start_run
+from .encoding import (
+    BLOCK,
+    EncodeOptions,
+    EncodingRun,
+    OutputValue,
+    Run,
+    allocate,
+    check_count,
+    collect,
+    quantize,
+)
 from .pool import EncodingPool, PoolRun
 from .stack import ModuleStack
 
@@ -29,7 +39,7 @@ if TYPE_CHECKING:
     from typing_extensions import TypedDict, Unpack
 
     class EncodeKeywords(TypedDict, total=False):
-        """What `encode` takes by keyword."""
+        """Keyword arguments of `encode`."""
 
         sentences: Inputs | None
         prompt_name: str | None
@@ -77,20 +87,20 @@ class Embedder(ModuleStack):
             inputs: one text or several; a pair `("a", "b")` among several is embedded jointly, as one sequence.
             sentences: the older name of `inputs`.
             prompt_name: name of the prompt to put before each text (of a pair, before the first).
-            prompt: the prompt itself, "" for none; goes before `prompt_name` and the model's default.
-            batch_size: most texts in one forward pass; by default only the number of tokens is bounded.
+            prompt: the prompt itself, "" for none; overrides `prompt_name` and the model's default.
+            batch_size: most texts in one forward pass; by default only the number of tokens is limited.
             show_progress_bar: show one on a terminal.
             output_value: "sentence_embedding"; "token_embeddings" for a list of (tokens, dim) tensors, neither
                 truncated nor normalized; None for a list of dictionaries with both, ids, mask and token types.
             precision: "float32", or "int8", "uint8", "binary", "ubinary" as in `quantize_embeddings`, over all texts of
                 the call. Token embeddings are then arrays.
             convert_to_numpy: return an array; if False, a list of tensors.
-            convert_to_tensor: return one tensor; goes before `convert_to_numpy`.
-            device: move the model there first. Several start a process on each, for this call.
+            convert_to_tensor: return one tensor; overrides `convert_to_numpy`.
+            device: move the model there first. For several devices, a process is started on each for this call.
             normalize_embeddings: scale each embedding to length 1, after `truncate_dim`.
-            truncate_dim: slice embeddings up to this dimension; of a negative number, so many before the end.
+            truncate_dim: slice embeddings up to this dimension; a negative number counts from the end.
             pool: processes to embed in, from `start_multi_process_pool`.
-            chunk_size: most texts that a process is given at once.
+            chunk_size: most texts sent to a process at once.
             out: float32 array or memory map of shape (texts, dim) to fill and return.
 
         Returns:
@@ -100,44 +110,41 @@ class Embedder(ModuleStack):
 
         Raises:
             InputTypeError: an input is not a text or a pair.
-            InputError: a text is too long and `truncation` is "error", or `out` does not fit.
-            ConfigError: an unknown prompt name or precision, a batch size below 1, a `truncate_dim` that leaves
-                nothing, options that exclude each other.
-            PoolError: a process ended, or `pool` is of another model.
+            InputError: a text is too long and `truncation` is "error", or `out` has another shape or dtype.
+            ConfigError: an unknown prompt name or precision, a batch size below 1, a `truncate_dim` that leaves no
+                dimensions, options that exclude each other.
+            PoolError: a process ended, or `pool` was started for another model.
         """
-        texts, single = read_inputs(_either(inputs, sentences))
-        precision = "float32" if precision is None else precision
-        if isinstance(batch_size, int) and batch_size > 0:
-            batch_size = min(batch_size, max(1, len(texts)))  # a larger one need not fit into any number type
+        if inputs is not None and sentences is not None:
+            raise ConfigError("got both inputs and sentences; expected one of them: they are two names for the texts")
+        texts, single = read_inputs(inputs if sentences is None else sentences)
         options = EncodeOptions(
             prompt=self.prompt_text(prompt, prompt_name),
             batch_size=batch_size,
             output_value=output_value,
+            precision="float32" if precision is None else precision,
             normalize=normalize_embeddings,
             truncate_dim=truncate_dim if truncate_dim is not None else self.truncate_dim,
         )
-        _check(options, precision, out)
-        if options.truncate_dim is not None and not self.dimension(options.truncate_dim):
-            raise ConfigError(
-                f"got truncate_dim {options.truncate_dim} for {self.dimension(None)} dimensions; expected one that "
-                f"leaves some: pass a number from 1, or None for all"
-            )
+        shape = len(texts), self.dimension(options.truncate_dim)
         check_count("chunk_size", chunk_size, otherwise="None to choose one")
-        in_array = convert_to_numpy and not convert_to_tensor
-        run: Run
+        as_array = convert_to_numpy and not convert_to_tensor
         with self._pool(pool, device) as workers:
+            run: Run
             if workers is None:
-                run = start_run(self, texts, options, progress=bool(show_progress_bar))
+                run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))
             else:
                 run = PoolRun(workers, texts, options, chunk_size=chunk_size, progress=bool(show_progress_bar))
-            place = torch.device("cpu") if in_array or workers is not None else self.device
-            values = collect(run, room_for(self, len(texts), options, out=out, device=place))
-        result: Any = values if precision == "float32" else quantized(values, precision)
-        if isinstance(result, Tensor) and in_array:
-            result = out if out is not None and precision == "float32" else result.numpy()
+            target = torch.device("cpu") if as_array else run.device
+            result: Any = collect(run, allocate(shape, options, device=target, out=out))
+        if options.precision != "float32":
+            result, out = quantize(result, options.precision), None
+        if isinstance(result, Tensor) and as_array:
+            result = result.numpy() if out is None else out
         elif isinstance(result, Tensor) and not convert_to_tensor:
             result = list(result)
-        self.report_truncation(run.truncated, len(texts))
+        if run.truncated:
+            self.report_truncation(run.truncated, len(texts), stacklevel=3)
         return result[0] if single else result
 
     def encode_query(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
@@ -145,7 +152,7 @@ class Embedder(ModuleStack):
         return self._encode_as(("query",), inputs, options)
 
     def encode_document(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
-        """`encode` with the first prompt there is of "document", "passage", "corpus", unless one is given."""
+        """`encode` with the first prompt the model has of "document", "passage", "corpus", unless one is given."""
         return self._encode_as(("document", "passage", "corpus"), inputs, options)
 
     def encode_iter(
@@ -159,7 +166,7 @@ class Embedder(ModuleStack):
         truncate_dim: int | None = None,
         block_size: int = BLOCK,
     ) -> Iterator[NDArray[np.float32]]:
-        """Embed a stream of texts in flat memory, in blocks of `block_size` texts: float32, (block, dim) each."""
+        """Embed a stream of texts in constant memory, in blocks of `block_size` texts: float32, (block, dim) each."""
         if isinstance(inputs, str):
             raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
         check_count("block_size", block_size, otherwise="leave it out")
@@ -190,41 +197,29 @@ class Embedder(ModuleStack):
         """End the processes of a pool."""
         pool.close()
 
-    # ---- inside ---------------------------------------------------------------------------------------------------
+    # ---- helpers of encode ----------------------------------------------------------------------------------------
 
     def _pool(self, pool: EncodingPool | None, device: Device | None) -> AbstractContextManager[EncodingPool | None]:
-        """The pool to embed in, which ends with this call if it was made for it; or else the model is moved."""
+        """Choose where to embed: in a pool, which is closed after the call if it was made for it, or in this process.
+
+        In this process the model is moved to `device`.
+        """
         if pool is not None:
             if device is not None:
-                raise ConfigError(f"got a pool and device={device!r}; expected one of them: a pool has its devices")
-            pool.check(self)
+                raise ConfigError(f"got a pool and device={device!r}; expected one of them: a pool has its own devices")
+            pool.check_model(self)
             return nullcontext(pool)
         if device is None or isinstance(device, (str, torch.device)):
-            if device is not None:  # to go through all modules takes longer than to embed a short text
+            if device is not None:  # walking through all modules takes longer than embedding a short text
                 self.to(usable_device(device))
-            return nullcontext(None)
+            return nullcontext()
         if not isinstance(device, Sequence):
-            raise ConfigError(f"got device {device!r}; expected cpu, cuda or mps, or a list of such: pass a name")
+            raise ConfigError(f"got device={device!r}; expected cpu, cuda or mps, or a list of them: pass a name")
         return EncodingPool(self, device)
 
     def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: EncodeKeywords) -> Any:
         chosen = options.get("prompt") is not None or options.get("prompt_name") is not None
         if not chosen and names[0] in self.prompts:
-            # With no such prompt, the name's empty text is used, and not the model's default prompt.
+            # Where none of the prompts has a text, the first name's empty text counts, not the model's default prompt.
             options["prompt_name"] = next((name for name in names if self.prompts.get(name)), names[0])
         return self.encode(inputs, **options)
-
-
-def _either(inputs: Inputs | None, sentences: Inputs | None) -> Any:
-    if inputs is not None and sentences is not None:
-        raise ConfigError("got both inputs and sentences; expected one of them: they are two names for the texts")
-    return inputs if sentences is None else sentences
-
-
-def _check(options: EncodeOptions, precision: str, out: NDArray[np.float32] | None) -> None:
-    if not isinstance(precision, str) or precision not in PRECISIONS:
-        raise ConfigError(f"got precision {precision!r}; expected {', '.join(PRECISIONS)}")
-    if precision != "float32" and options.output_value is None:
-        raise ConfigError(f"got precision {precision!r} with output_value=None; expected an output_value to convert")
-    if out is not None and options.output_value != "sentence_embedding":
-        raise ConfigError(f"got out with output_value={options.output_value!r}; expected sentence_embedding")

@@ -1,14 +1,14 @@
-"""Running a model over many texts: tokenize once, sort, pack by a budget of tokens, forward."""
+"""Embed many texts with one model: tokenize and pack blocks of texts, run the modules, collect the rows in order."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from operator import index
-from typing import Any, Literal, Protocol, TypeAlias, cast
+from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
 import torch
@@ -16,296 +16,259 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..ahead import ahead
 from ..errors import ConfigError, InputError
-from ..modules.encoder import submodules
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
-from ..similarity import Precision, normalize_embeddings, quantize_embeddings
-from ..text import Text, TextTokenizer, with_prompt
-from ..transfer import moved
-from .leaving import SideStream, leaving
+from ..prefetch import prefetch, to_device
+from ..similarity import PRECISIONS, Precision, normalize_embeddings, quantize_embeddings
+from ..text import Text, with_prompt
+from .devices import copy_to_host, side_stream_copies
 from .stack import ModuleStack
 
-BLOCK = 16_384  # texts that are tokenized and sorted together; bounds the memory of long inputs
-_FIRST_BLOCK = 2_048  # where the device waits for the first block, and computes while the next is tokenized
-_PREPARED = 128  # batches; as many as a block has of middling texts, so that the next block is begun early enough
-_WORK_BY_THEMSELVES = ("cuda",)  # devices that compute while this process goes on
-# On a GPU the widest values of so many tokens, 1,536 columns in half precision, about fill a second-level cache of 50
-# to 60 MB. And it is four times 5,632: a product of so many rows and 384 columns has 132 tiles of 128 x 128, one for
-# each of 132 multiprocessors.
-_TOKENS_PER_FORWARD = {"cpu": 4_096, "cuda": 22_528, "mps": 16_384}
-
 OutputValue: TypeAlias = Literal["sentence_embedding", "token_embeddings"]
+Rows: TypeAlias = NDArray[np.int64]
 # (texts, dim), or one value for each text
 Values: TypeAlias = "Tensor | list[Any]"
+
+BLOCK = 16_384  # texts that are tokenized and sorted together; bounds the memory of long inputs
+_FIRST_BLOCK = 2_048  # smaller, where the device waits for the first block and computes while the next is tokenized
+_PREFETCHED = 128  # batches; about as many as a block has, so that the next block is tokenized early enough
+_ASYNCHRONOUS = ("cuda",)  # devices that compute while this process goes on
+# On a GPU the widest activations of this many tokens, 1,536 columns in half precision, about fill a second-level cache
+# of 50 to 60 MB. It is four times 5,632: a product of that many rows and 384 columns has 132 tiles of 128 x 128, one
+# for each of 132 multiprocessors.
+_TOKENS_PER_FORWARD = {"cpu": 4_096, "cuda": 22_528, "mps": 16_384}
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What is made of texts, in this process or in another.
+    """Options of one call of `encode`, for this process or for workers.
 
     Attributes:
         prompt: put before each text.
-        batch_size: most texts in one forward pass, or None to go by tokens alone.
-        output_value: which value of a text; None for all in a dictionary.
+        batch_size: most texts in one forward pass, or None to limit only the number of tokens.
+        output_value: the value to return for a text; None for all of them in a dictionary.
+        precision: number format of the embeddings.
         normalize: scale each sentence embedding to length 1.
         truncate_dim: slice each sentence embedding up to here.
 
     Raises:
-        ConfigError: an impossible value.
+        ConfigError: a value is impossible, or values exclude each other.
     """
 
     prompt: str = ""
     batch_size: int | None = None
     output_value: OutputValue | None = "sentence_embedding"
+    precision: Precision = "float32"
     normalize: bool = False
     truncate_dim: int | None = None
 
     def __post_init__(self) -> None:
-        check_count("batch_size", self.batch_size, otherwise="None to go by tokens")
         if not isinstance(self.prompt, str):
-            raise ConfigError(f"got prompt {self.prompt!r}; expected a string, which is put before each text")
-        if self.output_value not in ("sentence_embedding", "token_embeddings", None):
+            raise ConfigError(f"got prompt={self.prompt!r}; expected a string to put before each text")
+        check_count("batch_size", self.batch_size, otherwise="None to limit only the number of tokens")
+        if self.output_value is not None and self.output_value not in get_args(OutputValue):
             raise ConfigError(
-                f"got output_value {self.output_value!r}; expected sentence_embedding, token_embeddings or None"
+                f"got output_value={self.output_value!r}; expected sentence_embedding, token_embeddings or None"
             )
-        _whole("truncate_dim", self.truncate_dim)
+        if not isinstance(self.precision, str) or self.precision not in PRECISIONS:
+            raise ConfigError(f"got precision={self.precision!r}; expected {', '.join(PRECISIONS)}")
+        if self.precision != "float32" and self.output_value is None:
+            raise ConfigError(
+                f"got precision={self.precision!r} with output_value=None; expected an output_value to convert"
+            )
 
 
 class Run(Protocol):
-    """Embeds texts while it is iterated: places of some texts, and their values in that order.
+    """One pass over texts. Iterate it to do the work: it yields row numbers of texts and their values in that order.
 
     Attributes:
-        truncated: how many texts were cut so far.
+        device: where the values are.
+        truncated: number of texts truncated so far.
     """
 
+    device: torch.device
     truncated: int
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
-        """Do the work."""
-        ...
+    def __iter__(self) -> Iterator[tuple[Rows, Values]]: ...
 
 
-@dataclass(frozen=True)
-class EmbeddedBatch:
-    """What one forward pass made of some texts.
-
-    Attributes:
-        features: the batch after the last module, in packed order.
-        token_types: whether the model knows the types of tokens.
-    """
-
-    features: Features
-    token_types: bool
-
-    def values(self, options: EncodeOptions) -> Values:
-        """What `options` asks for, in the caller's order."""
-        if options.output_value == "sentence_embedding":
-            return self._sentences(options)
-        if options.output_value == "token_embeddings":
-            tokens = self._split(self._tokens())
-            return [tokens[packed] for packed in self.features.batch.restore.tolist()]
-        return list(self._everything(options))
-
-    def _sentences(self, options: EncodeOptions) -> Tensor:
-        """Embeddings: float32, (texts, dim)."""
-        embeddings = self.features.sentences.float()[self.features.batch.restore]
-        embeddings = embeddings[:, : options.truncate_dim]
-        return normalize_embeddings(embeddings) if options.normalize else embeddings
-
-    def _everything(self, options: EncodeOptions) -> Iterator[dict[str, Tensor]]:
-        """For each text its ids, types, mask, token and sentence embeddings, unpadded."""
-        batch = self.features.batch
-        ids, tokens = self._split(batch.input_ids), self._split(self._tokens())
-        types = None if batch.token_types is None else self._split(batch.token_types)
-        for packed, sentence in zip(batch.restore.tolist(), self._sentences(options), strict=True):
-            values = {"input_ids": ids[packed]}
-            if self.token_types:
-                values["token_type_ids"] = torch.zeros_like(ids[packed]) if types is None else types[packed]
-            values["attention_mask"] = torch.ones_like(ids[packed])
-            yield {**values, "token_embeddings": tokens[packed], "sentence_embedding": sentence}
-
-    def _tokens(self) -> Tensor:
-        # The copy is an ordinary tensor, where the original belongs to inference mode.
-        return self.features.tokens.float().clone()
-
-    def _split(self, values: Tensor) -> Sequence[Tensor]:
-        """Rows of a token matrix, text by text."""
-        return torch.split(values, self.features.batch.lengths.tolist())
-
-
-class EmbeddingRun:
-    """One pass of a model over texts; iterating it does the work, batch by batch.
+class EncodingRun:
+    """One pass of a model, which is put in evaluation mode, over texts in this process.
 
     Args:
-        forward: runs a packed batch through all modules.
-        tokenizer: of the model.
-        device: where the model is.
+        model: embeds the texts.
         texts: what to embed.
-        options: what to make of them.
+        options: what to return.
         progress: show a bar on a terminal.
         first: number of the first text, for messages.
 
     Attributes:
-        truncated: how many texts were cut so far.
+        device: where the values are.
+        truncated: number of texts truncated so far.
     """
 
     def __init__(
-        self,
-        forward: Callable[[Features], Features],
-        tokenizer: TextTokenizer,
-        device: torch.device,
-        texts: list[Text],
-        options: EncodeOptions,
-        *,
-        progress: bool = False,
-        first: int = 0,
+        self, model: ModuleStack, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
     ) -> None:
-        self._forward, self._tokenizer, self._device = forward, tokenizer, device
+        model.ensure_eval()
+        self._model, self._tokenizer = model, model.transformer.tokenizer
         self._texts, self._options, self._progress, self._first = texts, options, progress, first
+        self.device = model.device
         self.truncated = 0
-        self._most_tokens: int | None = None  # of a forward pass, where memory ran out with more
+        self._max_tokens: int | None = None  # of a forward pass, once memory ran out with more
+        self._prefetches = self.device.type in _ASYNCHRONOUS and len(texts) > _FIRST_BLOCK
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
-        prepared = self._prepared()
-        if self._in_thread:
-            prepared = ahead(prepared, _PREPARED)
-        with progress_bar(len(self._texts), show=self._progress) as bar, closing(prepared):
-            for rows, batch in prepared:
-                yield rows, self._embedded(batch)
-                bar.update(len(rows))
+    def __iter__(self) -> Iterator[tuple[Rows, Values]]:
+        batches = prefetch(self._batches(), _PREFETCHED) if self._prefetches else self._batches()
+        with progress_bar(len(self._texts), show=self._progress) as bar, closing(batches):
+            for rows, batch in batches:
+                yield rows, self._embed(batch)
+                if bar is not None:
+                    bar.update(len(rows))
 
-    def _embedded(self, batch: PackedBatch) -> Values:
-        """What the options ask for, in the caller's order; where memory runs out, of some texts at a time.
-
-        Raises:
-            ConfigError: it does not suffice for one text.
-        """
-        while True:
-            try:
-                if self._most_tokens is None or batch.tokens <= self._most_tokens:
-                    return self._values(batch)
-                return _joined([self._values(piece) for piece in batch.cut(self._most_tokens)], batch.restore)
-            except torch.OutOfMemoryError as error:
-                reason = str(error).strip().split("\n")[0]
-            # Not before the error is gone, which holds on to what was made until then.
-            self._make_room(batch, reason)
-
-    def _values(self, batch: PackedBatch) -> Values:
-        there = batch.to(self._device)  # not in inference mode: ids are handed out
-        with torch.inference_mode():
-            features = self._forward(Features(there))
-        return EmbeddedBatch(features, self._tokenizer.token_types).values(self._options)
-
-    def _make_room(self, batch: PackedBatch, reason: str) -> None:
-        """Go on in smaller pieces."""
-        most = self._most_tokens or batch.tokens
-        if batch.texts == 1 or (most < batch.tokens and most <= batch.max_length):  # then a piece was a single text
-            raise ConfigError(
-                f"{self._device} has too little memory for a text of {batch.max_length:,} tokens ({reason}); expected "
-                f"room for it: lower max_seq_length, or encode on another device"
-            )
-        if self._most_tokens is None:
-            warnings.warn(
-                f"{self._device} has too little memory for a batch of {batch.tokens:,} tokens: from now on batches are "
-                f"cut smaller",
-                stacklevel=2,
-            )
-        self._most_tokens = min(most, batch.tokens) // 2
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-
-    @property
-    def _in_thread(self) -> bool:
-        """Whether batches are prepared in a thread; of few texts there is nothing to prepare meanwhile."""
-        return self._device.type in _WORK_BY_THEMSELVES and len(self._texts) > _FIRST_BLOCK
-
-    def _prepared(self) -> Generator[tuple[NDArray[np.int64], PackedBatch], None, None]:
-        """Places of some texts, and these texts tokenized and packed, on the CPU."""
-        options = self._options
-        prompt_length = self._tokenizer.prompt_length(options.prompt) if options.prompt else 0
-        budget = _TOKENS_PER_FORWARD.get(self._device.type, 4_096)
-        for start, texts in self._blocks():
-            tokenized = self._tokenizer(with_prompt(texts, options.prompt), first=self._first + start)
+    def _batches(self) -> Generator[tuple[Rows, PackedBatch], None, None]:
+        """Tokenize block by block and yield batches of similar lengths, on the CPU, with their row numbers."""
+        options, tokenizer = self._options, self._tokenizer
+        prompt_length = tokenizer.prompt_length(options.prompt) if options.prompt else 0
+        budget = _TOKENS_PER_FORWARD.get(self.device.type, 4_096)
+        start, size = 0, _FIRST_BLOCK if self._prefetches else BLOCK
+        while start < len(self._texts):
+            block = self._texts[start : start + size]
+            tokenized = tokenizer(with_prompt(block, options.prompt), first=self._first + start)
             self.truncated += tokenized.truncated
             for rows in token_budget_batches(tokenized.lengths, max_tokens=budget, max_texts=options.batch_size):
                 yield rows + start, pack(tokenized, rows, prompt_length=prompt_length)
-
-    def _blocks(self) -> Iterator[tuple[int, list[Text]]]:
-        """Texts to be tokenized together, and the place of the first; small blocks first where a device waits."""
-        start, size = 0, min(_FIRST_BLOCK, BLOCK) if self._in_thread else BLOCK
-        while start < len(self._texts):
-            yield start, self._texts[start : start + size]
             start, size = start + size, min(2 * size, BLOCK)
 
+    def _embed(self, batch: PackedBatch) -> Values:
+        """Embed a batch, in parts if the device has too little memory for it: values in the caller's order.
 
-def _joined(parts: list[Values], restore: Tensor) -> Values:
-    """Values of pieces of a batch, from packed order to the caller's."""
+        Raises:
+            ConfigError: memory does not suffice for a single text.
+        """
+        while True:
+            try:
+                if self._max_tokens is None or batch.tokens <= self._max_tokens:
+                    return self._forward(batch)
+                return _join([self._forward(part) for part in batch.cut(self._max_tokens)], batch.restore)
+            except torch.OutOfMemoryError as error:
+                reason = str(error).strip().split("\n")[0]
+            # Only now: the error keeps alive what was computed before it.
+            self._reduce_max_tokens(batch, reason)
+
+    def _forward(self, batch: PackedBatch) -> Values:
+        on_device = batch.to(self.device)  # outside inference mode, because ids are handed out
+        with torch.inference_mode():
+            features = self._model(Features(on_device))
+        return _read_values(features, self._options, token_types=self._tokenizer.token_types)
+
+    def _reduce_max_tokens(self, batch: PackedBatch, reason: str) -> None:
+        """Halve the tokens of a forward pass, and warn the first time."""
+        limit = self._max_tokens or batch.tokens
+        if batch.texts == 1 or (limit < batch.tokens and limit <= batch.max_length):  # then a part was a single text
+            raise ConfigError(
+                f"{self.device} has too little memory for a text of {batch.max_length:,} tokens ({reason}); expected "
+                f"enough for one text: lower max_seq_length, or encode on another device"
+            )
+        if self._max_tokens is None:
+            warnings.warn(
+                f"{self.device} has too little memory for a batch of {batch.tokens:,} tokens: the remaining batches "
+                f"are split into smaller ones",
+                stacklevel=2,
+            )
+        self._max_tokens = min(limit, batch.tokens) // 2
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def _read_values(features: Features, options: EncodeOptions, *, token_types: bool) -> Values:
+    """Read from the output of the last module what `options` ask for, in the caller's order."""
+    batch = features.batch
+
+    def split(rows: Tensor) -> list[Tensor]:
+        return list(torch.split(rows, batch.lengths.tolist()))  # (tokens, ...) to one tensor for each text
+
+    if options.output_value != "token_embeddings":
+        sentences = features.sentences.float()[batch.restore][:, : options.truncate_dim]  # (texts, dim)
+        sentences = normalize_embeddings(sentences) if options.normalize else sentences
+        if options.output_value == "sentence_embedding":
+            return sentences
+    tokens = split(features.tokens.float().clone())  # the copy is an ordinary tensor, outside inference mode
+    order = batch.restore.tolist()
+    if options.output_value == "token_embeddings":
+        return [tokens[text] for text in order]
+    ids, types = split(batch.input_ids), None if batch.token_types is None else split(batch.token_types)
+    values = []
+    for text, sentence in zip(order, sentences, strict=True):
+        value = {"input_ids": ids[text]}
+        if token_types:
+            value["token_type_ids"] = torch.zeros_like(ids[text]) if types is None else types[text]
+        value["attention_mask"] = torch.ones_like(ids[text])
+        values.append({**value, "token_embeddings": tokens[text], "sentence_embedding": sentence})
+    return values
+
+
+def _join(parts: list[Values], restore: Tensor) -> Values:
+    """Join values of the parts of a batch, and put them from packed order into the caller's."""
     if isinstance(parts[0], Tensor):
         return torch.cat(cast("list[Tensor]", parts))[restore.to(parts[0].device)]
-    together = list(chain.from_iterable(parts))
-    return [together[place] for place in restore.tolist()]
+    values = list(chain.from_iterable(parts))
+    return [values[text] for text in restore.tolist()]
 
 
-def start_run(
-    model: ModuleStack, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
-) -> EmbeddingRun:
-    """A pass of `model`, in evaluation mode, over texts."""
-    if any(module.training for module in submodules(model)):
-        model.eval()
-    return EmbeddingRun(
-        model, model.transformer.tokenizer, model.device, texts, options, progress=progress, first=first
-    )
-
-
-def room_for(
-    model: ModuleStack,
-    texts: int,
-    options: EncodeOptions,
-    *,
-    device: torch.device,
-    out: NDArray[np.float32] | None = None,
+def allocate(
+    shape: tuple[int, int], options: EncodeOptions, *, device: torch.device, out: NDArray[np.float32] | None = None
 ) -> Values:
-    """Where the values of a run go, that is into `out` if it is given.
+    """Return what `collect` writes the values of a run to.
+
+    Args:
+        shape: (texts, dim) of the sentence embeddings.
+        options: of the run.
+        device: where to put the sentence embeddings.
+        out: use this array instead.
 
     Raises:
-        InputError: `out` does not fit.
+        ConfigError: `out` is given for other values than sentence embeddings.
+        InputError: `out` has another shape or dtype, or cannot be written to.
     """
     if options.output_value != "sentence_embedding":
-        return [None] * texts
-    shape = (texts, model.dimension(options.truncate_dim))
+        if out is not None:
+            raise ConfigError(f"got out with output_value={options.output_value!r}; expected sentence_embedding")
+        return [None] * shape[0]
     if out is None:
         return torch.empty(shape, device=device)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
-        got = f"shape {out.shape} and type {out.dtype}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise InputError(f"got out of {got}; expected an array of {shape} float32")
+        got = f"shape {out.shape} and dtype {out.dtype}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
+        raise InputError(f"got out with {got}; expected an array of shape {shape} and dtype float32")
     if not out.flags.writeable or min(out.strides, default=0) < 0:
         raise InputError("got out that cannot be written to; expected an array or a memory map opened for writing")
     row, column = out.strides
     if out.size > 1 and not ((column >= 4 and row >= column * shape[1]) or (row >= 4 and column >= row * shape[0])):
-        raise InputError("got out whose elements share memory; expected an array with a place for each")
+        raise InputError("got out whose elements share memory; expected an array with separate memory for each")
     return torch.from_numpy(out)
 
 
 def collect(run: Run, values: Values) -> Values:
-    """Put what a run yields into `values`, each at its place."""
+    """Do the work of a run, and write each value to its row of `values`."""
     if not isinstance(values, Tensor):
-        for rows, found in run:
-            for row, value in zip(rows.tolist(), found, strict=True):
+        for rows, batch_values in run:
+            for row, value in zip(rows.tolist(), batch_values, strict=True):
                 values[row] = value
         return values
-    embeddings = cast("Iterable[tuple[NDArray[np.int64], Tensor]]", run)
-    if values.device.type == "cpu":
-        embeddings = leaving(embeddings, SideStream())
-    for rows, found in embeddings:
-        (places,) = moved([torch.from_numpy(rows)], values.device)
-        values[places] = found.to(values.device)
+    batches = cast("Iterable[tuple[Rows, Tensor]]", run)
+    if run.device.type == "cuda" and not values.is_cuda:
+        batches = copy_to_host(batches, side_stream_copies(run.device))
+    for rows, embeddings in batches:
+        targets = torch.from_numpy(rows)
+        if values.is_cuda:
+            (targets,) = to_device([targets], values.device)
+        values[targets] = embeddings.to(values.device)
     return values
 
 
-def quantized(values: Values, precision: Precision) -> Values:
-    """Sentence embeddings, or the token embeddings of all texts together, in fewer bits.
+def quantize(values: Values, precision: Precision) -> Values:
+    """Convert sentence embeddings, or the token embeddings of all texts together, to another number format.
 
     Token embeddings become one array for each text, as in the reference.
     """
@@ -317,42 +280,23 @@ def quantized(values: Values, precision: Precision) -> Values:
     return np.split(together, np.cumsum([len(tokens) for tokens in values])[:-1])
 
 
-def check_count(name: str, value: object, *, otherwise: str) -> None:
-    """Refuse an option that is neither None nor a whole number from 1 on.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    number = _whole(name, value)
-    if number is not None and number < 1:
-        raise ConfigError(f"got {name} {value!r}; expected at least 1, or {otherwise}")
-
-
-def _whole(name: str, value: Any) -> int | None:
-    """An option that is None or a whole number of any type.
+def check_count(name: str, value: Any, *, otherwise: str) -> None:
+    """Check that an option is None or a whole number of at least 1, of any integer type.
 
     Raises:
         ConfigError: it is neither.
     """
     try:
-        return None if value is None else index(value)
+        valid = value is None or index(value) >= 1
     except TypeError:
-        raise ConfigError(f"got {name} {value!r}; expected a whole number: pass one, or leave it out") from None
+        valid = False
+    if not valid:
+        raise ConfigError(f"got {name}={value!r}; expected a whole number of at least 1, or {otherwise}")
 
 
-class _NoBar:
-    """Shows nothing. A bar of tqdm, though disabled, makes a lock, and a worker that is ended would leak it."""
+def progress_bar(texts: int, *, show: bool) -> AbstractContextManager[tqdm[Any] | None]:
+    """Return a bar on a terminal that counts texts, or None to show nothing.
 
-    def __enter__(self) -> _NoBar:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-    def update(self, texts: int) -> None:
-        """Count."""
-
-
-def progress_bar(texts: int, *, show: bool) -> tqdm[Any] | _NoBar:
-    """What counts texts: a bar on a terminal, or nothing."""
-    return tqdm(total=texts, desc="Encoding", unit="text", disable=None) if show else _NoBar()
+    Even a disabled bar makes a lock, which a worker that is terminated would leak.
+    """
+    return tqdm(total=texts, desc="Encoding", unit="text", disable=None) if show else nullcontext()

@@ -1,8 +1,8 @@
-"""Several processes that embed texts with one model.
+"""Embed texts with one model in several processes.
 
-Each worker is a fresh process at the end of a pipe: it receives the model once and then one chunk of texts at a time.
-The weights lie in memory that all processes share. A pipe has no locks to leave behind, and a worker that dies closes
-its end, so that the parent notices.
+Each worker is a spawned process at the end of a pipe. It receives the model once, then one chunk of texts at a time.
+The weights are in memory shared by all processes. A pipe leaves no locks behind, and a worker that dies closes its end
+of it, so that the parent notices, and knows which one it was. (An executor of the standard library does not.)
 """
 
 from __future__ import annotations
@@ -18,33 +18,29 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.multiprocessing
-from numpy.typing import NDArray
 
 from ..errors import ConfigError, PoolError
 from ..text import Text
 from .devices import devices_for_processes, usable_device
-from .encoding import EncodeOptions, Values, check_count, collect, progress_bar, room_for, start_run
+from .encoding import EncodeOptions, EncodingRun, Rows, Values, allocate, collect, progress_bar
 from .stack import ModuleStack
 
-if TYPE_CHECKING:
-    from types import TracebackType
-
-_MOST_TEXTS = 5_000
+_MAX_CHUNK = 5_000  # texts
 _CHUNKS_PER_WORKER = 10
 _SECONDS_TO_END = 5
-_AT_START = "expected it to start: a script has to start its pool under `if __name__ == '__main__':`"
-_AT_WORK = "expected it to work: start a new pool"
-_KILLED = "expected nobody to end it: start a new pool (-9 is how the system ends a process when memory runs out)"
+_NOT_STARTED = "expected it to start: in a script, start the pool under `if __name__ == '__main__':`"
+_STOPPED = "expected it to keep running: start a new pool"
+_KILLED = "expected nobody to kill it: start a new pool (-9 is how the system kills a process when memory runs out)"
 
 
 @dataclass(frozen=True)
 class _Job:
-    """A chunk of texts for a worker. `first` is the number of its first text among all."""
+    """A chunk of texts for a worker; `first` is the number of its first text among all."""
 
     first: int
     texts: list[Text]
@@ -52,8 +48,8 @@ class _Job:
 
 
 @dataclass(frozen=True)
-class _Done:
-    """What a worker made of a job: values with arrays for tensors, or why it could not."""
+class _Result:
+    """A worker's answer to a job: values with arrays in place of tensors, or the error."""
 
     values: Any = None
     truncated: int = 0
@@ -68,57 +64,52 @@ class _Worker:
     pipe: Connection
     device: str
 
-    def start(self, model: ModuleStack) -> None:
-        """Hand over the model."""
+    def send(self, message: ModuleStack | _Job, expected: str = _STOPPED) -> None:
+        """Send the model or a chunk of texts; `receive` returns the answer to either."""
         try:
-            self.pipe.send(model)
+            self.pipe.send(message)
         except OSError:
-            raise self._ended(_AT_START) from None
+            raise self._ended(expected) from None
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise PoolError(
-                f"the model cannot be sent to another process ({error}); expected classes and functions that stand at "
-                f"the top of a module"
+                f"the model cannot be sent to another process ({error}); expected classes and functions that are "
+                f"defined at the top level of a module"
             ) from None
 
-    def send(self, job: _Job) -> None:
-        """Hand over work."""
-        try:
-            self.pipe.send(job)
-        except OSError:
-            raise self._ended(_AT_WORK) from None
-
-    def receive(self, hint: str = _AT_WORK) -> _Done:
+    def receive(self, expected: str = _STOPPED) -> _Result:
         """Wait for an answer."""
         try:
-            return cast(_Done, self.pipe.recv())
+            return cast(_Result, self.pipe.recv())
         except (EOFError, OSError):
-            raise self._ended(hint) from None
+            raise self._ended(expected) from None
 
-    def _ended(self, hint: str) -> PoolError:
+    def _ended(self, expected: str) -> PoolError:
         self.process.join(1)
-        process, code = self.process, self.process.exitcode
+        code = self.process.exitcode
         killed = code is not None and code < 0
         return PoolError(
-            f"worker process {process.pid} on {self.device} ended with exit code {code}; {_KILLED if killed else hint}"
+            f"worker process {self.process.pid} on {self.device} ended with exit code {code}; "
+            f"{_KILLED if killed else expected}"
         )
 
 
 class EncodingPool:
     """Processes that embed texts with one model: `with EncodingPool(model, ["cpu", "cpu"]) as pool:`.
 
-    On the CPU the weights move to shared memory and exist once; elsewhere each worker has a copy. A model that is
-    changed after the pool was made needs a new one. A script that starts a pool has to do so under
-    `if __name__ == "__main__":`, because each worker imports it.
+    On the CPU the weights move to shared memory and exist once; on other devices each worker has a copy. A model that
+    changes after the pool was started needs a new pool. A script has to start a pool under
+    `if __name__ == "__main__":`, because each worker imports the script.
 
     Args:
-        model: what embeds.
+        model: embeds the texts.
         devices: one for each process; by default every CUDA device, or the CPU up to four times.
 
     Attributes:
         workers: the processes.
+        lock: held by the pass over texts that uses the pool.
 
     Raises:
-        ConfigError: no devices, or one that cannot be used here.
+        ConfigError: there are no devices, or one cannot be used on this machine.
         PoolError: a worker did not start.
     """
 
@@ -128,26 +119,26 @@ class EncodingPool:
             raise ConfigError("got no devices for the processes of a pool; expected a list such as ['cpu', 'cpu']")
         for name in names:
             usable_device(name)
-        self.lock = threading.Lock()  # one pass at a time: answers are told apart by the pipe they come from
+        self.lock = threading.Lock()  # one pass at a time: an answer is matched to its job by the pipe it comes from
         threads = max(1, torch.get_num_threads() // len(names))
         context = torch.multiprocessing.get_context("spawn")
         self.workers: list[_Worker] = []
         self._parent = os.getpid()
         self._stop = weakref.finalize(self, _stop, self.workers, self._parent)
         try:
-            with _no_interrupt():
+            with _interrupts_blocked():
                 for name in names:
                     ours, theirs = context.Pipe()
                     process = context.Process(target=_work, args=(theirs, name, threads), daemon=True)
                     process.start()
                     self.workers.append(_Worker(process, ours, name))
-                    theirs.close()  # the worker's death is then the end of this pipe
-            shared = _shared(model)
+                    theirs.close()  # so that this pipe ends when the worker dies
+            shared = _share(model)
             self._state = _state(model)
             for worker in self.workers:
-                worker.start(shared)
+                worker.send(shared, _NOT_STARTED)
             for worker in self.workers:
-                if (error := worker.receive(_AT_START).error) is not None:
+                if (error := worker.receive(_NOT_STARTED).error) is not None:
                     raise error
         except BaseException:
             self.close()
@@ -160,33 +151,31 @@ class EncodingPool:
     def __enter__(self) -> EncodingPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the processes. A closed pool embeds nothing."""
+        """End the processes. A closed pool cannot be used again."""
         self._stop()
 
     def check_open(self) -> None:
-        """Make sure that the pool runs.
+        """Check that the pool runs.
 
         Raises:
             PoolError: it is closed, or was started before this process was forked.
         """
-        if os.getpid() != self._parent:  # what two processes ask through one pipe cannot be told apart
+        if os.getpid() != self._parent:  # answers to two processes in one pipe could not be told apart
             raise PoolError(
-                "got a pool of the process that this one was forked from; expected its own: start a new one"
+                "got a pool of the process that this one was forked from; expected one of its own: start a new pool"
             )
         if not self._stop.alive:
-            raise PoolError("got a pool that is closed; expected one that runs: start a new one")
+            raise PoolError("got a pool that is closed; expected one that runs: start a new pool")
 
-    def check(self, model: ModuleStack) -> None:
-        """Make sure that the pool can embed what `model` would embed now.
+    def check_model(self, model: ModuleStack) -> None:
+        """Check that the pool runs and embeds as `model` does now.
 
         Raises:
-            PoolError: the pool is closed, or was made for another model or for other weights or settings.
+            PoolError: it is closed, or was started for another model or for other weights or settings.
         """
         self.check_open()
         if _state(model) != self._state:
@@ -197,21 +186,21 @@ class EncodingPool:
 
 
 class PoolRun:
-    """One pass of a pool over texts; iterating it does the work, chunk by chunk.
+    """One pass of a pool over texts. Iterate it to do the work, chunk by chunk.
 
     Args:
-        pool: what embeds.
+        pool: embeds the texts.
         texts: what to embed.
-        options: what to make of them.
-        chunk_size: most texts that a worker is given at once; by default so that each is given ten chunks.
+        options: what to return.
+        chunk_size: most texts sent to a worker at once; by default each gets ten chunks.
         progress: show a bar on a terminal.
 
     Attributes:
-        truncated: how many texts were cut so far.
-
-    Raises:
-        ConfigError: the chunk size is below 1.
+        device: where the values are: the CPU.
+        truncated: number of texts truncated so far.
     """
+
+    device = torch.device("cpu")
 
     def __init__(
         self,
@@ -222,27 +211,26 @@ class PoolRun:
         chunk_size: int | None = None,
         progress: bool = False,
     ) -> None:
-        check_count("chunk_size", chunk_size, otherwise="None to choose one")
         share = -(-len(texts) // (len(pool) * _CHUNKS_PER_WORKER))
         self._pool, self._texts, self._options, self._progress = pool, texts, options, progress
-        self._chunk_size = chunk_size or max(1, min(share, _MOST_TEXTS))
+        self._chunk_size = chunk_size or max(1, min(share, _MAX_CHUNK))
         self.truncated = 0
 
-    def __iter__(self) -> Iterator[tuple[NDArray[np.int64], Values]]:
+    def __iter__(self) -> Iterator[tuple[Rows, Values]]:
         failures: dict[int, Exception] = {}
         with self._pool.lock:
             self._pool.check_open()
             try:
                 yield from self._results(failures)
             except BaseException:
-                # With work under way, what a pipe brings next could not be told apart from what was asked next.
+                # Answers to unfinished jobs would be taken for answers to the next ones.
                 self._pool.close()
                 raise
         if failures:
             raise failures[min(failures)]
 
-    def _results(self, failures: dict[int, Exception]) -> Iterator[tuple[NDArray[np.int64], Values]]:
-        """Keep every worker busy; after a failure, only wait for those that are."""
+    def _results(self, failures: dict[int, Exception]) -> Iterator[tuple[Rows, Values]]:
+        """Keep every worker busy; after a failure, only wait for the busy ones."""
         jobs = self._jobs()
         idle, busy = list(self._pool.workers), dict[Connection, tuple[_Worker, _Job]]()
         with progress_bar(len(self._texts), show=self._progress) as bar:
@@ -255,14 +243,15 @@ class PoolRun:
                     return
                 for pipe in wait(list(busy)):
                     worker, job = busy.pop(cast(Connection, pipe))
-                    done = worker.receive()
+                    result = worker.receive()
                     idle.append(worker)
-                    if done.error is not None:
-                        failures[job.first] = done.error
+                    if result.error is not None:
+                        failures[job.first] = result.error
                         continue
-                    self.truncated += done.truncated
-                    bar.update(len(job.texts))
-                    yield np.arange(job.first, job.first + len(job.texts)), _mapped(done.values, torch.from_numpy)
+                    self.truncated += result.truncated
+                    if bar is not None:
+                        bar.update(len(job.texts))
+                    yield np.arange(job.first, job.first + len(job.texts)), _convert(result.values, torch.from_numpy)
 
     def _jobs(self) -> Iterator[_Job]:
         for first in range(0, len(self._texts), self._chunk_size):
@@ -270,30 +259,31 @@ class PoolRun:
 
 
 def _work(pipe: Connection, device: str, threads: int) -> None:
-    """What a worker does: take the model, then jobs, until the pipe ends."""
+    """Run a worker: receive the model, then answer jobs until the pipe ends."""
     torch.set_num_threads(threads)
     with suppress(EOFError, OSError):  # the parent is gone
         try:
             model: ModuleStack = pipe.recv().to(device)
         except Exception as error:
-            pipe.send(_Done(error=_portable(error)))
+            pipe.send(_Result(error=_portable(error)))
             return
-        pipe.send(_Done())
+        pipe.send(_Result())
         while True:
-            pipe.send(_result(model, pipe.recv()))
+            pipe.send(_embed(model, pipe.recv()))
 
 
-def _result(model: ModuleStack, job: _Job) -> _Done:
+def _embed(model: ModuleStack, job: _Job) -> _Result:
     try:
-        run = start_run(model, job.texts, job.options, first=job.first)
-        values = collect(run, room_for(model, len(job.texts), job.options, device=torch.device("cpu")))
-        return _Done(_mapped(values, lambda tensor: tensor.cpu().numpy()), run.truncated)
+        run = EncodingRun(model, job.texts, job.options, first=job.first)
+        shape = len(job.texts), model.dimension(job.options.truncate_dim)
+        values = collect(run, allocate(shape, job.options, device=torch.device("cpu")))
+        return _Result(_convert(values, lambda tensor: tensor.cpu().numpy()), run.truncated)
     except Exception as error:
-        return _Done(error=_portable(error))
+        return _Result(error=_portable(error))
 
 
 def _portable(error: Exception) -> Exception:
-    """The error itself where it survives the pipe, or else one that says the same."""
+    """Return the error itself if it can be pickled, or else a PoolError with its message."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes
     except Exception:
@@ -301,17 +291,17 @@ def _portable(error: Exception) -> Exception:
     return error
 
 
-def _mapped(values: Any, change: Callable[[Any], Any]) -> Any:
-    """Embeddings, token embeddings or dictionaries of both, with every tensor or array changed."""
+def _convert(values: Any, convert: Callable[[Any], Any]) -> Any:
+    """Convert every tensor or array in embeddings, token embeddings or dictionaries of both."""
     if isinstance(values, list):
-        return [_mapped(value, change) for value in values]
+        return [_convert(value, convert) for value in values]
     if isinstance(values, dict):
-        return {name: change(value) for name, value in values.items()}
-    return change(values)
+        return {name: convert(value) for name, value in values.items()}
+    return convert(values)
 
 
-def _shared(model: ModuleStack) -> ModuleStack:
-    """The model as workers receive it: on the CPU, in memory that they share."""
+def _share(model: ModuleStack) -> ModuleStack:
+    """Move the model, or a copy if it is not on the CPU, to memory that processes share."""
     if model.device.type != "cpu":
         model = copy.deepcopy(model).to("cpu")
     try:
@@ -325,7 +315,7 @@ def _shared(model: ModuleStack) -> ModuleStack:
 
 
 def _state(model: ModuleStack) -> tuple[object, ...]:
-    """What differs after a change of settings or weights."""
+    """Return a value that changes with the model's settings and weights."""
     weights = [(parameter.data_ptr(), parameter._version) for parameter in model.parameters()]
     return [module.extra_repr() for module in model], weights
 
@@ -345,8 +335,8 @@ def _stop(workers: list[_Worker], parent: int) -> None:
 
 
 @contextmanager
-def _no_interrupt() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach: the parent alone answers it, and ends them."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C does not reach: the parent handles it, and ends them."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

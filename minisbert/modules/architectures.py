@@ -17,7 +17,7 @@ from ..kernels import AttentionSettings
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """What the encoder of a model needs to know. Field names are Hugging Face's for BERT.
+    """Settings of an encoder, by Hugging Face's names for BERT.
 
     Attributes:
         position_offset: row of the position table for the first token of a text.
@@ -72,7 +72,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class Architecture:
-    """How the checkpoints of one architecture name their configuration and their tensors.
+    """Names that the checkpoints of one architecture use for their configuration and tensors.
 
     Attributes:
         names: our tensor names to theirs, without `.weight` and `.bias`; `{}` is the layer number.
@@ -182,7 +182,7 @@ ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
 
 
 def is_native(config: Mapping[str, Any]) -> bool:
-    """Whether the native encoder computes what this Hugging Face configuration describes."""
+    """Return True if the native encoder computes what this Hugging Face configuration describes."""
     model_type = config.get("model_type")
     architecture = ARCHITECTURES.get(model_type) if isinstance(model_type, str) else None
     if architecture is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import TypeGuard, TypeVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -15,10 +15,12 @@ from torch import Tensor, nn
 from .. import kernels
 from ..cuda_graphs import GpuEncoder
 from ..errors import InputError
-from ..kernels import AttentionSettings
+from ..kernels import AttentionSettings, QuantizedLinear, native, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
@@ -35,26 +37,29 @@ class Encoder(nn.Module):
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self._compiled = False
-        self._native = kernels.native.Binding("activation", "settings", "eps")
+        self._native = native.Binding("activation", "eps", "norm_first", "settings")
 
     @property
     def token_types(self) -> bool:
-        """Whether the two texts of a pair are told apart by the types of their tokens."""
+        """True if token types distinguish the two texts of a pair."""
         return self.config.type_vocab_size > 1
 
     @property
     def recordable(self) -> bool:
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
-        if not self.config.layers_as_in_bert or not kernels.fast():
-            return False
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
         attention = AttentionSettings(self.config.num_attention_heads)
-        return operations.recordable(self.config.hidden_size, attention) and all(map(_as_built, submodules(self)[1:]))
+        return (
+            operations.recordable(self.config.hidden_size, attention)
+            and kernels.fast()
+            and self.config.layers_as_in_bert
+            and all(map(_as_built, submodules(self)[1:]))
+        )
 
     @property
     def quantized(self) -> bool:
         """True if linear layers have int8 weights."""
-        return any(isinstance(module, kernels.QuantizedLinear) for module in self.modules())
+        return any(isinstance(module, QuantizedLinear) for module in submodules(self))
 
     @property
     def vocabulary(self) -> int:
@@ -74,12 +79,12 @@ class Encoder(nn.Module):
             )
         word = self.embeddings.word.weight
         if not self.training and not self._compiled and kernels.whole_encoder_may_run(word, batch):
-            if (native := self._native(self, self._bert_modules)) is not None:
-                return native(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
-            if kernels.on_gpu(word) and self.recordable:
-                if self not in _GRAPHS:
-                    _GRAPHS[self] = GpuEncoder()
-                return _GRAPHS[self](self._embed, submodules(self)[1:], batch)
+            if kernels.on_gpu(word):
+                if self.recordable:
+                    graphs = _GRAPHS.get(self) or _GRAPHS.setdefault(self, GpuEncoder())
+                    return graphs(self._embed, submodules(self)[1:], batch)
+            elif (whole := self._native(self, self._bert_modules)) is not None:
+                return whole(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         return self._embed(batch)
 
     def _embed(self, batch: PackedBatch) -> Tensor:
@@ -120,27 +125,41 @@ class Encoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def quantize(self) -> None:
-        """Put int8 weights in place of those of the linear layers; embeddings, normalizations and biases stay."""
-        for parent in list(self.layers.modules()):
+        """Put int8 weights in place of the floats of all linear layers; embeddings, norms and biases stay floats."""
+        for parent in submodules(self.layers):
             for name, module in parent.named_children():
                 if isinstance(module, nn.Linear):
-                    setattr(parent, name, kernels.QuantizedLinear.of(module))
+                    setattr(parent, name, QuantizedLinear.of(module))
 
-    def _bert_modules(self) -> kernels.native.EncoderModules | None:
-        """Return the modules with weights, or None if this is not BERT's way to compute, or something is patched."""
-        embeddings, layers = self.embeddings, cast("list[EncoderLayer]", list(self.layers))
-        parts = (embeddings, self.layers, *(part for layer in layers for part in (layer, *layer.children())))
-        kinds = {layer.attention.settings for layer in layers}
-        position, attention = embeddings.position, next(iter(kinds), None)
-        if position is None or attention is None or len(kinds) > 1 or not attention.bidirectional:
+    def _bert_modules(self) -> native.EncoderModules | None:
+        """Return the modules with weights, or None if this does not compute what BERT does, or a part is replaced."""
+        embeddings, layers = self.embeddings, list(self.layers)
+        if not (self.config.layers_as_in_bert and layers and _unchanged(embeddings, Embeddings)):
             return None
-        if not self.config.layers_as_in_bert or not all(map(_as_built, parts)):
+        found, heads = [], set()
+        for layer in layers:
+            if not (
+                _unchanged(layer, EncoderLayer)
+                and _unchanged(attention := layer.attention, SelfAttention)
+                and _unchanged(feed_forward := layer.feed_forward, FeedForward)
+                and attention.settings.bidirectional
+                and not (attention.norm_first or feed_forward.norm_first)
+                and feed_forward.gate is None
+                and feed_forward.activation is F.gelu
+            ):
+                return None
+            heads.add(attention.settings.heads)
+            found.append(
+                native.LayerModules(
+                    *(attention.query, attention.key, attention.value, attention.output, attention.norm),
+                    *(feed_forward.up, feed_forward.down, feed_forward.norm),
+                )
+            )
+        position = embeddings.position
+        if len(heads) > 1 or position is None:
             return None
-        return kernels.native.EncoderModules(
-            *(embeddings.word, position, embeddings.token_type, embeddings.norm),
-            tuple(map(_layer_modules, layers)),
-            attention.heads,
-        )
+        tables = (embeddings.word, position, embeddings.token_type)
+        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads.pop())
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -157,31 +176,20 @@ _PARTS = frozenset(
 )
 
 
-# Methods that something else may stand for: what torch.compile makes of them, for one.
+# Methods that an instance may replace, as `Encoder.compiled` does.
 _REPLACEABLE = frozenset({"forward", "finish"})
 
 
 def _as_built(part: nn.Module) -> bool:
-    """Whether a part of the encoder does what its weights say: nothing was put in its place or hung on it."""
+    """Return True if a part of the encoder computes what its weights say: not replaced, patched or hooked."""
     if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
         return False
     return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
 
 
-def submodules(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all modules within it, one within several as often: `modules()`, but ten times as fast."""
-    found = [module]
-    for part in found:  # which grows meanwhile
-        found.extend(child for child in part._modules.values() if child is not None)
-    return found
-
-
-def _layer_modules(layer: EncoderLayer) -> kernels.native.LayerModules:
-    attention, feed_forward = layer.attention, layer.feed_forward
-    return kernels.native.LayerModules(
-        *(attention.query, attention.key, attention.value, attention.output, attention.norm),
-        *(feed_forward.up, feed_forward.down, feed_forward.norm),
-    )
+def _unchanged(part: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
+    """Return True if a part is of exactly this class, without hooks or methods of its own."""
+    return type(part) is kind and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the modules of a model hand from one to the next."""
+"""The data that the modules of a model pass on to each other."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ class ForeignEncoder(nn.Module):
         except Exception as error:  # for a senseless configuration transformers raises errors of any type
             reason = str(error).strip().split("\n")[0]
             raise ModelError(
-                f"transformers cannot load the encoder in {folder} ({reason}); expected a model that it knows"
+                f"transformers cannot load the encoder in {folder} ({reason}); expected a known one: copy it again"
             ) from error
 
     @property

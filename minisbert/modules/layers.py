@@ -92,8 +92,10 @@ class SelfAttention(nn.Module):
         dim, heads = config.hidden_size, config.num_attention_heads
         self.settings = config.attention[layer] if config.attention else AttentionSettings(heads)
         width = dim // heads * (self.settings.key_value_heads or heads)
-        self.query, self.output = (Linear(dim, dim, bias=config.biased) for _ in range(2))
+        # Weights are drawn in the order of these lines.
+        self.query = Linear(dim, dim, bias=config.biased)
         self.key, self.value = (Linear(dim, width, bias=config.biased) for _ in range(2))
+        self.output = Linear(dim, dim, bias=config.biased)
         self.norm = make_norm(config)
         self.norm_first = config.norm_first
         self.weight_dropout = config.attention_probs_dropout_prob

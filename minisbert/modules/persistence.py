@@ -100,7 +100,7 @@ def read_modules(layout: ModelLayout) -> list[nn.Module]:
     if not isinstance(transformer, Transformer):
         raise ModelError(f"the first module is a {type(transformer).__name__}; expected a Transformer")
     if layout.pooling is not None:
-        warnings.warn(layout.note, stacklevel=4)
+        warnings.warn(layout.note, stacklevel=3)
         modules.append(Pooling(transformer.embedding_dimension, layout.pooling))
     _check_sizes(modules, transformer.embedding_dimension, layout)
     dtype = next(transformer.parameters()).dtype
@@ -130,7 +130,7 @@ def _read_module(spec: ModuleSpec) -> nn.Module:
         raise ModelError(f"{spec.folder / 'config.json'} does not describe a {spec.kind} ({reason})") from None
     if spec.kind == "Dense" and (unknown := sorted(set(spec.config) - set(_DENSE_OPTIONS))):
         known = ", ".join(_DENSE_OPTIONS)
-        warnings.warn(f"Dense config.json: {', '.join(unknown)} left out; known are {known}", stacklevel=5)
+        warnings.warn(f"Dense config.json: {', '.join(unknown)} left out; known are {known}", stacklevel=4)
     if module.state_dict():
         tensors = read_weights(spec.folder)
         if surplus := sorted(set(tensors) - set(module.state_dict())):

@@ -14,15 +14,16 @@ from ..similarity import normalize_embeddings
 from ..storage.dialects import is_count
 from .features import Features
 
-# The activations of torch that need no argument, have no weights, and keep the size of an embedding.
 _Types: TypeAlias = tuple[type[nn.Module], ...]
-_LINEAR_UNITS: _Types = (nn.Identity, nn.ReLU, nn.ReLU6, nn.RReLU, nn.LeakyReLU, nn.CELU, nn.ELU, nn.GELU, nn.SELU)
-_SWITCHES: _Types = (nn.Hardswish, nn.Mish, nn.SiLU, nn.Softplus, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink)
-_BOUNDED: _Types = (nn.Hardsigmoid, nn.LogSigmoid, nn.Sigmoid, nn.Hardtanh, nn.Tanh, nn.Softsign)
+
+# The activations of torch that need no argument, have no weights, and keep the size of an embedding.
+_RECTIFIERS: _Types = (nn.ReLU, nn.ReLU6, nn.RReLU, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish)
+_SIGMOIDS: _Types = (nn.Sigmoid, nn.LogSigmoid, nn.Hardsigmoid, nn.Tanh, nn.Hardtanh, nn.Softsign)
+_OTHERS: _Types = (nn.Identity, nn.Softplus, nn.Hardswish, nn.Hardshrink, nn.Softshrink, nn.Tanhshrink)
 _OVER_DIMENSIONS: _Types = (nn.LogSoftmax, nn.Softmax, nn.Softmin)
 # By full name, as in a saved model. The table is closed: no name found in a file is ever imported.
 ACTIVATION_FUNCTIONS: Mapping[str, Callable[[], nn.Module]] = {
-    **{f"{kind.__module__}.{kind.__name__}": kind for kind in (*_LINEAR_UNITS, *_SWITCHES, *_BOUNDED)},
+    **{f"{kind.__module__}.{kind.__name__}": kind for kind in (*_RECTIFIERS, *_SIGMOIDS, *_OTHERS)},
     **{f"{kind.__module__}.{kind.__name__}": partial(kind, dim=-1) for kind in _OVER_DIMENSIONS},
 }
 

@@ -77,7 +77,7 @@ class Transformer(nn.Module):
         )
         if self.max_seq_length <= self.tokenizer.special_tokens:
             raise ModelError(
-                f"got max_seq_length {self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
+                f"got max_seq_length={self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
                 f"tokens to each text; expected room for one more: raise it in sentence_bert_config.json"
             )
 
@@ -202,7 +202,7 @@ class Transformer(nn.Module):
         if limit is not None and saved > limit:
             warnings.warn(
                 f"max_seq_length is {saved}, but the model has positions for {limit} tokens: texts are truncated there",
-                stacklevel=8,
+                stacklevel=7,
             )
             return limit
         return saved

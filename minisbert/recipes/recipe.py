@@ -1,16 +1,14 @@
-"""How a model was made: what a model card tells of it, in a form to train from."""
+"""A recipe for a model, in Python and in YAML."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
+from ..card.safe_yaml import read_yaml
 from ..errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 TrainedWith: TypeAlias = Literal["fit", "trainer"]
@@ -18,24 +16,24 @@ TrainedWith: TypeAlias = Literal["fit", "trainer"]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """What a model was made from, and how.
+    """The base model, data, loss and settings that a model was made with.
 
     Attributes:
-        base_model: folder, or name on the Hub, of the model to start from; None where it is not known.
-        base_model_revision: its commit, where it is known.
+        base_model: folder, or name on the Hub, of the model to start from; None if unknown.
+        base_model_revision: its commit, if known.
         modules: kinds of the modules in order, such as ("Transformer", "Pooling", "Normalize").
-        pooling_mode: modes of Pooling; empty where the model has none.
+        pooling_mode: modes of Pooling; empty if the model has none.
         max_seq_length: longest text in tokens, or None for the base model's.
         similarity: "cosine", "dot", "euclidean" or "manhattan".
         loss: class name.
         loss_parameters: as the loss states them.
         trained_with: "fit", whose cards do not state learning rate, decay and warm-up, or "trainer".
-        settings: fields of a `TrainingConfig` that are not as usual.
+        settings: fields of a `TrainingConfig` that differ from its defaults.
         evaluator: class name of the evaluator, or None.
-        rows: how many there were, or None.
-        texts: names of the text columns, in order; empty where they are not known.
+        rows: number of training rows, or None.
+        texts: names of the text columns, in order; empty if unknown.
         label: name of the label column, or None.
-        not_followed: settings of the card that minisbert has no match for, as printed.
+        not_followed: settings of the card that minisbert does not support, as printed.
     """
 
     base_model: str | None = None
@@ -56,14 +54,13 @@ class Recipe:
 
 
 def write_recipe(recipe: Recipe) -> str:
-    """The recipe as YAML; what is as usual is left out, but for modules and similarity."""
+    """The recipe as YAML; empty fields are left out, except modules, pooling and similarity."""
     import yaml
 
-    always = {"modules", "pooling_mode", "similarity"}
     values = {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in asdict(recipe).items()
-        if name in always or value not in (None, (), {})
+        if name in ("modules", "pooling_mode", "similarity") or value not in (None, (), {})
     }
     return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120, default_flow_style=None)
 
@@ -72,19 +69,17 @@ def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
     """A recipe from its YAML.
 
     Raises:
-        InputError: it is none, or a field is missing, unknown or of the wrong kind.
+        InputError: it is not a recipe: a field is missing, unknown or of the wrong type.
     """
-    from ..card.safe_yaml import read_yaml
-
     try:
         values = read_yaml(text)
     except ValueError as error:
-        raise InputError(f"{source}: {error}; expected a recipe in YAML: mend it") from None
+        raise InputError(f"{source}: {error}; expected a recipe in YAML: fix it") from None
     known = {place.name: place for place in fields(Recipe)}
     if not isinstance(values, dict):
         raise InputError(f"{source}: got a {type(values).__name__}; expected the fields {', '.join(known)}")
     for name in values:
-        if name not in tuple(known):
+        if name not in tuple(known):  # a key of YAML need not be hashable
             raise InputError(f"{source}: got the field {name!r}; expected one of {', '.join(known)}")
     for name, place in known.items():
         if name not in values and place.default is MISSING and place.default_factory is MISSING:
@@ -93,7 +88,11 @@ def parse_recipe(text: str, *, source: str = "the recipe") -> Recipe:
 
 
 def _checked(name: str, value: Any, source: str) -> Any:
-    """A field of the right kind."""
+    """The value of a field.
+
+    Raises:
+        InputError: it has the wrong type.
+    """
     text = isinstance(value, str) and bool(value)
     if name in ("modules", "pooling_mode", "texts", "not_followed"):
         right, wanted = isinstance(value, list) and all(isinstance(one, str) for one in value), "a list of names"
@@ -113,5 +112,5 @@ def _checked(name: str, value: Any, source: str) -> Any:
 
 
 def _number(value: Any) -> Any:
-    """A value of YAML, in which 2e-5 is a text and 2.0e-5 a number: here both are numbers."""
+    """A value of YAML, which reads 2e-5 as a text and 2.0e-5 as a number: here both are numbers."""
     return float(value) if isinstance(value, str) and _EXPONENT.fullmatch(value) else value

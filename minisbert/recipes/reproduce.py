@@ -1,44 +1,45 @@
-"""A recipe and rows to a model ready to train as the recipe says."""
+"""A recipe and rows to a model that is ready to be trained as the recipe says."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
 from ..errors import ConfigError, InputError
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 from ..losses.by_name import loss_by_name
+from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
-from ..training.objectives import FitTrainer
+from ..training.fit import FitTrainer
 from ..training.trainer import Trainer
 from .recipe import Recipe
-from .starting import starting_model
 
 FIT_LEARNING_RATE, FIT_WEIGHT_DECAY, FIT_WARMUP = 2e-5, 0.01, 10_000
 HELD_OUT = "held-out"  # name of the evaluation on rows that were kept from training
-_SHARE, _MOST = 0.1, 1000  # of the rows that are held out
+_HELD_OUT_SHARE, _HELD_OUT_MOST = 0.1, 1000  # of the rows
 
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A run that is ready to go.
+    """A run that is ready to start.
 
     Attributes:
-        model: what it trains.
+        model: the model to train.
         trainer: the run.
-        rows: what it trains on.
-        held_out: rows that were kept from it to evaluate on, or None.
-        notes: what was decided that the recipe does not say, a sentence each.
+        rows: the rows it trains on.
+        held_out: rows that were kept from training to evaluate on, or None.
+        notes: decisions that the recipe does not make, a sentence each.
     """
 
     model: SentenceTransformer
@@ -63,17 +64,17 @@ def prepare(
 ) -> Reproduction:
     """Make the model, the loss and the settings of a recipe, to train on other rows.
 
-    Where the recipe has an evaluator and none is given, a tenth of scored pairs (at most 1,000) is held out for it.
-    Cards of `fit` do not state learning rate, decay and warm-up: then those are its own defaults, with a warm-up of at
+    If the recipe has an evaluator and none is passed, a tenth of scored pairs (at most 1,000) is held out for it.
+    Cards of `fit` do not state learning rate, decay and warm-up: the defaults of `fit` are used, with a warm-up of at
     most a tenth of the steps.
 
     Args:
-        recipe: what to follow.
+        recipe: the recipe to follow.
         data: rows as `Trainer` takes them.
-        output_dir: where the run keeps its log, evaluations and checkpoints.
+        output_dir: folder for log, evaluations and checkpoints.
         columns: the columns to use, in order.
         scale: the labels that stand for 0 and 1.
-        evaluator: evaluates as often as the recipe's did.
+        evaluator: called as often as the recipe's was.
         base_model: start from this model instead of the recipe's.
         device: where to train.
         settings: fields of `TrainingConfig` that override the recipe's.
@@ -81,33 +82,34 @@ def prepare(
 
     Raises:
         InputError: the rows do not have the texts or the label that the recipe needs.
-        ConfigError: the recipe needs what minisbert does not have.
+        ConfigError: the recipe needs something that minisbert does not support.
     """
     loss = loss_by_name(recipe.loss, recipe.loss_parameters)
     rows = _rows(recipe, data, columns, scale)
     loss.check_rows(tuple(rows.texts), rows.labels)
-    notes: list[str] = []
     if recipe.not_followed:
-        warnings.warn(f"not followed, for want of a match: {', '.join(recipe.not_followed)}", stacklevel=2)
+        warnings.warn(
+            f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}",
+            stacklevel=2,
+        )
+    notes: list[str] = []
     held_out = None
     if recipe.evaluator is not None and evaluator is None:
         scored_pairs = rows.labels is not None and len(rows.texts) == 2
         if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and scored_pairs:
-            rows, held_out = _split(
-                rows, seed=TrainingConfig(seed=recipe.settings.get("seed", TrainingConfig.seed)).seed
-            )
+            seed = TrainingConfig(seed=recipe.settings.get("seed", TrainingConfig.seed)).seed
+            rows, held_out = _split(rows, seed=seed)
             first, second = held_out.texts.values()
             evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.labels or [], name=HELD_OUT)
-            notes.append(f"{len(held_out):,} rows are held out to evaluate on")
+            notes.append(f"{len(held_out):,} rows are held out for evaluation")
         else:
-            notes.append(f"without data for it, the recipe's {recipe.evaluator} is left out")
+            notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
     model = starting_model(recipe, base_model=base_model, device=device)
     config = _config(recipe, len(rows), model.device, notes, given=settings or {}, evaluated=evaluator is not None)
     if output_dir is None and config.keep_best:
         config = replace(config, keep_best=False)
     of_fit = recipe.trained_with == "fit"
-    make: Callable[..., Trainer] = FitTrainer if of_fit else Trainer
-    trainer = make(
+    trainer = (FitTrainer if of_fit else Trainer)(
         model,
         {"_dataset_1": rows} if of_fit else rows,
         loss={"_dataset_1": loss} if of_fit else loss,
@@ -119,11 +121,69 @@ def prepare(
     return Reproduction(model, trainer, rows, held_out, tuple(notes))
 
 
+# ---- the model ------------------------------------------------------------------------------------------------------
+
+
+def starting_model(
+    recipe: Recipe, *, base_model: str | Path | None = None, device: str | None = None
+) -> SentenceTransformer:
+    """The recipe's base model with the recipe's modules, maximum length and similarity.
+
+    Raises:
+        ModelError: the base model cannot be found or read.
+        ConfigError: the recipe has modules with weights that the base model does not have.
+    """
+    name, revision = (base_model, None) if base_model else (recipe.base_model, recipe.base_model_revision)
+    if name is None:
+        raise ConfigError("got a recipe without a base model; expected one: say which with base_model= or --model")
+    base = model = SentenceTransformer(name, revision=revision, device=device, dtype="float32")
+    modules = _modules(recipe, base)
+    if modules != list(base):
+        model = SentenceTransformer(
+            modules=modules, device=device, prompts=base.prompts, default_prompt_name=base.default_prompt_name
+        )
+        model.base_model, model.base_model_revision = base.base_model, base.base_model_revision
+    model.similarity_fn_name = recipe.similarity
+    if recipe.max_seq_length is not None:
+        model.max_seq_length = recipe.max_seq_length
+    return model
+
+
+def _modules(recipe: Recipe, base: SentenceTransformer) -> list[nn.Module]:
+    """The base model's modules, with Pooling and Normalize as in the recipe."""
+    got = f"got a recipe with the modules {list(recipe.modules)}"
+    if recipe.modules[:1] != ("Transformer",) or recipe.modules.count("Transformer") > 1:
+        raise ConfigError(f"{got}; expected one Transformer, first")
+    if "Pooling" not in recipe.modules:
+        raise ConfigError(f"{got}; expected Pooling among them")
+    own: dict[str, list[nn.Module]] = {}
+    for module in base:
+        own.setdefault(type(module).__name__, []).append(module)
+    modules: list[nn.Module] = []
+    for kind in recipe.modules:
+        found = own[kind].pop(0) if own.get(kind) else None
+        if kind == "Pooling" and not (isinstance(found, Pooling) and found.pooling_mode == recipe.pooling_mode):
+            found = Pooling(base.transformer.embedding_dimension, recipe.pooling_mode)
+        elif kind == "Normalize" and found is None:
+            found = Normalize()
+        if found is None:
+            expected = ", ".join(dict.fromkeys([*own, "Pooling", "Normalize"]))
+            raise ConfigError(
+                f"got a recipe with the module {kind}; expected one of {expected}, as often as the base model: start "
+                f"from a base model that has it"
+            )
+        modules.append(found)
+    return modules
+
+
+# ---- the settings ---------------------------------------------------------------------------------------------------
+
+
 def _config(
     recipe: Recipe, rows: int, device: torch.device, notes: list[str], *, given: Mapping[str, Any], evaluated: bool
 ) -> TrainingConfig:
-    """The settings of the run; what is decided here is told in `notes`."""
-    known = {place.name for place in fields(TrainingConfig)}
+    """The settings of the run; decisions are added to `notes`."""
+    known = {field.name for field in fields(TrainingConfig)}
     unknown = [name for name in (*recipe.settings, *given) if name not in known]
     if unknown:
         raise ConfigError(f"got the setting {unknown[0]!r}; expected one of {', '.join(sorted(known))}")
@@ -133,38 +193,40 @@ def _config(
         settings.pop("keep_best", None)
     if settings.get("precision") == "fp16" and "precision" not in given and device.type == "cpu":
         settings["precision"] = "fp32"
-        notes.append("fp16 is for a GPU: on the CPU it trains in fp32, as the reference does")
+        notes.append("fp16 needs a GPU: on the CPU the model is trained in fp32, as the reference does")
     if recipe.trained_with == "fit":
-        settings = {**_ways_of_fit(evaluated=evaluated), **settings}
+        settings = {
+            "multi_dataset_batch_sampler": "round_robin",
+            "eval_each_epoch": evaluated,
+            "keep_best": evaluated,
+            **settings,
+        }
         _add_unstated(settings, rows, notes)
     return TrainingConfig(**settings)
 
 
-def _ways_of_fit(*, evaluated: bool) -> dict[str, Any]:
-    return {"multi_dataset_batch_sampler": "round_robin", "eval_each_epoch": evaluated, "keep_best": evaluated}
-
-
 def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None:
-    """What `fit` does unless it is told otherwise, where nobody says what it was told."""
+    """Add the defaults of the reference's `fit`, whose cards do not state these settings."""
     assumed = []
-    if "learning_rate" not in settings:
-        settings["learning_rate"] = FIT_LEARNING_RATE
-        assumed.append(f"learning_rate={FIT_LEARNING_RATE:g}")
-    if "weight_decay" not in settings:
-        settings["weight_decay"] = FIT_WEIGHT_DECAY
-        assumed.append(f"weight_decay={FIT_WEIGHT_DECAY:g}")
+    for name, value in {"learning_rate": FIT_LEARNING_RATE, "weight_decay": FIT_WEIGHT_DECAY}.items():
+        if name not in settings:
+            settings[name] = value
+            assumed.append(f"{name}={value:g}")
     if "warmup_steps" not in settings:
         steps = TrainingConfig(**settings).steps_over(rows)
         settings["warmup_steps"] = min(FIT_WARMUP, math.ceil(steps / 10))
         shorter = " (a tenth of the run)" if settings["warmup_steps"] < FIT_WARMUP else ""
         assumed.append(f"warmup_steps={settings['warmup_steps']}{shorter}")
     if assumed:
-        notes.append(f"the reference's fit does not write these into its cards; assumed: {', '.join(assumed)}")
+        notes.append(f"the cards of the reference's fit do not state these settings; assumed: {', '.join(assumed)}")
+
+
+# ---- the rows -------------------------------------------------------------------------------------------------------
 
 
 def _rows(recipe: Recipe, data: Any, columns: Sequence[str] | None, scale: tuple[float, float] | None) -> TrainingRows:
     table = as_table(data)
-    # To name every column is to say that a last one that spells numbers is a label.
+    # Naming every column says that a last one that spells numbers is a label.
     rows = training_rows(table, columns=columns or list(table.columns), scale=scale)
     if recipe.texts and len(rows.texts) != len(recipe.texts):
         raise InputError(
@@ -178,11 +240,11 @@ def _rows(recipe: Recipe, data: Any, columns: Sequence[str] | None, scale: tuple
 
 def _split(rows: TrainingRows, *, seed: int) -> tuple[TrainingRows, TrainingRows]:
     """Rows to train on and rows to evaluate on, each in its order."""
-    count = min(_MOST, int(len(rows) * _SHARE))
+    count = min(_HELD_OUT_MOST, int(len(rows) * _HELD_OUT_SHARE))
     if count < 2:
         raise InputError(
-            f"got {len(rows)} rows; expected at least {math.ceil(2 / _SHARE)} to hold some out for the recipe's "
-            f"evaluation: add rows, or give it data of its own"
+            f"got {len(rows)} rows; expected at least {math.ceil(2 / _HELD_OUT_SHARE)} to hold some out for the "
+            f"recipe's evaluation: add rows, or pass data to evaluate on"
         )
     chosen = set(np.random.default_rng(seed).choice(len(rows), count, replace=False).tolist())
     kept = [row for row in range(len(rows)) if row not in chosen]

@@ -1,4 +1,4 @@
-"""Pictures of a training run, beside the saved model and in its card. Drawing needs matplotlib, the extra `report`.
+"""Pictures of a training run, beside the saved model and in its card. Drawing needs the extra `report` (matplotlib).
 
 Names are imported when they are first used: `import minisbert.report` loads nothing.
 """
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING
 from ..lazy import attributes
 
 if TYPE_CHECKING:
-    from .attaching import attach
     from .canvas import require_matplotlib
     from .curves import draw_training
     from .distributions import PairScores, draw_similarity, pair_scores
-    from .run import RunReport
+    from .run import RunReport, attach
 
 __all__ = [
     "PairScores",
@@ -29,7 +28,7 @@ __all__ = [
 _HOMES = {
     "PairScores": "distributions",
     "RunReport": "run",
-    "attach": "attaching",
+    "attach": "run",
     "draw_similarity": "distributions",
     "draw_training": "curves",
     "pair_scores": "distributions",

@@ -1,4 +1,4 @@
-"""What the pictures share: their size, their colours, plain axes, and PNG files.
+"""Figures of one size and style, written as PNG files.
 
 Only matplotlib's objects are used, never pyplot, and no setting of matplotlib is changed.
 """
@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-WIDTH = 1200  # pixels: what the Hub shows of a card
+WIDTH = 1200  # pixels: the width of a card on the Hub
 DPI = 150
 INK, MUTED, GRID = "#222222", "#666666", "#e4e4e4"
-COLOURS = ("#0072b2", "#d55e00", "#009e73")  # of Okabe and Ito: told apart by colour-blind eyes
+COLOURS = ("#0072b2", "#d55e00", "#009e73")  # of Okabe and Ito: safe for colour-blind readers
 TEXT, SMALL = 10.0, 9.0  # points
 
 
 def require_matplotlib() -> None:
-    """Say now, and not after the work, that nothing can be drawn.
+    """Fail before the work if nothing could be drawn after it.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -31,11 +31,13 @@ def require_matplotlib() -> None:
     try:
         import matplotlib.figure  # noqa: F401
     except ImportError:
-        raise ConfigError('got report and no matplotlib; expected it: pip install "minisbert[report]"') from None
+        raise ConfigError(
+            'got report without matplotlib; expected it installed: pip install "minisbert[report]"'
+        ) from None
 
 
 def new_figure(height: int) -> Figure:
-    """An empty white picture, `WIDTH` x `height` pixels."""
+    """An empty white figure of `WIDTH` x `height` pixels."""
     require_matplotlib()
     from matplotlib.figure import Figure
 
@@ -43,7 +45,7 @@ def new_figure(height: int) -> Figure:
 
 
 def style(axes: Axes, *, title: str, grid: str = "both") -> None:
-    """Plain axes: a title at the left, a light grid in one or "both" directions, no frame but the two axes."""
+    """Style axes: a title at the left, a light grid along "x", "y" or "both", no frame but the two axes."""
     axes.set_facecolor("white")
     axes.set_title(plain(title), loc="left", fontsize=TEXT, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
@@ -58,14 +60,14 @@ def style(axes: Axes, *, title: str, grid: str = "both") -> None:
 
 
 def plain(text: str, width: int = 90) -> str:
-    """A text on one line of at most `width` characters, in which matplotlib sees no formula."""
+    """A text on one line of at most `width` characters, without formulas for matplotlib."""
     line = " ".join(text.split())
     line = line if len(line) <= width else f"{line[: width - 1]}…"
     return line.replace("$", r"\$")
 
 
 def save(figure: Figure, path: str | Path) -> None:
-    """Write the picture as PNG.
+    """Write a figure as PNG.
 
     Raises:
         InputError: the file cannot be written.

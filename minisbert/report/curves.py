@@ -1,4 +1,4 @@
-"""The course of a training run as a picture."""
+"""Loss, learning rate and metric of a training run over its steps, as a picture."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _HEIGHTS = {"loss": 330, "learning_rate": 210, "metric": 330}  # pixels
-_FRAME = 50  # pixels: the label of the steps
-_LONGEST_NAME = 40  # of a metric, in characters, so that its values stand beside it
-_FEW = 30  # points that are drawn as dots too
-_MANY = 100  # points of the loss from which a line through all of them is too restless to read
+_FRAME = 50  # pixels, for the label of the steps
+_LONGEST_NAME = 40  # of a metric, in characters: its values are printed beside it
+_FEW = 30  # points, up to which they are drawn as dots too
+_MANY = 100  # points of the loss, above which their mean is drawn over them
 
 
 class _Curve(NamedTuple):
@@ -35,12 +35,12 @@ def draw_training(
     primary: str | None = None,
     best_step: int | None = None,
 ) -> None:
-    """Draw loss, learning rate and the primary metric over the steps, each where there are values: a PNG.
+    """Draw loss, learning rate and the primary metric over the steps, those that were logged, into a PNG.
 
     Args:
-        entries: of the run's history; an evaluation before training is one of step 0.
+        entries: of the run's history; an evaluation before training has step 0.
         path: the file to write, 1200 pixels wide.
-        primary: name of the metric, without "eval_"; by default the first that the entries hold.
+        primary: name of the metric, without "eval_"; by default the first in the entries.
         best_step: the step to mark as the best.
 
     Raises:
@@ -56,7 +56,7 @@ def draw_training(
     curves = {name: curve for name, curve in found.items() if len(curve.steps)}
     if not curves:
         raise InputError(
-            f"got {len(entries)} log entries without a finite loss or metric; expected some to draw: log more often"
+            f"got {len(entries)} log entries without a finite loss or metric; expected values to draw: log more often"
         )
     heights = [_HEIGHTS[name] for name in curves]
     figure = new_figure(sum(heights) + _FRAME)
@@ -80,7 +80,7 @@ def draw_training(
 
 
 def _curve(entries: Sequence[Mapping[str, float]], name: str) -> _Curve:
-    """The finite values of that name, in the order of their steps."""
+    """The finite values of that name, in order of steps."""
     points = sorted((one["step"], one[name]) for one in entries if math.isfinite(one.get(name, math.nan)))
     steps, values = np.array(points, np.float64).reshape(-1, 2).T
     return _Curve(steps, values)
@@ -101,13 +101,13 @@ def _draw_loss(axes: Axes, curve: _Curve) -> None:
     style(axes, title=f"Training loss, and its mean over {window} log entries")
     axes.plot(curve.steps, curve.values, color=COLOURS[0], linewidth=0.6, alpha=0.35)
     _line(axes, _Curve(curve.steps, _smoothed(curve.values, window)), COLOURS[0])
-    # A few early spikes would press everything else flat.
+    # A few early spikes would flatten the rest of the curve.
     low, high = curve.values.min(), np.quantile(curve.values, 0.995)
     axes.set_ylim(low - 0.05 * (high - low), high + 0.1 * (high - low) or None)
 
 
 def _smoothed(values: NDArray[np.float64], window: int) -> NDArray[np.float64]:
-    """The mean of the values around each; at both ends of those there are."""
+    """The moving average; at both ends over fewer values."""
     ones = np.ones(window)
     sums = np.convolve(values, ones, mode="same")
     means: NDArray[np.float64] = sums / np.convolve(np.ones(len(values)), ones, mode="same")
@@ -125,10 +125,10 @@ def _draw_rate(axes: Axes, curve: _Curve) -> None:
 
 def _draw_metric(axes: Axes, curve: _Curve, name: str, best_step: int | None) -> None:
     at = dict(zip(curve.steps, curve.values, strict=True))
-    told = [f"before {at[0]:.4f}"] if 0 in at else []
-    told += [f"best after {at[best_step]:.4f} (step {best_step:,})"] if best_step in at else []
+    values = [f"before {at[0]:.4f}"] if 0 in at else []
+    values += [f"best after {at[best_step]:.4f} (step {best_step:,})"] if best_step in at else []
     shown = name if len(name) <= _LONGEST_NAME else f"…{name[1 - _LONGEST_NAME :]}"
-    style(axes, title=f"{shown}: {', '.join(told)}" if told else shown)
+    style(axes, title=f"{shown}: {', '.join(values)}" if values else shown)
     _line(axes, curve, COLOURS[1])
     if best_step is not None and best_step in at:
         axes.plot(best_step, at[best_step], "o", color=COLOURS[1], markersize=9, markeredgecolor="white")
@@ -139,4 +139,4 @@ def _draw_metric(axes: Axes, curve: _Curve, name: str, best_step: int | None) ->
 def _line(axes: Axes, curve: _Curve, colour: str) -> None:
     dots = "o" if len(curve.steps) <= _FEW else ""
     axes.plot(curve.steps, curve.values, color=colour, linewidth=2, marker=dots, markersize=5)
-    axes.ticklabel_format(axis="y", style="plain", useOffset=False)  # a factor would stand where the title does
+    axes.ticklabel_format(axis="y", style="plain", useOffset=False)  # a factor would be printed over the title

@@ -1,4 +1,4 @@
-"""How similar a model finds pairs of texts, by what is known of the pairs: measured, and as a picture."""
+"""Similarities of pairs of texts, grouped by label or role: measured, and drawn before and after training."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Groups = Mapping[str, NDArray[np.float64]]
 _MOST_GROUPS = 5
 _MOST_OUTLINES = 3  # in one panel; more groups get a row each
 _MOST_BINS = 30
-_LARGEST_PLAIN = 1e6  # a label beyond is written with an exponent
+_LARGEST_PLAIN = 1e6  # labels from here on are written with an exponent
 _NAMES = {
     "cosine": "Cosine similarity",
     "dot": "Dot product",
@@ -40,12 +40,12 @@ class PairScores:
     """Similarities of pairs of texts.
 
     Attributes:
-        groups: float64 similarities by name of the group, in the order they are shown.
-        what: what was measured, and where.
+        groups: float64 similarities by name of the group, in the order shown.
+        title: the measure and the rows.
     """
 
     groups: Groups
-    what: str
+    title: str
 
     @property
     def pairs(self) -> int:
@@ -59,18 +59,18 @@ class PairScores:
 def pair_scores(
     model: EmbeddingModel, rows: TrainingRows, *, role: str = "", limit: int = 2000, seed: int = 42
 ) -> PairScores:
-    """Similarities of the texts of each row, as the model is now.
+    """Compute the similarity of the texts of each row, in groups.
 
-    Rows of two texts whose labels differ are grouped by label: by its value where there are few, else in up to five
-    ranges of equal width. All others are an anchor, its positive and maybe negatives: the groups are "own positive",
-    "another row's positive", drawn from all rows but those of the same texts, and "hard negative".
+    Rows of two texts with different labels are grouped by label: by value if there are up to five, else in five ranges
+    of equal width. Other rows are an anchor, its positive and possibly negatives: the groups are "own positive",
+    "another row's positive", drawn from rows with other texts, and "hard negative".
 
     Args:
-        model: left as it was; cut texts are not counted.
+        model: left unchanged; truncated texts are not counted.
         rows: the pairs.
-        role: what they are to a run of training, such as "held-out".
-        limit: most rows to embed.
-        seed: says which rows, and which rows are paired anew.
+        role: what the rows are to the run, such as "held-out", for the title.
+        limit: largest number of rows to embed.
+        seed: of the choice of rows and of other rows' positives.
 
     Raises:
         InputError: the rows hold one text each.
@@ -93,19 +93,19 @@ def pair_scores(
     function = SimilarityFunction.of(model.similarity_fn_name)
     kind = f"{role} rows" if role else "rows"
     many = f"{len(rows):,} {kind}" if len(chosen) == len(rows) else f"{len(chosen):,} of {len(rows):,} {kind}"
-    what = f"{_NAMES[function.value]} in {many} of {Path(rows.source).name}"
-    return PairScores(_scores(model, function, pairs), what)
+    title = f"{_NAMES[function.value]} in {many} of {Path(rows.source).name}"
+    return PairScores(_scores(model, function, pairs), title)
 
 
 def _by_label(labels: NDArray[np.float64], chosen: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
-    """Which of the chosen rows are in which group; the groups are those of all rows."""
+    """Group the chosen rows; the groups are those of all rows."""
     values = np.unique(labels)
     if len(values) <= _MOST_GROUPS:
         groups = {f"label {value:g}": chosen[labels[chosen] == value] for value in values}
     else:
         low, width = values[0], values[-1] / _MOST_GROUPS - values[0] / _MOST_GROUPS
         # A label on a border belongs to the range above it, and rounding must not move it below.
-        with np.errstate(over="ignore"):  # what is infinitely far along is in the last range
+        with np.errstate(over="ignore"):  # an infinite quotient is in the last range
             places = np.minimum((labels[chosen] - low) / width + 1e-9, _MOST_GROUPS - 1).astype(np.int64)
         shares = (place / _MOST_GROUPS for place in range(_MOST_GROUPS + 1))
         edges = _edges([low * (1 - share) + values[-1] * share for share in shares])
@@ -114,7 +114,7 @@ def _by_label(labels: NDArray[np.float64], chosen: NDArray[np.int64]) -> dict[st
 
 
 def _edges(values: Sequence[float]) -> list[str]:
-    """Numbers with as many decimals as they need to differ, and at least one."""
+    """Print numbers with the fewest decimals that tell them apart, at least one."""
     for decimals in range(1, 7) if max(map(abs, values)) < _LARGEST_PLAIN else ():
         texts = [f"{value:.{decimals}f}" for value in values]
         if np.allclose([float(text) for text in texts], values, rtol=0, atol=(values[1] - values[0]) / 100):
@@ -147,7 +147,7 @@ def _by_role(
 def _scores(
     model: EmbeddingModel, function: SimilarityFunction, groups: Mapping[str, Sequence[tuple[str, str]]]
 ) -> dict[str, NDArray[np.float64]]:
-    """Similarity of each pair; each text is embedded once."""
+    """The similarity of each pair; each text is embedded once."""
     pairs = [pair for group in groups.values() for pair in group]
     places = {text: place for place, text in enumerate(dict.fromkeys(text for pair in pairs for text in pair))}
     with model.quietly():
@@ -164,7 +164,7 @@ def _scores(
 def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> None:
     """Draw the similarities before and after training side by side: a PNG, 1200 pixels wide.
 
-    Up to three groups are outlines over each other; more, such as ranges of labels, are rows of their own.
+    Up to three groups are outlined in one plot; more, such as ranges of labels, get a row each.
 
     Raises:
         InputError: the two are not of the same groups, no similarity is finite, or the file cannot be written.
@@ -172,13 +172,13 @@ def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> 
     """
     if list(before.groups) != list(after.groups):
         raise InputError(
-            f"got the groups {list(before.groups)} before and {list(after.groups)} after; expected the same: measure "
-            f"the same rows"
+            f"got the groups {list(before.groups)} before and {list(after.groups)} after; expected the same groups: "
+            f"measure the same rows"
         )
     finite = [_finite(one.groups) for one in (before, after)]
     values = np.concatenate([group for groups in finite for group in groups.values()])
     if not len(values):
-        raise InputError("got no finite similarity; expected some to draw: look at the model's embeddings")
+        raise InputError("got no finite similarity; expected values to draw: check the model's embeddings")
     outlines = len(before.groups) <= _MOST_OUTLINES
     figure = new_figure(560 if outlines else 190 + 90 * len(before.groups))
     left, right = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -194,7 +194,7 @@ def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> 
             fontsize=TEXT,
             color=INK,
         )
-    figure.suptitle(plain(after.what), fontsize=TEXT + 1, color=INK)
+    figure.suptitle(plain(after.title), fontsize=TEXT + 1, color=INK)
     if outlines:
         left.set_ylabel("share of the group", fontsize=TEXT, color=INK)
         left.set_ylim(bottom=0)
@@ -217,7 +217,7 @@ def _finite(groups: Groups) -> dict[str, NDArray[np.float64]]:
 
 
 def _bins(values: NDArray[np.float64], *, least: int) -> NDArray[np.float64]:
-    """Edges over all values, fewer where the smallest group would leave most of them empty."""
+    """Edges of bins over all values, fewer if the smallest group would leave most of them empty."""
     low, high = values.min(), values.max()
     if high - low < 1e-6 * max(1, abs(low)):
         low, high = low - 0.5, high + 0.5

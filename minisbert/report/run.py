@@ -1,15 +1,17 @@
-"""The report on a run, from before the training to the card of the saved model."""
+"""The report on a run: measured before and after training, drawn beside the saved model, named in its card."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..card import Picture
+from ..card import Picture, parse, render
 from ..data.roles import TrainingRows
-from .attaching import attach
+from ..errors import MinisbertError
+from ..storage.files import replacing_folder
 from .canvas import require_matplotlib
 from .curves import draw_training
 from .distributions import draw_similarity, pair_scores
@@ -27,9 +29,9 @@ class RunReport:
     Args:
         model: before training.
         rows: the pairs whose similarities are compared.
-        metrics: what an evaluator found before training, or nothing.
+        metrics: results of an evaluator before training, if any.
         role: what the rows are to the run, such as "held-out", for the title.
-        limit: most rows to embed, twice in all.
+        limit: largest number of rows to embed, before and after training.
 
     Raises:
         ConfigError: matplotlib is not installed.
@@ -53,16 +55,16 @@ class RunReport:
     def write(self, folder: str | Path, history: TrainingHistory, *, primary: str | None = None) -> None:
         """Draw training.png and similarity.png into the folder of the saved model, and name them in its card.
 
-        What cannot be drawn is told in a warning: by then the model is trained and saved.
+        If they cannot be drawn, a warning says why: by then the model is trained and saved.
 
         Args:
-            folder: where the model is.
+            folder: of the model.
             history: of the run.
             primary: name of the evaluator's primary metric, or None without an evaluator.
         """
         try:
             pictures = self._draw(Path(folder), history, primary)
-        except Exception as error:  # whatever it is, a picture must not make a failure of a run
+        except Exception as error:  # whatever it is, a picture must not make a run fail
             warnings.warn(f"the report could not be drawn: {error}", stacklevel=2)
             return
         attach(folder, pictures)
@@ -74,6 +76,30 @@ class RunReport:
         entries = [start, *history.entries]
         draw_training(entries, folder / _TRAINING, primary=primary, best_step=history.best_step)
         shown = f"Loss, learning rate and {primary}" if primary else "Loss and learning rate"
-        similarity = f"{after.what}, before and after training"
-        course = f"{shown} over {history.steps:,} training steps"
-        return Picture(course, _TRAINING), Picture(similarity, _SIMILARITY)
+        return (
+            Picture(f"{shown} over {history.steps:,} training steps", _TRAINING),
+            Picture(f"{after.title}, before and after training", _SIMILARITY),
+        )
+
+
+def attach(folder: str | Path, pictures: Sequence[Picture]) -> None:
+    """Name pictures in the README.md of a folder, in place of pictures of the same files.
+
+    The card is parsed, changed and written again. A card that would lose words that way, because it was written by hand
+    or by other software, is left unchanged, as is one that cannot be read or written: a warning says why.
+    """
+    path = Path(folder) / "README.md"
+    try:
+        text = path.read_bytes().decode("utf-8")
+        facts = parse(text)
+        if render(facts) != text:
+            raise ValueError("it was not written by this version of minisbert, and its changes would be lost")
+        new = {picture.file: picture for picture in pictures}
+        kept = tuple(picture for picture in facts.pictures if picture.file not in new)
+        changed = render(replace(facts, pictures=(*kept, *new.values())))
+        with replacing_folder(path.parent) as temporary:
+            (temporary / path.name).write_text(changed, encoding="utf-8", newline="\n")
+    except (MinisbertError, OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        files = ", ".join(picture.file for picture in pictures)
+        warnings.warn(f"{path} does not name the pictures {files}: {reason}", stacklevel=2)

@@ -191,9 +191,9 @@ def _files(folder: Path, modules: Iterable[ModuleSpec]) -> dict[str, int]:
     root = folder.resolve()
     sizes = {
         str(path.relative_to(root)): path.stat().st_size
-        for place in {root, *(spec.folder.resolve() for spec in modules)}
-        if place.is_dir()
-        for path in place.iterdir()
+        for directory in {root, *(spec.folder.resolve() for spec in modules)}
+        if directory.is_dir()
+        for path in directory.iterdir()
         if is_file(path) and not path.name.startswith(".")
     }
     return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))

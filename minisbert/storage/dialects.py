@@ -20,6 +20,11 @@ def is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
+def unusable(where: str | Path, key: str, value: Any, expected: str) -> ModelError:
+    """Return the error for a value in a model's configuration that cannot be used."""
+    return ModelError(f"{where}: got {key}={shown(value)}; expected {expected}: change it, or copy the model again")
+
+
 # ---- modules.json ---------------------------------------------------------------------------------------------------
 _OLD = "sentence_transformers.models"
 _BASE = "sentence_transformers.base.modules"
@@ -157,7 +162,7 @@ def read_transformer_settings(content: Mapping[str, Any], *, source: Path) -> Tr
         raise ModelError(f"{where}: got key {shown(unknown[0])}; expected some of {', '.join(_KNOWN)}")
     for key, value in _FIXED.items():
         if content.get(key) not in (None, value):
-            raise ModelError(f"{where}: got {shown(content[key])} for {key}; minisbert computes {value!r} only")
+            raise unusable(where, key, content[key], f"{value!r}, which is all that minisbert computes")
     _check_modalities(content.get("modality_config"), where)
     model = _group(content, "model_args", _MODEL_IGNORED, where, honoured=_MODEL_HONOURED)
     tokenizer = _group(content, "tokenizer_args", _TOKENIZER_IGNORED, where, honoured=_TOKENIZER_HONOURED)
@@ -165,7 +170,7 @@ def read_transformer_settings(content: Mapping[str, Any], *, source: Path) -> Tr
     for value in (tokenizer.get("model_max_length"), _call_length(content.get("processing_kwargs"), where)):
         length = length if value is None else value
     if length is not None and not is_count(length):
-        raise ModelError(f"{where}: got max_seq_length {shown(length)}; expected a number of tokens")
+        raise unusable(where, "max_seq_length", length, "a number of tokens")
     return TransformerSettings(
         max_seq_length=length,
         do_lower_case=bool(content.get("do_lower_case", False)),
@@ -184,7 +189,7 @@ def read_dtype(name: Any, where: str) -> str | None:
     if name in (None, "auto"):
         return None
     if name not in DTYPES:
-        raise ModelError(f"{where}: got dtype {shown(name)}; expected {', '.join(DTYPES)} or auto")
+        raise unusable(where, "dtype", name, f"{', '.join(DTYPES)} or auto")
     return str(name)
 
 
@@ -194,7 +199,7 @@ def _group(
     """Return the arguments of a group that change embeddings: those of `honoured`, or any if that is None."""
     group = content[key] if key in content else content.get(_GROUPS[key])
     if group is not None and not isinstance(group, dict):
-        raise ModelError(f"{where}: got {shown(group)} for {key}; expected an object")
+        raise unusable(where, key, group, "an object")
     ignored = {*ignored, *_SOURCE_IGNORED, *_ACCESS_IGNORED}
     result = {name: value for name, value in (group or {}).items() if name not in ignored}
     if honoured is not None and (others := sorted(set(result) - set(honoured))):
@@ -210,11 +215,9 @@ def _check_modalities(modalities: Any, where: str) -> None:
         return
     text = modalities.get("text") if isinstance(modalities, dict) else None
     if text != _TEXT_INPUT:
-        raise ModelError(f"{where}: got {shown(text)} for text in modality_config; expected {_TEXT_INPUT}")
+        raise unusable(where, "modality_config.text", text, str(_TEXT_INPUT))
     if "message" in modalities:
-        raise ModelError(
-            f"{where}: got a chat template for texts in modality_config; minisbert embeds plain texts only"
-        )
+        raise unusable(where, "modality_config.message", modalities["message"], "no chat template, only plain texts")
 
 
 def _call_length(groups: Any, where: str) -> Any:
@@ -222,7 +225,7 @@ def _call_length(groups: Any, where: str) -> Any:
     if groups is None:
         return None
     if not isinstance(groups, dict) or not all(isinstance(group, dict) for group in groups.values()):
-        raise ModelError(f"{where}: got {shown(groups)} for processing_kwargs; expected an object of objects")
+        raise unusable(where, "processing_kwargs", groups, "an object of objects")
     if unknown := sorted(set(groups) - set(_CALL_GROUPS)):
         raise ModelError(f"{where}: got {shown(unknown[0])} in processing_kwargs; expected common and text")
     options = {**groups.get("common", {}), **groups.get("text", {})}
@@ -230,7 +233,7 @@ def _call_length(groups: Any, where: str) -> Any:
     for key, value in options.items():
         accepted = _CALL.get(key, ())
         if accepted is not None and value not in accepted:
-            raise ModelError(f"{where}: got {shown(value)} for {key} in processing_kwargs, which minisbert cannot do")
+            raise unusable(where, f"processing_kwargs.{key}", value, "no such option, or one of the defaults")
     return length
 
 
@@ -261,22 +264,19 @@ def read_pooling(config: Mapping[str, Any]) -> tuple[int, tuple[str, ...], bool]
         raise ModelError(f"{where}: got key {shown(unknown[0])}; expected some of {', '.join(known)}")
     dimension: Any = next((config[key] for key in _DIMENSION_KEYS if key in config), None)
     if not is_count(dimension):
-        raise ModelError(f"{where}: got {shown(dimension)} for word_embedding_dimension; expected a number")
+        raise unusable(where, "word_embedding_dimension", dimension, "a number")
     mode = config.get("pooling_mode")
     modes: tuple[Any, ...]
     if mode is None:
         for key in (*POOLING_KEYS, "include_prompt"):
             if config.get(key) not in (True, False, None):
-                raise ModelError(f"{where}: got {shown(config[key])} for {key}; expected true or false")
+                raise unusable(where, key, config[key], "true or false")
         modes = tuple(name for key, name in POOLING_KEYS.items() if config.get(key)) or ("mean",)
     else:
         modes = tuple(mode) if isinstance(mode, list) else (mode,)
     names = list(POOLING_KEYS.values())
     if not 0 < len(modes) <= _MOST_MODES or not all(name in names for name in modes):
-        raise ModelError(
-            f"{where}: got {shown(mode)} for pooling_mode; expected one or a list of {', '.join(names)} (at most "
-            f"{_MOST_MODES})"
-        )
+        raise unusable(where, "pooling_mode", mode, f"one or up to {_MOST_MODES} of {', '.join(names)}")
     return dimension, modes, bool(config.get("include_prompt", True))
 
 
@@ -307,6 +307,4 @@ def check_feature_names(kind: str, config: Mapping[str, Any]) -> None:
     """
     for key in NORMALIZE_CONFIG:
         if config.get(key) not in (None, _EMBEDDING):
-            raise ModelError(
-                f"{kind} config.json: got {shown(config[key])} for {key}; expected {_EMBEDDING}, or no such key"
-            )
+            raise unusable(f"{kind} config.json", key, config[key], f"{_EMBEDDING}, or no such key")

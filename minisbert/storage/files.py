@@ -149,7 +149,8 @@ def replacing_file(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise write_error(target, error) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        if temporary.exists():  # unlink(missing_ok=True) fails where the parent is a file
+            temporary.unlink()
 
 
 def replace_text(target: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, ModelError, shown
+from ..errors import ConfigError, ModelError
 from . import dialects
 from .files import LONGEST_CARD, inside, is_file, open_file, read_json, read_json_object, write_json
 
@@ -72,7 +72,9 @@ def read_layout(folder: Path) -> ModelLayout:
         ModelError: files are missing, unreadable, or of a kind minisbert does not know.
     """
     if not is_file(folder / "config.json") and not is_file(folder / "modules.json"):
-        raise ModelError(f"{folder} has neither modules.json nor config.json; expected a complete model folder")
+        raise ModelError(
+            f"{folder} has neither modules.json nor config.json; expected a complete model folder: check its name"
+        )
     saved = read_json_object(folder / _SETTINGS, optional=True)
     model_type = saved.get("model_type", dialects.MODEL_TYPE)
     if not is_file(folder / "modules.json"):
@@ -98,7 +100,7 @@ def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
     file = folder / "modules.json"
     entries = read_json(file)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
-        raise ModelError(f"{file}: expected a list of modules, each with idx, name, path and type")
+        raise ModelError(f"{file}: expected a list of modules, each with a path and a type: copy the file again")
     if len(entries) > _MOST_MODULES:
         raise ModelError(f"{file}: got {len(entries):,} modules; expected at most {_MOST_MODULES}")
     specs = []
@@ -106,12 +108,12 @@ def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
         kind = dialects.module_kind(entry.get("type"))
         relative = entry.get("path", "")
         if not isinstance(relative, str):
-            raise ModelError(f"{file}: got the path {shown(relative)}; expected a folder inside the model")
+            raise dialects.unusable(file, "path", relative, "a folder inside the model")
         path = inside(folder, relative)
         specs.append(ModuleSpec(kind, path, _module_config(kind, path)))
     kinds = [spec.kind for spec in specs]
     if kinds[0] != "Transformer" or kinds.count("Transformer") > 1:
-        raise ModelError(f"{file}: got {kinds}; expected one Transformer, in first place")
+        raise ModelError(f"{file}: got {kinds}; expected one Transformer, in first place: copy the file again")
     return tuple(specs)
 
 
@@ -126,13 +128,13 @@ def _module_config(kind: str, folder: Path) -> dict[str, Any]:
 def _settings(saved: dict[str, Any], source: Path) -> ModelSettings:
     prompts = saved.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(text is None or _is_text(text) for text in prompts.values()):
-        raise ModelError(f"{source}: got {shown(prompts)} for prompts; expected an object of texts")
+        raise dialects.unusable(source, "prompts", prompts, "an object of texts")
     default = saved.get("default_prompt_name")
     if default is not None and not _is_text(default):
-        raise ModelError(f"{source}: got {shown(default)} for default_prompt_name; expected the name of a prompt")
+        raise dialects.unusable(source, "default_prompt_name", default, "the name of a prompt, or null")
     dimension = saved.get("truncate_dim")
     if dimension is not None and not dialects.is_count(dimension):
-        raise ModelError(f"{source}: got truncate_dim {shown(dimension)}; expected a number of dimensions, or null")
+        raise dialects.unusable(source, "truncate_dim", dimension, "a number of dimensions, or null")
     return ModelSettings(
         prompts={name: text for name, text in prompts.items() if text is not None},
         default_prompt_name=default,

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ModelError, shown
+from ..errors import ModelError
+from .dialects import unusable
 from .files import is_file, open_file, read_json_object
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def read_tokenizer(
     # Of the truncation and padding saved in tokenizer.json, only the side of the truncation is used.
     side = own.get("truncation_side") or str((tokenizer.truncation or {}).get("direction", "right")).lower()
     if side not in ("left", "right"):
-        raise ModelError(f"{folder / _CONFIG}: got truncation_side {shown(side)}; expected left or right")
+        raise unusable(folder / _CONFIG, "truncation_side", side, "left or right")
     return TokenizerSource(tokenizer, own, files, kind, side)
 
 

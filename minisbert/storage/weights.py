@@ -195,9 +195,11 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here, and its messages have many lines
         reason = str(error).strip().split("\n")[0]
-        raise ModelError(f"{path} cannot be read as plain tensors ({reason}); expected safetensors") from None
+        raise ModelError(
+            f"{path} cannot be read as tensors ({reason}); expected safetensors: convert the file"
+        ) from None
     if not isinstance(loaded, dict) or not all(map(_is_named_tensor, loaded, loaded.values())):
-        raise ModelError(f"{path} holds something other than tensors by name; expected safetensors")
+        raise ModelError(f"{path} holds something other than tensors by name; expected safetensors: convert it")
     return loaded
 
 

@@ -1,17 +1,23 @@
-"""Checkpoints: everything that is needed to go on as if nothing had happened."""
+"""Checkpoints: write, verify and prune them, tell which run they are of, and lock the folder of a run."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import json
 import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..errors import ConfigError, InputError
+from ..losses import Loss
 from ..model import EmbeddingModel
 from ..storage.files import (
     read_json_object,
@@ -23,25 +29,15 @@ from ..storage.files import (
 )
 from ..storage.weights import check_archive
 from .config import TrainingConfig
-from .identity import Identity, digest_of_weights
+from .dataset import TrainingDataset
 
 _STATE = "training_state.pt"
 _MANIFEST = "checkpoint.json"
-_KEYS = {
-    "step",
-    "step_losses",
-    "loss_total",
-    "history",
-    "config",
-    "identity",
-    "optimizer",
-    "scaler",
-    "losses",
-    "rng",
-    "cuda_rng",
-}
+_KEYS = {"step", "config", "identity", "step_losses", "loss_total", "history"}
+_KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng"}
 _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
-_CHUNK = 1 << 20  # bytes
+_NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -56,12 +52,10 @@ class Checkpoint:
 
     @classmethod
     def all_in(cls, output_dir: Path) -> list[Checkpoint]:
-        """The checkpoints of a run, whole or not, oldest first."""
-        found = []
-        for folder in output_dir.glob("checkpoint-*"):
-            match = re.fullmatch(r"checkpoint-(\d+)", folder.name)
-            if match and folder.is_dir():
-                found.append(cls(folder, int(match.group(1))))
+        """Find the checkpoints of a run, valid or not, oldest first."""
+        folders = [folder for folder in output_dir.glob("checkpoint-*") if folder.is_dir()]
+        steps = [(re.fullmatch(r"checkpoint-(\d+)", folder.name), folder) for folder in folders]
+        found = [cls(folder, int(step[1])) for step, folder in steps if step]
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     @classmethod
@@ -79,25 +73,24 @@ class Checkpoint:
         return cls(folder, step)
 
     def damage(self) -> str | None:
-        """What is wrong with a file, or None if all are as they were saved."""
+        """Describe the first file that is not as it was saved, or return None if all are."""
         try:
             files = read_json_object(self.folder / _MANIFEST)["files"]
-            there = _files(self.folder)  # and no file elsewhere, whatever the list says
+            present = _files(self.folder)  # and no file elsewhere, whatever the manifest says
             for name in {_STATE, "modules.json", *files}:
                 path = self.folder / name
                 if name not in files:
                     return f"{self.folder / _MANIFEST} is missing or damaged"
-                if name not in there:
+                if name not in present:
                     return f"{path} is missing"
-                if _described(path) != files[name]:
+                if _size_and_digest(path) != files[name]:
                     return f"{path} is damaged: it is not what was saved"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            where = getattr(error, "filename", None) or self.folder / _MANIFEST
-            return f"{where} is missing or damaged"
+            return f"{getattr(error, 'filename', None) or self.folder / _MANIFEST} is missing or damaged"
         return None
 
     def state(self) -> dict[str, Any]:
-        """The saved state of the run.
+        """Read the saved state of the run.
 
         Raises:
             InputError: it cannot be read, or any file of the checkpoint is damaged.
@@ -107,22 +100,25 @@ class Checkpoint:
         try:
             with (self.folder / _STATE).open("rb") as file:
                 check_archive(file)
-            loaded: dict[str, Any] = torch.load(self.folder / _STATE, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises many kinds here
-            reason = str(error).strip().split("\n")[0]
-            raise InputError(f"{self.folder / _STATE} cannot be read ({reason}); resume from an earlier one") from error
-        if not isinstance(loaded, dict) or loaded.keys() != _KEYS:
-            raise InputError(f"{self.folder / _STATE} is no state of a training run; resume from an earlier one")
-        if loaded["step"] != self.step:
+            state: dict[str, Any] = torch.load(self.folder / _STATE, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types here
             raise InputError(
-                f"{self.folder} holds the state after step {loaded['step']!r}; another name than it had; resume "
-                f"from an earlier checkpoint"
+                f"{self.folder / _STATE} cannot be read ({first_line(error)}); resume from an earlier checkpoint"
+            ) from error
+        if not isinstance(state, dict) or state.keys() != _KEYS:
+            raise InputError(
+                f"{self.folder / _STATE} is not the state of a training run; resume from an earlier checkpoint"
             )
-        return loaded
+        if state["step"] != self.step:
+            raise InputError(
+                f"{self.folder} holds the state after step {state['step']!r}, so it has been renamed; give it its old "
+                f"name, or resume from an earlier checkpoint"
+            )
+        return state
 
 
-def newest_whole(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest checkpoint of a run that is not damaged, and what is wrong with those that are newer."""
+def newest_valid(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Find the newest checkpoint of a run that is not damaged, and the damages of those that are newer."""
     damages: list[str] = []
     for checkpoint in reversed(Checkpoint.all_in(output_dir)):
         damage = checkpoint.damage()
@@ -133,7 +129,7 @@ def newest_whole(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def prune(output_dir: Path, *, newest: Checkpoint, keep: int) -> None:
-    """Of a checkpoint and those before it leave only `keep`, once it is known that it can be read.
+    """Keep only `keep` of a checkpoint and those before it, after verifying that `newest` can be read.
 
     Raises:
         InputError: it cannot; nothing has been removed.
@@ -150,19 +146,19 @@ def prune(output_dir: Path, *, newest: Checkpoint, keep: int) -> None:
 
 
 def clean_up(output_dir: Path) -> None:
-    """Remove what a run left half written when its process was ended."""
+    """Remove partly written files that a run left behind when its process was killed."""
     remove_leftovers(output_dir, r"checkpoint-\d+|best|train_log\.jsonl")
     remove_leftovers(output_dir.parent, re.escape(output_dir.name))
 
 
 def seal(folder: Path) -> None:
-    """Write down what the files in a checkpoint's folder are."""
-    files = {name: _described(path) for name, path in _files(folder).items() if name != _MANIFEST}
+    """Write the sizes and digests of the files in a checkpoint's folder to its `checkpoint.json`."""
+    files = {name: _size_and_digest(path) for name, path in _files(folder).items() if name != _MANIFEST}
     write_json(folder / _MANIFEST, {"files": files})
 
 
-def weights_in(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
-    """The weights saved in `folder`, for `model`.
+def saved_weights(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
+    """Read the weights saved in `folder`, for `model`.
 
     Raises:
         ConfigError: they are of another model.
@@ -170,21 +166,80 @@ def weights_in(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = EmbeddingModel(folder, device="cpu").state_dict()
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
-        raise ConfigError(f"the weights in {folder} are of another model; expected those of the one that is trained")
+        raise ConfigError(f"the weights in {folder} are of another model; expected those of the model that is trained")
     return weights
 
 
+def random_state(device: torch.device) -> dict[str, Tensor | None]:
+    """Return the states of torch's generators, of the CPU and of a CUDA device."""
+    on_gpu = device.type == "cuda"
+    return {"rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(device) if on_gpu else None}
+
+
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Restore what `random_state` returned."""
+    torch.set_rng_state(state["rng"])
+    if state["cuda_rng"] is not None and device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda_rng"], device)
+
+
+# ---- which run it is ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Digests of what decides the result of a run beside its settings, in hexadecimal.
+
+    Attributes:
+        data: of the rows, as tokens, and of the losses.
+        modules: of the model's settings.
+        weights: of the weights that the run started from.
+    """
+
+    data: str
+    modules: str
+    weights: str
+
+    @classmethod
+    def of(
+        cls, model: EmbeddingModel, datasets: Sequence[TrainingDataset], losses: Sequence[Loss], *, multiple: bool
+    ) -> Fingerprint:
+        """Make the fingerprint of a run that starts now."""
+        parts = [dataset.fingerprint() for dataset in datasets]
+        parts += [f"{type(loss).__name__} {loss.get_config_dict()} {_loss_settings(loss)}" for loss in losses]
+        config = {name: value for name, value in model.transformer.config.items() if name not in _NO_EFFECT}
+        modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
+        return cls(
+            data=_digest(f"{multiple} {' '.join(parts)}"),
+            modules=_digest(json.dumps([config, modules], sort_keys=True, default=str)),
+            weights=weights_digest(model.state_dict()),
+        )
+
+
+def weights_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Digest tensors with their names; the result is the same on every device."""
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
 def check_same_run(
-    state: dict[str, Any], config: TrainingConfig, identity: Identity, weights: dict[str, Tensor], *, checkpoint: Path
+    checkpoint: Checkpoint,
+    state: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    config: TrainingConfig,
+    fingerprint: Fingerprint,
 ) -> None:
     """Refuse to resume with other settings, other data or another model.
 
     Args:
-        state: of the checkpoint.
-        config: now.
-        identity: now; the model may also be the one in the checkpoint.
-        weights: of the checkpoint.
-        checkpoint: its folder.
+        checkpoint: where to resume from.
+        state: its state.
+        weights: its weights.
+        config: the settings now.
+        fingerprint: of the run now; the model may also be the one in the checkpoint.
 
     Raises:
         ConfigError: something differs that decides the result; the message lists it.
@@ -196,22 +251,58 @@ def check_same_run(
         for name, value in now.items()
         if name not in may_change and saved.get(name) != value
     ]
-    before = Identity(**state["identity"])
-    if before.data != identity.data:
+    before = Fingerprint(**state["identity"])
+    if before.data != fingerprint.data:
         changed.append("the training rows, their order, or the losses differ")
-    if before.modules != identity.modules:
-        changed.append("the settings of the model are others")
-    if identity.weights != before.weights and identity.weights != digest_of_weights(weights):
+    if before.modules != fingerprint.modules:
+        changed.append("the settings of the model differ")
+    if fingerprint.weights not in (before.weights, weights_digest(weights)):
         changed.append("the model to start from has other weights")
     if changed:
         raise ConfigError(
-            f"cannot resume {checkpoint}: {'; '.join(changed)}; expected the same run: use the old settings, data and "
-            f"model, or start anew in another folder"
+            f"cannot resume {checkpoint.folder}: {'; '.join(changed)}; expected the same run: use the old settings, "
+            f"data and model, or start again in another folder"
         )
 
 
+# ---- one run in a folder --------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def exclusive_lock(directory: Path | None) -> Iterator[None]:
+    """Hold an exclusive lock on a directory for a block of code; it is released even if the process is killed.
+
+    The directory is created if needed. If there is none, or it cannot be locked, the block runs without a lock.
+
+    Raises:
+        ConfigError: another run holds the lock.
+    """
+    with contextlib.ExitStack() as stack:
+        if directory is not None:
+            try:
+                stack.enter_context(FileLock(directory / _LOCK, timeout=0))
+                stack.callback(_remove, directory / _LOCK)
+            except Timeout:
+                raise ConfigError(
+                    f"another run writes to {directory}; expected a folder of its own: wait for it, or choose another"
+                ) from None
+            except (OSError, NotImplementedError):
+                pass  # whoever writes there next reports the reason
+        yield
+
+
+def _remove(file: Path) -> None:
+    with contextlib.suppress(OSError):  # Windows does not remove files that are open
+        file.unlink()
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().split("\n")[0]
+
+
 def _files(folder: Path) -> dict[str, Path]:
-    """The files in a folder and within, by their names there; no links."""
+    """Find the files in a folder and its subfolders, by their relative names; no links."""
     found = sorted(path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return {path.relative_to(folder).as_posix(): path for path in found}
 
@@ -221,16 +312,29 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
         try:
             torch.save(state, file)
         except RuntimeError as error:
-            if isinstance(error.__context__, OSError):  # torch stumbles over what it could not write
+            if isinstance(error.__context__, OSError):  # torch hides the error of writing behind one of its own
                 raise error.__context__ from None
             raise
 
 
-def _described(path: Path) -> dict[str, Any]:
-    """Size and SHA-256 of a file."""
+def _size_and_digest(path: Path) -> dict[str, Any]:
     digest, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
+        while chunk := file.read(1 << 20):
             digest.update(chunk)
             size += len(chunk)
     return {"bytes": size, "sha256": digest.hexdigest()}
+
+
+def _loss_settings(loss: Loss) -> list[str]:
+    """Return the plain values that the modules of a loss hold, such as `reduction` and `delta`."""
+    return [
+        f"{name} {type(module).__name__} {key}={value!r}"
+        for name, module in loss.named_modules()
+        for key, value in sorted(vars(module).items())
+        if isinstance(value, (bool, int, float, str)) and not key.startswith("_") and key != "training"
+    ]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

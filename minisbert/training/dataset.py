@@ -1,8 +1,12 @@
-"""Training rows, tokenized once, and cut into packed batches."""
+"""Tokenized rows, and the batches of each optimizer step."""
 
 from __future__ import annotations
 
 import hashlib
+import math
+from collections.abc import Callable, Generator, Iterator, Sequence
+from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +14,40 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..data.roles import TrainingRows
+from ..data.sampling import Batch, EpochSampler
 from ..packing import PackedBatch, pack
+from ..prefetch import to_device
 from ..text import TextTokenizer, TokenizedTexts
 
-_BLOCK = 16_384  # texts; what the tokenizer makes of one text takes some fifty times the memory of its ids
+_BLOCK = 16_384  # texts; the tokenizer's output for one text takes some fifty times the memory of its ids
+_SHOWN_ROWS = 16  # of a batch, in a message
+
+
+class TrainingBatch(NamedTuple):
+    """Rows of one data set, ready for the model.
+
+    Attributes:
+        dataset: index of the data set, and of its loss.
+        texts: every text of the rows, in one packed batch (in a replay, in several padded ones).
+        columns: number of text columns in each of these.
+        labels: float32, (rows,), or None.
+        tokens: number of tokens, without padding.
+    """
+
+    dataset: int
+    texts: tuple[PackedBatch, ...]
+    columns: tuple[int, ...]
+    labels: Tensor | None
+    tokens: int
+
+    def to(self, device: torch.device) -> TrainingBatch:
+        """Return the same batch with its tensors on `device`."""
+        labels = None if self.labels is None else to_device([self.labels], device)[0]
+        return self._replace(texts=tuple(texts.to(device) for texts in self.texts), labels=labels)
 
 
 class TrainingDataset:
-    """Tokenized rows.
+    """Rows of texts, tokenized once.
 
     Attributes:
         column_count: number of text columns.
@@ -40,7 +70,7 @@ class TrainingDataset:
 
     @property
     def truncated(self) -> int:
-        """How many texts were cut to the model's maximum length."""
+        """Number of texts that were cut to the model's maximum length."""
         return self._tokens.truncated
 
     @property
@@ -53,18 +83,22 @@ class TrainingDataset:
         """Tokens of each text after the cut: (columns, rows)."""
         return self._tokens.lengths.reshape(self.column_count, self._rows)
 
-    def pack(self, rows: NDArray[np.int64]) -> PackedBatch:
-        """Pack all columns of `rows`; `restore` leads to the rows of the first column, then of the next."""
-        return pack(self._tokens, np.concatenate(self._texts(rows)))
+    def batch(self, rows: NDArray[np.int64], *, dataset: int = 0) -> TrainingBatch:
+        """Make the batch of `rows`; `dataset` is the index of this data set."""
+        texts, columns = self.pack(rows)
+        labels = None if self._labels is None else self._labels[torch.from_numpy(rows)]
+        return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()))
+
+    def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
+        """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn."""
+        texts = np.concatenate([rows + column * self._rows for column in range(self.column_count)])
+        return (pack(self._tokens, texts),), (self.column_count,)
 
     def columns(self, rows: NDArray[np.int64]) -> list[list[NDArray[np.int32]]]:
-        """Token ids of each text of `rows`, column by column."""
+        """Return the token ids of each text of `rows`, column by column."""
         ids, offsets = self._tokens.ids, self._tokens.offsets
-        return [[ids[offsets[text] : offsets[text + 1]] for text in texts] for texts in self._texts(rows)]
-
-    def labels(self, rows: NDArray[np.int64]) -> Tensor | None:
-        """Labels of `rows`: float32, or None."""
-        return None if self._labels is None else self._labels[torch.from_numpy(rows)]
+        texts = [rows + column * self._rows for column in range(self.column_count)]
+        return [[ids[offsets[text] : offsets[text + 1]] for text in column] for column in texts]
 
     def fingerprint(self) -> str:
         """Digest of token ids, their division into texts and columns, and labels."""
@@ -75,6 +109,55 @@ class TrainingDataset:
             digest.update(self._labels.numpy().tobytes())
         return digest.hexdigest()
 
-    def _texts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-        """Numbers of the texts of `rows`, column by column."""
-        return [rows + column * self._rows for column in range(self.column_count)]
+
+class TrainingBatches:
+    """The batches of each optimizer step of a run, epoch after epoch.
+
+    Args:
+        datasets: the rows.
+        names: a name of each data set, for messages.
+        sampler: decides which rows make a batch, and in which order.
+        accumulation: batches of one optimizer step.
+        on_epoch_start: called before the first batch of each epoch is made.
+
+    Attributes:
+        steps_per_epoch: optimizer steps of an epoch.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[TrainingDataset],
+        names: Sequence[str],
+        sampler: EpochSampler,
+        *,
+        accumulation: int,
+        on_epoch_start: Callable[[], None],
+    ) -> None:
+        self.datasets, self._names, self._sampler = datasets, names, sampler
+        self._accumulation, self._on_epoch_start = accumulation, on_epoch_start
+        self.steps_per_epoch = math.ceil(len(sampler) / accumulation)
+
+    def steps(self, start: int, end: int) -> Generator[list[TrainingBatch]]:
+        """Yield the batches of each optimizer step after the first `start`, up to step `end`."""
+        step = start
+        while step < end:
+            if step % self.steps_per_epoch == 0:
+                self._on_epoch_start()
+            for batches in islice(self._rest_of_epoch(step), end - step):
+                step += 1
+                yield [self.datasets[dataset].batch(rows, dataset=dataset) for dataset, rows in batches]
+
+    def describe(self, step: int) -> str:
+        """Name the rows and data sets of optimizer step `step`, counted from 1, for a message."""
+        shown = []
+        for dataset, rows in next(self._rest_of_epoch(step - 1)):
+            first, more = ", ".join(map(str, rows[:_SHOWN_ROWS].tolist())), len(rows) - _SHOWN_ROWS
+            shown.append(f"rows {first}{f' and {more} more' if more > 0 else ''} of {self._names[dataset]}")
+        return "; ".join(shown)
+
+    def _rest_of_epoch(self, step: int) -> Iterator[list[Batch]]:
+        """Yield the rows of each optimizer step that follows step `step` in its epoch."""
+        epoch, done = divmod(step, self.steps_per_epoch)
+        batches = self._sampler.epoch(epoch)
+        grouped = iter(lambda: list(islice(batches, self._accumulation)), [])
+        return islice(grouped, done, None)

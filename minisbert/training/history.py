@@ -1,13 +1,20 @@
-"""What a training run leaves behind: its log entries, evaluations and totals."""
+"""The log of a run: entries, totals, and the metrics of evaluators."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import torch
+from torch import Tensor
+
+from ..errors import ConfigError
+from ..evaluation import Evaluator
 from ..storage.files import replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
@@ -23,12 +30,12 @@ class TrainingHistory:
             tokens_per_second, or the metrics.
         steps: optimizer steps done.
         train_loss: mean loss over all steps.
-        seconds: wall time, that before a resume included up to its checkpoint.
-        evaluation_seconds: how much of it went into evaluations.
+        seconds: wall time, including that before a resume up to its checkpoint.
+        evaluation_seconds: the part of it spent on evaluations.
         tokens: tokens trained on in this run.
         best_metric: largest primary metric, or None without an evaluator.
         best_step: the step it was reached at.
-        skipped_steps: steps whose gradients were not finite, as in fp16 at times, and which changed nothing.
+        skipped_steps: steps that changed nothing because their gradients were not finite, as happens in fp16.
     """
 
     entries: list[LogEntry] = field(default_factory=list)
@@ -41,29 +48,71 @@ class TrainingHistory:
     best_step: int | None = None
     skipped_steps: int = 0
 
-    def state(self) -> dict[str, Any]:
-        """Everything, as plain values."""
-        return asdict(self)
-
 
 class TrainingLog:
-    """Hands each entry to the history, to a JSONL file and to a callback.
+    """Sum up steps, and hand each entry to the history, to a JSONL file and to a callback.
 
-    The file begins with the entries that the history has; what else it held is gone.
+    Args:
+        steps_per_epoch: optimizer steps of an epoch.
+        file: where entries are appended, or None.
+        on_log: called with each entry.
 
-    Raises:
-        InputError: the file cannot be written.
+    Attributes:
+        history: the entries and totals.
+        step_losses: losses of the steps since the last entry, (), read only when it is written.
+        loss_total: sum of the losses before these.
     """
 
-    def __init__(self, history: TrainingHistory, file: Path | None, on_log: OnLog | None) -> None:
-        self.history = history
-        self._file = file
-        self._on_log = on_log
-        if file is not None:
-            replace_text(file, "".join(json.dumps(entry) + "\n" for entry in history.entries))
+    def __init__(self, *, steps_per_epoch: int, file: Path | None, on_log: OnLog | None) -> None:
+        self.history = TrainingHistory()
+        self.step_losses: list[Tensor] = []
+        self.loss_total = 0.0
+        self._steps_per_epoch, self._file, self._on_log = steps_per_epoch, file, on_log
+        self._tokens = 0
+
+    def open(self) -> None:
+        """Replace the file by the entries that the history has.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if self._file is not None:
+            replace_text(self._file, "".join(json.dumps(entry) + "\n" for entry in self.history.entries))
+
+    def start(self) -> None:
+        """Start the clock."""
+        self._clock = time.perf_counter()
+        self._started = self._clock - self.history.seconds
+
+    def add(self, loss: Tensor, *, tokens: int) -> None:
+        """Add the mean loss of a step, (), without reading it, and its number of tokens."""
+        self.step_losses.append(loss)
+        self._tokens += tokens
+
+    def write_losses(self, step: int, *, rate: float, norm: Tensor) -> LogEntry:
+        """Write the mean loss of the steps since the last such entry, with the learning rate and norm of the last."""
+        losses = torch.stack(self.step_losses).cpu().double()
+        self.loss_total += float(losses.sum())
+        now = time.perf_counter()
+        entry = {
+            **self._position(step),
+            "loss": float(losses.mean()),
+            "learning_rate": rate,
+            "grad_norm": float(norm),
+            "tokens_per_second": self._tokens / max(now - self._clock, 1e-9),
+        }
+        self.history.tokens += self._tokens
+        self.step_losses, self._tokens, self._clock = [], 0, now
+        self.write(entry)
+        return entry
+
+    def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Write the metrics of an evaluation, their names after "eval_"."""
+        named = {f"eval_{name}": value for name, value in metrics.items()}
+        self.write({**self._position(step), **named})
 
     def write(self, entry: LogEntry) -> None:
-        """Add an entry.
+        """Write an entry.
 
         Raises:
             InputError: the file cannot be written.
@@ -77,3 +126,58 @@ class TrainingLog:
                 raise write_error(self._file, error) from error
         if self._on_log is not None:
             self._on_log(dict(entry))
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Count the time of a block of code as evaluation, not as training."""
+        start = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - start
+        self._clock += seconds
+        self.history.evaluation_seconds += seconds
+
+    def count_seconds(self) -> None:
+        """Bring the wall time of the history up to now."""
+        self.history.seconds = time.perf_counter() - self._started
+
+    def finish(self, steps: int) -> None:
+        """Complete the totals of the history after the last of `steps` steps."""
+        self.history.steps = steps
+        self.history.train_loss = self.loss_total / max(1, steps)
+        self.count_seconds()
+
+    def _position(self, step: int) -> LogEntry:
+        return {"step": step, "epoch": round(step / self._steps_per_epoch, 6)}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return everything that a checkpoint keeps, as plain values."""
+        return {
+            "step_losses": [float(loss) for loss in self.step_losses],
+            "loss_total": self.loss_total,
+            "history": asdict(self.history),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any], *, like: Tensor) -> None:
+        """Go back to a checkpoint; losses get the dtype and device of `like`."""
+        self.history = TrainingHistory(**state["history"])
+        self.step_losses = [like.new_tensor(value) for value in state["step_losses"]]
+        self.loss_total = float(state["loss_total"])
+
+
+def numeric_metrics(metrics: Any, evaluator: Evaluator) -> dict[str, float]:
+    """Convert the metrics of an evaluator, which may be numbers of any type, to floats by name.
+
+    Raises:
+        ConfigError: they are something else.
+    """
+    try:
+        result = {str(name): float(value) for name, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        result = {}
+    primary = getattr(evaluator, "primary_metric", None)
+    if not result or (primary is not None and primary not in result):
+        raise ConfigError(
+            f"got {str(metrics)[:200]} from {type(evaluator).__name__}; expected numbers by name"
+            f"{f', with {primary} among them' if primary else ''}: fix the evaluator"
+        )
+    return result

@@ -1,33 +1,37 @@
-"""AdamW with the reference's parameter groups, and its linear schedule."""
+"""Optimizers and their schedule: parameter groups, AdamW, sparse AdamW of the word table, linear rate, clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast, overload
 
 import torch
 from torch import Tensor, nn
 
-from .tables import TableAdamW
+from .. import kernels
+from ..model import EmbeddingModel
+from ..modules.encoder import Encoder
+from ..modules.layers import Embedding
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 
 class LinearSchedule(NamedTuple):
-    """Learning rate by optimizer steps done: up to `highest` over `warmup` steps, and down to 0 at `total`."""
+    """Learning rate by the number of updates done: up to `highest` over `warmup` updates, then down to 0 at `total`."""
 
     highest: float
     warmup: int
     total: int
 
     def rate(self, done: int) -> float:
-        """The learning rate after so many steps."""
+        """Return the learning rate after `done` updates."""
         if done < self.warmup:
             return self.highest * (done / max(1, self.warmup))
         return self.highest * max(0.0, (self.total - done) / max(1, self.total - self.warmup))
 
     def rate_on_device(self, done: Tensor) -> Tensor:
-        """`rate` of a number, float64, that only the device knows."""
+        """Return `rate` of a float64 tensor, without reading it."""
         falling = ((self.total - done) / max(1, self.total - self.warmup)).clamp(min=0)
         return self.highest * torch.where(done < self.warmup, done / max(1, self.warmup), falling)
 
@@ -38,19 +42,20 @@ def adamw(
     *,
     learning_rate: float,
     weight_decay: float,
-    table: nn.Parameter | None = None,
-    on_device: bool = False,
+    word_table: Embedding | None = None,
+    capturable: bool = False,
 ) -> list[torch.optim.Optimizer]:
-    """AdamW over the parameters of model and losses; biases and normalization weights are not decayed.
+    """Make AdamW over the parameters of model and losses; biases and normalization weights are not decayed.
 
     Args:
-        model: what is trained.
-        losses: those that train it; they may have parameters too.
-        learning_rate: of the first step.
+        model: the model to train.
+        losses: the losses; they may have parameters too.
+        learning_rate: rate of the first step.
         weight_decay: see above.
-        table: word embeddings with sparse gradients, to be given an optimizer of their own; only without decay.
-        on_device: keep the learning rate, too, where the parameters are, so that a step may be recorded.
+        word_table: word embeddings that get an `EmbeddingAdamW` of their own; only without decay.
+        capturable: keep the learning rate on the device of the parameters, so that a CUDA graph can capture a step.
     """
+    table = None if word_table is None else word_table.weight
     groups = parameter_groups(
         (
             (parameter, not isinstance(owner, nn.LayerNorm) and "bias" not in name)
@@ -60,36 +65,23 @@ def adamw(
         weight_decay=weight_decay,
     )
     device = groups[1]["params"][0].device
-    rate = torch.tensor(learning_rate, device=device) if on_device else learning_rate
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=on_device)
-    return [optimizer] if table is None else [optimizer, TableAdamW(table, lr=learning_rate, betas=_BETAS, eps=_EPS)]
-
-
-def check_moments(optimizer: torch.optim.Optimizer) -> None:
-    """Hold what an optimizer has read to the shapes of its parameters, which its kernels take on trust.
-
-    Raises:
-        ValueError: one has another shape, or type.
-    """
-    for parameter, state in optimizer.state.items():
-        for name in ("exp_avg", "exp_avg_sq"):
-            if state[name].shape != parameter.shape or state[name].dtype != parameter.dtype:
-                raise ValueError(f"{name} of shape {tuple(state[name].shape)} for {tuple(parameter.shape)}")
+    rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
+    optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=capturable)
+    if word_table is None:
+        return [optimizer]
+    return [optimizer, EmbeddingAdamW(word_table, lr=learning_rate, betas=_BETAS, eps=_EPS)]
 
 
 def parameter_groups(parameters: Iterable[tuple[nn.Parameter, bool]], *, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups for an optimizer, from each parameter and whether it is decayed."""
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
+    """Sort pairs of a parameter and whether it is decayed into the two groups of an optimizer."""
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for parameter, decayed in parameters:
         groups[0 if decayed else 1]["params"].append(parameter)
     return groups
 
 
 def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:
-    """Every parameter once, with its full name and the module that owns it."""
+    """Yield every parameter once, with its full name and the module that owns it."""
     seen: set[nn.Parameter] = set()
     for root in roots:
         for prefix, module in root.named_modules():
@@ -97,3 +89,112 @@ def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
                 if parameter not in seen:
                     seen.add(parameter)
                     yield f"{prefix}.{name}" if prefix else name, parameter, module
+
+
+class EmbeddingAdamW(torch.optim.Optimizer):
+    """AdamW without weight decay for an embedding table, of which a batch looks up few rows.
+
+    A row that never had a gradient has no moments, and without decay AdamW does not move it. So only the rows that
+    have had one are updated; the numbers are those of torch's AdamW over the whole table.
+
+    Args:
+        embedding: the table, (rows, dim), float32, on the CPU; its gradients must be sparse.
+        lr: learning rate.
+        betas: decay of the two moments.
+        eps: added to the denominator.
+    """
+
+    def __init__(self, embedding: nn.Embedding, *, lr: float, betas: tuple[float, float], eps: float) -> None:
+        table = cast(nn.Parameter, embedding.weight)
+        # The rows are kept with the settings: loading would cast a state to the table's dtype.
+        super().__init__(
+            [table], {"lr": lr, "betas": betas, "eps": eps, "step": 0, "rows": torch.empty(0, dtype=torch.int64)}
+        )
+        self.embedding = embedding
+        self.state[table] = {"exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
+
+    @overload
+    def step(self, closure: None = None) -> None: ...
+
+    @overload
+    def step(self, closure: Callable[[], float]) -> float: ...
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+        """Update the rows that have had a gradient; the table's gradient is sparse and coalesced."""
+        (group,) = self.param_groups
+        (table,) = group["params"]
+        if table.grad is None:
+            return None
+        seen, values = table.grad.indices()[0], table.grad.values()  # (seen,), (seen, dim)
+        group["step"] += 1
+        rows = group["rows"] = _union(group["rows"], seen, len(table))
+        gradient = torch.zeros(len(rows), table.shape[1])
+        gradient[torch.searchsorted(rows, seen)] = values
+        moments = self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
+        lr, (beta1, beta2), eps, step = (group[name] for name in ("lr", "betas", "eps", "step"))
+        kernels.adamw_rows_(table.data, gradient, *moments, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
+        return None
+
+
+def _union(rows: Tensor, more: Tensor, size: int) -> Tensor:
+    """Return the ascending row numbers below `size` that are in either tensor."""
+    marked = torch.zeros(size, dtype=torch.bool)
+    marked[rows] = True
+    if bool(marked[more].all()):
+        return rows
+    marked[more] = True
+    return marked.nonzero()[:, 0]
+
+
+def sparse_word_table(model: EmbeddingModel) -> Embedding | None:
+    """Return the word embeddings if `EmbeddingAdamW` can train them: float32, on the CPU, not frozen."""
+    encoder = model.transformer.auto_model
+    if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
+        return None
+    return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None
+
+
+@contextmanager
+def sparse_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+    """Make the gradients of the tables of every `EmbeddingAdamW` sparse for a block of code."""
+    tables = [optimizer.embedding for optimizer in optimizers if isinstance(optimizer, EmbeddingAdamW)]
+    for table in tables:
+        table.sparse = True
+    try:
+        yield
+    finally:
+        for table in tables:
+            table.sparse = False
+
+
+def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tensor:
+    """Scale gradients down to a total norm of at most `max_norm`; sparse ones are coalesced.
+
+    Returns:
+        The norm before, ().
+    """
+    values: list[Tensor] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            continue
+        if parameter.grad.is_sparse:
+            parameter.grad = parameter.grad.coalesce()
+            values.append(parameter.grad._values())
+        else:
+            values.append(parameter.grad)
+    norm: Tensor = torch.nn.utils.get_total_norm(values)
+    torch._foreach_mul_(values, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    return norm
+
+
+def check_moments(optimizer: torch.optim.Optimizer) -> None:
+    """Check that loaded moments have the shapes and dtypes of their parameters; the kernels do not check them.
+
+    Raises:
+        ValueError: one has another shape or dtype.
+    """
+    for parameter, state in optimizer.state.items():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if state[name].shape != parameter.shape or state[name].dtype != parameter.dtype:
+                raise ValueError(f"{name} of shape {tuple(state[name].shape)} for {tuple(parameter.shape)}")

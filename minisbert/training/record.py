@@ -110,7 +110,7 @@ class Examples:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """How a model was trained.
+    """The data, settings, results and log of a training run.
 
     Attributes:
         datasets: the training data.

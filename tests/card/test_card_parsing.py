@@ -226,7 +226,7 @@ def test_card_that_only_speaks_of_such_text_is_left_alone() -> None:
         (CARD.replace("Sentence Transformer\n", "Cross Encoder\n"), "Cross Encoder"),
         (CARD.replace("tags:", "tags: ["), "cannot be read as YAML"),
         (CARD.replace("tags:", "flags:"), "unknown fields flags"),
-        (CARD.replace("value: 0.8486391228018985", "value: high"), "wrong kind"),
+        (CARD.replace("value: 0.8486391228018985", "value: high"), "wrong type"),
         (CARD.replace("|:", "|"), "without an expected table"),
         (CARD.replace("|:--------|", "|"), "without an expected table"),
         (CARD.replace("| details |", "| other   |"), "cannot be read"),

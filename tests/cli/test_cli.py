@@ -20,7 +20,7 @@ import pytest
 from places import ROOT
 
 from minisbert import SentenceTransformer, __version__
-from minisbert.cli import _parser, main, similarity
+from minisbert.cli import _parser, encode, main
 from minisbert.cli.options import label_scale
 from minisbert.errors import ConfigError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
@@ -521,7 +521,7 @@ def test_missing_file(command: str, refused: Callable[..., str], model: str, tmp
         ("texts.txt", "", None, ["texts.txt", "no texts"]),
         ("texts.txt", b"fine\n\xff\n", None, ["texts.txt, line 2", "UTF-8"]),
         ("texts.txt.gz", "not gzip", None, ["texts.txt.gz", "gzip"]),
-        ("rows.tsv", "a\tb\nx\ty\n", "c", ["rows.tsv", "['a', 'b']", "--column c"]),
+        ("rows.tsv", "a\tb\nx\ty\n", "c", ["rows.tsv", "rows.tsv: a, b", "--column c"]),
         ("rows.tsv", "a\tb\n", "a", ["rows.tsv", "no texts"]),
         ("rows.jsonl", '{"a": "x"}\n{"a": null}\n', "a", ["rows.jsonl, line 2", "None"]),
         ("rows.txt", "a\n", "a", ["rows.txt", ".tsv"]),
@@ -690,7 +690,7 @@ def test_errors_of_many_lines_are_put_on_one(refused: Callable[..., str], monkey
     def run(options: object) -> NoReturn:
         raise ConfigError("one\ntwo\n   three")
 
-    monkeypatch.setattr(similarity, "run", run)
+    monkeypatch.setattr(encode, "run_similarity", run)
     assert refused("similarity", "m", "a", "b") == "minisbert: error: one two three\n"
 
 
@@ -698,7 +698,7 @@ def test_interrupt(refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch)
     def run(options: object) -> NoReturn:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(similarity, "run", run)
+    monkeypatch.setattr(encode, "run_similarity", run)
     assert refused("similarity", "m", "a", "b", status=130) == "minisbert: error: interrupted\n"
 
 
@@ -773,12 +773,12 @@ def test_resuming_where_there_is_nothing(
 ) -> None:
     arguments = [str(one) for one in training(model, data, tmp_path / "out", "--resume", "--max-steps", 1)]
     assert main(arguments) == 0
-    assert "starting anew, as there is no checkpoint in " in capsys.readouterr().err
+    assert "starting from the first step, as there is no checkpoint in " in capsys.readouterr().err
 
 
 def test_a_scale_that_begins_with_a_sign(model: str, data: str, tmp_path: Path, refused: Callable[..., str]) -> None:
     message = refused(*training(model, data, tmp_path / "out")[:9], "--scale", "-1-1")
-    assert "expected one argument (one that begins with - is written as in --scale=-1)" in message
+    assert "expected one argument (write --scale=-1 for one that begins with -)" in message
 
 
 @pytest.mark.parametrize("path", ["~nouser-of-that-name/x", "x" * 5000, "/dev/zero", "é" * 200])

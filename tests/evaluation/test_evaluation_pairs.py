@@ -89,7 +89,7 @@ def test_what_the_card_says_of_triplets(options: dict[str, Any], config: dict[st
 @pytest.mark.parametrize(
     ("arguments", "options", "kind", "parts"),
     [
-        ((["a"], ["b"], []), {}, InputError, ["1 anchors, 1 positives, 0 negatives", "as many"]),
+        ((["a"], ["b"], []), {}, InputError, ["1 anchors, 1 positives, 0 negatives", "the same number"]),
         (([], [], []), {}, InputError, ["no anchors", "at least one"]),
         ((["a"], [None], ["c"]), {}, InputTypeError, ["positives[0] is None"]),
         (("a", ["b"], ["c"]), {}, InputTypeError, ["str for anchors"]),
@@ -175,7 +175,7 @@ def test_the_best_may_be_to_take_no_pair() -> None:
 @pytest.mark.parametrize(
     ("arguments", "kind", "parts"),
     [
-        ((["a", "b"], ["c"], [0, 1]), InputError, ["2 sentences1, 1 sentences2", "as many"]),
+        ((["a", "b"], ["c"], [0, 1]), InputError, ["2 sentences1, 1 sentences2", "the same number"]),
         ((["a", "b"], ["c", "d"], [1]), InputError, ["2 pairs and 1 labels"]),
         (([], [], []), InputError, ["no sentences1", "at least one"]),
         ((["a", "b"], ["c", "d"], [0, 2]), InputError, ["labels[1] is 2", "0 or 1"]),

@@ -94,7 +94,7 @@ def test_what_the_card_says_of_reranking() -> None:
             InputTypeError,
             ["samples[0]['positive'][1] is None"],
         ),
-        (SAMPLES, {"at_k": 0}, ConfigError, ["at_k 0", "at least 1"]),
+        (SAMPLES, {"at_k": 0}, ConfigError, ["at_k=0", "at least 1"]),
     ],
 )
 def test_samples_that_cannot_be_evaluated(
@@ -213,8 +213,8 @@ def test_what_the_card_says_of_paraphrases() -> None:
         (({}, [("A", "B")]), {}, InputError, ["no sentences_map"]),
         ((list("ab"), [(0, 1)]), {}, InputTypeError, ["list for sentences_map"]),
         (({"A": 1, "B": "b"}, [("A", "B")]), {}, InputTypeError, ["sentences_map['A'] is 1"]),
-        ((TEXTS, [("A", "B")]), {"top_k": 0}, ConfigError, ["top_k 0"]),
-        ((TEXTS, [("A", "B")]), {"max_pairs": 0}, ConfigError, ["max_pairs 0"]),
+        ((TEXTS, [("A", "B")]), {"top_k": 0}, ConfigError, ["top_k=0"]),
+        ((TEXTS, [("A", "B")]), {"max_pairs": 0}, ConfigError, ["max_pairs=0"]),
     ],
 )
 def test_paraphrases_that_cannot_be_evaluated(
@@ -259,7 +259,7 @@ def test_evaluators_in_turn() -> None:
 
 def test_the_same_metric_twice_is_said() -> None:
     evaluator = SequentialEvaluator([Fixed("", x=0.25), Fixed("", x=0.75)])
-    with pytest.warns(UserWarning, match="several evaluators give the metric x.*give them names"):
+    with pytest.warns(UserWarning, match="several evaluators have the metric x.*give them names"):
         assert evaluator(FixedModel()) == {"x": 0.75, "sequential_score": 0.75}
 
 

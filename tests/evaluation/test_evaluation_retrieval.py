@@ -267,7 +267,7 @@ QUERIES, CORPUS, WANTED = {"1": "q"}, {"a": "x", "b": "y"}, {"1": {"a"}}
         ((QUERIES, CORPUS, WANTED), {"mrr_at_k": [0]}, ConfigError, ["0 in mrr_at_k", "at least 1"]),
         ((QUERIES, CORPUS, WANTED), {"map_at_k": [2.5]}, ConfigError, ["2.5 in map_at_k", "whole"]),
         ((QUERIES, CORPUS, WANTED), {"ndcg_at_k": []}, ConfigError, ["no ndcg_at_k", "primary"]),
-        ((QUERIES, CORPUS, WANTED), {"corpus_chunk_size": 0}, ConfigError, ["corpus_chunk_size 0", "at least 1"]),
+        ((QUERIES, CORPUS, WANTED), {"corpus_chunk_size": 0}, ConfigError, ["corpus_chunk_size=0", "at least 1"]),
         ((QUERIES, CORPUS, WANTED), {"score_functions": {}}, ConfigError, ["score functions []"]),
         (
             (QUERIES, CORPUS, WANTED),

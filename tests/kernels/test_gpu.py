@@ -125,10 +125,10 @@ def test_graphs_give_the_bits_of_what_they_record(minilm: Path, monkeypatch: pyt
 def test_recorded_training_has_the_bits_of_eager_training(
     minilm: Path, monkeypatch: pytest.MonkeyPatch, loss: Any, precision: Any
 ) -> None:
-    from minisbert.training import loop
+    from minisbert.training import gpu
 
     recorded, weights = weights_after(minilm, loss(), precision=precision)
-    monkeypatch.setattr(loop, "CudaGraphs", lambda device: lambda work: work)
+    monkeypatch.setattr(gpu, "CudaGraphs", lambda device: lambda work: work)
     eager, right = weights_after(minilm, loss(), precision=precision)
     assert recorded == eager
     assert torch.equal(weights, right)
@@ -157,14 +157,14 @@ def test_threads_share_a_model(minilm: Path) -> None:
 
 
 def test_pieces_are_embedded_with_the_same_draws_twice(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from minisbert.training import gradients, loop
+    from minisbert.training import gpu
 
     def once(function: Callable[..., torch.Tensor], *inputs: Any, use_reentrant: bool) -> torch.Tensor:
         return function(*inputs)
 
-    monkeypatch.setattr(loop, "MOST_TOKENS", 32)
+    monkeypatch.setattr(gpu, "MAX_TOKENS", 32)
     twice, weights = weights_after(minilm, losses.CosineSimilarityLoss(), learning_rate=1e-4)
-    monkeypatch.setattr(gradients, "checkpoint", once)
+    monkeypatch.setattr(gpu, "checkpoint", once)
     expected, right = weights_after(minilm, losses.CosineSimilarityLoss(), learning_rate=1e-4)
     assert twice == pytest.approx(expected, rel=1e-4)
     assert float((weights - right).abs().max()) < 1e-4

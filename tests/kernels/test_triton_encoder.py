@@ -120,7 +120,7 @@ def test_modules_put_in_place_of_others_are_called(name: str, autocast: bool) ->
     with kernels.use("reference"):
         expected = encoder(batch)
     close(got.detach(), expected.detach(), 2e-2 if autocast else 1e-5)
-    assert difference(got.detach(), before) > 0.05
+    assert difference(got.detach(), before) > 0.03
     got.sum().backward()
     assert all(weight.grad is not None for weight in encoder.parameters())
 
@@ -142,7 +142,7 @@ def test_hooks_are_called(name: str, autocast: bool) -> None:
     with kernels.use("reference"):
         expected = encoder(batch).detach()
     close(got, expected, 2e-2 if autocast else 1e-5)
-    assert difference(got, before) > 0.05
+    assert difference(got, before) > 0.03
 
 
 @pytest.mark.parametrize(

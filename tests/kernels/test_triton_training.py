@@ -17,7 +17,7 @@ from triton_common import DEVICE, INTERPRETED, on_gpu, pytestmark, recorded  # n
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
 from minisbert.errors import DivergenceError
-from minisbert.training import finite, loop
+from minisbert.training import gpu, guards
 
 WORDS = "a cat sat on the mat why is sky blue and sea not one two three".split()
 TEXTS = [" ".join(WORDS[(3 * i) % 11 : (3 * i) % 11 + 1 + i % 6]) for i in range(17)]
@@ -52,7 +52,7 @@ def replays(monkeypatch: pytest.MonkeyPatch, on_gpu: None) -> list[int]:  # noqa
         count.append(1)
         return recorded(work)
 
-    monkeypatch.setattr(loop, "CudaGraphs", lambda device: record)
+    monkeypatch.setattr(gpu, "CudaGraphs", lambda device: record)
     return count
 
 
@@ -63,7 +63,7 @@ def test_recorded_steps_are_those_of_the_definition(
     loss: Any, accumulation: int, folder: Path, replays: list[int]
 ) -> None:
     got, weights = train(folder, loss(), gradient_accumulation=accumulation, weight_decay=0.01)
-    assert len(replays) >= 2  # gradients, and the update
+    assert len(replays) >= 3  # gradients, clipping and the update
     with kernels.use("reference"), pytest.MonkeyPatch.context() as patch:
         patch.setattr(kernels, "on_gpu", lambda values: False)
         expected, right = train(folder, loss(), gradient_accumulation=accumulation, weight_decay=0.01)
@@ -90,7 +90,7 @@ def test_steps_that_are_not_finite_change_nothing(folder: Path, replays: list[in
 
 def test_large_batches_are_embedded_in_pieces(folder: Path, replays: list[int], monkeypatch: Any) -> None:
     whole, right = train(folder, losses.MultipleNegativesRankingLoss(), count=8)
-    monkeypatch.setattr(loop, "MOST_TOKENS", 40)
+    monkeypatch.setattr(gpu, "MAX_TOKENS", 40)
     pieces, weights = train(folder, losses.MultipleNegativesRankingLoss(), count=8)
     assert [entry["loss"] for entry in pieces] == pytest.approx([entry["loss"] for entry in whole], rel=1e-4)
     assert float((weights - right).abs().max()) < 1e-4
@@ -108,8 +108,7 @@ def test_gradients_of_a_step_that_ran_out_of_memory_count_once(folder: Path, rep
 
 
 def test_norms_are_read_when_the_log_is_written(folder: Path, replays: list[int], monkeypatch: Any) -> None:
-    for module in (finite, loop):
-        monkeypatch.setattr(module, "MOST_SKIPPED", 2)
+    monkeypatch.setattr(guards, "MAX_SKIPPED", 2)
     steps: list[int] = []
 
     class Infinite(losses.CosineSimilarityLoss):

@@ -22,6 +22,7 @@ from minisbert import SentenceTransformer, packing
 from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
 from minisbert.model import encoding
 from minisbert.similarity import PRECISIONS
+from minisbert.text import TextTokenizer, TokenizedTexts
 
 TEXTS = ["a cat sat on the mat", "one", "", "why is the sky blue and the sea not", "one two three"]
 
@@ -105,7 +106,7 @@ def test_out_that_cannot_be_filled(model: SentenceTransformer, tmp_path: Path) -
             model.encode(TEXTS, out=out)
     wrong: Any
     for wrong in ([0.0], np.zeros(shape), np.zeros((1, 32), np.float32)):
-        with pytest.raises(InputError, match=r"expected an array of \(5, 32\) float32"):
+        with pytest.raises(InputError, match=r"expected an array of shape \(5, 32\) and dtype float32"):
             model.encode(TEXTS, out=wrong)
     with pytest.raises(ConfigError, match="block_size"):
         next(model.encode_iter(TEXTS, block_size=0))
@@ -121,7 +122,7 @@ def test_out_and_blocks(model: SentenceTransformer, expected: np.ndarray, tmp_pa
     with pytest.raises(InputTypeError, match="put it in a list"):
         next(model.encode_iter("abc"))
     assert model.encode(TEXTS, precision=None).dtype == np.float32
-    with pytest.raises(InputError, match=r"expected an array of \(5, 32\) float32"):
+    with pytest.raises(InputError, match=r"expected an array of shape \(5, 32\) and dtype float32"):
         model.encode(TEXTS, out=np.empty((4, 32), np.float32))
 
 
@@ -133,7 +134,7 @@ def test_prompts(model: SentenceTransformer) -> None:
     assert np.array_equal(model.encode_query(["a cat"]), model.encode(["how a cat"]))
     assert np.array_equal(model.encode_document(["a cat"]), model.encode(["a cat"]))
     assert np.array_equal(model.encode_query(["a cat"], prompt_name="ask"), prompted)
-    with pytest.raises(ConfigError, match="got prompt name 'zz'; expected one of"):
+    with pytest.raises(ConfigError, match="got prompt_name='zz'; expected one of"):
         model.encode(["a cat"], prompt_name="zz")
 
 
@@ -141,7 +142,7 @@ def test_default_prompt(tiny: Callable[[str], Path]) -> None:
     model = SentenceTransformer(tiny("bert"), device="cpu", prompts={"ask": "what is "}, default_prompt_name="ask")
     assert np.array_equal(model.encode("a cat"), model.encode("what is a cat", prompt=""))
     assert np.array_equal(model.encode_query("a cat"), model.encode("a cat", prompt=""))
-    with pytest.raises(ConfigError, match="got prompt name 'zz'"):
+    with pytest.raises(ConfigError, match="got prompt_name='zz'"):
         SentenceTransformer(tiny("bert"), device="cpu", default_prompt_name="zz")
 
 
@@ -167,7 +168,7 @@ def test_token_embeddings_and_everything(model: SentenceTransformer, expected: n
         torch.testing.assert_close(pooled, row["sentence_embedding"], rtol=1e-5, atol=1e-6)
         assert row["input_ids"].shape == row["attention_mask"].shape == (len(value),)
     assert torch.equal(model.encode(TEXTS[0], output_value="token_embeddings"), tokens[0])
-    with pytest.raises(ConfigError, match="got output_value 'pooled'"):
+    with pytest.raises(ConfigError, match="got output_value='pooled'"):
         model.encode(TEXTS, output_value="pooled")  # type: ignore[arg-type]
 
 
@@ -219,9 +220,9 @@ def test_lone_surrogates_are_named(model: SentenceTransformer) -> None:
 def test_unknown_options_are_errors(model: SentenceTransformer) -> None:
     with pytest.raises(TypeError, match="normalise"):
         model.encode(TEXTS, normalise=True)  # type: ignore[call-arg]
-    with pytest.raises(ConfigError, match="got batch_size 0"):
+    with pytest.raises(ConfigError, match="got batch_size=0"):
         model.encode(TEXTS, batch_size=0)
-    with pytest.raises(ConfigError, match="got precision 'int4'"):
+    with pytest.raises(ConfigError, match="got precision='int4'"):
         model.encode(TEXTS, precision="int4")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="got similarity function 'cosin'"):
         model.similarity_fn_name = "cosin"
@@ -350,16 +351,16 @@ def test_older_names_and_single_pairs(model: SentenceTransformer, expected: np.n
 
 def test_impossible_options(model: SentenceTransformer) -> None:
     for options, message in [
-        ({"batch_size": -1}, "got batch_size -1; expected at least 1"),
-        ({"batch_size": 1.5}, "got batch_size 1.5"),
-        ({"batch_size": "8"}, "got batch_size '8'"),
-        ({"truncate_dim": 2.0}, "got truncate_dim 2.0"),
-        ({"prompt": 5}, "got prompt 5"),
-        ({"precision": ""}, "got precision ''"),
+        ({"batch_size": -1}, "got batch_size=-1; expected a whole number of at least 1"),
+        ({"batch_size": 1.5}, "got batch_size=1.5"),
+        ({"batch_size": "8"}, "got batch_size='8'"),
+        ({"truncate_dim": 2.0}, "got truncate_dim=2.0"),
+        ({"prompt": 5}, "got prompt=5"),
+        ({"precision": ""}, "got precision=''"),
         ({"precision": "int8", "output_value": None}, "with output_value=None"),
         ({"output_value": "token_embeddings", "out": np.empty((5, 32), np.float32)}, "got out with output_value"),
-        ({"device": "nowhere"}, "got device 'nowhere'"),
-        ({"chunk_size": 0}, "got chunk_size 0"),
+        ({"device": "nowhere"}, "got device='nowhere'"),
+        ({"chunk_size": 0}, "got chunk_size=0"),
     ]:
         with pytest.raises(ConfigError, match=message):
             model.encode(TEXTS, **options)
@@ -368,7 +369,7 @@ def test_impossible_options(model: SentenceTransformer) -> None:
     for encode in (model.encode_query, model.encode_document):
         with pytest.raises(TypeError, match="normalise"):
             encode(TEXTS, normalise=True)
-    with pytest.raises(ConfigError, match="got max_seq_length None"):
+    with pytest.raises(ConfigError, match="got max_seq_length=None"):
         model.max_seq_length = None  # type: ignore[assignment]
 
 
@@ -533,10 +534,10 @@ def in_a_thread(monkeypatch: pytest.MonkeyPatch) -> list[threading.Thread]:
         threads.append(threading.current_thread())
         return packing.pack(*args, **options)
 
-    monkeypatch.setattr(encoding, "_WORK_BY_THEMSELVES", ("cpu",))
+    monkeypatch.setattr(encoding, "_ASYNCHRONOUS", ("cpu",))
     monkeypatch.setattr(encoding, "_FIRST_BLOCK", 4)
     monkeypatch.setattr(encoding, "BLOCK", 16)
-    monkeypatch.setattr(encoding, "_PREPARED", 3)
+    monkeypatch.setattr(encoding, "_PREFETCHED", 3)
     monkeypatch.setattr(encoding, "_TOKENS_PER_FORWARD", {"cpu": 30})
     monkeypatch.setattr(encoding, "pack", pack)
     return threads
@@ -549,7 +550,7 @@ def test_the_same_in_a_thread(
     inputs: list[Any] = [*TEXTS * 8, ("a cat", "the dog"), "a cat " * 15, *TEXTS]
     options: Any = {"output_value": output_value, "prompt_name": "ask", "convert_to_numpy": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding, "_WORK_BY_THEMSELVES", ())
+        patch.setattr(encoding, "_ASYNCHRONOUS", ())
         expected = model.encode(inputs, **options)
     here = threading.current_thread()
     assert set(in_a_thread) == {here}
@@ -566,9 +567,17 @@ def test_few_texts_need_no_thread(model: SentenceTransformer, in_a_thread: list[
     assert set(in_a_thread) == {threading.current_thread()}
 
 
-def test_blocks_grow_where_a_device_waits(model: SentenceTransformer, in_a_thread: list[threading.Thread]) -> None:
-    texts = TEXTS * 10
-    blocks = list(encoding.start_run(model, texts, encoding.EncodeOptions())._blocks())
+@pytest.mark.usefixtures("in_a_thread")
+def test_blocks_grow_where_a_device_waits(model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts, blocks = TEXTS * 10, list[tuple[int, list[str]]]()
+    tokenize = TextTokenizer.__call__
+
+    def recorded(self: TextTokenizer, block: list[str], *, first: int) -> TokenizedTexts:
+        blocks.append((first, block))
+        return tokenize(self, block, first=first)
+
+    monkeypatch.setattr(TextTokenizer, "__call__", recorded)
+    model.encode(texts)
     assert [(start, len(block)) for start, block in blocks] == [(0, 4), (4, 8), (12, 16), (28, 16), (44, 6)]
     assert [text for _, block in blocks for text in block] == texts
 
@@ -594,7 +603,7 @@ def test_an_error_in_a_thread_numbers_the_text(model: SentenceTransformer, in_a_
 
 
 def test_a_run_that_is_left_ends_its_thread(model: SentenceTransformer, in_a_thread: list[threading.Thread]) -> None:
-    run = iter(encoding.start_run(model, TEXTS * 20, encoding.EncodeOptions()))
+    run = iter(encoding.EncodingRun(model, TEXTS * 20, encoding.EncodeOptions()))
     rows, _ = next(run)
     assert len(rows)
     assert in_a_thread[0].is_alive()
@@ -638,13 +647,13 @@ def test_batches_and_blocks_of_any_size(tiny: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "meta"}, "got device 'meta', which cannot be used here .it holds no numbers."),
+        ({"device": "meta"}, "got device='meta', which cannot be used here .it stores no numbers."),
         ({"device": 10**30}, "cannot be used here"),
-        ({"dtype": torch.bfloat16}, "got dtype torch.bfloat16; expected one of the texts 'float32', 'bfloat16'"),
-        ({"dtype": ["float32"]}, "expected one of the texts"),
-        ({"prompts": ["query"]}, "expected texts by name"),
+        ({"dtype": torch.bfloat16}, "got dtype=torch.bfloat16; expected one of the strings 'float32', 'bfloat16'"),
+        ({"dtype": ["float32"]}, "expected one of the strings"),
+        ({"prompts": ["query"]}, "expected strings by name"),
         ({"default_prompt_name": ["query"]}, "got default_prompt_name"),
-        ({"similarity_fn_name": 5}, "got similarity_fn_name 5"),
+        ({"similarity_fn_name": 5}, "got similarity_fn_name=5"),
     ],
 )
 def test_options_of_other_kinds(options: dict[str, Any], message: str, tiny: Callable[[str], Path]) -> None:

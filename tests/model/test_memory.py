@@ -33,7 +33,7 @@ def model(tiny: Callable[[str], Path]) -> SentenceTransformer:
 def test_batches_are_cut(room: int, model: SentenceTransformer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_TOKENS_PER_FORWARD", {"cpu": 200})
     expected = model.encode(TEXTS)
-    with memory_for(room) as tried, pytest.warns(UserWarning, match="from now on batches are cut smaller") as told:
+    with memory_for(room) as tried, pytest.warns(UserWarning, match="are split into smaller ones") as told:
         got = model.encode(TEXTS)
     np.testing.assert_allclose(got, expected, atol=1e-6)
     assert len(told) == 1
@@ -43,7 +43,7 @@ def test_batches_are_cut(room: int, model: SentenceTransformer, monkeypatch: pyt
 @pytest.mark.parametrize("output_value", ["token_embeddings", None])
 def test_other_values_keep_their_order(output_value: Any, model: SentenceTransformer) -> None:
     expected = model.encode(TEXTS, output_value=output_value)
-    with memory_for(60), pytest.warns(UserWarning, match="cut smaller"):
+    with memory_for(60), pytest.warns(UserWarning, match="split into smaller"):
         got = model.encode(TEXTS, output_value=output_value)
     for one, other in zip(got, expected, strict=True):
         pairs = [(one, other)] if output_value else [(one[name], other[name]) for name in other]

@@ -63,10 +63,13 @@ def test_pooling_configurations(config: dict[str, Any], modes: tuple[str, ...], 
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"word_embedding_dimension": "32"}, "got '32' for word_embedding_dimension"),
+        ({"word_embedding_dimension": "32"}, "got word_embedding_dimension='32'"),
         ({"word_embedding_dimension": 16}, "Pooling takes 16 values; expected 32"),
-        ({"word_embedding_dimension": 32, "pooling_mode": []}, r"got \[\] for pooling_mode"),
-        ({"word_embedding_dimension": 32, "pooling_mode": {"a": 1}}, "for pooling_mode; expected one or a list of cls"),
+        ({"word_embedding_dimension": 32, "pooling_mode": []}, r"got pooling_mode=\[\]"),
+        (
+            {"word_embedding_dimension": 32, "pooling_mode": {"a": 1}},
+            "got pooling_mode=.*; expected one or up to 20 of",
+        ),
         ({"word_embedding_dimension": 32, "pooling": "mean"}, "got key 'pooling'"),
     ],
 )
@@ -136,9 +139,9 @@ def test_residual_by_hand(folder: Path, tmp_path: Path) -> None:
             "Dense",
             {**DENSE, "module_input_name": "token_embeddings"},
             LINEAR,
-            "'token_embeddings' for module_input_name",
+            "module_input_name='token_embeddings'",
         ),
-        ("Normalize", {"module_output_name": "x"}, None, "got 'x' for module_output_name"),
+        ("Normalize", {"module_output_name": "x"}, None, "got module_output_name='x'"),
         ("LayerNorm", {}, None, "it has no 'dimension'"),
         ("LayerNorm", {"dimension": 8}, {"norm.weight": torch.ones(8), "norm.bias": torch.ones(8)}, "takes 8 values"),
     ],

@@ -12,7 +12,7 @@ from places import DATA
 
 from minisbert import SentenceTransformer
 from minisbert.cli import main
-from minisbert.cli.options import sts_evaluator
+from minisbert.cli.evaluate import sts_evaluator
 
 pytestmark = pytest.mark.data
 

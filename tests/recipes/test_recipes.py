@@ -202,10 +202,10 @@ def test_files_hold_recipes(facts: CardFacts, card: Path, tmp_path: Path) -> Non
         ("a: [", "expected a recipe in YAML"),
         ("{base_model: x, loss: y, rows: !!bool many}", "a value is not what its tag says"),
         (f"{{base_model: x, loss: y, rows: 0x{'f' * 5000}}}", "a number of 5,002 digits"),
-        ("&a {base_model: x, loss: y, settings: *a}", "an alias stands within what it stands for"),
+        ("&a {base_model: x, loss: y, settings: *a}", "an alias contains itself"),
         ("a: &a0 [x, x]\n" + "".join(f"b{i}: &a{i} [{f'*a{i - 1}, ' * 10}]\n" for i in range(1, 9)), "100,000 values"),
         ("a: &a0 {x: 1}\n" + "".join(f"b{i}: &a{i} {{<<: [{f'*a{i - 1}, ' * 10}]}}\n" for i in range(1, 9)), "values"),
-        ("[" * 2000, "nested too deep"),
+        ("[" * 2000, "nested too deeply"),
         ("# " * 300_000, "at most 500,000 are read"),
     ],
 )
@@ -430,7 +430,7 @@ def test_reproduce_evaluates_on_a_file(facts: CardFacts, tmp_path: Path, capsys:
     ("arguments", "message"),
     [
         (["nowhere.md"], "cannot read nowhere.md"),
-        (["{card}", "--eval-columns", "a,b"], "--eval-columns and no --eval"),
+        (["{card}", "--eval-columns", "a,b"], "--eval-columns without --eval"),
         (["{card}", "--learning-rate", "-1"], "learning_rate=-1.0; expected a number from 0"),
         (["{data}"], "expected"),
     ],

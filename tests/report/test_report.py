@@ -170,7 +170,7 @@ def test_two_labels() -> None:
     rows = table({"a": ["one", "two", "three"], "b": ["two", "five", "five"]}, [1, 0, 1])
     scores = pair_scores(Model(), rows)
     assert values(scores) == {"label 0": [10], "label 1": [2, 15]}
-    assert scores.what == "Dot product in 3 rows of rows.tsv"
+    assert scores.title == "Dot product in 3 rows of rows.tsv"
     assert scores.pairs == 3
 
 
@@ -450,7 +450,9 @@ def test_without_matplotlib(no_matplotlib: None, tmp_path: Path) -> None:
     for call in calls:
         with pytest.raises(ConfigError) as caught:
             call()
-        assert str(caught.value) == 'got report and no matplotlib; expected it: pip install "minisbert[report]"'
+        assert (
+            str(caught.value) == 'got report without matplotlib; expected it installed: pip install "minisbert[report]"'
+        )
 
 
 # ---- a whole run ----------------------------------------------------------------------------------------------------
@@ -516,7 +518,9 @@ def test_train_without_matplotlib(
     no_matplotlib: None, data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(training(tmp_path / "none", data, tmp_path / "out", "--report")) == 2
-    message = 'minisbert: error: got report and no matplotlib; expected it: pip install "minisbert[report]"\n'
+    message = (
+        'minisbert: error: got report without matplotlib; expected it installed: pip install "minisbert[report]"\n'
+    )
     assert capsys.readouterr().err == message
     assert not (tmp_path / "out").exists()
 

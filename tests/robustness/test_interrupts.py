@@ -16,8 +16,8 @@ from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.cli import main
 from minisbert.errors import InputError, TrainingInterrupted, TrainingTerminated
 from minisbert.training.checkpoint import Checkpoint
+from minisbert.training.guards import StopSignal
 from minisbert.training.history import TrainingLog
-from minisbert.training.stopping import Stop
 
 CONFIG = TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, log_every=1)  # 8 steps
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -156,11 +156,11 @@ def test_other_threads_leave_signals_alone(folder: Path) -> None:
 
 
 def test_a_request_that_came_too_late_is_not_lost() -> None:
-    with pytest.raises(KeyboardInterrupt), Stop():
+    with pytest.raises(KeyboardInterrupt), StopSignal():
         signal.raise_signal(signal.SIGINT)
 
     def fail() -> None:
-        with Stop():
+        with StopSignal():
             signal.raise_signal(signal.SIGINT)
             raise InputError("something else")
 
@@ -194,8 +194,8 @@ def test_commands_say_how_to_go_on(
         patch.setattr(TrainingLog, "write", send)
         capsys.readouterr()
         assert main([*command, "--output", str(output), "--resume"]) == status
-    anew, stop = capsys.readouterr().err.splitlines()
-    assert anew.startswith(f"starting anew, as there is no checkpoint in {output}: ")
+    start, stop = capsys.readouterr().err.splitlines()
+    assert start.startswith(f"starting from the first step, as there is no checkpoint in {output}: ")
     assert stop == (
         f"minisbert: stopped after step 3 of 8; {output / 'checkpoint-3'} holds all that is needed to go on: "
         f"run the same command with --resume"

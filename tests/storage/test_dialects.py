@@ -120,13 +120,13 @@ def test_settings_that_make_no_difference(content: dict[str, Any], folder: Path,
     ("content", "message"),
     [
         ({"pooling": "mean"}, "got key 'pooling'; expected some of max_seq_length"),
-        ({"transformer_task": "fill-mask"}, "got 'fill-mask' for transformer_task"),
-        ({"module_output_name": "scores"}, "got 'scores' for module_output_name"),
-        ({"query_length": 32}, "got 32 for query_length"),
-        ({"query_expansion": {"strategy": "fixed"}}, "for query_expansion"),
-        ({"tokenizer_name_or_path": "other"}, "got 'other' for tokenizer_name_or_path"),
-        ({"modality_config": {"text": {"method": "embed", "method_output_name": "x"}}}, "for text in modality_config"),
-        ({"modality_config": {"image": {}}}, "got None for text in modality_config"),
+        ({"transformer_task": "fill-mask"}, "got transformer_task='fill-mask'"),
+        ({"module_output_name": "scores"}, "got module_output_name='scores'"),
+        ({"query_length": 32}, "got query_length=32"),
+        ({"query_expansion": {"strategy": "fixed"}}, "got query_expansion="),
+        ({"tokenizer_name_or_path": "other"}, "got tokenizer_name_or_path='other'"),
+        ({"modality_config": {"text": {"method": "embed", "method_output_name": "x"}}}, "got modality_config.text="),
+        ({"modality_config": {"image": {}}}, "got modality_config.text=None"),
         (
             {
                 "modality_config": {
@@ -136,21 +136,21 @@ def test_settings_that_make_no_difference(content: dict[str, Any], folder: Path,
             },
             "chat template",
         ),
-        ({"processing_kwargs": {"text": {"truncation": False}}}, "got False for truncation"),
-        ({"processing_kwargs": {"text": {"stride": 3}}}, "got 3 for stride"),
+        ({"processing_kwargs": {"text": {"truncation": False}}}, "got processing_kwargs.truncation=False"),
+        ({"processing_kwargs": {"text": {"stride": 3}}}, "got processing_kwargs.stride=3"),
         ({"processing_kwargs": {"smell": {}}}, "got 'smell' in processing_kwargs"),
         ({"processing_kwargs": {"text": 3}}, "expected an object of objects"),
         ({"model_args": {"quantization_config": {}}}, "got 'quantization_config' in model_args"),
         (
             {"model_args": {"torch_dtype": "int4"}},
-            "got dtype 'int4'; expected float32, float64, float16, bfloat16 or auto",
+            "got dtype='int4'; expected float32, float64, float16, bfloat16 or auto",
         ),
         ({"tokenizer_args": {"unk_token": "x"}}, "got 'unk_token' in tokenizer_args"),
-        ({"tokenizer_args": {"truncation_side": "middle"}}, "got truncation_side 'middle'; expected left or right"),
+        ({"tokenizer_args": {"truncation_side": "middle"}}, "got truncation_side='middle'; expected left or right"),
         ({"config_args": [1]}, "expected an object"),
-        ({"max_seq_length": 0}, "got max_seq_length 0"),
-        ({"max_seq_length": True}, "got max_seq_length True"),
-        ({"max_seq_length": 8.0}, "got max_seq_length 8.0"),
+        ({"max_seq_length": 0}, "got max_seq_length=0"),
+        ({"max_seq_length": True}, "got max_seq_length=True"),
+        ({"max_seq_length": 8.0}, "got max_seq_length=8.0"),
     ],
 )
 def test_settings_that_cannot_be_honoured_are_refused(content: dict[str, Any], message: str, folder: Path) -> None:
@@ -220,7 +220,7 @@ def test_prompts(folder: Path, tmp_path: Path) -> None:
     assert load(tmp_path / "saved").prompts == model.prompts
     assert load(tmp_path / "saved").default_prompt_name == "passage"
     edit(folder / MODEL, default_prompt_name="mine")
-    with pytest.raises(ConfigError, match="got prompt name 'mine'; expected one of"):
+    with pytest.raises(ConfigError, match="got prompt_name='mine'; expected one of"):
         load(folder)
     assert load(folder, prompts={"mine": "m: "}).default_prompt_name == "mine"
 
@@ -228,8 +228,8 @@ def test_prompts(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"prompts": ["a"]}, "for prompts"),
-        ({"prompts": {"a": 1}}, "for prompts"),
+        ({"prompts": ["a"]}, "got prompts="),
+        ({"prompts": {"a": 1}}, "got prompts="),
         ({"truncate_dim": "8"}, "truncate_dim"),
     ],
 )

@@ -199,7 +199,7 @@ def test_lower_case_is_that_of_the_tokenizers_library(tiny: Callable[[str], Path
     [
         (lambda folder: (folder / "tokenizer.json").write_text("{}"), "expected tokenizer.json"),
         (lambda folder: (folder / "tokenizer.json").unlink(), "has no tokenizer; expected tokenizer.json"),
-        (lambda folder: edit(folder / CONFIG, truncation_side="both"), "got truncation_side 'both'"),
+        (lambda folder: edit(folder / CONFIG, truncation_side="both"), "got truncation_side='both'"),
         (lambda folder: (folder / CONFIG).write_text("[]"), "expected a JSON object"),
         (
             lambda folder: (folder / "tokenizer.json").rename(folder / "sentencepiece.bpe.model"),

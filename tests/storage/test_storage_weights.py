@@ -152,7 +152,7 @@ def test_number_type(
 
 def test_impossible_number_type(folder: Path) -> None:
     edit(folder / "config.json", dtype="int7")
-    with pytest.raises(ModelError, match="config.json in .*: got dtype 'int7'; expected float32"):
+    with pytest.raises(ModelError, match="config.json in .*: got dtype='int7'; expected float32"):
         load(folder)
 
 

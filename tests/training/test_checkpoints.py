@@ -19,7 +19,7 @@ from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.errors import ConfigError, InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.storage import files
-from minisbert.training.checkpoint import Checkpoint, newest_whole, prune, seal
+from minisbert.training.checkpoint import Checkpoint, newest_valid, prune, seal
 
 CONFIG = TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, log_every=1, save_every=2)  # 8 steps
 
@@ -165,7 +165,9 @@ def test_where_all_are_damaged_nothing_is_started(
     for checkpoint in Checkpoint.all_in(output):
         flip(checkpoint.folder / "model.safetensors")
     before = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match=r"is whole: .*checkpoint-8/model.safetensors is damaged.*start anew"):
+    with pytest.raises(
+        InputError, match=r"every checkpoint in .* is damaged: .*checkpoint-8/model.safetensors is damaged.*start again"
+    ):
         train(folder, output, resume=True)
     assert before == {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
 
@@ -193,7 +195,7 @@ def test_another_model_of_the_same_shape_is_noticed(
     other = SentenceTransformer(folder, device="cpu")
     other.transformer.config["hidden_dropout_prob"] = 0.2
     config = replace(CONFIG, seed=1, log_every=3)
-    with pytest.raises(ConfigError, match="seed was 42 and is 1; the settings of the model are others; expected"):
+    with pytest.raises(ConfigError, match="seed was 42 and is 1; the settings of the model differ; expected"):
         train(folder, tmp_path, config, resume=checkpoint, model=other)
     # The model in the checkpoint is what the run goes on with anyway.
     model = SentenceTransformer(checkpoint, device="cpu")
@@ -243,7 +245,7 @@ def test_it_is_said_that_there_is_no_checkpoint(
     config = TrainingConfig(max_steps=1)
     Trainer(model, pairs(), loss=losses.CosineSimilarityLoss(), config=config, output_dir=tmp_path).train(resume=True)
     (line,) = [line for line in capsys.readouterr().err.splitlines() if "start" in line]
-    assert line.startswith(f"starting anew, as there is no checkpoint in {tmp_path}: 24 rows")
+    assert line.startswith(f"starting from the first step, as there is no checkpoint in {tmp_path}: 24 rows")
 
 
 # ---- writing --------------------------------------------------------------------------------------------------------
@@ -320,7 +322,7 @@ def test_a_save_that_fails_leaves_what_there_was(
             with pytest.raises(InputError, match="cannot write .*No space left on device"):
                 train(folder, output, resume=True)
         assert failing.calls >= at
-        whole, damages = newest_whole(output)
+        whole, damages = newest_valid(output)
         assert whole is not None
         assert not damages
         assert not [name for name in names(output) if name.startswith(".")]

@@ -17,7 +17,7 @@ from minisbert.cli import main
 from minisbert.data.sampling import EpochSampler
 from minisbert.errors import ConfigError, DivergenceError
 from minisbert.training.checkpoint import Checkpoint
-from minisbert.training.finite import MOST_SKIPPED, SkippedSteps, all_finite
+from minisbert.training.guards import MAX_SKIPPED, SkippedSteps, all_finite
 
 CONFIG = TrainingConfig(max_steps=20, batch_size=6, learning_rate=1e-3, log_every=100, save_every=3)
 
@@ -62,7 +62,7 @@ def test_steps_in_a_row_are_counted() -> None:
     kept = torch.tensor(torch.inf)
     steps.add(kept)
     kept.fill_(0)  # as a recorded update does
-    assert MOST_SKIPPED == 10
+    assert MAX_SKIPPED == 10
     assert steps.first() == 112
 
 
@@ -74,7 +74,7 @@ def test_many_skipped_steps_end_training(folder: Path, tmp_path: Path) -> None:
     rows = list(sampler.epoch(1))[1].rows.tolist()  # four steps to an epoch
     assert str(raised.value).startswith(
         f"the gradients of 10 steps in a row are not finite, first those of step 6: rows {', '.join(map(str, rows))} "
-        f"of the data (counted from 0); expected finite ones"
+        f"of the data (counted from 0); expected finite gradients"
     )
     assert str(raised.value).endswith(f"the last good checkpoint is {tmp_path / 'checkpoint-3'}")
     for checkpoint in Checkpoint.all_in(tmp_path):

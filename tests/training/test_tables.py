@@ -10,8 +10,8 @@ import torch
 from torch import nn
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
-from minisbert.training import loop
-from minisbert.training.tables import TableAdamW, clip
+from minisbert.training import builder as builders
+from minisbert.training.optimization import EmbeddingAdamW, clip_gradients
 
 
 @pytest.mark.parametrize("built", [True, False])
@@ -22,7 +22,7 @@ def test_it_is_adamw(built: bool, request: pytest.FixtureRequest) -> None:
     dense, sparse = nn.Embedding(40, 32), nn.Embedding(40, 32, sparse=True)
     sparse.load_state_dict(dense.state_dict())
     optimizer = torch.optim.AdamW(dense.parameters(), lr=1e-2, weight_decay=0.0)
-    ours = TableAdamW(sparse.weight, lr=1e-2, betas=(0.9, 0.999), eps=1e-8)
+    ours = EmbeddingAdamW(sparse, lr=1e-2, betas=(0.9, 0.999), eps=1e-8)
     with kernels.use("auto" if built else "reference"):
         for step in range(12):
             ids = torch.randint(3 * step + 3, (20,))
@@ -30,11 +30,11 @@ def test_it_is_adamw(built: bool, request: pytest.FixtureRequest) -> None:
             for table, which in ((dense, optimizer), (sparse, ours)):
                 for _ in range(2):  # gradients of several batches add up
                     (table(ids) * pull).sum().backward()
-                clip([table.weight], 3.0)
+                clip_gradients([table.weight], 3.0)
                 which.step()
                 which.zero_grad()
             if step == 6:  # a state that was saved and loaded goes on
-                again = TableAdamW(sparse.weight, lr=1e-2, betas=(0.9, 0.999), eps=1e-8)
+                again = EmbeddingAdamW(sparse, lr=1e-2, betas=(0.9, 0.999), eps=1e-8)
                 again.load_state_dict(ours.state_dict())
                 ours = again
     torch.testing.assert_close(sparse.weight, dense.weight, rtol=0, atol=2e-6)
@@ -49,15 +49,15 @@ def test_clip_is_torch_s() -> None:
         a.grad = torch.randn(5, 4)
         b.grad = a.grad.clone()
     for limit in (float("inf"), 1.0):
-        assert torch.equal(clip(ours, limit), torch.nn.utils.clip_grad_norm_(theirs, limit))
+        assert torch.equal(clip_gradients(ours, limit), torch.nn.utils.clip_grad_norm_(theirs, limit))
     assert all(torch.equal(a.grad, b.grad) for a, b in zip(ours, theirs, strict=True))
 
 
 def test_training_with_it_is_training_without(tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     rows = {"a": [f"cat {n} mat" for n in range(24)], "b": [f"dog {n} sea" for n in range(24)]}
     weights = []
-    for table in (loop.word_table, lambda model: None):
-        monkeypatch.setattr(loop, "word_table", table)
+    for table in (builders.sparse_word_table, lambda model: None):
+        monkeypatch.setattr(builders, "sparse_word_table", table)
         model = SentenceTransformer(tiny("bert"), device="cpu")
         config = TrainingConfig(epochs=2, batch_size=6, learning_rate=1e-3, gradient_accumulation=2, max_grad_norm=0.5)
         loss = losses.MultipleNegativesRankingLoss()

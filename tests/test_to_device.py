@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from minisbert.packing import PackedBatch, pack, pack_padded
+from minisbert.prefetch import join_buffer, split_buffer, to_device
 from minisbert.text import TokenizedTexts
-from minisbert.transfer import apart, moved, together
 
 DTYPES = (torch.int64, torch.int32, torch.bool, torch.float32, torch.float16, torch.bfloat16, torch.uint8)
 shapes = st.lists(st.integers(0, 5), max_size=3)
@@ -55,11 +55,11 @@ def test_together_and_apart(kinds: list[tuple[torch.dtype, list[int]]], seed: in
         size = int(np.prod(shape)) * dtype.itemsize
         raw = torch.randint(0, 2 if dtype == torch.bool else 256, (size,), dtype=torch.uint8, generator=draw)
         tensors.append(raw.view(dtype).view(shape))
-    buffer = together(tensors)
+    buffer = join_buffer(tensors)
     assert buffer.dtype == torch.uint8
     assert buffer.ndim == 1
     assert len(buffer) < sum(tensor.nbytes for tensor in tensors) + 16 * len(tensors) + 1
-    views = apart(buffer, tensors)
+    views = split_buffer(buffer, tensors)
     same(views, tensors)
     for view in views:
         assert view.storage_offset() * view.itemsize % 16 == 0
@@ -70,20 +70,20 @@ def test_together_and_apart(kinds: list[tuple[torch.dtype, list[int]]], seed: in
 def test_what_is_not_contiguous_is_laid_out() -> None:
     values = torch.arange(24).view(4, 6)
     tensors = [values.T, values[:, ::2], values[1:, 3]]
-    same(apart(together(tensors), tensors), tensors)
+    same(split_buffer(join_buffer(tensors), tensors), tensors)
 
 
 def test_later_changes_stay_outside() -> None:
     values = torch.arange(5)
-    buffer = together([values])
+    buffer = join_buffer([values])
     values.zero_()
-    assert apart(buffer, [values])[0].tolist() == [0, 1, 2, 3, 4]
+    assert split_buffer(buffer, [values])[0].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_batch_goes_through_one_buffer() -> None:
     for batch in batches():
         tensors = tensors_of(batch)
-        same(apart(together(tensors), tensors), tensors)
+        same(split_buffer(join_buffer(tensors), tensors), tensors)
 
 
 def test_to_another_device() -> None:
@@ -95,7 +95,7 @@ def test_to_another_device() -> None:
             assert one.is_meta
             assert (one.dtype, one.shape) == (other.dtype, other.shape)
     values = [torch.arange(3), torch.ones(2)]
-    same(moved(values, "cpu"), values)
+    same(to_device(values, "cpu"), values)
 
 
 @pytest.mark.gpu

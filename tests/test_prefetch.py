@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minisbert import kernels
-from minisbert.ahead import ahead
+from minisbert.prefetch import prefetch
 
 mode: ContextVar[str] = ContextVar("mode", default="nothing")
 
@@ -60,13 +60,13 @@ class Source:
 
 @given(st.lists(st.integers(), max_size=20), st.integers(1, 5))
 def test_same_items_in_the_same_order(items: list[int], depth: int) -> None:
-    assert list(ahead(items, depth)) == items
-    assert list(ahead((item for item in items), depth)) == items
+    assert list(prefetch(items, depth)) == items
+    assert list(prefetch((item for item in items), depth)) == items
 
 
 def test_another_thread_makes_them() -> None:
     source = Source(10)
-    assert sum(ahead(source.numbers(), 3)) == 45
+    assert sum(prefetch(source.numbers(), 3)) == 45
     assert len(source.threads) == 1
     assert threading.current_thread() not in source.threads
     assert source.closed
@@ -75,7 +75,7 @@ def test_another_thread_makes_them() -> None:
 @pytest.mark.parametrize("depth", [1, 4])
 def test_no_more_than_depth_are_made_ahead(depth: int) -> None:
     source = Source(50)
-    with closing(ahead(source.numbers(), depth)) as items:
+    with closing(prefetch(source.numbers(), depth)) as items:
         assert source.made == 0  # nothing begins before the first is asked for
         for number in items:
             source.wait_for(min(number + 1 + depth, 50))
@@ -85,7 +85,7 @@ def test_no_more_than_depth_are_made_ahead(depth: int) -> None:
 
 def test_an_error_comes_in_its_place() -> None:
     source = Source(10, fails_at=4)
-    items = ahead(source.numbers(), 3)
+    items = prefetch(source.numbers(), 3)
     assert [next(items) for _ in range(4)] == [0, 1, 2, 3]
     with pytest.raises(LookupError, match="number 4"):
         next(items)
@@ -94,13 +94,13 @@ def test_an_error_comes_in_its_place() -> None:
 
 def test_an_error_at_the_start() -> None:
     with pytest.raises(LookupError):
-        next(ahead(Source(1, fails_at=0).numbers(), 3))
+        next(prefetch(Source(1, fails_at=0).numbers(), 3))
 
 
 @pytest.mark.parametrize("depth", [1, 8])
 def test_the_consumer_stops_early(depth: int) -> None:
     source = Source(1_000_000)
-    items = ahead(source.numbers(), depth)
+    items = prefetch(source.numbers(), depth)
     assert next(items) == 0
     items.close()
     assert source.closed
@@ -115,7 +115,7 @@ def test_the_consumer_fails() -> None:
     source = Source(1_000_000)
 
     def use() -> None:
-        for number in ahead(source.numbers(), 2):
+        for number in prefetch(source.numbers(), 2):
             if number == 5:
                 raise ValueError("enough")
 
@@ -130,7 +130,7 @@ def test_what_is_asked_for_in_a_context_is_made_in_it() -> None:
     token = mode.set("chosen")
     try:
         with kernels.use("reference"), torch.inference_mode():
-            assert list(ahead(source.numbers(), 2)) == [0, 1, 2, 3, 4]
+            assert list(prefetch(source.numbers(), 2)) == [0, 1, 2, 3, 4]
             assert torch.is_inference_mode_enabled()
     finally:
         mode.reset(token)
@@ -143,13 +143,13 @@ def test_changes_of_context_stay_inside() -> None:
             mode.set(name)
             yield mode.get()
 
-    assert list(ahead(changing(), 1)) == ["one", "two"]
+    assert list(prefetch(changing(), 1)) == ["one", "two"]
     assert mode.get() == "nothing"
 
 
 def test_one_inside_another() -> None:
     inner = Source(1_000_000)
-    outer = ahead((2 * number for number in ahead(inner.numbers(), 2)), 2)
+    outer = prefetch((2 * number for number in prefetch(inner.numbers(), 2)), 2)
     assert [next(outer) for _ in range(3)] == [0, 2, 4]
     outer.close()
     gc.collect()
@@ -157,9 +157,8 @@ def test_one_inside_another() -> None:
 
 
 def test_a_process_that_forgets_them_ends() -> None:
-    code = (
-        "from itertools import count; from minisbert.ahead import ahead; items = ahead(count(), 3); print(next(items))"
-    )
+    code = "from itertools import count; from minisbert.prefetch import prefetch\n"
+    code += "items = prefetch(count(), 3); print(next(items))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0\n"
     assert done.stderr == ""

@@ -1,10 +1,10 @@
-"""The model with its files: found, loaded and saved."""
+"""`EmbeddingModel`: find, load, run and save a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, TypeAlias, cast
+from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -46,10 +46,10 @@ class EmbeddingModel(Embedder):
         revision: branch, tag or commit on the Hub.
         local_files_only: never ask the Hub.
         token: Hub access token.
-        dtype: "float32", "bfloat16" or "float16"; by default what the weights are saved in. "int8" quantizes the
-            linear layers of a native encoder, on the CPU, for inference; to save such a model, the folder it was loaded
-            from must still be there.
-        truncation: what happens when texts are longer than `max_seq_length`: "warn" once, raise an "error", or only
+        dtype: "float32", "bfloat16" or "float16"; by default that of the saved weights. "int8" quantizes the linear
+            layers of a native encoder, on the CPU, for inference. To save such a model, the folder it was loaded from
+            must still be there.
+        truncation: what to do when texts are longer than `max_seq_length`: "warn" once, raise an "error", or only
             "count" them in `truncated_texts`.
 
     Raises:
@@ -57,7 +57,7 @@ class EmbeddingModel(Embedder):
         ConfigError: an argument has an impossible value.
     """
 
-    training_record: object = None  # set by `Trainer`, for whoever describes the model
+    training_record: object = None  # set by `Trainer`, for the model card
 
     def __init__(
         self,
@@ -76,31 +76,32 @@ class EmbeddingModel(Embedder):
         dtype: DType | None = None,
         truncation: Truncation = "warn",
     ) -> None:
-        if (model_name_or_path is None) == (modules is None):
-            raise ConfigError("expected either the name or folder of a model, or modules=[...]")
         if dtype is not None and (not isinstance(dtype, str) or dtype not in _DTYPES):
-            raise ConfigError(f"got dtype {dtype!r}; expected one of the texts {', '.join(map(repr, _DTYPES))}")
-        for name, value in {
-            "default_prompt_name": default_prompt_name,
-            "similarity_fn_name": similarity_fn_name,
-        }.items():
-            if value is not None and not isinstance(value, str):
-                raise ConfigError(f"got {name} {value!r}; expected a text: pass a name")
+            raise ConfigError(f"got dtype={dtype!r}; expected one of the strings {', '.join(map(repr, _DTYPES))}")
+        names = {"default_prompt_name": default_prompt_name, "similarity_fn_name": similarity_fn_name}
+        for option, name in names.items():
+            if name is not None and not isinstance(name, str):
+                raise ConfigError(f"got {option}={name!r}; expected a string: pass a name")
         if prompts is not None and not isinstance(prompts, Mapping):
-            raise ConfigError(f"got prompts {prompts!r}; expected texts by name: pass a dict")
-        settings, card, base_model, base_revision = ModelSettings(), None, None, None
-        if modules is None:
+            raise ConfigError(f"got prompts={prompts!r}; expected strings by name: pass a dict")
+        settings = ModelSettings()
+        self._card = base_model = base_revision = None
+        if modules is None and model_name_or_path is not None:
             folder = find_model(
-                cast("str | Path", model_name_or_path),
+                model_name_or_path,
                 revision=revision,
                 cache_folder=cache_folder,
                 local_files_only=local_files_only,
                 token=token,
             )
-            modules, settings, card = _load(folder)
-            if not Path(cast("str | Path", model_name_or_path)).expanduser().is_dir():
+            layout = read_layout(folder)
+            modules, settings, self._card = read_modules(layout), layout.settings, layout.card
+            if not Path(model_name_or_path).expanduser().is_dir():
                 base_model = repository_name(str(model_name_or_path))
                 base_revision = folder.name if folder.parent.name == "snapshots" else None
+        elif modules is None or model_name_or_path is not None:
+            got = "neither a model nor modules" if modules is None else "both a model and modules"
+            raise ConfigError(f"got {got}; expected either the name or folder of a model, or modules=[...]")
         super().__init__(
             modules,
             prompts={**settings.prompts, **(prompts or {})},
@@ -111,7 +112,6 @@ class EmbeddingModel(Embedder):
         )
         self.base_model, self.base_model_revision = base_model, base_revision
         self._other_settings = settings.other
-        self._card = card
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
         if dtype == "int8":
@@ -120,10 +120,8 @@ class EmbeddingModel(Embedder):
     def _quantize(self) -> None:
         encoder = self.transformer.auto_model
         if not isinstance(encoder, Encoder) or self.device.type != "cpu":
-            kind = type(encoder).__name__ if not isinstance(encoder, Encoder) else f"an encoder on {self.device}"
-            raise ConfigError(
-                f"got dtype 'int8' for {kind}; expected a native encoder on the CPU: choose another dtype"
-            )
+            got = f"an encoder on {self.device}" if isinstance(encoder, Encoder) else type(encoder).__name__
+            raise ConfigError(f"got dtype='int8' for {got}; expected a native encoder on the CPU: choose another dtype")
         encoder.quantize()
 
     def save_pretrained(
@@ -150,10 +148,10 @@ class EmbeddingModel(Embedder):
     save = save_pretrained
 
     def write_into(self, folder: Path) -> None:
-        """Write modules and settings, and no card, file by file into a folder that exists."""
+        """Write modules and settings, but no card, file by file into an existing folder."""
         folders = write_modules(folder, [type(module).__name__ for module in self])
-        for module, place in zip(self, folders, strict=True):
-            write_module(module, place)
+        for module, module_folder in zip(self, folders, strict=True):
+            write_module(module, module_folder)
         settings = ModelSettings(
             self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim, self._other_settings
         )
@@ -164,11 +162,5 @@ class EmbeddingModel(Embedder):
         return self._card
 
 
-def _load(folder: Path) -> tuple[list[nn.Module], ModelSettings, str | None]:
-    layout = read_layout(folder)
-    return read_modules(layout), layout.settings, layout.card
-
-
 def _known_similarity(saved: str | None) -> str:
-    names = [member.value for member in SimilarityFunction]
-    return saved if saved in names else SimilarityFunction.COSINE.value
+    return saved if saved in SimilarityFunction.possible_values() else SimilarityFunction.COSINE.value

@@ -1,0 +1,296 @@
+"""The bases of evaluators, and the evaluator that calls several in turn."""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, InputError, InputTypeError
+from ..similarity import SimilarityFunction
+from ..text import check_texts
+
+if TYPE_CHECKING:
+    from ..model import EmbeddingModel
+
+
+class Evaluator(ABC):
+    """Called with a model, returns metrics by name.
+
+    Args:
+        name: put before each metric name, with "_".
+        batch_size: most texts in one forward pass; by default only the number of tokens is limited.
+        show_progress_bar: show one on a terminal.
+        write_csv: append to a CSV file where an output path is given.
+        truncate_dim: evaluate only the leading dimensions.
+
+    Attributes:
+        primary_metric: name of the metric that says which model is better; larger is better. Set by each call.
+        metric_names: names of all metrics. Set by each call.
+        description: title of the task, for the model card.
+        csv_file: name of the file that `write_row` appends to.
+    """
+
+    description = ""
+    csv_file = ""
+
+    def __init__(
+        self,
+        name: str = "",
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool = False,
+        write_csv: bool = True,
+        truncate_dim: int | None = None,
+    ) -> None:
+        self.name = name
+        self.batch_size = batch_size
+        self.show_progress_bar = show_progress_bar
+        self.write_csv = write_csv
+        self.truncate_dim = truncate_dim
+        self.primary_metric: str | None = None
+        self.metric_names: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __call__(
+        self,
+        model: EmbeddingModel,
+        output_path: str | Path | None = None,
+        epoch: float = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Evaluate `model`; `epoch` and `steps` go into the CSV file (-1: outside training)."""
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Settings of the evaluation that the model card shows: `truncate_dim`, if it is given."""
+        return {} if self.truncate_dim is None else {"truncate_dim": self.truncate_dim}
+
+    def named(self, metrics: Mapping[str, float], *, primary: str) -> dict[str, float]:
+        """Put the evaluator's name before the metrics, and set `metric_names` and `primary_metric`."""
+        prefix = f"{self.name}_" if self.name else ""
+        self.primary_metric = prefix + primary
+        result = {prefix + metric: value for metric, value in metrics.items()}
+        self.metric_names = tuple(result)
+        return result
+
+    def write_row(
+        self,
+        output_path: str | Path | None,
+        columns: Mapping[str, object],
+        *,
+        epoch: float,
+        steps: int,
+        line_end: str = "\r\n",
+    ) -> None:
+        """Append a row to the CSV file, unless `output_path` is None or `write_csv` off; a new file gets a header.
+
+        Raises:
+            InputError: the file cannot be written.
+        """
+        if not self.write_csv or output_path is None:
+            return
+        path, row = Path(output_path) / self.csv_file, {"epoch": epoch, "steps": steps, **columns}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = not path.exists()
+            with path.open("a", newline="", encoding="utf-8") as file:
+                writer = csv.writer(file, lineterminator=line_end)
+                if new:
+                    writer.writerow(row.keys())
+                writer.writerow(row.values())
+        except OSError as error:
+            raise cannot_write(path, error) from error
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """The outcome of one evaluation.
+
+    Attributes:
+        metrics: values by name.
+        primary: name of the metric that says which model is better.
+        row: columns of the CSV file.
+        write: writes further files into a folder, or None.
+    """
+
+    metrics: Mapping[str, float]
+    primary: str
+    row: Mapping[str, object]
+    write: Callable[[Path], None] | None = None
+
+
+class TaskEvaluator(Evaluator):
+    """An evaluator of one task: `measure` computes the metrics, a call also names them and writes the files."""
+
+    line_end = "\r\n"
+
+    def __init__(
+        self, name: str, batch_size: int | None, show_progress_bar: bool, write_csv: bool, truncate_dim: int | None
+    ) -> None:
+        options = {"show_progress_bar": show_progress_bar, "write_csv": write_csv}
+        super().__init__(name, batch_size=batch_size, truncate_dim=truncate_dim, **options)
+
+    def __call__(
+        self,
+        model: EmbeddingModel,
+        output_path: str | Path | None = None,
+        epoch: float = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Evaluate `model`: metric names, with the evaluator's name before them, to values."""
+        measurement = self.measure(model)
+        if measurement.write is not None and output_path is not None:
+            measurement.write(Path(output_path))
+        self.write_row(output_path, measurement.row, epoch=epoch, steps=steps, line_end=self.line_end)
+        return self.named(measurement.metrics, primary=measurement.primary)
+
+    @abstractmethod
+    def measure(self, model: EmbeddingModel) -> Measurement:
+        """Compute the metrics of `model`."""
+
+    def embed(self, encode: Callable[..., Any], texts: Sequence[str], **options: Any) -> Any:
+        """Call a model's `encode`, `encode_query` or `encode_document` with the options of the evaluator."""
+        shared = {"batch_size": self.batch_size, "show_progress_bar": self.show_progress_bar}
+        return encode(texts, **{**shared, "truncate_dim": self.truncate_dim, **options})
+
+    def file_name(self, task: str, ending: str = "_results.csv") -> str:
+        """Name of a file of the evaluation; the evaluator's name follows that of the task."""
+        return f"{task}{'_' + self.name if self.name else ''}{ending}"
+
+
+def _last(scores: list[float]) -> float:
+    return scores[-1]
+
+
+class SequentialEvaluator(Evaluator):
+    """Calls evaluators one after the other.
+
+    The metrics are those of all evaluators, and `sequential_score`, the primary one. If two have a metric of the same
+    name, the later one counts, with a warning.
+
+    Args:
+        evaluators: what to call.
+        main_score_function: from the primary metric of each evaluator to one number; by default the last of them.
+
+    Raises:
+        InputError: the list is empty.
+    """
+
+    description = "Sequential"
+
+    def __init__(
+        self, evaluators: Iterable[Evaluator], *, main_score_function: Callable[[list[float]], float] = _last
+    ) -> None:
+        super().__init__()
+        self.evaluators = list(evaluators)
+        if not self.evaluators:
+            raise InputError("got no evaluators; expected at least one: put one in the list")
+        self.main_score_function = main_score_function
+
+    def __call__(
+        self,
+        model: EmbeddingModel,
+        output_path: str | Path | None = None,
+        epoch: float = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Evaluate `model`: metric names to values."""
+        metrics: dict[str, float] = {}
+        scores = []
+        for evaluator in self.evaluators:
+            result = evaluator(model, output_path, epoch=epoch, steps=steps)
+            scores.append(result[evaluator.primary_metric or next(iter(result))])
+            repeated = sorted(metrics.keys() & result.keys())
+            if repeated:
+                warnings.warn(
+                    f"several evaluators have the metric {repeated[0]}; only the last is kept: give them names",
+                    stacklevel=2,
+                )
+            metrics |= result
+        metrics["sequential_score"] = float(self.main_score_function(scores))
+        return self.named(metrics, primary="sequential_score")
+
+
+# ---- arguments of evaluators ----------------------------------------------------------------------------------------
+
+
+def check_rows(**columns: Sequence[str]) -> list[list[str]]:
+    """Return columns of texts as lists.
+
+    Raises:
+        InputTypeError: an entry is not a string.
+        InputError: the columns are empty or differ in length.
+    """
+    lists = [check_texts(texts, what=name) for name, texts in columns.items()]
+    sizes = {name: len(texts) for name, texts in zip(columns, lists, strict=True)}
+    if len(set(sizes.values())) > 1:
+        got = ", ".join(f"{size} {name}" for name, size in sizes.items())
+        raise InputError(f"got {got}; expected the same number of each: pass one text of each for every row")
+    if not len(lists[0]):
+        raise InputError(f"got no {', '.join(columns)}; expected at least one of each: pass rows to evaluate on")
+    return lists
+
+
+def check_texts_by_id(texts: Mapping[Any, str], *, what: str) -> dict[Any, str]:
+    """Return texts by their ids as a dictionary.
+
+    Raises:
+        InputTypeError: `texts` is no mapping, or an entry is not a string.
+        InputError: `texts` is empty.
+    """
+    if not isinstance(texts, Mapping):
+        raise InputTypeError(f"got {type(texts).__name__} for {what}; expected a dict: pass {{id: text}}")
+    if not texts:
+        raise InputError(f"got no {what}; expected at least one: pass {{id: text}}")
+    for key, text in texts.items():
+        if not isinstance(text, str):
+            raise InputTypeError(
+                f"{what}[{key!r}] is {repr(text)[:60]} of type {type(text).__name__}; expected a string: drop the entry"
+            )
+    return dict(texts)
+
+
+def similarity_functions(
+    names: Sequence[str | SimilarityFunction] | None, *, main: SimilarityFunction | None = None, option: str = ""
+) -> list[SimilarityFunction]:
+    """Return the functions to evaluate, each once: those called `names`, or else `main` alone.
+
+    Args:
+        names: of the functions.
+        main: the function of the primary metric.
+        option: name of the argument that `main` comes from, for messages.
+
+    Raises:
+        InputTypeError: `names` is a single name.
+        ConfigError: a function is unknown, or `main` is not evaluated.
+    """
+    if isinstance(names, str):
+        raise InputTypeError(f"got {names!r} as similarity functions; expected several: put the name in a list")
+    functions = list(dict.fromkeys(SimilarityFunction.of(name) for name in names or ()))
+    if main is None or main in functions:
+        return functions
+    if functions:
+        evaluated = ", ".join(function.value for function in functions)
+        raise ConfigError(f"got {option}={main.value!r}; expected one that is evaluated: {evaluated}")
+    return [main]
+
+
+def functions_of(model: EmbeddingModel, chosen: list[SimilarityFunction]) -> list[SimilarityFunction]:
+    """Return the chosen functions, or else the model's own."""
+    return chosen or [SimilarityFunction.of(model.similarity_fn_name)]
+
+
+def primary_function(functions: Sequence[SimilarityFunction], main: SimilarityFunction | None = None) -> str:
+    """Name of the function of the primary metric: the main one, or the only one, or "max"."""
+    if main is not None:
+        return main.value
+    return "max" if len(functions) > 1 else functions[0].value
+
+
+def cannot_write(path: Path, error: OSError) -> InputError:
+    """Make the error for a file that cannot be written."""
+    return InputError(f"cannot write {path} ({error.strerror}); expected a folder that can be written to")

@@ -1,0 +1,190 @@
+"""From the arguments of a `Trainer` to the parts of a run, and a run back to a checkpoint."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from .. import kernels
+from ..data.roles import TrainingRows
+from ..data.sampling import EpochSampler
+from ..errors import InputError, MinisbertError
+from ..evaluation import Evaluator
+from ..losses import Loss
+from ..model import EmbeddingModel
+from .checkpoint import Checkpoint, Fingerprint, check_same_run, first_line, saved_weights, set_random_state
+from .config import TrainingConfig
+from .dataset import TrainingBatches, TrainingDataset
+from .gpu import CapturedEngine, PiecewiseEngine
+from .history import OnLog, TrainingLog
+from .loop import Engine, TrainingRun
+from .optimization import LinearSchedule, adamw, sparse_word_table
+from .record import shown_name
+
+
+class TrainingSet(NamedTuple):
+    """A data set, its name ("" for the only one), and the loss it is trained with."""
+
+    name: str
+    rows: TrainingRows
+    loss: Loss
+
+
+class RunBuilder:
+    """Build a packed training run part by part; `replay.py` builds some parts in the reference's way.
+
+    Args:
+        model: the model to train.
+        sets: the data sets.
+        config: the settings.
+        multiple: sample as from several data sets, even if there is only one.
+    """
+
+    def __init__(
+        self, model: EmbeddingModel, sets: Sequence[TrainingSet], config: TrainingConfig, *, multiple: bool
+    ) -> None:
+        self.model, self.sets, self.config, self.multiple = model, sets, config, multiple
+
+    def run(
+        self, *, evaluator: Evaluator | None, output_dir: Path | None, on_log: OnLog | None, show_progress_bar: bool
+    ) -> TrainingRun:
+        """Build a run that starts at its first step."""
+        config, sampler = self.config, self.sampler()
+        datasets = [self.dataset(part.rows) for part in self.sets]
+        self.model.report_truncation(
+            sum(dataset.truncated for dataset in datasets), sum(dataset.texts for dataset in datasets)
+        )
+        batches = TrainingBatches(
+            datasets,
+            [f"data set {part.name!r}" if shown_name(part.name) else part.rows.source for part in self.sets],
+            sampler,
+            accumulation=config.gradient_accumulation,
+            on_epoch_start=self.start_epoch,
+        )
+        total_steps = config.total_steps(len(sampler))
+        file = output_dir / "train_log.jsonl" if output_dir else None
+        return TrainingRun(
+            model=self.model,
+            config=config,
+            batches=batches,
+            engine=self.engine(total_steps),
+            log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
+            evaluator=self.evaluator(evaluator) if evaluator else None,
+            output_dir=output_dir,
+            fingerprint=Fingerprint.of(self.model, datasets, self.losses(), multiple=self.multiple),
+            total_steps=total_steps,
+            show_progress_bar=show_progress_bar,
+        )
+
+    def computing(self) -> AbstractContextManager[None]:
+        """Compute in the way of the run for a block of code."""
+        return self.model.transformer.auto_model.compiled() if self.config.compile else nullcontext()
+
+    def sampler(self) -> EpochSampler:
+        """Make the sampler, and warn if it cannot place all rows."""
+        config, rows = self.config, [part.rows for part in self.sets]
+        no_duplicates = config.batch_sampler == "no_duplicates"
+        sampler = EpochSampler(
+            rows,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            several=config.multi_dataset_batch_sampler if self.multiple else None,
+            no_duplicates=no_duplicates,
+            duplicates_seed=self.duplicates_seed,
+        )
+        if no_duplicates and (left := sampler.left_out(0)):
+            warnings.warn(
+                f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: their texts are in too many "
+                f"other rows for batches of {config.batch_size} without duplicates",
+                stacklevel=4,
+            )
+        return sampler
+
+    def engine(self, total_steps: int) -> Engine:
+        """Make the engine for the model's device, with optimizers and schedule."""
+        config, steps = self.config, self.schedule_steps(total_steps)
+        schedule = LinearSchedule(config.learning_rate, config.warmup(steps), steps)
+        losses = [self.computed_loss(loss) for loss in self.losses()]
+        if kernels.on_gpu(next(self.model.parameters())):
+            return CapturedEngine(self.model, losses, self.optimizers(), schedule, config)
+        kind = Engine if self.model.device.type == "cpu" else PiecewiseEngine
+        return kind(self.model, losses, self.optimizers(), schedule, config)
+
+    def losses(self) -> list[Loss]:
+        """Return the loss of each data set."""
+        return [part.loss for part in self.sets]
+
+    # ---- what a replay builds in another way --------------------------------------------------------------------
+
+    def dataset(self, rows: TrainingRows) -> TrainingDataset:
+        """Tokenize rows."""
+        return TrainingDataset(rows, self.model.transformer.tokenizer)
+
+    def computed_loss(self, loss: Loss) -> Loss:
+        """Return the loss that computes `loss`."""
+        return loss
+
+    def optimizers(self) -> list[torch.optim.Optimizer]:
+        """Make AdamW, where possible with a sparse one for the word embeddings."""
+        config, on_gpu = self.config, kernels.on_gpu(next(self.model.parameters()))
+        dense = on_gpu or config.precision == "fp16" or config.weight_decay
+        return adamw(
+            self.model,
+            self.losses(),
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            word_table=None if dense else sparse_word_table(self.model),
+            capturable=on_gpu,
+        )
+
+    def schedule_steps(self, total_steps: int) -> int:
+        """Return the update at which the learning rate reaches 0."""
+        return total_steps
+
+    def duplicates_seed(self, epoch: int) -> int:
+        """Return the seed of batches without duplicates."""
+        return self.config.seed + epoch
+
+    def evaluator(self, evaluator: Evaluator) -> Evaluator:
+        """Return the evaluator that the loop calls for `evaluator`."""
+        return evaluator
+
+    def start_epoch(self) -> None:
+        """Do what comes before the first batch of an epoch: nothing."""
+
+
+def resume_from(checkpoint: Checkpoint, run: TrainingRun) -> None:
+    """Bring a run to where a checkpoint was saved; after an error the model is unchanged.
+
+    Raises:
+        ConfigError: the checkpoint is of another run.
+        InputError: it is damaged, or does not fit this run.
+    """
+    state = checkpoint.state()
+    try:
+        weights = saved_weights(checkpoint.folder, run.model)
+        check_same_run(checkpoint, state, weights, run.config, run.fingerprint)
+        run.fingerprint = Fingerprint(**state["identity"])
+        run.engine.load_state_dict(state)
+        run.log.load_state_dict(state, like=next(run.model.parameters()))
+        best = run.output_dir / "best" if run.output_dir else None
+        if run.config.keep_best and run.log.history.best_step is not None and best is not None and not best.is_dir():
+            raise InputError(
+                f"{best} is missing; expected the best weights so far there: put them back, or start again"
+            )
+        run.step = range(run.total_steps + 1)[state["step"]]
+        set_random_state(state, run.model.device)
+    except MinisbertError:
+        raise
+    except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(
+            f"the state in {checkpoint.folder} does not fit this run ({first_line(error)}); resume from an earlier "
+            f"checkpoint"
+        ) from error
+    run.model.load_state_dict(weights)
+    run.checkpoint = checkpoint

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from minisbert.kernels.cpu_ops import report
 
 from minisbert import kernels
 
@@ -33,7 +34,7 @@ def fingerprint() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "fused_operations": kernels.report.machine(kernels.current_mode())["fused operations"],
+        "fused_operations": report.machine(kernels.current_mode())["fused operations"],
         "commit": _commit(),
         "date": date.today().isoformat(),
     }

@@ -1,8 +1,7 @@
-"""Compile what stands in `native/` for this machine, when asked to, and load what was compiled.
+"""The library of C++ kernels: compile `native/` when asked to, load it, and check what is passed to it.
 
-The library stands in the cache of huggingface_hub, under a name made from the source, the flags and the processor: it
-is found again by the same version of the source on the same kind of machine only. Nothing here compiles unasked:
-`minisbert kernels --build` does.
+The library is in the cache of huggingface_hub, under a name made from the source, the flags and the processor: only the
+same version of the source on the same kind of machine finds it. Only `minisbert kernels --build` compiles.
 """
 
 from __future__ import annotations
@@ -20,6 +19,9 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from minisbert.errors import ConfigError
 
@@ -39,15 +41,15 @@ def location() -> Path:
 
 
 def compiler() -> str | None:
-    """The C++ compiler that would be used: that of the environment variable CXX, g++ or c++."""
+    """Return the C++ compiler: that of the environment variable CXX, g++ or c++; None if there is none."""
     named = os.environ.get("CXX")
     return shutil.which(named) if named else shutil.which("g++") or shutil.which("c++")
 
 
 def refusal() -> str | None:
-    """Why there is no library to load, or None where there is one.
+    """Return why there is no library to load, or None if there is one.
 
-    A library that another user could have written is as good as none; a broken one is an error of `library`.
+    A library that another user could have written is refused; a broken one is an error of `library`.
     """
     path = location()
     if not path.is_file():
@@ -63,7 +65,7 @@ def refusal() -> str | None:
 
 @cache
 def library() -> ctypes.CDLL | None:
-    """The library built for this machine, with the types of its functions declared; None where there is none.
+    """Load the library built for this machine and declare its functions; None if there is none.
 
     Raises:
         ConfigError: its file is not what was built.
@@ -83,7 +85,7 @@ def library() -> ctypes.CDLL | None:
 
 
 def required() -> ctypes.CDLL:
-    """The library.
+    """Load the library.
 
     Raises:
         ConfigError: there is none.
@@ -104,7 +106,7 @@ def build_record(path: Path) -> dict[str, Any]:
 
 
 def build() -> Path:
-    """Compile the library for this machine; returns its file.
+    """Compile the library for this machine and return its file.
 
     Raises:
         ConfigError: there is no compiler, it fails, or the folder cannot be written.
@@ -133,6 +135,37 @@ def build() -> Path:
         ) from None
     library.cache_clear()
     return path
+
+
+def pointer(value: Tensor | None) -> int | None:
+    """Return the address of the elements."""
+    return None if value is None else value.data_ptr()
+
+
+def check(name: str, value: Tensor, rows: int | None, columns: int | None, dtype: torch.dtype) -> None:
+    """Check the shape (None for any size) and dtype of an argument, which must be contiguous and on the CPU.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    wrong = (rows is not None and value.shape[0] != rows) or (columns is not None and value.shape[-1] != columns)
+    if wrong or value.dtype != dtype or value.device.type != "cpu" or not value.is_contiguous():
+        layout = "contiguous" if value.is_contiguous() else "not contiguous"
+        raise ConfigError(
+            f"got {name} of shape {list(value.shape)}, {value.dtype}, on {value.device}, {layout}; expected "
+            f"{dtype} on the cpu, contiguous, {rows or 'any'} rows of {columns or 'any'}"
+        )
+
+
+def check_texts(offsets: Tensor, tokens: int) -> None:
+    """Check that the offsets of texts, int32, go from 0 to the number of tokens.
+
+    Raises:
+        ConfigError: they do not.
+    """
+    check("offsets", offsets, None, None, torch.int32)
+    if int(offsets[-1]) != tokens or int(offsets[0]):
+        raise ConfigError(f"got offsets up to {int(offsets[-1])}; expected them to end at the {tokens} tokens")
 
 
 def _run(command: list[str]) -> str:

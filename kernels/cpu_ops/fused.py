@@ -22,7 +22,7 @@ from minisbert.packing import PackedBatch
 from ..operations.plain import Plain
 from ..operations.protocol import Activation, AttentionSettings, as_built
 from . import build, onednn
-from .arguments import check, check_texts, pointer
+from .build import check, check_texts, pointer
 
 _LARGEST_HEAD = 128  # that the attention kernel takes
 

@@ -21,7 +21,7 @@ from minisbert.packing import PackedBatch
 from ..operations.protocol import as_built, submodules
 from ..operations.quantized import QuantizedLinear
 from . import build
-from .arguments import check, check_texts, pointer
+from .build import check, check_texts, pointer
 
 _NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # as encoder.cpp numbers the dtypes
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64

@@ -1,4 +1,4 @@
-"""Matrix products of the CPU through oneDNN, in float32 or bfloat16, straight from the weights.
+"""Matrix products of the CPU through oneDNN, in float32, bfloat16 or int8, straight from the weights.
 
 `torch.nn.functional.linear` sends float32 products to Intel MKL, which takes a generic path on other makers'
 processors. oneDNN, which every CPU build of torch carries, chooses by instruction set instead and is about twice as
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..operations.plain import Plain
 from ..operations.protocol import Activation, as_built
-from . import int8
+from ..operations.quantized import QuantizedLinear, quantize_rows
 
 
 @cache
@@ -40,6 +40,15 @@ def bfloat16_available() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and supported is not None and bool(supported())
 
 
+@cache
+def int8_available() -> bool:
+    """Return True if this torch has the int8 product and it is exact on this processor; some saturate at 16 bits."""
+    if not hasattr(torch, "_int_mm") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    extremes = torch.full((16, 64), -127, dtype=torch.int8)
+    return bool((torch._int_mm(extremes, -extremes.t()) == -64 * 127**2).all())
+
+
 class OneDnn(Plain):
     """The operations with products through oneDNN: of float32 weights, and in inference of int8 weights."""
 
@@ -49,8 +58,8 @@ class OneDnn(Plain):
         """See `Plain`."""
         if self._takes(module, x):
             return linear(x, module.weight, module.bias)
-        if int8.takes(module, x):
-            return int8.linear(x, module.weight, module.scale, module.bias)
+        if _takes_quantized(module, x):
+            return int8_linear(x, module.weight, module.scale, module.bias)
         return super().linear(x, module)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
@@ -104,6 +113,22 @@ def half_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return cast(Tensor, _Linear.apply(x, weight, bias, torch.bfloat16))  # type: ignore[no-untyped-call]
 
 
+def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    """A `QuantizedLinear` with quantized inputs, without gradient: float32, (tokens, in) to (tokens, out).
+
+    Each token has its own scale; the products are exact sums of whole numbers.
+
+    Args:
+        x: (tokens, in).
+        weight: int8, (out, in).
+        scale: (out,): the value of one step of each row of `weight`.
+        bias: (out,), or None.
+    """
+    whole, steps = quantize_rows(x)
+    product = (torch._int_mm(whole, weight.t()) * scale).mul_(steps[:, None])  # int32 times float32 is float32
+    return product if bias is None else product.add_(bias)
+
+
 class _Linear(torch.autograd.Function):
     """A linear layer, float32 in and out, with products in another dtype."""
 
@@ -125,6 +150,13 @@ class _Linear(torch.autograd.Function):
             grad.sum(0) if need_bias else None,  # (out,)
             None,
         )
+
+
+def _takes_quantized(module: nn.Module, x: Tensor) -> TypeGuard[QuantizedLinear]:
+    """Return True if `int8_linear` computes what `module` does, in inference."""
+    if torch.is_grad_enabled() or not as_built(module, QuantizedLinear) or not int8_available():
+        return False
+    return x.dtype == module.scale.dtype == torch.float32
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 
 from minisbert.errors import ConfigError
 
-from . import build, int8, native, onednn
+from . import build, native, onednn
 
 _FUSED = ("attention", "add_norm", "gelu", "mean_pool", "adamw_rows")
 
@@ -42,7 +42,7 @@ def choices(mode: str) -> list[Choice]:
     products = {
         "float32": onednn.available(),
         "bfloat16": onednn.bfloat16_available(),
-        "int8": int8.available(),
+        "int8": onednn.int8_available(),
     }
     if mode == "reference":
         names = ("linear", *_FUSED, *(f"encoder {dtype}" for dtype in products))

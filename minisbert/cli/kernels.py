@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from .options import Subparsers, add_command, table
 
@@ -24,7 +25,12 @@ def add(commands: Subparsers) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Build if asked, and print what runs."""
-    from ..kernels import build, current_mode, report
+    from ..kernels import build, current_mode
+
+    if TYPE_CHECKING:
+        from kernels.cpu_ops import report
+    else:
+        from ..kernels.cpu_ops import report
 
     if options.build:
         sys.stderr.write(f"built {build.build()}\n")

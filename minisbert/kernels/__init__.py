@@ -29,14 +29,14 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import build, fused, native, onednn, report
+    from kernels.cpu_ops import build, fused, native, onednn
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import Plain
     from kernels.operations.protocol import Activation, AttentionSettings, Operations, submodules
     from kernels.operations.quantized import QuantizedLinear
 else:
-    from .cpu_ops import build, fused, native, onednn, report
+    from .cpu_ops import build, fused, native, onednn
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import Plain
@@ -57,7 +57,6 @@ __all__ = [
     "native",
     "on_gpu",
     "plain",
-    "report",
     "submodules",
     "use",
     "whole_encoder_may_run",

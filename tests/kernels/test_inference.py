@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import int8, native, onednn
+from minisbert.kernels.cpu_ops import native, onednn
 from minisbert.kernels.operations.quantized import quantize_rows
 from torch.nn.utils import prune
 
@@ -68,7 +68,7 @@ def test_bfloat16(name: str, operations: str, model_folder: Callable[[str], Path
     assert cosines(load(folder, dtype="bfloat16").encode(TEXTS), load(folder).encode(TEXTS)).min() > 0.9997
 
 
-@pytest.mark.skipif(not int8.available(), reason="this torch has no products in int8")
+@pytest.mark.skipif(not onednn.int8_available(), reason="this torch has no products in int8")
 def test_int8(operations: str, minilm: Path) -> None:
     model = load(minilm, dtype="int8")
     found, expected = model.encode(TEXTS), plainly(model)
@@ -79,7 +79,7 @@ def test_int8(operations: str, minilm: Path) -> None:
         Trainer(model, [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
 
 
-@pytest.mark.skipif(not int8.available(), reason="this torch has no products in int8")
+@pytest.mark.skipif(not onednn.int8_available(), reason="this torch has no products in int8")
 @pytest.mark.parametrize(("inner", "outer"), [(32, 48), (384, 1536), (20, 7)])
 @pytest.mark.parametrize("tokens", [0, 1, 33])
 def test_int8_linear(inner: int, outer: int, tokens: int) -> None:
@@ -91,11 +91,11 @@ def test_int8_linear(inner: int, outer: int, tokens: int) -> None:
     for added in (bias, None):
         expected = (steps @ whole.double().T) * scales.double() * most / 127
         expected = expected if added is None else expected + added.double()
-        got = int8.linear(x, whole, scales, added)
+        got = onednn.int8_linear(x, whole, scales, added)
         torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
     if tokens:
         exact = F.linear(x, weight)
-        assert float((int8.linear(x, whole, scales, None) - exact).norm() / exact.norm()) < 0.02
+        assert float((onednn.int8_linear(x, whole, scales, None) - exact).norm() / exact.norm()) < 0.02
 
 
 def test_changed_weights_are_used(operations: str, tiny: Callable[[str], Path]) -> None:

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import int8, native
+from minisbert.kernels.cpu_ops import native, onednn
 from torch import nn
 
 from minisbert import SentenceTransformer, Trainer, kernels, losses
@@ -98,7 +98,7 @@ def test_another_dtype_of_the_floats(dtype: str, way: str, tiny: Callable[[str],
     assert np.abs(model.to(getattr(torch, dtype)).encode(TEXTS) - expected).max() < 0.05
 
 
-@pytest.mark.skipif(not int8.available(), reason="this torch has no products in int8")
+@pytest.mark.skipif(not onednn.int8_available(), reason="this torch has no products in int8")
 def test_one_text_and_many(way: str, minilm: Path) -> None:
     model = load(minilm)
     many = model.encode(TEXTS)

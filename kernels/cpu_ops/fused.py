@@ -19,8 +19,8 @@ from torch.autograd.function import once_differentiable
 from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
-from ..operations.plain import Plain
-from ..operations.protocol import Activation, AttentionSettings, as_built
+from ..operations.plain import AdamWStep, Plain
+from ..operations.protocol import Activation, AttentionSpec, Projections, as_built
 from . import build, onednn
 from .build import check, check_texts, pointer
 
@@ -51,43 +51,23 @@ class Fused(onednn.OneDnn):
             return self._product(x, module.weight, module.bias)
         return super().linear(x, module).float()  # autocast gives bfloat16
 
-    def attention(
-        self,
-        hidden: Tensor,
-        query: nn.Module,
-        key: nn.Module,
-        value: nn.Module,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; queries, keys and values are one product."""
-        joined = self._joined(hidden, query, key, value) if bias is None and settings.bidirectional else None
+        joined = self._joined(hidden, *modules) if spec.as_in_bert else None
         if joined is None:
-            return super().attention(hidden, query, key, value, batch, settings, dropout=dropout, bias=bias)
+            return super().attention(hidden, modules, batch, spec)
         qkv = self._product(hidden, *joined)  # (tokens, 3 * width)
-        if _takes_attention(qkv.shape[1] // 3, settings.heads):
-            return attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout)
-        q, k, v = qkv.chunk(3, dim=1)
-        return Plain.attend(self, q, k, v, batch, settings, dropout=dropout, bias=None)
+        if _takes_attention(qkv.shape[1] // 3, spec.settings.heads):
+            return attention_qkv(qkv, batch, heads=spec.settings.heads, dropout=spec.dropout)
+        query, key, value = qkv.chunk(3, dim=1)
+        return Plain.attend(self, query, key, value, batch, spec)
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Plain`."""
-        if bias is None and settings.bidirectional and _takes_attention(query.shape[1], settings.heads):
-            return attention_qkv(torch.cat((query, key, value), dim=1), batch, heads=settings.heads, dropout=dropout)
-        return super().attend(query, key, value, batch, settings, dropout=dropout, bias=bias)
+        heads = spec.settings.heads
+        if not spec.as_in_bert or not _takes_attention(query.shape[1], heads):
+            return super().attend(query, key, value, batch, spec)
+        return attention_qkv(torch.cat((query, key, value), dim=1), batch, heads=heads, dropout=spec.dropout)
 
     def add_norm(
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
@@ -200,19 +180,7 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     return out
 
 
-def adamw_rows_(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    rows: Tensor,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
-) -> None:
+def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, rows: Tensor, to: AdamWStep) -> None:
     """One step of AdamW without weight decay on some rows of a float32 table, in place; torch's own to the bit."""
     count, dim = grad.shape
     _check_dim(dim)
@@ -222,7 +190,7 @@ def adamw_rows_(
         check(name, table, param.shape[0], dim, torch.float32)
     fine = build.required().adamw_rows(
         *(param.data_ptr(), grad.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr(), rows.data_ptr()),
-        *(count, param.shape[0], dim, lr, beta1, beta2, eps, step),
+        *(count, param.shape[0], dim, *to),
     )
     if not fine:
         raise InputError(f"got row numbers that do not rise; expected each of 0 to {param.shape[0] - 1} once at most")

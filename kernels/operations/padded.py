@@ -16,7 +16,7 @@ from minisbert.errors import ConfigError
 from minisbert.packing import PackedBatch, PaddedBatch, Run
 
 from .plain import Plain
-from .protocol import AttentionSettings
+from .protocol import AttentionSpec, Tables
 
 
 class Padded(Plain):
@@ -31,17 +31,10 @@ class Padded(Plain):
         self._bias: Tensor | None = None
 
     def embed(
-        self,
-        batch: PackedBatch,
-        positions: Tensor,
-        word: nn.Embedding,
-        position: nn.Embedding | None,
-        token_type: nn.Embedding | None,
-        norm: nn.Module | None,
-        *,
-        dropout: float,
+        self, batch: PackedBatch, positions: Tensor, tables: Tables, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """See `Operations`; token types are 0."""
+        word, position, token_type = tables
         ids = batch.input_ids.view(self._mask.shape)  # (texts, length)
         hidden: Tensor = word(ids)
         if token_type is not None:
@@ -53,22 +46,13 @@ class Padded(Plain):
         hidden = hidden.view(batch.tokens, -1)
         return F.dropout(hidden if norm is None else self.norm(hidden, norm), dropout)
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """Attention in which no token attends to padding: (tokens, dim) each, to (tokens, dim).
 
         Raises:
             ConfigError: the attention is of another kind than BERT's.
         """
+        settings, dropout, bias = spec
         if not settings.bidirectional:
             raise ConfigError(f"got {settings}; replay expects attention as in BERT: train without replay")
         texts, length = self._mask.shape

@@ -6,6 +6,7 @@ The functions are definitions over tensors, with the signatures of the kernels. 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
 
-from .protocol import Activation, AttentionSettings
+from .protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables
 
 
 class Plain:
@@ -27,17 +28,10 @@ class Plain:
         return False
 
     def embed(
-        self,
-        batch: PackedBatch,
-        positions: Tensor,
-        word: nn.Embedding,
-        position: nn.Embedding | None,
-        token_type: nn.Embedding | None,
-        norm: nn.Module | None,
-        *,
-        dropout: float,
+        self, batch: PackedBatch, positions: Tensor, tables: Tables, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """See `Operations`."""
+        word, position, token_type = tables
         hidden: Tensor = word(batch.input_ids)
         if token_type is not None:
             types = batch.token_types
@@ -46,21 +40,10 @@ class Plain:
             hidden = hidden + position(positions)
         return F.dropout(hidden if norm is None else self.norm(hidden, norm), dropout)
 
-    def attention(
-        self,
-        hidden: Tensor,
-        query: nn.Module,
-        key: nn.Module,
-        value: nn.Module,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`."""
-        q, k, v = (self.linear(hidden, module) for module in (query, key, value))
-        return self.attend(q, k, v, batch, settings, dropout=dropout, bias=bias)
+        query, key, value = (self.linear(hidden, module) for module in modules)
+        return self.attend(query, key, value, batch, spec)
 
     def add_norm(
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
@@ -84,19 +67,9 @@ class Plain:
         product: Tensor = module(x)
         return product
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """Self-attention within each text; see the function `attention`."""
-        return attention(query, key, value, batch, settings, dropout=dropout, bias=bias)
+        return attention(query, key, value, batch, spec)
 
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
         """See `Operations`."""
@@ -112,16 +85,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    batch: PackedBatch,
-    settings: AttentionSettings,
-    *,
-    dropout: float = 0.0,
-    bias: Tensor | None = None,
-) -> Tensor:
+def attention(query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
     """Self-attention within each text, one call for each run of texts of equal length.
 
     Args:
@@ -129,13 +93,12 @@ def attention(
         key: (tokens, key-value heads * size).
         value: like key.
         batch: the texts the tokens belong to.
-        settings: the kind of attention.
-        dropout: probability of dropping an attention weight.
-        bias: (heads, longest, longest), added to the scores before softmax, or None.
+        spec: the attention.
 
     Returns:
         (tokens, heads * size).
     """
+    settings, dropout, bias = spec
     size = query.shape[1] // settings.heads
     if settings.rotary_base is not None:
         query, key = (rotate(part, batch.positions, size, settings.rotary_base) for part in (query, key))
@@ -185,7 +148,7 @@ def _mask(length: int, settings: AttentionSettings, bias: Tensor | None, query: 
 def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
     """Self-attention within each text: (tokens, 3 * dim), queries, keys and values side by side, to (tokens, dim)."""
     query, key, value = qkv.chunk(3, dim=1)
-    return attention(query, key, value, batch, AttentionSettings(heads), dropout=dropout)
+    return attention(query, key, value, batch, AttentionSpec(AttentionSettings(heads), dropout))
 
 
 def add_norm(
@@ -220,58 +183,47 @@ def embed_norm(
     return F.layer_norm(total + F.embedding(positions, position), weight.shape, weight, bias, eps)
 
 
-def mean_pool(values: Tensor, batch: PackedBatch, *, normalize: bool = False) -> Tensor:
-    """Mean of the rows of each text, of length 1 if asked: (tokens, dim) to (texts, dim), in float32 at least."""
+def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
+    """Mean of the rows of each text: (tokens, dim) to (texts, dim), in float32 at least."""
     total = text_sum(values, batch.text_index, batch.texts)
-    mean = total / batch.lengths.to(total.dtype).clamp(min=1e-9)[:, None]
-    return F.normalize(mean, dim=-1) if normalize else mean
+    return total / batch.lengths.to(total.dtype).clamp(min=1e-9)[:, None]
 
 
-def contrastive(queries: Tensor, candidates: Tensor, *, scale: float = 20.0, ids: Tensor | None = None) -> Tensor:
+def contrastive(queries: Tensor, candidates: Tensor, *, scale: float = 20.0) -> Tensor:
     """Mean cross entropy of each query's own candidate among all, by cosine similarity (InfoNCE): a scalar.
 
     Args:
         queries: (queries, dim).
         candidates: (candidates, dim), the first of them the queries' own.
         scale: multiplies the similarities.
-        ids: int64, (candidates,): what has the id of a query's own candidate, and is another, does not count for it.
     """
-    rows = queries.shape[0]
     similarities = F.normalize(queries, dim=1) @ F.normalize(candidates, dim=1).T  # (queries, candidates)
     scores = similarities * scale
-    if ids is not None:
-        same = ids[:rows, None] == ids[None, :]
-        scores = scores.masked_fill(same & ~torch.eye(*same.shape, dtype=torch.bool, device=same.device), -math.inf)
     return (scores.logsumexp(1) - scores.diagonal()).mean()
 
 
-def adamw_rows_(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    rows: Tensor,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
-) -> None:
-    """One step of AdamW without weight decay on some rows of a table, in place.
+class AdamWStep(NamedTuple):
+    """The settings of one step of AdamW; `step` is its number, from 1."""
+
+    lr: float
+    beta1: float
+    beta2: float
+    eps: float
+    step: int
+
+
+def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, rows: Tensor, to: AdamWStep) -> None:
+    """Update some rows of a table in place by one step of AdamW without weight decay.
 
     Args:
         param: (table rows, dim), like exp_avg and exp_avg_sq.
-        grad: (count, dim): slopes of the rows listed.
-        exp_avg: running mean of the slopes.
+        grad: (count, dim): gradients of the rows listed.
+        exp_avg: running mean of the gradients.
         exp_avg_sq: running mean of their squares.
-        rows: int64, (count,), rising.
-        lr: learning rate.
-        beta1: what is kept of exp_avg.
-        beta2: what is kept of exp_avg_sq.
-        eps: added to the divisor.
-        step: number of this step, from 1.
+        rows: int64, (count,), ascending.
+        to: the step.
     """
+    lr, beta1, beta2, eps, step = to
     mean = exp_avg[rows].lerp_(grad, 1 - beta1)
     square = exp_avg_sq[rows].mul_(beta2).addcmul_(grad, grad, value=1 - beta2)
     exp_avg[rows], exp_avg_sq[rows] = mean, square

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias, TypeGuard, TypeVar
+from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar
 
 from torch import Tensor, nn
 
@@ -50,6 +50,41 @@ class AttentionSettings:
         return self == AttentionSettings(self.heads)
 
 
+class AttentionSpec(NamedTuple):
+    """The attention of a layer in one forward pass.
+
+    Attributes:
+        settings: the kind of attention.
+        dropout: probability of dropping an attention weight.
+        bias: (heads, longest, longest), added to the scores before softmax, or None.
+    """
+
+    settings: AttentionSettings
+    dropout: float = 0.0
+    bias: Tensor | None = None
+
+    @property
+    def as_in_bert(self) -> bool:
+        """True for bidirectional attention without a bias, which the kernels compute."""
+        return self.bias is None and self.settings.bidirectional
+
+
+class Projections(NamedTuple):
+    """The linear layers before attention."""
+
+    query: nn.Module
+    key: nn.Module
+    value: nn.Module
+
+
+class Tables(NamedTuple):
+    """The embedding tables of vocabulary, positions and token types; None for no such table."""
+
+    word: nn.Embedding
+    position: nn.Embedding | None
+    token_type: nn.Embedding | None
+
+
 class Operations(Protocol):
     """The operations of one forward pass over a packed batch.
 
@@ -69,52 +104,27 @@ class Operations(Protocol):
         ...
 
     def embed(
-        self,
-        batch: PackedBatch,
-        positions: Tensor,
-        word: nn.Embedding,
-        position: nn.Embedding | None,
-        token_type: nn.Embedding | None,
-        norm: nn.Module | None,
-        *,
-        dropout: float,
+        self, batch: PackedBatch, positions: Tensor, tables: Tables, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """Sum the embeddings of every token, normalize the sum, and drop elements of it: (tokens, dim).
 
         Args:
             batch: the tokens; types are 0 where it has none.
             positions: int64, (tokens,): rows of the position table.
-            word: table of the vocabulary.
-            position: table of the positions, or None.
-            token_type: table of the token types, or None.
+            tables: what is summed.
             norm: normalization of the sum, or None.
             dropout: probability of dropping an element.
         """
         ...
 
-    def attention(
-        self,
-        hidden: Tensor,
-        query: nn.Module,
-        key: nn.Module,
-        value: nn.Module,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """Project tokens to queries, keys and values, and attend within each text: (tokens, dim) to (tokens, width).
 
         Args:
             hidden: (tokens, dim).
-            query: maps (tokens, dim) to (tokens, heads * size).
-            key: maps (tokens, dim) to (tokens, key-value heads * size), as does `value`.
-            value: see `key`.
+            modules: map (tokens, dim) to (tokens, heads * size); key and value to their number of heads.
             batch: the texts the tokens belong to.
-            settings: the kind of attention.
-            dropout: probability of dropping an attention weight.
-            bias: (heads, longest, longest), added to the scores before softmax, or None.
+            spec: the attention of this layer in this pass.
         """
         ...
 

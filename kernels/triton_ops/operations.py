@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import Plain
-from ..operations.protocol import Activation, AttentionSettings, as_built
+from ..operations.protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables, as_built
 from . import attention, pooling
 from .embedding import embed_norm
 from .gelu import bias_gelu
@@ -32,22 +32,12 @@ class TritonAttention(Plain):
         """See `Operations`."""
         return settings.bidirectional and attention.supports(dim, settings.heads)
 
-    def attend(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Plain`."""
-        if bias is not None or not self.recordable(query.shape[1], settings) or query.dtype not in DTYPES:
-            return super().attend(query, key, value, batch, settings, dropout=dropout, bias=bias)
+        if spec.bias is not None or not self.recordable(query.shape[1], spec.settings) or query.dtype not in DTYPES:
+            return super().attend(query, key, value, batch, spec)
         qkv = torch.cat((query, key, value), dim=1)
-        return attention.attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout)
+        return attention.attention_qkv(qkv, batch, heads=spec.settings.heads, dropout=spec.dropout)
 
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
         """See `Operations`."""
@@ -67,20 +57,12 @@ class Triton(TritonAttention):
         self._stream: tuple[Tensor, Tensor, int] | None = None
 
     def embed(
-        self,
-        batch: PackedBatch,
-        positions: Tensor,
-        word: nn.Embedding,
-        position: nn.Embedding | None,
-        token_type: nn.Embedding | None,
-        norm: nn.Module | None,
-        *,
-        dropout: float,
+        self, batch: PackedBatch, positions: Tensor, tables: Tables, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """See `Operations`."""
-        dim = word.embedding_dim
-        if position is None or not _takes_tables(word, position, token_type) or not _takes_norm(norm, dim):
-            return super().embed(batch, positions, word, position, token_type, norm, dropout=dropout)
+        word, position, token_type = tables
+        if position is None or not _takes_tables(*tables) or not _takes_norm(norm, word.embedding_dim):
+            return super().embed(batch, positions, tables, norm, dropout=dropout)
         return embed_norm(
             batch.input_ids,
             positions,
@@ -94,25 +76,14 @@ class Triton(TritonAttention):
             dropout=dropout,
         )
 
-    def attention(
-        self,
-        hidden: Tensor,
-        query: nn.Module,
-        key: nn.Module,
-        value: nn.Module,
-        batch: PackedBatch,
-        settings: AttentionSettings,
-        *,
-        dropout: float,
-        bias: Tensor | None,
-    ) -> Tensor:
+    def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; queries, keys and values are one product."""
-        layers = [layer for layer in (query, key, value) if _takes_linear(layer) and layer.bias is not None]
-        if len(layers) < 3 or bias is not None or not self.recordable(layers[0].out_features, settings):
-            return super().attention(hidden, query, key, value, batch, settings, dropout=dropout, bias=bias)
+        layers = [layer for layer in modules if _takes_linear(layer) and layer.bias is not None]
+        if len(layers) < 3 or spec.bias is not None or not self.recordable(layers[0].out_features, spec.settings):
+            return super().attention(hidden, modules, batch, spec)
         weight, added = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
         qkv = self._product(hidden, weight, added)  # (tokens, 3 * dim)
-        return attention.attention_qkv(qkv, batch, heads=settings.heads, dropout=dropout)
+        return attention.attention_qkv(qkv, batch, heads=spec.settings.heads, dropout=spec.dropout)
 
     def add_norm(
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float

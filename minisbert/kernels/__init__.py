@@ -32,23 +32,43 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.cpu_ops import build, fused, native, onednn
     from kernels.operations import plain
     from kernels.operations.padded import Padded
-    from kernels.operations.plain import Plain
-    from kernels.operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from kernels.operations.plain import AdamWStep, Plain
+    from kernels.operations.protocol import (
+        Activation,
+        AttentionSettings,
+        AttentionSpec,
+        Operations,
+        Projections,
+        Tables,
+        submodules,
+    )
     from kernels.operations.quantized import QuantizedLinear
 else:
     from .cpu_ops import build, fused, native, onednn
     from .operations import plain
     from .operations.padded import Padded
-    from .operations.plain import Plain
-    from .operations.protocol import Activation, AttentionSettings, Operations, submodules
+    from .operations.plain import AdamWStep, Plain
+    from .operations.protocol import (
+        Activation,
+        AttentionSettings,
+        AttentionSpec,
+        Operations,
+        Projections,
+        Tables,
+        submodules,
+    )
     from .operations.quantized import QuantizedLinear
 
 __all__ = [
     "Activation",
+    "AdamWStep",
     "AttentionSettings",
+    "AttentionSpec",
     "Mode",
     "Operations",
+    "Projections",
     "QuantizedLinear",
+    "Tables",
     "adamw_rows_",
     "build",
     "choose",
@@ -122,23 +142,11 @@ def whole_encoder_may_run(values: Tensor, batch: PackedBatch) -> bool:
     return fast() and not other
 
 
-def adamw_rows_(
-    param: Tensor,
-    grad: Tensor,
-    exp_avg: Tensor,
-    exp_avg_sq: Tensor,
-    rows: Tensor,
-    *,
-    lr: float,
-    beta1: float,
-    beta2: float,
-    eps: float,
-    step: int,
-) -> None:
-    """One step of AdamW without weight decay on some rows of a table on the CPU, in place; see `plain.adamw_rows_`."""
+def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, rows: Tensor, to: AdamWStep) -> None:
+    """Update some rows of a table in place; see `plain.adamw_rows_`."""
     takes = fast() and param.device.type == "cpu" and fused.supports(param.shape[1]) and fused.available()
     operation = fused.adamw_rows_ if takes else plain.adamw_rows_
-    operation(param, grad, exp_avg, exp_avg_sq, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
+    operation(param, grad, exp_avg, exp_avg_sq, rows, to)
 
 
 def contrastive(queries: Tensor, candidates: Tensor) -> Callable[..., Tensor] | None:

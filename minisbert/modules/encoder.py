@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TypeGuard, TypeVar
+from typing import cast
 from weakref import WeakKeyDictionary
 
 import torch
@@ -19,8 +19,6 @@ from ..kernels import AttentionSettings, QuantizedLinear, native, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
-
-_Module = TypeVar("_Module", bound=nn.Module)
 
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
@@ -47,14 +45,9 @@ class Encoder(nn.Module):
     @property
     def recordable(self) -> bool:
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
+        attention = self._bert_attention()
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
-        attention = AttentionSettings(self.config.num_attention_heads)
-        return (
-            operations.recordable(self.config.hidden_size, attention)
-            and kernels.fast()
-            and self.config.layers_as_in_bert
-            and all(map(_as_built, submodules(self)[1:]))
-        )
+        return attention is not None and operations.recordable(self.config.hidden_size, attention)
 
     @property
     def quantized(self) -> bool:
@@ -131,35 +124,25 @@ class Encoder(nn.Module):
                 if isinstance(module, nn.Linear):
                     setattr(parent, name, QuantizedLinear.of(module))
 
+    def _bert_attention(self) -> AttentionSettings | None:
+        """Return the attention of all layers, or None if this does not compute what BERT does or a part is changed."""
+        if not self.config.layers_as_in_bert or not all(map(_as_in_bert, submodules(self)[1:])):
+            return None
+        kinds = {layer.attention.settings for layer in cast("Iterable[EncoderLayer]", self.layers)}
+        return kinds.pop() if len(kinds) == 1 else None
+
     def _bert_modules(self) -> native.EncoderModules | None:
-        """Return the modules with weights, or None if this does not compute what BERT does, or a part is replaced."""
-        embeddings, layers = self.embeddings, list(self.layers)
-        if not (self.config.layers_as_in_bert and layers and _unchanged(embeddings, Embeddings)):
+        """Return the modules with weights, or None if this does not compute what BERT does or a part is changed."""
+        attention, embeddings = self._bert_attention(), self.embeddings
+        if attention is None or embeddings.position is None:
             return None
-        found, heads = [], set()
-        for layer in layers:
-            if not (
-                _unchanged(layer, EncoderLayer)
-                and _unchanged(attention := layer.attention, SelfAttention)
-                and _unchanged(feed_forward := layer.feed_forward, FeedForward)
-                and attention.settings.bidirectional
-                and not (attention.norm_first or feed_forward.norm_first)
-                and feed_forward.gate is None
-                and feed_forward.activation is F.gelu
-            ):
-                return None
-            heads.add(attention.settings.heads)
-            found.append(
-                native.LayerModules(
-                    *(attention.query, attention.key, attention.value, attention.output, attention.norm),
-                    *(feed_forward.up, feed_forward.down, feed_forward.norm),
-                )
-            )
-        position = embeddings.position
-        if len(heads) > 1 or position is None:
-            return None
-        tables = (embeddings.word, position, embeddings.token_type)
-        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads.pop())
+        layers = []
+        for layer in cast("Iterable[EncoderLayer]", self.layers):
+            attended, fed = layer.attention, layer.feed_forward
+            modules = (attended.query, attended.key, attended.value, attended.output, attended.norm)
+            layers.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm))
+        tables = (embeddings.word, embeddings.position, embeddings.token_type)
+        return native.EncoderModules(*tables, embeddings.norm, tuple(layers), attention.heads)
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -171,25 +154,20 @@ class Encoder(nn.Module):
 
 
 _PARTS = frozenset(
-    {Linear, nn.Linear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+    {Linear, nn.Linear, QuantizedLinear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
     | {Embeddings, SelfAttention, FeedForward, EncoderLayer}
 )
+_REPLACEABLE = frozenset({"forward", "finish"})  # methods that an instance may replace, as `Encoder.compiled` does
 
 
-# Methods that an instance may replace, as `Encoder.compiled` does.
-_REPLACEABLE = frozenset({"forward", "finish"})
-
-
-def _as_built(part: nn.Module) -> bool:
-    """Return True if a part of the encoder computes what its weights say: not replaced, patched or hooked."""
-    if type(part) not in _PARTS or part._forward_hooks or part._forward_pre_hooks or part._buffers:
+def _as_in_bert(part: nn.Module) -> bool:
+    """Return True if a part computes what a part of BERT does from its weights: not replaced, patched or hooked."""
+    hooks = part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+    if type(part) not in _PARTS or hooks or not _REPLACEABLE.isdisjoint(vars(part)):
         return False
-    return _REPLACEABLE.isdisjoint(vars(part)) and getattr(part, "activation", F.gelu) is F.gelu
-
-
-def _unchanged(part: nn.Module, kind: type[_Module]) -> TypeGuard[_Module]:
-    """Return True if a part is of exactly this class, without hooks or methods of its own."""
-    return type(part) is kind and not (part._forward_hooks or part._forward_pre_hooks or "forward" in vars(part))
+    if isinstance(part, FeedForward):
+        return part.activation is F.gelu and part.gate is None and not part.norm_first
+    return not isinstance(part, SelfAttention) or (part.settings.bidirectional and not part.norm_first)
 
 
 def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:

@@ -7,7 +7,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import Activation, AttentionSettings, Operations
+from ..kernels import Activation, AttentionSettings, AttentionSpec, Operations, Projections, Tables
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
@@ -55,15 +55,9 @@ class Embeddings(nn.Module):
 
     def forward(self, batch: PackedBatch, operations: Operations) -> Tensor:
         """Embed the tokens of `batch`: (tokens, dim)."""
-        return operations.embed(
-            batch,
-            self.positions(batch),
-            self.word,
-            self.position,
-            self.token_type,
-            self.norm,
-            dropout=self.dropout if self.training else 0.0,
-        )
+        tables = Tables(self.word, self.position, self.token_type)
+        dropout = self.dropout if self.training else 0.0
+        return operations.embed(batch, self.positions(batch), tables, self.norm, dropout=dropout)
 
     def positions(self, batch: PackedBatch) -> Tensor:
         """Return the row of the position table for each token: int64, (tokens,)."""
@@ -103,16 +97,10 @@ class SelfAttention(nn.Module):
 
     def forward(self, hidden: Tensor, batch: PackedBatch, operations: Operations, bias: Tensor | None) -> Tensor:
         """(tokens, dim) to (tokens, dim); `bias` is added to the scores."""
-        attended = operations.attention(
-            operations.norm(hidden, self.norm) if self.norm_first else hidden,
-            self.query,
-            self.key,
-            self.value,
-            batch,
-            self.settings,
-            dropout=self.weight_dropout if self.training else 0.0,
-            bias=bias,
-        )
+        x = operations.norm(hidden, self.norm) if self.norm_first else hidden
+        modules = Projections(self.query, self.key, self.value)
+        spec = AttentionSpec(self.settings, self.weight_dropout if self.training else 0.0, bias)
+        attended = operations.attention(x, modules, batch, spec)
         return self.finish(attended, hidden, operations)
 
     def finish(self, attended: Tensor, hidden: Tensor, operations: Operations) -> Tensor:

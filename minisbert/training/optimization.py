@@ -132,8 +132,9 @@ class EmbeddingAdamW(torch.optim.Optimizer):
         gradient = torch.zeros(len(rows), table.shape[1])
         gradient[torch.searchsorted(rows, seen)] = values
         moments = self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
-        lr, (beta1, beta2), eps, step = (group[name] for name in ("lr", "betas", "eps", "step"))
-        kernels.adamw_rows_(table.data, gradient, *moments, rows, lr=lr, beta1=beta1, beta2=beta2, eps=eps, step=step)
+        beta1, beta2 = group["betas"]
+        settings = kernels.AdamWStep(group["lr"], beta1, beta2, group["eps"], group["step"])
+        kernels.adamw_rows_(table.data, gradient, *moments, rows, settings)
         return None
 
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from minisbert import kernels
 from minisbert.cli import main
 from minisbert.errors import ConfigError, InputError
-from minisbert.kernels import plain
+from minisbert.kernels import AdamWStep, plain
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -224,7 +224,7 @@ def test_adamw_rows_are_those_of_torch(home: Path) -> None:
         grad = torch.randn(4, 48) * 0.1**step
         theirs.grad = grad.clone()
         optimizer.step()
-        fused.adamw_rows_(mine, grad, mean, square, rows, lr=2e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=step)
+        fused.adamw_rows_(mine, grad, mean, square, rows, AdamWStep(2e-3, 0.9, 0.99, 1e-6, step))
         torch.testing.assert_close(mine[rows], theirs.detach(), rtol=3e-7, atol=1e-9)
     state = optimizer.state[theirs]
     torch.testing.assert_close(mean[rows], state["exp_avg"], rtol=1e-6, atol=1e-8)
@@ -236,9 +236,7 @@ def test_adamw_rows_are_those_of_torch(home: Path) -> None:
     for wrong in ([3, 3, 4, 5], [3, 2, 4, 5], [-1, 2, 4, 5], [1, 2, 4, 20]):
         before = mine.clone()
         with pytest.raises(InputError, match="do not rise"):
-            fused.adamw_rows_(
-                mine, grad, mean, square, torch.tensor(wrong), lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=1
-            )
+            fused.adamw_rows_(mine, grad, mean, square, torch.tensor(wrong), AdamWStep(1e-3, 0.9, 0.99, 1e-6, 1))
         assert torch.equal(mine, before)
 
 
@@ -289,7 +287,7 @@ def test_results_do_not_depend_on_the_number_of_threads(home: Path) -> None:
     def everything() -> list[Tensor]:
         torch.manual_seed(5)
         param, mean, square = word.clone(), torch.zeros_like(word), torch.zeros_like(word)
-        fused.adamw_rows_(param, grad, mean, square, rows, lr=1e-3, beta1=0.9, beta2=0.99, eps=1e-6, step=1)
+        fused.adamw_rows_(param, grad, mean, square, rows, AdamWStep(1e-3, 0.9, 0.99, 1e-6, 1))
         return [
             *slopes(lambda x: fused.attention_qkv(x, batch, heads=3, dropout=0.1), qkv),
             *slopes(lambda *v: fused.add_norm(*v, eps=1e-12, dropout=0.1), x, residual, weight, bias),

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from minisbert import kernels
 from minisbert.errors import ConfigError
-from minisbert.kernels import AttentionSettings, plain
+from minisbert.kernels import AttentionSettings, AttentionSpec, plain
 from minisbert.packing import PackedBatch, pack, pack_padded
 from minisbert.text import TokenizedTexts
 
@@ -115,7 +115,7 @@ def test_attention_stays_within_each_text() -> None:
     batch = pack(texts)
     q, k, v = torch.randn(3, batch.tokens, 12).unbind()
     bias = torch.randn(3, 7, 7)
-    got = plain.attention(q, k, v, batch, AttentionSettings(3), bias=bias)
+    got = plain.attention(q, k, v, batch, AttentionSpec(AttentionSettings(3), bias=bias))
     start = 0
     for length in sorted(lengths):
         rows = slice(start, start + length)
@@ -137,4 +137,4 @@ def test_text_sum() -> None:
 def test_texts_without_tokens() -> None:
     batch = pack(TokenizedTexts(np.zeros(0, np.int32), np.zeros(2, np.int64), 0))
     nothing = torch.zeros(0, 32)
-    assert plain.attention(nothing, nothing, nothing, batch, AttentionSettings(4)).shape == (0, 32)
+    assert plain.attention(nothing, nothing, nothing, batch, AttentionSpec(AttentionSettings(4))).shape == (0, 32)

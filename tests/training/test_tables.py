@@ -77,7 +77,7 @@ def test_rows_of_any_size(home: Path) -> None:
         tables = [torch.ones(6, 24) for _ in range(3)]
         rows, slopes = torch.tensor([1, 4]), torch.linspace(-1, 1, 48).view(2, 24)
         with kernels.use(mode):  # type: ignore[arg-type]
-            kernels.adamw_rows_(tables[0], slopes, *tables[1:], rows, lr=0.1, beta1=0.9, beta2=0.99, eps=1e-8, step=1)
+            kernels.adamw_rows_(tables[0], slopes, *tables[1:], rows, kernels.AdamWStep(0.1, 0.9, 0.99, 1e-8, 1))
         found.append(tables)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
     assert torch.equal(found[0][0][0], torch.ones(24))

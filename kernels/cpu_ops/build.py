@@ -209,7 +209,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "add_norm_backward": (_INT,) * 2 + (_POINTER,) * 8 + _DROPOUT,
     "gelu_forward": (_INT, _POINTER, _POINTER),
     "gelu_backward": (_INT, _POINTER, _POINTER, _POINTER),
-    "mean_pool": (_POINTER, _POINTER, _INT, _INT, _POINTER, _INT),
+    "mean_pool": (_POINTER, _POINTER, _INT, _INT, _POINTER),
     "adamw_rows": (_POINTER,) * 5 + (_INT,) * 3 + (_DOUBLE,) * 4 + (_INT,),
     "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
     "encoder_dtypes": (),

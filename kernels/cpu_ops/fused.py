@@ -173,10 +173,7 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     _check_dim(dim)
     check_texts(batch.offsets, tokens)
     out = torch.empty(batch.offsets.shape[0] - 1, dim)
-    normalize = 0
-    build.required().mean_pool(
-        values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr(), normalize
-    )
+    build.required().mean_pool(values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr())
     return out
 
 
@@ -197,7 +194,7 @@ def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor
 
 
 def draw_seed() -> int:
-    """The next seed of dropout, from torch's default generator."""
+    """Draw a seed of dropout from torch's default generator."""
     return int(torch.randint(2**63 - 1, (1,)).item())
 
 

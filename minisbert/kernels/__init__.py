@@ -34,7 +34,6 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
     from kernels.operations.protocol import (
-        Activation,
         AttentionSettings,
         AttentionSpec,
         Operations,
@@ -48,19 +47,10 @@ else:
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
-    from .operations.protocol import (
-        Activation,
-        AttentionSettings,
-        AttentionSpec,
-        Operations,
-        Projections,
-        Tables,
-        submodules,
-    )
+    from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables, submodules
     from .operations.quantized import QuantizedLinear
 
 __all__ = [
-    "Activation",
     "AdamWStep",
     "AttentionSettings",
     "AttentionSpec",

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..kernels import Activation, AttentionSettings, AttentionSpec, Operations, Projections, Tables
+from ..kernels import AttentionSettings, AttentionSpec, Operations, Projections, Tables
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 
-_ACTIVATIONS: dict[str, Activation] = {
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate="tanh"),
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),

@@ -168,25 +168,17 @@ void gelu_backward(int64_t count, const float* x, const float* d_out, float* d_x
     if (left) store_some(d_x + done, load_some(d_out + done, left) * slope(load_some(x + done, left)), left);
 }
 
-// Mean of each text's rows, of length 1 if asked.
-void mean_pool(const float* values, const int32_t* offsets, int64_t texts, int64_t dim, float* out,
-               int64_t normalize) {
+// Mean of each text's rows.
+void mean_pool(const float* values, const int32_t* offsets, int64_t texts, int64_t dim, float* out) {
     each_text(offsets, texts, 1, (double)dim, 0, 0, [&](int64_t t, int64_t, Buffer&) {
         float* to = out + t * dim;
         const int64_t start = offsets[t], end = offsets[t + 1];
         const float count = end > start ? (float)(end - start) : 1e-9f;
-        vf square = {};
         for (int64_t d = 0; d < dim; d += W) {
             vf sum = {};
             for (int64_t i = start; i < end; i++) sum += load(values + i * dim + d);
-            sum /= count;
-            square += sum * sum;
-            store(to + d, sum);
+            store(to + d, sum / count);
         }
-        if (!normalize) return;
-        const float length = sqrtf(total(square));
-        const float by = length < 1e-12f ? 1e-12f : length;
-        for (int64_t d = 0; d < dim; d += W) store(to + d, load(to + d) / by);
     });
 }
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..errors import ConfigError
+from ..kernels import plain
 from .features import Features
-
-text_sum = kernels.plain.text_sum
 
 # (tokens, dim), text of each token, place in its text from 1, tokens of each text -> (texts, dim)
 _Pool: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -76,20 +75,20 @@ class Pooling(nn.Module):
 
 
 def _mean(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    total = text_sum(tokens, text_index, len(counts))
+    total = plain.text_sum(tokens, text_index, len(counts))
     return total / counts.to(total.dtype).clamp(min=1e-9)[:, None]
 
 
 def _mean_sqrt_len(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    total = text_sum(tokens, text_index, len(counts))
+    total = plain.text_sum(tokens, text_index, len(counts))
     return total / counts.to(total.dtype).clamp(min=1e-9).sqrt()[:, None]
 
 
 def _weightedmean(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
     values = tokens if tokens.dtype == torch.float64 else tokens.float()
     weights = place.to(values.dtype)[:, None]
-    total = text_sum(values * weights, text_index, len(counts))
-    return total / text_sum(weights, text_index, len(counts)).clamp(min=1e-9)
+    total = plain.text_sum(values * weights, text_index, len(counts))
+    return total / plain.text_sum(weights, text_index, len(counts)).clamp(min=1e-9)
 
 
 def _max(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:

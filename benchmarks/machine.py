@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from minisbert.kernels.cpu_ops import report
 
-from minisbert import kernels
+from minisbert.cli.kernels import machine
 
 RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "onnx")
@@ -34,7 +33,7 @@ def fingerprint() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "fused_operations": report.machine(kernels.current_mode())["fused operations"],
+        "fused_operations": machine()["fused operations"],
         "commit": _commit(),
         "date": date.today().isoformat(),
     }

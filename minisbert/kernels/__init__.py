@@ -66,6 +66,7 @@ __all__ = [
     "current_mode",
     "native",
     "on_gpu",
+    "onednn",
     "plain",
     "submodules",
     "use",

@@ -283,8 +283,8 @@ bool within(const int64_t* numbers, int64_t count, int64_t rows) {
 
 template <class K>
 int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* positions, const int64_t* types,
-                const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
-    const int64_t tokens = offsets[texts];
+                const int32_t* offsets, int64_t texts, int64_t tokens, int64_t threads, float* out) {
+    if (texts < 0 || offsets[0] || offsets[texts] != tokens) return 0;
     for (int64_t t = 0; t < texts; t++)
         if (offsets[t] > offsets[t + 1]) return 0;
     if (!within(ids, tokens, encoder.word_rows) || !within(positions, tokens, encoder.position_rows)) return 0;
@@ -332,11 +332,12 @@ void encoder_product(int64_t dtype, int64_t rows, int64_t columns, int64_t depth
 }
 
 // Ids, positions and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having computed nothing, if a
-// number is not in its table or the offsets fall.
+// number is not in its table, or the offsets fall or are not of `tokens` tokens.
 int64_t encoder_run(int64_t dtype, const Encoder* encoder, const int64_t* ids, const int64_t* positions,
-                    const int64_t* types, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
+                    const int64_t* types, const int32_t* offsets, int64_t texts, int64_t tokens, int64_t threads,
+                    float* out) {
     return of_dtype(dtype, [&](auto k) {
-        return checked<decltype(k)>(*encoder, ids, positions, types, offsets, texts, threads, out);
+        return checked<decltype(k)>(*encoder, ids, positions, types, offsets, texts, tokens, threads, out);
     });
 }
 

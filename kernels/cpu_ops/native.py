@@ -233,7 +233,7 @@ class Watch:
 
     def holds(self) -> bool:
         """Return True if nothing has changed."""
-        if any(self._hooks) or any(["forward" in values for values in self._attributes]):
+        if any(self._hooks) or any("forward" in values for values in self._attributes):
             return False
         tensors = self._current_tensors()
         return (

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from ..errors import ConfigError, InputError
@@ -277,6 +276,8 @@ def exclusive_lock(directory: Path | None) -> Iterator[None]:
     Raises:
         ConfigError: another run holds the lock.
     """
+    from filelock import FileLock, Timeout  # not before it is needed
+
     with contextlib.ExitStack() as stack:
         if directory is not None:
             try:

@@ -9,6 +9,7 @@ checked and the gradient is written out here.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard, cast
@@ -17,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minisbert.packing import PackedBatch
+
 from ..operations.plain import Plain
-from ..operations.protocol import Activation, as_built
+from ..operations.protocol import Activation, AttentionSettings, as_built
 
 
 @cache
@@ -46,13 +49,47 @@ class OneDnn(Plain):
 
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         """See `Plain`."""
-        return linear(x, module.weight, module.bias) if self._takes(module, x) else super().linear(x, module)
+        return self._product(x, module.weight, module.bias) if self._takes(module, x) else super().linear(x, module)
+
+    def attention(
+        self,
+        hidden: Tensor,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Operations`; in inference there is one product if the three weights are side by side in memory."""
+        modules = (query, key, value)
+        if not torch.is_grad_enabled() and all(self._takes(module, hidden) for module in modules):
+            layers = cast("tuple[nn.Linear, ...]", modules)
+            weight = _side_by_side([layer.weight for layer in layers])
+            biases = [layer.bias for layer in layers if layer.bias is not None]
+            joined_bias = _side_by_side(biases) if len(biases) == len(layers) else None
+            if weight is not None and joined_bias is not None:
+                product = self._product(hidden, weight, joined_bias)
+                q, k, v = torch.split(product, [layer.weight.shape[0] for layer in layers], dim=1)
+                return self.attend(q, k, v, batch, settings, dropout=dropout, bias=bias)
+        return super().attention(hidden, query, key, value, batch, settings, dropout=dropout, bias=bias)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`; in inference GELU is part of the product."""
         if torch.is_grad_enabled() or activation is not F.gelu or gate is not None or not self._takes(linear, x):
             return super().activate(x, linear, activation, gate)
         return _product(x, linear.weight, linear.bias, gelu=True)
+
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """See `Operations`."""
+        if not as_built(norm, nn.LayerNorm):
+            return super().norm(hidden, norm)
+        return F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)  # without a module's call
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return linear(x, weight, bias)
 
     def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
         """Return True if oneDNN computes what `module` does."""
@@ -67,6 +104,22 @@ class OneDnnHalf(OneDnn):
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         """See `Plain`; the result is in bfloat16."""
         return super().linear(x.bfloat16(), module)
+
+    def attention(
+        self,
+        hidden: Tensor,
+        query: nn.Module,
+        key: nn.Module,
+        value: nn.Module,
+        batch: PackedBatch,
+        settings: AttentionSettings,
+        *,
+        dropout: float,
+        bias: Tensor | None,
+    ) -> Tensor:
+        """See `Operations`; the result is in bfloat16."""
+        half = hidden.bfloat16()
+        return super().attention(half, query, key, value, batch, settings, dropout=dropout, bias=bias)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`; the result is in bfloat16."""
@@ -113,6 +166,18 @@ class _Linear(torch.autograd.Function):
             grad.sum(0) if need_bias else None,  # (out,)
             None,
         )
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return tensors as one, without a copy, if each is right behind the one before it in memory; else None."""
+    first, address, rows = tensors[0], tensors[0].data_ptr(), 0
+    for tensor in tensors:
+        if tensor.data_ptr() != address or not tensor.is_contiguous():
+            return None
+        address, rows = address + tensor.nbytes, rows + tensor.shape[0]
+    if tensors[-1].untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+        return None
+    return first.as_strided((rows, *first.shape[1:]), first.stride())
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:

@@ -112,13 +112,14 @@ class NativeEncoder:
             raise ConfigError(
                 "got ids, positions or types of other sizes or dtypes; expected int64, one for each token"
             )
-        check_texts(offsets, tokens)
+        check("offsets", offsets, None, None, torch.int32)
         out = torch.empty(tokens, self._dim)
         done = self._run(
             *(_NUMBERS[self._product], ctypes.byref(self._encoder), *map(pointer, numbers)),
-            *(offsets.data_ptr(), offsets.shape[0] - 1, torch.get_num_threads(), out.data_ptr()),
+            *(offsets.data_ptr(), offsets.shape[0] - 1, tokens, torch.get_num_threads(), out.data_ptr()),
         )
         if not done:
+            check_texts(offsets, tokens)
             raise InputError(
                 f"got an id, position or type beyond its table; expected ids below {self._encoder.word_rows} and "
                 f"positions below {self._encoder.position_rows}: use the tokenizer of the model"
@@ -220,29 +221,32 @@ class Watch:
     """
 
     def __init__(self, root: nn.Module, settings: Collection[str]) -> None:
-        self._parts = submodules(root)[1:]
-        self._attributes = [vars(part) for part in self._parts]
-        self._children = [part._modules for part in (root, *self._parts) if part._modules]
-        self._tensors = [values for part in self._parts for values in (part._parameters, part._buffers)]
-        self._hooks = [hooks for part in self._parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
+        parts = submodules(root)[1:]
+        self._parts, self._attributes = parts, [vars(part) for part in parts]
+        self._children = [part._modules for part in (root, *parts) if part._modules]
+        self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
         self._settings = [(values, name) for values in self._attributes for name in settings if name in values]
-        self._seen = self._structure()
-        self._held = self._all_tensors()
-        self._addresses = self._layouts()
+        self._named = [named for part in parts for named in (part._parameters, part._buffers) if named]
+        self._tensors = self._current_tensors()
+        self._held = [tensor for tensor in self._tensors if tensor is not None]
+        self._structure, self._layout = self._current_structure(), self._current_layout()
 
     def holds(self) -> bool:
         """Return True if nothing has changed."""
         if any(self._hooks) or any("forward" in values for values in self._attributes):
             return False
-        tensors = self._all_tensors()
+        tensors = self._current_tensors()
         return (
-            self._structure() == self._seen
-            and len(tensors) == len(self._held)
-            and all(map(is_, tensors, self._held))
-            and self._layouts() == self._addresses
+            len(tensors) == len(self._tensors)
+            and all(map(is_, tensors, self._tensors))
+            and self._current_structure() == self._structure
+            and self._current_layout() == self._layout
         )
 
-    def _structure(self) -> list[object]:
+    def _current_tensors(self) -> list[Tensor | None]:
+        return [tensor for named in self._named for tensor in named.values()]
+
+    def _current_structure(self) -> list[object]:
         """Parts, their classes and settings."""
         return [
             [list(children.values()) for children in self._children],
@@ -250,16 +254,13 @@ class Watch:
             [values.get(name) for values, name in self._settings],
         ]
 
-    def _all_tensors(self) -> list[Tensor | None]:
-        return [tensor for values in self._tensors for tensor in values.values()]
-
-    def _layouts(self) -> list[object]:
-        held = [tensor for tensor in self._held if tensor is not None]
+    def _current_layout(self) -> list[object]:
+        """Address, dtype and shape of all tensors, and which are contiguous."""
         return [
-            list(map(Tensor.data_ptr, held)),
-            [tensor.dtype for tensor in held],
-            [tensor.shape for tensor in held],
-            list(map(Tensor.is_contiguous, held)),
+            list(map(Tensor.data_ptr, self._held)),
+            [tensor.dtype for tensor in self._held],
+            [tensor.shape for tensor in self._held],
+            list(map(Tensor.is_contiguous, self._held)),
         ]
 
 

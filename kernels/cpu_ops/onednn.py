@@ -9,6 +9,7 @@ checked and the gradient is written out here.
 from __future__ import annotations
 
 import platform
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard, cast
@@ -17,8 +18,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from minisbert.packing import PackedBatch
+
 from ..operations.plain import Plain
-from ..operations.protocol import Activation, as_built
+from ..operations.protocol import Activation, AttentionSpec, Projections, as_built
 from ..operations.quantized import QuantizedLinear, quantize_rows
 
 
@@ -57,16 +60,38 @@ class OneDnn(Plain):
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         """See `Plain`."""
         if self._takes(module, x):
-            return linear(x, module.weight, module.bias)
+            return self._product(x, module.weight, module.bias)
         if _takes_quantized(module, x):
             return int8_linear(x, module.weight, module.scale, module.bias)
         return super().linear(x, module)
+
+    def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
+        """See `Operations`; in inference there is one product if the three weights are side by side in memory."""
+        if not torch.is_grad_enabled() and all(self._takes(module, hidden) for module in modules):
+            layers = cast("tuple[nn.Linear, ...]", modules)
+            weight = _side_by_side([layer.weight for layer in layers])
+            biases = [layer.bias for layer in layers if layer.bias is not None]
+            joined_bias = _side_by_side(biases) if len(biases) == len(layers) else None
+            if weight is not None and joined_bias is not None:
+                product = self._product(hidden, weight, joined_bias)
+                query, key, value = torch.split(product, [layer.weight.shape[0] for layer in layers], dim=1)
+                return self.attend(query, key, value, batch, spec)
+        return super().attention(hidden, modules, batch, spec)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`; in inference GELU is part of the product."""
         if torch.is_grad_enabled() or activation is not F.gelu or gate is not None or not self._takes(linear, x):
             return super().activate(x, linear, activation, gate)
         return _product(x, linear.weight, linear.bias, gelu=True)
+
+    def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
+        """See `Operations`."""
+        if not as_built(norm, nn.LayerNorm):
+            return super().norm(hidden, norm)
+        return F.layer_norm(hidden, norm.normalized_shape, norm.weight, norm.bias, norm.eps)  # without a module's call
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return linear(x, weight, bias)
 
     def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
         """Return True if oneDNN computes what `module` does."""
@@ -85,6 +110,10 @@ class OneDnnHalf(OneDnn):
     def linear(self, x: Tensor, module: nn.Module) -> Tensor:
         """See `Plain`; the result is in bfloat16."""
         return super().linear(x.bfloat16(), module)
+
+    def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
+        """See `Operations`; the result is in bfloat16."""
+        return super().attention(hidden.bfloat16(), modules, batch, spec)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`; the result is in bfloat16."""
@@ -157,6 +186,18 @@ def _takes_quantized(module: nn.Module, x: Tensor) -> TypeGuard[QuantizedLinear]
     if torch.is_grad_enabled() or not as_built(module, QuantizedLinear) or not int8_available():
         return False
     return x.dtype == module.scale.dtype == torch.float32
+
+
+def _side_by_side(tensors: Sequence[Tensor]) -> Tensor | None:
+    """Return tensors as one, without a copy, if each is right behind the one before it in memory; else None."""
+    first, address, rows = tensors[0], tensors[0].data_ptr(), 0
+    for tensor in tensors:
+        if tensor.data_ptr() != address or not tensor.is_contiguous():
+            return None
+        address, rows = address + tensor.nbytes, rows + tensor.shape[0]
+    if tensors[-1].untyped_storage().data_ptr() != first.untyped_storage().data_ptr():
+        return None
+    return first.as_strided((rows, *first.shape[1:]), first.stride())
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None, *, gelu: bool = False) -> Tensor:

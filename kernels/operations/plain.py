@@ -38,7 +38,8 @@ class Plain:
             hidden = hidden + (token_type.weight[0] if types is None else token_type(types))
         if position is not None:
             hidden = hidden + position(positions)
-        return F.dropout(hidden if norm is None else self.norm(hidden, norm), dropout)
+        normalized = hidden if norm is None else self.norm(hidden, norm)
+        return F.dropout(normalized, dropout) if dropout else normalized
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`."""
@@ -49,7 +50,8 @@ class Plain:
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """See `Operations`."""
-        total = F.dropout(self.linear(x, linear), dropout) + residual
+        product = self.linear(x, linear)
+        total = (F.dropout(product, dropout) if dropout else product) + residual
         return total if norm is None else self.norm(total, norm)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:

@@ -114,8 +114,11 @@ class EmbeddingModel(Embedder):
         self._other_settings = settings.other
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
+        encoder = self.transformer.auto_model
         if dtype == "int8":
             self._quantize()
+        elif isinstance(encoder, Encoder) and self.device.type == "cpu":
+            encoder.align_weights()
 
     def _quantize(self) -> None:
         encoder = self.transformer.auto_model

@@ -117,6 +117,23 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
+    def align_weights(self) -> None:
+        """Copy the weights of the layers to aligned memory, those of query, key and value side by side.
+
+        Products read them faster there, and one product can take all three. Nothing depends on it.
+        """
+        for layer in cast("list[EncoderLayer]", list(self.layers)):
+            joined = (layer.attention.query, layer.attention.key, layer.attention.value)
+            others = [module for module in submodules(layer) if isinstance(module, nn.Linear) and module not in joined]
+            for modules in (joined, *((module,) for module in others)):
+                for name in ("weight", "bias"):
+                    values = [value for module in modules if (value := getattr(module, name)) is not None]
+                    if len(values) == len(modules):
+                        joined_values = torch.cat([value.data for value in values])
+                        copies = torch.split(joined_values, [value.shape[0] for value in values])
+                        for value, copy in zip(values, copies, strict=True):
+                            value.data = copy
+
     def quantize(self) -> None:
         """Put int8 weights in place of the floats of all linear layers; embeddings, norms and biases stay floats."""
         for parent in submodules(self.layers):

@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import native, onednn
+from minisbert.kernels.cpu_ops import build, onednn
 from minisbert.kernels.operations.quantized import quantize_rows
 from torch.nn.utils import prune
 
@@ -35,7 +35,7 @@ def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     if request.param == "native":
         request.getfixturevalue("home")
     else:
-        monkeypatch.setattr(native.Binding, "__call__", lambda *_: None)
+        monkeypatch.setattr(build, "library", lambda: None)
     return str(request.param)
 
 
@@ -96,6 +96,33 @@ def test_int8_linear(inner: int, outer: int, tokens: int) -> None:
     if tokens:
         exact = F.linear(x, weight)
         assert float((onednn.int8_linear(x, whole, scales, None) - exact).norm() / exact.norm()) < 0.02
+
+
+def test_query_key_and_value_side_by_side(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, operations: str
+) -> None:
+    """One product takes all three where a model was loaded; each has its own where one was moved."""
+    model = load(tiny("bert"))
+    products, product = [], onednn._product
+
+    def counted(x: torch.Tensor, weight: torch.Tensor, *rest: Any, **options: Any) -> torch.Tensor:
+        products.append(tuple(weight.shape))
+        return product(x, weight, *rest, **options)
+
+    monkeypatch.setattr(onednn, "_product", counted)
+    attention = model.transformer.auto_model.layers[0].attention  # type: ignore[index, union-attr]
+    together = model.encode(TEXTS)
+    joined = onednn._side_by_side([attention.query.weight, attention.key.weight, attention.value.weight])
+    assert joined is not None
+    assert torch.equal(joined[32:64], attention.key.weight)
+    attention.key.weight.data = attention.key.weight.data.clone()
+    assert onednn._side_by_side([attention.query.weight, attention.key.weight]) is None
+    assert onednn._side_by_side([attention.query.weight, attention.query.weight]) is None
+    if operations == "onednn" and onednn.available():
+        count = len(products)
+        assert count == 4 * 2  # layers
+        assert np.abs(model.encode(TEXTS) - together).max() <= 1e-6
+        assert len(products) - count == 4 * 2 + 2
 
 
 def test_changed_weights_are_used(operations: str, tiny: Callable[[str], Path]) -> None:

@@ -124,7 +124,7 @@ def test_definition(dtype: torch.dtype, dim: int, heads: int, inner: int, length
 
 
 @pytest.mark.parametrize(("columns", "depth"), [(16, 16), (80, 48), (384, 1536), (1152, 384)])
-@pytest.mark.parametrize("rows", [0, 1, 7, 13, 32, 33, 600])
+@pytest.mark.parametrize("rows", [0, 1, 7, 13, 16, 17, 33, 600])
 def test_product(dtype: torch.dtype, columns: int, depth: int, rows: int) -> None:
     if dtype == torch.int8:
         weight = torch.randint(-127, 128, (columns, depth), dtype=torch.int8)

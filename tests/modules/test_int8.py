@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import native, onednn
+from minisbert.kernels.cpu_ops import build, onednn
 from torch import nn
 
 from minisbert import SentenceTransformer, Trainer, kernels, losses
@@ -32,7 +32,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     if request.param == "built":
         request.getfixturevalue("home")
     else:
-        monkeypatch.setattr(native.Binding, "__call__", lambda *_: None)
+        monkeypatch.setattr(build, "library", lambda: None)
     with kernels.use("reference" if request.param == "reference" else "auto"):
         yield request.param
 

@@ -57,8 +57,8 @@ INLINE float softmax(float* row, int64_t length, float scale, float* lse) {
     return 1.0f / all;
 }
 
-// What the backward pass and dropout need to know: row r of a head has the number first + r * step.
-struct Marked {
+// What dropout and the backward pass need: row r of a head has the number first + r * step.
+struct Rows {
     uint32_t threshold = 0;
     float keep_scale = 1;
     uint64_t seed = 0;
@@ -79,31 +79,31 @@ INLINE int64_t attention_floats(int64_t length, int64_t dim) {
 // One head of one text. q, k and v: (length, dim), rows `row` apart; out: rows `out_row` apart, float32 or bfloat16.
 template <class T>
 INLINE void attend(const float* q, const float* k, const float* v, int64_t row, int64_t length, int64_t dim,
-                   float scale, T* out, int64_t out_row, Buffer& buffer, const Marked& marked) {
+                   float scale, T* out, int64_t out_row, Buffer& buffer, const Rows& numbered) {
     const int64_t wide = padded(length), block = block_rows(length);
     buffer.used = 0;
     float* keys = buffer.take(dim * wide);
     float* p = buffer.take(block * wide);
     float* factor = buffer.take(block);
-    float* made = buffer.take(block * dim);
+    float* attended = buffer.take(block * dim);
     pack_transposed(k, row, length, dim, keys);
     for (int64_t i = 0; i < length; i += block) {
         const int64_t rows = length - i < block ? length - i : block;
         product<false>(rows, wide, dim, q + i * row, row, 1, keys, wide, p, wide, nullptr);
         for (int64_t r = 0; r < rows; r++) {
-            const int64_t number = marked.first + (i + r) * marked.step;
-            factor[r] = softmax(p + r * wide, length, scale, marked.lse ? marked.lse + number : nullptr);
-            if (!marked.threshold) continue;
-            const Dropout drop = Dropout::row(marked.seed, (uint64_t)number, marked.threshold, marked.keep_scale);
+            const int64_t number = numbered.first + (i + r) * numbered.step;
+            factor[r] = softmax(p + r * wide, length, scale, numbered.lse ? numbered.lse + number : nullptr);
+            if (!numbered.threshold) continue;
+            const Dropout drop = Dropout::row(numbered.seed, (uint64_t)number, numbered.threshold, numbered.keep_scale);
             for (int64_t j = 0; j < wide; j += W) store(p + r * wide + j, drop(load(p + r * wide + j), j));
         }
         T* to = out + i * out_row;
         if constexpr (sizeof(T) == 4) {
             product<false>(rows, dim, length, p, wide, 1, v, row, to, out_row, factor);
         } else {
-            product<false>(rows, dim, length, p, wide, 1, v, row, made, dim, factor);
+            product<false>(rows, dim, length, p, wide, 1, v, row, attended, dim, factor);
             for (int64_t r = 0; r < rows; r++)
-                for (int64_t d = 0; d < dim; d += W) store(to + r * out_row + d, load(made + r * dim + d));
+                for (int64_t d = 0; d < dim; d += W) store(to + r * out_row + d, load(attended + r * dim + d));
         }
     }
 }

@@ -108,14 +108,14 @@ struct Pass {
             return prepare(rows, encoder.dim, hidden, team);
     }
 
-    // to = function(from times the weights, plus the bias); `next` is the product after this one, or null.
+    // to = function(from times the weights, plus the bias); `next` is the product after this one.
     template <class T, class F>
-    void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, const Product<K>* next,
+    void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, const Product<K>& next,
                       Scratch<K>& scratch, const Team& team, const F& function) {
         const int64_t panels = product.panels(), width = product.count * product.columns;
         multiply<K>(rows, from, scales, product, team.first(panels), team.first(panels, 1),
                     scratch.panel.data,
-                    next ? next->weights(team.first(next->panels()) * PANEL) : nullptr,
+                    next.weights(team.first(next.panels()) * PANEL),
                     [&](int64_t row, int64_t column, vf value)
                         ALWAYS_INLINE { store(to + row * width + column, function(value)); });
         team.wait();
@@ -168,21 +168,21 @@ struct Pass {
         const auto qkv_of = [&](int64_t l) { return Product<K>{encoder.layer[l].qkv, 3, dim, dim}; };
         for (int64_t l = 0; l < encoder.layers; l++) {
             const Layer& layer = encoder.layer[l];
-            const bool more = l + 1 < encoder.layers;
-            const Product<K> qkv = qkv_of(l), output = {&layer.output, 1, dim, dim}, up = {&layer.up, 1, encoder.inner, dim},
-                             down = {&layer.down, 1, dim, encoder.inner}, next = more ? qkv_of(l + 1) : qkv;
-            multiply_all(rows, prepare(rows, hidden, team), qkv, wide, &output, scratch, team, identity);
+            const Product<K> qkv = qkv_of(l), next = qkv_of(l + 1 < encoder.layers ? l + 1 : 0);
+            const Product<K> output = {&layer.output, 1, dim, dim};
+            const Product<K> up = {&layer.up, 1, encoder.inner, dim}, down = {&layer.down, 1, dim, encoder.inner};
+            multiply_all(rows, prepare(rows, hidden, team), qkv, wide, output, scratch, team, identity);
             team.share(texts * encoder.heads, [&](int64_t i) {
                 const int64_t text = i / encoder.heads, h = i % encoder.heads, start = offsets[text] - offsets[0];
                 const float* q = wide + start * 3 * dim + h * head;
                 attend(q, q + dim, q + 2 * dim, 3 * dim, offsets[text + 1] - offsets[text], head, scale,
-                       attended + start * dim + h * head, dim, scratch.attention, Marked());
+                       attended + start * dim + h * head, dim, scratch.attention, Rows());
             });
             team.wait();
-            multiply_all(rows, prepare(rows, dim, attended, team), output, sums, &up, scratch, team, identity);
+            multiply_all(rows, prepare(rows, dim, attended, team), output, sums, up, scratch, team, identity);
             add_norm(rows, layer.attention_norm, hidden, team);
-            multiply_all(rows, prepare(rows, hidden, team), up, inner, &down, scratch, team, activation);
-            multiply_all(rows, prepare(rows, encoder.inner, inner, team), down, sums, more ? &next : nullptr, scratch,
+            multiply_all(rows, prepare(rows, hidden, team), up, inner, down, scratch, team, activation);
+            multiply_all(rows, prepare(rows, encoder.inner, inner, team), down, sums, next, scratch,
                          team, identity);
             add_norm(rows, layer.output_norm, hidden, team);
         }
@@ -268,7 +268,8 @@ void multiply_rows(int64_t rows, int64_t columns, int64_t depth, const void* x, 
 #pragma omp for schedule(dynamic, 1)
         for (int64_t from = 0; from < rows; from += part)
             multiply<K>(std::min(rows - from, part), (const typename K::Input*)x + from * depth,
-                        scales ? scales + from : nullptr, product, 0, product.panels(), panel.data, nullptr,
+                        scales ? scales + from : nullptr, product, 0, product.panels(), panel.data,
+                        product.weights(0),
                         [&](int64_t row, int64_t column, vf value)
                             ALWAYS_INLINE { store(out + (from + row) * columns + column, value); });
     }
@@ -282,8 +283,8 @@ bool within(const int64_t* numbers, int64_t count, int64_t rows) {
 
 template <class K>
 int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* positions, const int64_t* types,
-                const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
-    const int64_t tokens = offsets[texts];
+                const int32_t* offsets, int64_t texts, int64_t tokens, int64_t threads, float* out) {
+    if (texts < 0 || offsets[0] || offsets[texts] != tokens) return 0;
     for (int64_t t = 0; t < texts; t++)
         if (offsets[t] > offsets[t + 1]) return 0;
     if (!within(ids, tokens, encoder.word_rows) || !within(positions, tokens, encoder.position_rows)) return 0;
@@ -331,11 +332,12 @@ void encoder_product(int64_t dtype, int64_t rows, int64_t columns, int64_t depth
 }
 
 // Ids, positions and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having computed nothing, if a
-// number is not in its table or the offsets fall.
+// number is not in its table, or the offsets fall or are not of `tokens` tokens.
 int64_t encoder_run(int64_t dtype, const Encoder* encoder, const int64_t* ids, const int64_t* positions,
-                    const int64_t* types, const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
+                    const int64_t* types, const int32_t* offsets, int64_t texts, int64_t tokens, int64_t threads,
+                    float* out) {
     return of_dtype(dtype, [&](auto k) {
-        return checked<decltype(k)>(*encoder, ids, positions, types, offsets, texts, threads, out);
+        return checked<decltype(k)>(*encoder, ids, positions, types, offsets, texts, tokens, threads, out);
     });
 }
 

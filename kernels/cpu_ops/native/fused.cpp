@@ -1,4 +1,4 @@
-// What a BERT-family encoder does around its matrix products, over packed tokens, in one pass each.
+// What an encoder computes between its matrix products, over packed tokens, in one pass each.
 //
 // Plain C functions over pointers and sizes. Matrices are row-major; a packed batch of `texts` texts has the rows
 // offsets[t] to offsets[t + 1] for text t.
@@ -17,9 +17,9 @@ void attention_forward(const float* qkv, float* out, const int32_t* offsets, int
                                                                                        Buffer& buffer) {
         const int64_t start = offsets[t], length = offsets[t + 1] - start;
         const float* q = qkv + start * row + h * dim;
-        const Marked marked = {threshold, keep_scale, seed, lse, start * heads + h, heads};
+        const Rows numbered = {threshold, keep_scale, seed, lse, start * heads + h, heads};
         attend(q, q + width, q + 2 * width, row, length, dim, scale, out + start * width + h * dim, width, buffer,
-               marked);
+               numbered);
     });
 }
 
@@ -44,35 +44,35 @@ void attention_backward(const float* qkv, const float* out, const float* d_out, 
         float* d_p = buffer.take(block * wide);
         for (int64_t i = 0; i < length; i += block) {
             const int64_t rows = length - i < block ? length - i : block;
-            const float* given = d_out + (start + i) * width + h * dim;
-            const float* made = out + (start + i) * width + h * dim;
+            const float* grad = d_out + (start + i) * width + h * dim;
+            const float* attended = out + (start + i) * width + h * dim;
             product<false>(rows, wide, dim, q + i * row, row, 1, keys, wide, p, wide, nullptr);
-            product<false>(rows, wide, dim, given, width, 1, values, wide, d_p, wide, nullptr);
+            product<false>(rows, wide, dim, grad, width, 1, values, wide, d_p, wide, nullptr);
             for (int64_t r = 0; r < rows; r++) {
                 vf dot = {};
-                for (int64_t d = 0; d < dim; d += W) dot += load(given + r * width + d) * load(made + r * width + d);
+                for (int64_t d = 0; d < dim; d += W) dot += load(grad + r * width + d) * load(attended + r * width + d);
                 const float delta = total(dot);
                 const int64_t number = (start + i + r) * heads + h;
                 const Dropout drop = Dropout::row(seed, (uint64_t)number, threshold, keep_scale);
-                float *weights = p + r * wide, *slopes = d_p + r * wide;
-                for (int64_t j = 0; j < wide; j += W) {  // what stands beyond the text is not read again
+                float *weights = p + r * wide, *gradients = d_p + r * wide;
+                for (int64_t j = 0; j < wide; j += W) {  // columns beyond the text are not read
                     const vf weight = exp(load(weights + j) * scale - lse[number]);
-                    vf kept = weight, slope = load(slopes + j);
+                    vf kept = weight, gradient = load(gradients + j);
                     if (threshold) {
                         const vf factor = drop(splat(1.0f), j);
-                        kept *= factor, slope *= factor;
+                        kept *= factor, gradient *= factor;
                     }
                     store(weights + j, kept);
-                    store(slopes + j, weight * (slope - delta) * scale);
+                    store(gradients + j, weight * (gradient - delta) * scale);
                 }
             }
             product<false>(rows, dim, length, d_p, wide, 1, k, row, d_q + i * row, row, nullptr);
             if (i == 0) {
                 product<false>(length, dim, rows, d_p, 1, wide, q + i * row, row, d_k, row, nullptr);
-                product<false>(length, dim, rows, p, 1, wide, given, width, d_v, row, nullptr);
+                product<false>(length, dim, rows, p, 1, wide, grad, width, d_v, row, nullptr);
             } else {
                 product<true>(length, dim, rows, d_p, 1, wide, q + i * row, row, d_k, row, nullptr);
-                product<true>(length, dim, rows, p, 1, wide, given, width, d_v, row, nullptr);
+                product<true>(length, dim, rows, p, 1, wide, grad, width, d_v, row, nullptr);
             }
         }
     });
@@ -103,7 +103,7 @@ void add_norm_forward(int64_t tokens, int64_t dim, const float* x, const float* 
     }
 }
 
-// d_sum is the slope of dropout(x) + residual, which is the residual's; d_x may be null where nothing is dropped.
+// d_sum is the gradient of dropout(x) + residual, which is the residual's too; d_x may be null without dropout.
 void add_norm_backward(int64_t tokens, int64_t dim, const float* d_out, const float* xhat, const float* rstd,
                        const float* weight, float* d_x, float* d_sum, float* d_weight, float* d_bias,
                        uint32_t threshold, float keep_scale, uint64_t seed) {
@@ -117,19 +117,19 @@ void add_norm_backward(int64_t tokens, int64_t dim, const float* d_out, const fl
             memset(weights, 0, (size_t)dim * 8);
             const int64_t end = (b + 1) * block < tokens ? (b + 1) * block : tokens;
             for (int64_t i = b * block; i < end; i++) {
-                const float *given = d_out + i * dim, *x = xhat + i * dim;
+                const float *grad = d_out + i * dim, *x = xhat + i * dim;
                 vf plain = {}, scaled = {};
                 for (int64_t d = 0; d < dim; d += W) {
-                    const vf g = load(given + d), y = load(x + d), s = g * load(weight + d);
+                    const vf g = load(grad + d), y = load(x + d), s = g * load(weight + d);
                     store(weights + d, load(weights + d) + g * y);
                     store(biases + d, load(biases + d) + g);
                     plain += s, scaled += s * y;
                 }
-                const float mean = total(plain) / (float)dim, slope = total(scaled) / (float)dim, inverse = rstd[i];
+                const float mean = total(plain) / (float)dim, spread = total(scaled) / (float)dim, inverse = rstd[i];
                 const Dropout drop = Dropout::row(seed, (uint64_t)i, threshold, keep_scale);
                 for (int64_t d = 0; d < dim; d += W) {
-                    const vf s = load(given + d) * load(weight + d);
-                    const vf sum = (s - mean - load(x + d) * slope) * inverse;
+                    const vf s = load(grad + d) * load(weight + d);
+                    const vf sum = (s - mean - load(x + d) * spread) * inverse;
                     if (d_sum) store(d_sum + i * dim + d, sum);
                     if (d_x) store(d_x + i * dim + d, threshold ? drop(sum, d) : sum);
                 }
@@ -157,18 +157,18 @@ void gelu_forward(int64_t count, const float* x, float* out) {
 }
 
 void gelu_backward(int64_t count, const float* x, const float* d_out, float* d_x) {
-    const auto slope = [](vf value) {
+    const auto derivative = [](vf value) {
         vf below, density;
         normal(value, below, density);
         return abs(value) > 20.0f ? below : below + value * density;
     };
 #pragma omp parallel for schedule(static) if (count > SMALL)
-    for (int64_t i = 0; i < count / W; i++) store(d_x + i * W, load(d_out + i * W) * slope(load(x + i * W)));
+    for (int64_t i = 0; i < count / W; i++) store(d_x + i * W, load(d_out + i * W) * derivative(load(x + i * W)));
     const int64_t done = count / W * W, left = count - done;
-    if (left) store_some(d_x + done, load_some(d_out + done, left) * slope(load_some(x + done, left)), left);
+    if (left) store_some(d_x + done, load_some(d_out + done, left) * derivative(load_some(x + done, left)), left);
 }
 
-// Mean of each text's rows.
+// Mean of the rows of each text.
 void mean_pool(const float* values, const int32_t* offsets, int64_t texts, int64_t dim, float* out) {
     each_text(offsets, texts, 1, (double)dim, 0, 0, [&](int64_t t, int64_t, Buffer&) {
         float* to = out + t * dim;
@@ -182,8 +182,8 @@ void mean_pool(const float* values, const int32_t* offsets, int64_t texts, int64
     });
 }
 
-// AdamW without weight decay on the rows listed, in rising order: grad is (count, dim), the others whole tables.
-// Returns 0, having changed nothing, where the rows do not rise or are not in the table of `table_rows`.
+// AdamW without weight decay on some rows, in rising order: grad is (count, dim), the others are whole tables. Returns
+// 0, having changed nothing, if the rows do not rise or are not in the table of `table_rows`.
 int64_t adamw_rows(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, const int64_t* rows,
                    int64_t count, int64_t table_rows, int64_t dim, double lr, double beta1, double beta2, double eps,
                    int64_t step) {

@@ -36,7 +36,7 @@ constexpr int TILE_ROWS = 4;
 // Before the weights of a panel, for each vector of columns: bias, and in int8 scale and what the inputs' zero adds.
 constexpr int HEADER = 3;
 // With few rows, weights are packed CHUNK steps at a time, which stay in the first-level cache until they are used.
-constexpr int64_t FEW_ROWS = 32, CHUNK = 16;
+constexpr int64_t FEW_ROWS = 16, CHUNK = 32;
 
 struct Float32 {
     typedef float Input;
@@ -108,19 +108,10 @@ INLINE int64_t panel_words(int64_t depth) {
     return PANEL * W * (HEADER + FEW_ROWS + depth / K::GROUP);
 }
 
-// Brings memory into the cache, some lines at a time.
-struct Prefetch {
-    const char *next, *end;
-
-    INLINED void lines(int64_t count) {
-        for (const char* to = std::min(next + count * 64, end); next < to; next += 64) __builtin_prefetch(next, 0, 2);
-    }
-    INLINED int64_t left() const { return (end - next + 63) / 64; }
-};
-
 // One panel of C vectors of columns in the memory of a thread: packed, and multiplied with rows.
 template <class K, int C>
 struct Panel {
+    static constexpr int LINES = (C * W * 4 + 63) / 64;  // of 64 bytes, in a step
     const Product<K>& product;
     int64_t vector;  // the first one
     float *header, *sums;
@@ -143,49 +134,54 @@ struct Panel {
         });
     }
 
-    // Steps `from` to `to` of the depth; `lines` are prefetched for every W of them and each vector of columns.
-    INLINED void pack(int64_t from, int64_t to, Prefetch& prefetch, int64_t lines) {
-        repeat<C>([&](auto c) ALWAYS_INLINE {
-            const int64_t steps = product.steps();
-            const float* weights = (const float*)product.weights(vector + c);  // bits of any type
+    // Pack the steps `from` to `to` of the depth.
+    __attribute__((noinline)) void pack(int64_t from, int64_t to) {
+        for (int64_t c = 0; c < C; c++) {
+            const char* weights = product.weights(vector + c);
             int32_t* out = packed + c * W;
-            vi zero = bits(load(header + (2 * C + c) * W));
-            for (int64_t i = from; i < to; i += W) {
-                const int64_t count = std::min<int64_t>(W, to - i);
-                vf block[W];
-                if (count == W)
-                    repeat<W>([&](auto j) ALWAYS_INLINE { block[j] = load(weights + j * steps + i); });
-                else
-                    repeat<W>([&](auto j) { block[j] = load_some(weights + j * steps + i, count); });
-                prefetch.lines(lines);
-                transpose(block);
-                repeat<W>([&](auto s) ALWAYS_INLINE {
-                    if constexpr (is_int8<K>) zero = K::plus(zero, (int32_t)0x80808080, bits(block[s]));
-                    if (s < count) memcpy(out + (i - from + s) * C * W, &block[s], 4 * W);
-                });
-            }
-            if constexpr (is_int8<K>) store(header + (2 * C + c) * W, as_float(zero));
+            vi zero[4] = {bits(load(header + (2 * C + c) * W))};  // four sums, since one would wait for itself
+            int64_t i = from;
+            for (; i + W <= to; i += W, out += W * C * W) pack_block<true>(weights + i * 4, W, out, zero);
+            if (i < to) pack_block<false>(weights + i * 4, to - i, out, zero);
+            if constexpr (is_int8<K>)
+                store(header + (2 * C + c) * W, as_float(zero[0] + zero[1] + zero[2] + zero[3]));
+        }
+    }
+
+    // W columns of weights, of W steps or of `count`.
+    template <bool ALL>
+    INLINED void pack_block(const char* weights, int64_t count, int32_t* out, vi* zero) const {
+        const int64_t row = product.steps() * 4;
+        vf block[W];
+        repeat<W>([&](auto c) ALWAYS_INLINE {
+            block[c] = ALL ? load((const float*)weights) : load_some((const float*)weights, count);
+            weights += row;
+            asm("" : "+r"(weights));  // one pointer that moves is faster than the W that the compiler would keep
+        });
+        transpose(block);
+        repeat<W>([&](auto s) ALWAYS_INLINE {
+            if constexpr (is_int8<K>) zero[s % 4] = K::plus(zero[s % 4], (int32_t)0x80808080, bits(block[s]));
+            if (ALL || s < count) memcpy(out + s * C * W, &block[s], 4 * W);
         });
     }
 
-    // R rows of inputs times the packed steps, added to their sums so far; after the last step, to `use`.
-    template <int R, class F>
-    INLINED void tile(int64_t row, int64_t from, int64_t to, const typename K::Input* a, const float* scales,
-                      const F& use) const {
-        typename K::Sum sum[R][C];
-        float* kept = sums + row * C * W;
-        if (from == 0)
-            repeat<C>([&](auto c) {
-                sum[0][c] = typename K::Sum{};
-                if constexpr (!is_int8<K>) sum[0][c] = load(header + c * W);
-                repeat<R - 1>([&](auto r) { sum[r + 1][c] = sum[0][c]; });
-            });
-        else
-            repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(&sum[r][c], kept + (r * C + c) * W, 4 * W); }); });
-        a += row * product.depth;
+    template <int R>
+    INLINED void start(typename K::Sum (&sum)[R][C]) const {
+        repeat<C>([&](auto c) {
+            sum[0][c] = typename K::Sum{};
+            if constexpr (!is_int8<K>) sum[0][c] = load(header + c * W);
+            repeat<R - 1>([&](auto r) { sum[r + 1][c] = sum[0][c]; });
+        });
+    }
+
+    // Add R rows of inputs, from `a` on, times `steps` packed steps. Each brings FETCH lines of `next` into the cache.
+    template <int R, int FETCH>
+    INLINED void accumulate(typename K::Sum (&sum)[R][C], const typename K::Input* a, int64_t steps,
+                            const char* next) const {
         const int32_t* at = packed;
-        for (int64_t i = from; i < to; i++, at += C * W) {
+        for (int64_t i = 0; i < steps; i++, at += C * W) {
             vi weights[C];
+            repeat<FETCH>([&](auto n) { __builtin_prefetch(next + (i * FETCH + n) * 64, 0, 3); });
             repeat<C>([&](auto c) { memcpy(&weights[c], at + c * W, 4 * W); });
             repeat<R>([&](auto r) {
                 int32_t group;
@@ -193,52 +189,88 @@ struct Panel {
                 repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], group, weights[c]); });
             });
         }
-        if (to < product.steps()) {
-            repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(kept + (r * C + c) * W, &sum[r][c], 4 * W); }); });
-            return;
-        }
-        repeat<R>([&](auto r) ALWAYS_INLINE {
-            repeat<C>([&](auto c) ALWAYS_INLINE {
-                const int64_t column = (vector + c) * W;
-                if constexpr (is_int8<K>) {
-                    const vf bias = load(header + c * W), scale = load(header + (C + c) * W);
-                    const vi zero = bits(load(header + (2 * C + c) * W));
-                    use(row + r, column,
-                        __builtin_convertvector(sum[r][c] - zero, vf) * (scales[row + r] * scale) + bias);
-                } else {
-                    use(row + r, column, sum[r][c]);
-                }
-            });
-        });
     }
 
-    template <int R, class F>
-    INLINED void tiles(int64_t row, int64_t rows, int64_t from, int64_t to, const typename K::Input* a,
-                       const float* scales, Prefetch& prefetch, int64_t lines, const F& use) const {
-        for (; rows - row >= R; row += R) {
-            prefetch.lines(lines);
-            tile<R>(row, from, to, a, scales, use);
+    // The result of a sum of `row`, as a float.
+    INLINED vf result(typename K::Sum sum, int64_t c, const float* scales, int64_t row) const {
+        if constexpr (is_int8<K>) {
+            const vi whole = sum - bits(load(header + (2 * C + c) * W));
+            return __builtin_convertvector(whole, vf) * (scales[row] * load(header + (C + c) * W)) + load(header + c * W);
+        } else {
+            return sum;
         }
-        if constexpr (R > 1) tiles<R / 2>(row, rows, from, to, a, scales, prefetch, lines, use);
+    }
+
+    // Steps `from` to `to` for R rows from `row` on, whose sums are kept in memory.
+    template <int R>
+    __attribute__((noinline)) void chunk(int64_t row, int64_t from, int64_t to, const typename K::Input* a,
+                                         const char* next) const {
+        typename K::Sum sum[R][C];
+        float* kept = sums + row * C * W;
+        if (from == 0)
+            start(sum);
+        else
+            repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(&sum[r][c], kept + (r * C + c) * W, 4 * W); }); });
+        a += row * product.depth + from * K::GROUP;
+        if (row == 0)
+            accumulate<R, LINES>(sum, a, to - from, next + from * LINES * 64);
+        else
+            accumulate<R, 0>(sum, a, to - from, nullptr);
+        repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(kept + (r * C + c) * W, &sum[r][c], 4 * W); }); });
+    }
+
+    // All of a panel for few rows, which are split into tiles of about the same size.
+    template <class F>
+    INLINED void multiply_few(int64_t rows, const typename K::Input* a, const float* scales, const char* next,
+                              const F& use) {
+        const int64_t steps = product.steps(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+        for (int64_t from = 0; from < steps; from += CHUNK) {
+            const int64_t to = std::min(from + CHUNK, steps);
+            pack(from, to);
+            for (int64_t t = 0; t < tiles; t++) {
+                const int64_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
+                repeat<TILE_ROWS>([&](auto r) {
+                    if (height == r + 1) chunk<r + 1>(row, from, to, a, next);
+                });
+            }
+        }
+        for (int64_t row = 0; row < rows; row++)
+            for (int64_t c = 0; c < C; c++) {
+                typename K::Sum sum;
+                memcpy(&sum, sums + (row * C + c) * W, sizeof sum);
+                use(row, (vector + c) * W, result(sum, c, scales, row));
+            }
+    }
+
+    // The packed panel for rows from `row` on. The first tiles fetch the next panel.
+    template <int R, class F>
+    INLINED void multiply(int64_t row, int64_t rows, const typename K::Input* a, const float* scales, const char* next,
+                          const F& use) const {
+        const int64_t steps = product.steps();
+        for (; rows - row >= R; row += R) {
+            typename K::Sum sum[R][C];
+            start(sum);
+            if (R == TILE_ROWS && row < LINES * R)
+                accumulate<R, 1>(sum, a + row * product.depth, steps, next + row / R * steps * 64);
+            else
+                accumulate<R, 0>(sum, a + row * product.depth, steps, nullptr);
+            repeat<R>([&](auto r) ALWAYS_INLINE {
+                repeat<C>([&](auto c) ALWAYS_INLINE {
+                    use(row + r, (vector + c) * W, result(sum[r][c], c, scales, row + r));
+                });
+            });
+        }
+        if constexpr (R > 1) multiply<R / 2>(row, rows, a, scales, next, use);
     }
 };
 
 template <class K, int C, class F>
 INLINE void multiply_panel(int64_t rows, const typename K::Input* a, const float* scales, const Product<K>& product,
-                           int64_t vector, float* memory, Prefetch prefetch, const F& use) {
+                           int64_t vector, float* memory, const char* next, const F& use) {
     Panel<K, C> panel(product, vector, memory);
-    const int64_t steps = product.steps(), lines = prefetch.left();
-    if (rows <= FEW_ROWS) {
-        const int64_t blocks = C * ((steps + W - 1) / W);
-        for (int64_t from = 0; from < steps; from += CHUNK) {
-            const int64_t to = std::min(from + CHUNK, steps);
-            panel.pack(from, to, prefetch, (lines + blocks - 1) / blocks);
-            panel.template tiles<TILE_ROWS>(0, rows, from, to, a, scales, prefetch, 0, use);
-        }
-    } else {
-        panel.pack(0, steps, prefetch, 0);
-        panel.template tiles<TILE_ROWS>(0, rows, 0, steps, a, scales, prefetch, (lines * TILE_ROWS + rows - 1) / rows, use);
-    }
+    if (rows <= FEW_ROWS) return panel.multiply_few(rows, a, scales, next, use);
+    panel.pack(0, product.steps());
+    panel.template multiply<TILE_ROWS>(0, rows, a, scales, next, use);
 }
 
 // Calls use(row, column, values) for every vector of `rows` rows times the weights plus the bias, in panels `first` to
@@ -247,22 +279,20 @@ INLINE void multiply_panel(int64_t rows, const typename K::Input* a, const float
 // Args:
 //     a: (rows, depth); in int8 with `scales`, what one step of each row stands for.
 //     memory: for panel_words() words.
-//     next: weights that are needed after the last panel, to be prefetched; may be null.
+//     next: weights that are needed after the last panel, and are fetched into the cache meanwhile.
 template <class K, class F>
 __attribute__((noinline)) void multiply(int64_t rows, const typename K::Input* a, const float* scales,
                                         const Product<K>& product, int64_t first, int64_t last, float* memory,
                                         const char* next, const F& use) {
-    const int64_t bytes = product.steps() * W * 4;  // of a vector of columns
     for (int64_t p = first; p < last; p++) {
         const int64_t vector = p * PANEL, vectors = std::min<int64_t>(PANEL, product.vectors() - vector);
         const char* then = p + 1 < last ? product.weights(vector + PANEL) : next;
-        const Prefetch prefetch = {then, then ? then + vectors * bytes : then};
         if (vectors == 3)
-            multiply_panel<K, 3>(rows, a, scales, product, vector, memory, prefetch, use);
+            multiply_panel<K, 3>(rows, a, scales, product, vector, memory, then, use);
         else if (vectors == 2)
-            multiply_panel<K, 2>(rows, a, scales, product, vector, memory, prefetch, use);
+            multiply_panel<K, 2>(rows, a, scales, product, vector, memory, then, use);
         else
-            multiply_panel<K, 1>(rows, a, scales, product, vector, memory, prefetch, use);
+            multiply_panel<K, 1>(rows, a, scales, product, vector, memory, then, use);
     }
 }
 

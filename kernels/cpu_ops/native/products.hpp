@@ -1,4 +1,4 @@
-// Products of small matrices, as attention has them.
+// Products of the small matrices of attention.
 
 #pragma once
 

@@ -1,7 +1,7 @@
-// Dropout, drawn anew wherever it is needed.
+// Dropout masks from a counter-based generator, which are drawn again wherever they are needed.
 //
 // It keeps an element where random(seed, row, column) >= threshold = p * 2^32, and scales it by 1 / (1 - p). The
-// forward and backward pass draw the same numbers again instead of storing them.
+// forward and backward pass draw the same numbers, instead of storing them.
 
 #pragma once
 

@@ -1,7 +1,7 @@
 // Memory and OpenMP threads.
 //
-// Work is cut statically, and sums over tokens are cut into blocks whose number does not depend on the threads and
-// added in order: results are equal to the bit for any number of threads.
+// Work is split statically. Sums over tokens are split into blocks, whose number does not depend on the threads, and
+// added in order: results have the same bits for any number of threads.
 
 #pragma once
 
@@ -38,8 +38,8 @@ int64_t longest(const int32_t* offsets, int64_t texts) {
     return most;
 }
 
-// Call work(text, part, buffer) for each part of each text, with as much to do in each thread: a part of a text costs
-// `linear` for each token and `square` for each pair of them.
+// Call work(text, part, buffer) for each part of each text, with about the same cost in each thread: a part of a text
+// costs `linear` for each token and `square` for each pair of them.
 template <class F>
 void each_text(const int32_t* offsets, int64_t texts, int64_t parts, double linear, double square, int64_t floats,
                const F& work) {

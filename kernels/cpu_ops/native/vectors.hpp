@@ -1,7 +1,7 @@
 // Vectors of floats as wide as the machine's registers, and functions of them.
 //
-// They are the compiler's own (`vector_size`) and need no alignment. Every dimension that they run along is a multiple
-// of 16 (Python checks).
+// They are the compiler's vector extension (`vector_size`) and need no alignment. Every dimension that they run along
+// is a multiple of 16, which Python checks.
 
 #pragma once
 
@@ -37,7 +37,7 @@ INLINE void repeat_(F&& f, std::integer_sequence<int, I...>) {
     (f(std::integral_constant<int, I>()), ...);
 }
 
-template <int N, class F>  // a loop that is unrolled before anything else is decided
+template <int N, class F>  // a loop that the compiler unrolls before all other optimizations
 INLINE void repeat(F&& f) {
     repeat_(f, std::make_integer_sequence<int, N>());
 }
@@ -82,7 +82,7 @@ INLINE vi lanes() {
     return v;
 }
 
-// A product that is rounded before it is added to anything, where the last bit has to be another program's.
+// Round a product before it is added to anything, as a program without fused multiply-add does.
 INLINE vf rounded(vf product) {
     asm("" : "+m"(product));
     return product;
@@ -91,7 +91,7 @@ INLINE vf rounded(vf product) {
 INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 INLINE vf abs(vf x) { return as_float(bits(x) & 0x7fffffff); }
 
-// The lanes of x, folded S apart.
+// The lanes of x, each exchanged with the one S apart.
 template <int S>
 INLINE vf swapped(vf x) {
 #if defined(__clang__)

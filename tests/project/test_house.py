@@ -144,7 +144,7 @@ def test_few_imports_by_string() -> None:
     assert len(found) <= MOST_BY_STRING, found
 
 
-@pytest.mark.xfail(strict=True, reason="the code is being made smaller: 13,377 lines are left")
+@pytest.mark.xfail(strict=True, reason="the code is being made smaller: 13,424 lines are left")
 def test_budget_of_lines() -> None:
     total = sum(code_lines(path.read_text(encoding="utf-8")) for path in FILES)
     assert total <= MOST_CODE_LINES, f"{total} lines of code; at most {MOST_CODE_LINES}"

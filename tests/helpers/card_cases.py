@@ -120,7 +120,13 @@ TRAINED: dict[str, dict[str, Any]] = {
 
 # The same through `fit`; each data set is an objective, in the order of the names.
 FITTED: dict[str, dict[str, Any]] = {
-    "fit_scored": {"rows": {"": scored_examples()}, "losses": {"": "CosineSimilarityLoss"}, "dev": [], "settings": {}},
+    # With 24 rows a similarity in the card is 0.735150015, which half a float32 step rounds to 0.7351 or to 0.7352.
+    "fit_scored": {
+        "rows": {"": scored_examples(36)},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [],
+        "settings": {},
+    },
     "fit_pairs": {
         "rows": {"": pairs(37)},
         "losses": {"": "MultipleNegativesRankingLoss"},

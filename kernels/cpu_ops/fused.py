@@ -53,10 +53,10 @@ class Fused(onednn.OneDnn):
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; queries, keys and values are one product."""
-        joined = self._joined(hidden, *modules) if spec.as_in_bert else None
+        joined = self._joined(hidden, modules, torch.cat) if spec.as_in_bert else None
         if joined is None:
             return super().attention(hidden, modules, batch, spec)
-        qkv = self._product(hidden, *joined)  # (tokens, 3 * width)
+        qkv = self._product(hidden, *joined[:2])  # (tokens, 3 * width)
         if _takes_attention(qkv.shape[1] // 3, spec.settings.heads):
             return attention_qkv(qkv, batch, heads=spec.settings.heads, dropout=spec.dropout)
         query, key, value = qkv.chunk(3, dim=1)
@@ -94,13 +94,6 @@ class Fused(onednn.OneDnn):
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return (onednn.half_linear if self._half else onednn.linear)(x, weight, bias)
-
-    def _joined(self, x: Tensor, *modules: nn.Module) -> tuple[Tensor, Tensor] | None:
-        """Weight and bias of linear layers with the same input as one layer, or None if one is not as built."""
-        layers = [module for module in modules if self._takes(module, x) and module.bias is not None]
-        if len(layers) < len(modules):
-            return None
-        return torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
 
 
 def _takes_norm(norm: nn.Module | None) -> TypeGuard[nn.LayerNorm]:

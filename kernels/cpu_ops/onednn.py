@@ -9,7 +9,7 @@ checked and the gradient is written out here.
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeGuard, cast
@@ -67,16 +67,12 @@ class OneDnn(Plain):
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; in inference there is one product if the three weights are side by side in memory."""
-        if not torch.is_grad_enabled() and all(self._takes(module, hidden) for module in modules):
-            layers = cast("tuple[nn.Linear, ...]", modules)
-            weight = _side_by_side([layer.weight for layer in layers])
-            biases = [layer.bias for layer in layers if layer.bias is not None]
-            joined_bias = _side_by_side(biases) if len(biases) == len(layers) else None
-            if weight is not None and joined_bias is not None:
-                product = self._product(hidden, weight, joined_bias)
-                query, key, value = torch.split(product, [layer.weight.shape[0] for layer in layers], dim=1)
-                return self.attend(query, key, value, batch, spec)
-        return super().attention(hidden, modules, batch, spec)
+        joined = None if torch.is_grad_enabled() else self._joined(hidden, modules, _side_by_side)
+        if joined is None:
+            return super().attention(hidden, modules, batch, spec)
+        weight, bias, sizes = joined
+        query, key, value = torch.split(self._product(hidden, weight, bias), sizes, dim=1)
+        return self.attend(query, key, value, batch, spec)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`; in inference GELU is part of the product."""
@@ -92,6 +88,18 @@ class OneDnn(Plain):
 
     def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return linear(x, weight, bias)
+
+    def _joined(
+        self, x: Tensor, modules: Projections, join: Callable[[list[Tensor]], Tensor | None]
+    ) -> tuple[Tensor, Tensor, list[int]] | None:
+        """Return linear layers as one: weight, bias and each one's columns; None if that is not possible."""
+        layers = [module for module in modules if self._takes(module, x) and module.bias is not None]
+        if len(layers) < len(modules):
+            return None
+        weight, bias = join([layer.weight for layer in layers]), join([layer.bias for layer in layers])
+        if weight is None or bias is None:
+            return None
+        return weight, bias, [layer.weight.shape[0] for layer in layers]
 
     def _takes(self, module: nn.Module, x: Tensor) -> TypeGuard[nn.Linear]:
         """Return True if oneDNN computes what `module` does."""

@@ -34,6 +34,11 @@ def shown(value: Any) -> str:
     return _SHORT.repr(value)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the message of another library's error, to quote it in one of ours."""
+    return str(error).strip().split("\n")[0]
+
+
 class MinisbertError(Exception):
     """Base of every error that the user of the library can fix.
 

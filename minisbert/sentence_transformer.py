@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from .errors import InputError
 from .model import EmbeddingModel
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from .evaluation import Evaluator
     from .losses import Loss
     from .training.config import ReplayVersion
+    from .training.fit import Callback
     from .training.history import TrainingHistory
     from .training.record import TrainingRecord
 
 EvaluationResult = TypeVar("EvaluationResult")
-Callback: TypeAlias = Callable[[float, float, int], None]
 
 
 class SentenceTransformer(EmbeddingModel):

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .errors import InputError, InputTypeError, ModelError, shown
+from .errors import InputError, InputTypeError, ModelError, first_line, shown
 
 if TYPE_CHECKING:
     from tokenizers import Encoding, Tokenizer
@@ -216,7 +216,7 @@ class TextTokenizer:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # the Rust library raises plain Exception, and panics are not even that
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             raise ModelError(
                 f"the model's tokenizer failed on texts ({reason}); expected it to take any text: fix its "
                 f"tokenizer.json, or copy the model again"

@@ -12,7 +12,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 
 Item = TypeVar("Item")
 StartCopy: TypeAlias = Callable[[Tensor], Callable[[], Tensor]]
@@ -40,7 +40,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
             raise RuntimeError("it stores no numbers")
         torch.empty(0, device=result)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ConfigError(
             f"got device={device!r}, which cannot be used here ({reason}); expected cpu, cuda or mps"
         ) from None

@@ -117,7 +117,7 @@ class EmbeddingModel(Embedder):
         encoder = self.transformer.auto_model
         if dtype == "int8":
             self._quantize()
-        elif isinstance(encoder, Encoder) and self.device.type == "cpu":
+        elif model_name_or_path is not None and isinstance(encoder, Encoder) and self.device.type == "cpu":
             encoder.align_weights()
 
     def _quantize(self) -> None:

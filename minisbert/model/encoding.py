@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, first_line
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..prefetch import prefetch, to_device
@@ -153,7 +153,7 @@ class EncodingRun:
                     return self._forward(batch)
                 return _join([self._forward(part) for part in batch.cut(self._max_tokens)], batch.restore)
             except torch.OutOfMemoryError as error:
-                reason = str(error).strip().split("\n")[0]
+                reason = first_line(error)
             # Only now: the error keeps alive what was computed before it.
             self._reduce_max_tokens(batch, reason)
 

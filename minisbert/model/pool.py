@@ -24,7 +24,7 @@ import numpy as np
 import torch
 import torch.multiprocessing
 
-from ..errors import ConfigError, PoolError
+from ..errors import ConfigError, PoolError, first_line
 from ..text import Text
 from .devices import devices_for_processes, usable_device
 from .encoding import EncodeOptions, EncodingRun, Rows, Values, allocate, collect, progress_bar
@@ -307,7 +307,7 @@ def _share(model: ModuleStack) -> ModuleStack:
     try:
         return model.share_memory()
     except (RuntimeError, OSError) as error:
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise PoolError(
             f"the weights cannot be shared with other processes ({reason}); expected room for them in /dev/shm: make "
             f"it larger (docker run --shm-size), or encode without a pool"

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
 from ..storage.weights import weight_files
@@ -78,7 +78,7 @@ class ForeignEncoder(nn.Module):
         except ModelError:
             raise
         except Exception as error:  # for a senseless configuration transformers raises errors of any type
-            reason = str(error).strip().split("\n")[0]
+            reason = first_line(error)
             raise ModelError(
                 f"transformers cannot load the encoder in {folder} ({reason}); expected a known one: copy it again"
             ) from error

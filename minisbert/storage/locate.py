@@ -7,7 +7,7 @@ import importlib.util
 from functools import partial
 from pathlib import Path
 
-from ..errors import ModelError, shown
+from ..errors import ModelError, first_line, shown
 from .files import is_file
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -111,7 +111,7 @@ def _download(repository: str, revision: str | None, cache_folder: str | Path | 
     try:
         return Path(download(repository, revision=revision, cache_dir=cache_folder, token=token))
     except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = first_line(error)[:200]
         raise ModelError(
             f"{repository} is neither a folder nor in the cache, and cannot be downloaded ({type(error).__name__}: "
             f"{reason}): {_hint(repository)}, or the connection"

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from ..errors import ModelError
+from ..errors import ModelError, first_line
 from .files import is_file, open_file, read_json_object
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
             check_archive(file)
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here, and its messages have many lines
-        reason = str(error).strip().split("\n")[0]
+        reason = first_line(error)
         raise ModelError(
             f"{path} cannot be read as tensors ({reason}); expected safetensors: convert the file"
         ) from None

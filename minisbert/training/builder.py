@@ -13,11 +13,11 @@ import torch
 from .. import kernels
 from ..data.roles import TrainingRows
 from ..data.sampling import EpochSampler
-from ..errors import InputError, MinisbertError
+from ..errors import InputError, MinisbertError, first_line
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
-from .checkpoint import Checkpoint, Fingerprint, check_same_run, first_line, saved_weights, set_random_state
+from .checkpoint import Checkpoint, Fingerprint, check_same_run, saved_weights, set_random_state
 from .config import TrainingConfig
 from .dataset import TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine

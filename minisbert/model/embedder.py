@@ -152,7 +152,10 @@ class Embedder(ModuleStack):
         return self._encode_as(("query",), inputs, options)
 
     def encode_document(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
-        """`encode` with the first prompt the model has of "document", "passage", "corpus", unless one is given."""
+        """`encode` with the first prompt in `prompts` of "document", "passage", "corpus", unless one is given.
+
+        As in the reference, an empty text counts, and "document" is empty unless its files or you say otherwise.
+        """
         return self._encode_as(("document", "passage", "corpus"), inputs, options)
 
     def encode_iter(
@@ -218,8 +221,6 @@ class Embedder(ModuleStack):
         return EncodingPool(self, device)
 
     def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: EncodeKeywords) -> Any:
-        chosen = options.get("prompt") is not None or options.get("prompt_name") is not None
-        if not chosen and names[0] in self.prompts:
-            # Where none of the prompts has a text, the first name's empty text counts, not the model's default prompt.
-            options["prompt_name"] = next((name for name in names if self.prompts.get(name)), names[0])
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
         return self.encode(inputs, **options)

@@ -564,7 +564,6 @@ def test_bad_standard_input(
     [
         (["--prompt-name", "passage"], ["'passage'", "['document', 'query']"]),
         (["--batch-size", "0"], ["batch", "0", "1"]),
-        (["--precision", "binary", "--truncate-dim", "12"], ["12 dimensions", "multiple of 8"]),
         (["--device", "gpu"], ["'gpu'", "cpu"]),
         (["--dtype", "int4"], ["'int8'", "float32"]),
     ],

@@ -275,10 +275,16 @@ def test_roles_and_older_names(both: tuple[Any, Any], compare: Callable[..., Non
         ours.default_prompt_name = theirs.default_prompt_name = default
         for options in ({}, {"prompt": "of "}, {"prompt": ""}, {"prompt_name": "ask"}, {"convert_to_tensor": True}):
             differences.append(difference(ours.encode_query(LIST, **options), theirs.encode_query(LIST, **options)))
-            if options or default:
-                continue  # theirs takes the empty "document" for a prompt, ours goes on to "passage"
-            expected = theirs.encode_document(LIST, prompt_name="passage")
-            differences.append(difference(ours.encode_document(LIST), expected))
+            for prompts in (
+                ours.prompts,
+                {"passage": "of ", "ask": "q "},
+                {"document": "", "passage": "of ", "ask": ""},
+            ):
+                before = ours.prompts, theirs.prompts
+                ours.prompts = theirs.prompts = prompts
+                documents = ours.encode_document(LIST, **options), theirs.encode_document(LIST, **options)
+                ours.prompts, theirs.prompts = before
+                differences.append(difference(*documents))
         differences.append(difference(ours.encode(sentences=LIST), theirs.encode(sentences=LIST)))
     ours.default_prompt_name = theirs.default_prompt_name = None
     compare("encode_query and encode_document", max(differences), 1e-6, cases=len(differences))

@@ -106,6 +106,13 @@ def equal_entries(got: np.ndarray, expected: np.ndarray, compare: Callable[..., 
 def test_quantization(precision: Any, form: str, compare: Callable[..., None]) -> None:
     values = vectors(120, 16, seed=12, zero_row=0)
     values[:, 3] = 0.25  # a dimension without spread
+    if form == "array":
+        for dim in (1, 7, 12, 15):
+            equal_entries(
+                quantize_embeddings(values[:, :dim], precision),
+                reference.quantize_embeddings(values[:, :dim], precision),
+                compare,
+            )
     got = quantize_embeddings(FORMS[form](values), precision)
     equal_entries(got, reference.quantize_embeddings(values, precision), compare)
 
@@ -114,7 +121,12 @@ def test_quantization(precision: Any, form: str, compare: Callable[..., None]) -
 def test_ranges_and_calibration(precision: Any, compare: Callable[..., None]) -> None:
     values, others = vectors(20, 8, seed=13) * 2, vectors(150, 8, seed=14)
     ranges = np.stack([others.min(axis=0), others.max(axis=0)])
-    for options in ({"ranges": ranges}, {"calibration_embeddings": others}):
+    doubles = others * (1 + 1e-9)
+    exact = np.stack([doubles.min(axis=0), doubles.max(axis=0)])
+    for options in (
+        *({"ranges": ranges}, {"calibration_embeddings": others}),
+        *({"ranges": exact.astype(np.float64)}, {"calibration_embeddings": doubles.astype(np.float64)}),
+    ):
         expected = reference.quantize_embeddings(values, precision, **options)
         equal_entries(quantize_embeddings(values, precision, **options), expected, compare)
 

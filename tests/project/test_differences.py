@@ -207,12 +207,6 @@ def _(folder: Path, place: Path) -> None:
         model.encode(TEXTS)
 
 
-@row('`encode_document` with an empty "document" prompt')
-def _(folder: Path, place: Path) -> None:
-    model = load(folder, prompts={"passage": "the sea: "})
-    assert np.array_equal(model.encode_document(TEXTS), model.encode(TEXTS, prompt="the sea: "))
-
-
 @row("`model(model.preprocess(texts))`")
 def _(folder: Path, place: Path) -> None:
     model = load(folder)

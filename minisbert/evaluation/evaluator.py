@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,8 @@ from ..text import check_texts
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
+
+_logger = logging.getLogger(__name__)
 
 
 class Evaluator(ABC):
@@ -76,6 +79,13 @@ class Evaluator(ABC):
         result = {prefix + metric: value for metric, value in metrics.items()}
         self.metric_names = tuple(result)
         return result
+
+    def log(self, metrics: Mapping[str, float], *, epoch: float, steps: int) -> None:
+        """Log metrics at INFO, one line each."""
+        when = "" if epoch < 0 else f", epoch {epoch:g}" + ("" if steps < 0 else f", step {steps}")
+        _logger.info("%s%s%s", self.description or type(self).__name__, f" on {self.name}" if self.name else "", when)
+        for name, value in metrics.items():
+            _logger.info("%s: %.4f", name, value)
 
     def write_row(
         self,
@@ -146,7 +156,9 @@ class TaskEvaluator(Evaluator):
         if measurement.write is not None and output_path is not None:
             measurement.write(Path(output_path))
         self.write_row(output_path, measurement.row, epoch=epoch, steps=steps, line_end=self.line_end)
-        return self.named(measurement.metrics, primary=measurement.primary)
+        metrics = self.named(measurement.metrics, primary=measurement.primary)
+        self.log(metrics, epoch=epoch, steps=steps)
+        return metrics
 
     @abstractmethod
     def measure(self, model: EmbeddingModel) -> Measurement:
@@ -212,6 +224,7 @@ class SequentialEvaluator(Evaluator):
                 )
             metrics |= result
         metrics["sequential_score"] = float(self.main_score_function(scores))
+        self.log({"sequential_score": metrics["sequential_score"]}, epoch=epoch, steps=steps)
         return self.named(metrics, primary="sequential_score")
 
 

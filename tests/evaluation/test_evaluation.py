@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import inspect
+import logging
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from fixed_model import FixedModel
 
 from minisbert import SentenceTransformer
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
-from minisbert.evaluation import EmbeddingSimilarityEvaluator, Evaluator
+from minisbert.evaluation import EmbeddingSimilarityEvaluator, Evaluator, SequentialEvaluator
 from minisbert.similarity import SimilarityFunction, quantize_embeddings
 
 FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
@@ -301,6 +302,17 @@ def test_what_cannot_be_evaluated(
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_scores_are_logged(model: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    evaluator = EmbeddingSimilarityEvaluator(*scored_pairs(5), name="dev")
+    with caplog.at_level(logging.INFO, logger="minisbert"):
+        metrics = SequentialEvaluator([evaluator])(model, epoch=1, steps=20)
+    names = ("pearson_cosine", "spearman_cosine")
+    scores = [f"dev_{name}: {metrics[f'dev_{name}']:.4f}" for name in names]
+    title = f"{evaluator.description} on dev, epoch 1, step 20"
+    last = f"sequential_score: {metrics['sequential_score']:.4f}"
+    assert caplog.messages == [title, *scores, "Sequential, epoch 1, step 20", last]
 
 
 def test_dimensions_that_fill_no_bytes(model: SentenceTransformer) -> None:

@@ -176,7 +176,7 @@ def test_scores_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_prompts_reach_the_texts(tiny: Callable[[str], Path]) -> None:
     model = SentenceTransformer(
-        tiny("bert"), device="cpu", prompts={"query": "how ", "passage": "the ", "other": "not "}
+        tiny("bert"), device="cpu", prompts={"query": "how ", "document": "the ", "other": "not "}
     )
     corpus = {"1": "cat", "2": "dog sat", "3": "red sea"}
     plain = SentenceTransformer(tiny("bert"), device="cpu")

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from ..errors import ModelError, first_line
 from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
-from ..storage.weights import weight_files
+from ..storage.files import is_file
+from ..storage.lora import ADAPTER_CONFIG
+from ..storage.weights import read_weights, weight_files
 
 # Encoder-decoder models, and the class that loads the encoder alone.
 _ENCODER_CLASSES: Mapping[str, str] = {
@@ -73,8 +75,11 @@ class ForeignEncoder(nn.Module):
         try:
             config = transformers.AutoConfig.from_pretrained(folder, **local, **(changes or {}))
             loader = getattr(transformers, _ENCODER_CLASSES.get(config.model_type, "AutoModel"))
-            _check_size(folder, loader, config)
-            return cls(loader.from_pretrained(folder, config=config, dtype=dtype or "auto", **local))
+            described = _described(folder, loader, config)
+            model = _load(folder, described, config=config, dtype=dtype or "auto", local_files_only=True)
+            for tensor in (*model.parameters(), *model.buffers()):
+                tensor.data = tensor.data.clone()  # transformers leaves them as a view of the file
+            return cls(model)
         except ModelError:
             raise
         except Exception as error:  # for a senseless configuration transformers raises errors of any type
@@ -116,14 +121,63 @@ class ForeignEncoder(nn.Module):
         self.model.save_pretrained(folder)
 
 
-def _check_size(folder: Path, loader: Any, config: Any) -> None:
-    """Raise ModelError if a configuration describes more than the weights hold, before memory is taken for it."""
+def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
+    """Load a model of transformers with all of its weights.
+
+    transformers draws at random, with no more than a note, what it does not find in the files.
+
+    Raises:
+        ModelError: the files lack weights, whatever prefix is taken from their names.
+    """
+    if not is_file(folder / ADAPTER_CONFIG):  # for which transformers would look elsewhere
+        model, missing = _attempt(type(described), folder, **options)
+        if not missing:
+            return model
+    tensors = read_weights(folder)
+    if options["dtype"] == "auto":  # transformers takes it from the files
+        options["dtype"] = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
+    names = described.state_dict()
+    wrapped = (found.removesuffix(name) for name in names for found in tensors if found.endswith(f".{name}"))
+    prefix = min(wrapped, key=len, default="") if names.keys().isdisjoint(tensors) else ""
+    state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    model, missing = _attempt(type(described), None, state_dict=state, **options)
+    if missing:
+        raise ModelError(
+            f"the weights in {folder} lack {len(missing):,} tensors, {missing[0]} among them; expected all of a "
+            f"{type(model).__name__}: copy the whole model again"
+        )
+    return model
+
+
+def _attempt(loader: Any, folder: Path | None, **options: Any) -> tuple[nn.Module, list[str]]:
+    """Load a model; also return the names of the weights that were not found, its pooler aside, which is not used."""
+    model, found = loader.from_pretrained(folder, output_loading_info=True, **options)
+    return model, sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
+
+
+def _check_positions(folder: Path, model: nn.Module, kind: Any) -> None:
+    """Raise ModelError if the position embeddings of a configuration are of a kind that `model` leaves out."""
+    source = Path(inspect.getfile(type(model))).read_text(encoding="utf-8")
+    if kind not in (None, "absolute") and not ("position_embedding_type" in source and f'"{kind}"' in source):
+        raise ModelError(
+            f"config.json in {folder}: got position_embedding_type={kind!r}, which transformers does not compute for "
+            f"{type(model).__name__}; expected absolute: use a model of another kind"
+        )
+
+
+def _described(folder: Path, loader: Any, config: Any) -> nn.Module:
+    """Return the model that a configuration describes, without memory for its weights.
+
+    Raises:
+        ModelError: it is larger than the weights, or has position embeddings that transformers leaves out.
+    """
     for name, number in _integers(config.to_dict()):
         most = _MOST_PARTS if any(part in name for part in _PARTS) else _LARGEST
         if abs(number) > most:
             raise ModelError(f"config.json in {folder}: got {number} for {name}; expected at most {most}")
     with torch.device("meta"):
         model: nn.Module = getattr(loader, "from_config", loader)(config)
+    _check_positions(folder, model, getattr(config, "position_embedding_type", None))
     elements = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     size = sum(path.stat().st_size for path in weight_files(folder))
     if elements > size + _UNSAVED:  # an element takes at least a byte
@@ -131,6 +185,7 @@ def _check_size(folder: Path, loader: Any, config: Any) -> None:
             f"config.json in {folder} describes {elements:,} numbers, and the weights have {size:,} bytes; expected "
             f"those that belong to it: copy the whole model again"
         )
+    return model
 
 
 def _integers(value: Any, name: str = "") -> Iterator[tuple[str, int]]:

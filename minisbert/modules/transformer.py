@@ -14,6 +14,7 @@ from ..errors import ConfigError, ModelError
 from ..kernels import QuantizedLinear
 from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
+from ..storage.other_forms import quantized_by
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
 from ..storage.weights import load_into, read_weights, write_weights
 from ..text import TextTokenizer
@@ -131,6 +132,11 @@ class Transformer(nn.Module):
         """
         saved = read_transformer_settings(settings, source=folder)
         config = {**read_json_object(folder / "config.json"), **saved.config}
+        if method := quantized_by(config):
+            raise ModelError(
+                f"the weights in {folder} are quantized ({method}); expected floats: load the model that they were "
+                f"made from, with dtype='int8' if it should be small"
+            )
         tokenizer = read_tokenizer(folder, config=config, changes=saved.tokenizer)
         encoder: Encoder | ForeignEncoder
         if is_native(config):

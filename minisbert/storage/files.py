@@ -12,8 +12,9 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from safetensors import SafetensorError
 
@@ -22,6 +23,7 @@ from ..errors import InputError, ModelError
 LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
 _LONGEST_JSON = 100_000_000  # bytes; tokenizers, the largest, have some ten million
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the first line of what git has where git-lfs keeps a file
 _TEMPORARY = re.compile(r"\.(?P<target>.+)-[0-9a-f]{12}")
 
 
@@ -31,18 +33,22 @@ def is_file(path: Path) -> bool:
     return os.path.isfile(path)  # noqa: PTH113  # Path.is_file raises for names that no file can have
 
 
-def open_file(path: Path) -> BinaryIO:
+def open_file(path: Path) -> BufferedReader:
     """Open a regular file for reading. A pipe or a device is refused, since reading it might never end.
 
     Raises:
-        OSError: the file cannot be opened, or is not a regular file.
+        OSError: the file cannot be opened, is not a regular file, or only names one that git-lfs has not fetched.
         ValueError: no file can have that name.
     """
     mode = path.stat().st_mode
     if not stat.S_ISREG(mode):
         category = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise OSError(errno.EINVAL, f"{category}, not a file")
-    return path.open("rb")
+    file = path.open("rb")
+    if file.peek(len(_LFS_POINTER)).startswith(_LFS_POINTER):
+        file.close()
+        raise OSError(errno.EINVAL, "git-lfs left a pointer in place of the file: run git lfs pull")
+    return file
 
 
 def read_json(path: Path) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError, ModelError
 from . import dialects
 from .files import LONGEST_CARD, inside, is_file, open_file, read_json, read_json_object, write_json
+from .other_forms import other_form
 
 _SETTINGS = "config_sentence_transformers.json"
 _MOST_MODULES = 100
@@ -71,6 +72,8 @@ def read_layout(folder: Path) -> ModelLayout:
     Raises:
         ModelError: files are missing, unreadable, or of a kind minisbert does not know.
     """
+    if not is_file(folder / "config.json") and (form := other_form(folder)):
+        raise ModelError(f"{folder} has {form}")
     if not is_file(folder / "config.json") and not is_file(folder / "modules.json"):
         raise ModelError(
             f"{folder} has neither modules.json nor config.json; expected a complete model folder: check its name"

@@ -62,6 +62,10 @@ def find_model(
         is_path = local.exists() or text.startswith((".", "/", "~")) or "\\" in text or text.count("/") > 1
     except (OSError, RuntimeError) as error:  # a name that is too long, a file out of reach, an unknown user's home
         raise ModelError(f"got {text[:200]!r} ({error}); expected a model folder or name: check it") from None
+    if is_path and local.is_file():
+        raise ModelError(
+            f"got {text[:200]!r}, a file; expected the folder of a model, with config.json and its weights"
+        )
     if is_path or not text:
         raise ModelError(
             f"got {text[:200]!r}, which is not a folder; expected a model folder or a name such as all-MiniLM-L6-v2"

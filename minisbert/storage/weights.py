@@ -19,6 +19,8 @@ from safetensors import SafetensorError
 
 from ..errors import ModelError, first_line
 from .files import is_file, open_file, read_json_object
+from .lora import ADAPTER_CONFIG, ADAPTER_FILES, merge_adapter
+from .other_forms import other_form
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -109,17 +111,29 @@ def _describes_tensor(value: Any) -> bool:
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read all tensors of the checkpoint in `folder` to the CPU.
+    """Read all tensors of the checkpoint in `folder` to the CPU; a LoRA adapter beside them is merged.
+
+    The tensors are in memory of their own: what is written to the files later changes nothing.
 
     Raises:
-        ModelError: there is no checkpoint, or it is incomplete.
+        ModelError: there is no checkpoint, or it is incomplete, or it has an adapter that cannot be merged.
     """
     files = weight_files(folder)
     if not files:
+        if form := other_form(folder):
+            raise ModelError(f"{folder} has {form}")
         raise ModelError(f"{folder} has no weights; expected {SAFETENSORS} (or {PICKLE}): copy the whole model again")
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors.update(_read_safetensors(file) if file.suffix == ".safetensors" else _read_pickle(file))
+        tensors.update(_read_file(file))
+    if is_file(folder / ADAPTER_CONFIG):
+        adapter = next((folder / name for name in ADAPTER_FILES if is_file(folder / name)), None)
+        if adapter is None:
+            raise ModelError(
+                f"{folder} has {ADAPTER_CONFIG} and no {ADAPTER_FILES[0]}; expected both: copy the whole model again, "
+                f"or remove the first to load the base alone"
+            )
+        merge_adapter(tensors, _read_file(adapter), folder)
     return tensors
 
 
@@ -176,12 +190,16 @@ def load_into(
     module.requires_grad_(True)
 
 
+def _read_file(path: Path) -> dict[str, Tensor]:
+    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+
+
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     read_header(path)  # refuses pipes, and headers that torch would fail on
     try:
-        return load_file(path)
+        return {name: tensor.clone() for name, tensor in load_file(path).items()}  # which are a view of the file
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read ({error}); expected safetensors: copy the file again") from None
 

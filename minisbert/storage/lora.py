@@ -1,0 +1,115 @@
+"""LoRA adapters of PEFT beside the weights they were trained on, merged into these.
+
+A weight W becomes W + scale * B @ A, with the scale lora_alpha / r, or lora_alpha / sqrt(r) for rank-stabilized LoRA.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+from .dialects import is_count, unusable
+from .files import is_file, read_json_object
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
+_MATRICES = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<matrix>[AB])(\.weight)?")
+_NAME = re.compile(r"[\w.]+")
+# Ways to start the matrices that also change the weights, so that the weights beside the adapter are not its base.
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+
+
+def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], folder: Path) -> None:
+    """Merge the tensors of an adapter into `weights`, by name and in place.
+
+    Args:
+        weights: of the base, float.
+        adapter: the content of the adapter's own file.
+        folder: holds adapter_config.json.
+
+    Raises:
+        ModelError: the adapter is of another kind than LoRA, or does not fit the weights.
+    """
+    config = read_json_object(folder / ADAPTER_CONFIG)
+    started = str(config.get("init_lora_weights", True)).lower()
+    kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
+    if kind != "LORA" or started.startswith(_CHANGES_BASE):
+        name = f"{kind}, started by {started}" if kind == "LORA" else kind
+        raise ModelError(
+            f"{folder} has an adapter ({name[:80]}) beside its weights; expected LoRA: merge it with PEFT's "
+            f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
+        )
+    matrices: dict[tuple[str, bool], dict[str, Tensor]] = {}
+    for name, tensor in adapter.items():
+        if found := _MATRICES.fullmatch(name):
+            matrices.setdefault((found["module"], bool(found["embedding"])), {})[found["matrix"]] = tensor
+        elif ".lora_" in name or ".token_adapter." in name:
+            raise ModelError(f"the adapter in {folder} has {name}, which LoRA does not have: merge it with PEFT")
+        else:  # trained as a whole: a bias, or a module of modules_to_save
+            target = _target(name, weights, folder)
+            weights[target] = _of_shape(tensor, weights[target], name, folder).to(weights[target].dtype)
+    for (module, embedding), pair in matrices.items():
+        target = _target(f"{module}.weight", weights, folder)
+        if (
+            set(pair) != {"A", "B"}
+            or pair["A"].ndim != 2
+            or pair["B"].ndim != 2
+            or len(pair["A"]) != pair["B"].shape[1]
+        ):
+            raise ModelError(f"the adapter in {folder} has no two matrices for {module} that fit: copy it again")
+        change = pair["B"].float() @ pair["A"].float() * _scale(config, module, len(pair["A"]), folder)
+        if embedding or config.get("fan_in_fan_out"):
+            change = change.T
+        weight = weights[target]
+        weights[target] = (weight.float() + _of_shape(change, weight, module, folder)).to(weight.dtype)
+
+
+def adapter_base(folder: Path) -> str | None:
+    """Name of the model that the adapter in `folder` was trained on, or None if there is no adapter."""
+    if not is_file(folder / ADAPTER_CONFIG):
+        return None
+    return str(read_json_object(folder / ADAPTER_CONFIG).get("base_model_name_or_path"))[:200]
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int, folder: Path) -> float:
+    patterns = config.get("alpha_pattern") or {}
+    if not isinstance(patterns, dict) or not all(map(_NAME.fullmatch, patterns)):  # PEFT takes regular expressions too
+        raise unusable(folder / ADAPTER_CONFIG, "alpha_pattern", patterns, "numbers by the names of modules")
+    alpha: Any = next((patterns[name] for name in patterns if f".{module}".endswith(f".{name}")), None)
+    alpha = config.get("lora_alpha") if alpha is None else alpha
+    if not is_count(alpha) and not isinstance(alpha, float):
+        raise unusable(folder / ADAPTER_CONFIG, "lora_alpha", alpha, "a number")
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _target(name: str, weights: Mapping[str, Tensor], folder: Path) -> str:
+    """Name of the weight that a tensor of the adapter belongs to; wrappers put prefixes before either."""
+    parts = name.split(".")
+    for start in range(len(parts) - 1):
+        ending = ".".join(parts[start:])
+        if ending in weights:
+            return ending
+        if found := [weight for weight in weights if weight.endswith(f".{ending}")]:
+            if len(found) == 1:
+                return found[0]
+            break
+    raise ModelError(
+        f"the adapter in {folder} changes {name}, which the weights beside it do not have; expected its base, "
+        f"{adapter_base(folder)}: put the weights of that model there"
+    )
+
+
+def _of_shape(change: Tensor, weight: Tensor, name: str, folder: Path) -> Tensor:
+    if change.shape != weight.shape:
+        raise ModelError(
+            f"the adapter in {folder} has shape {tuple(change.shape)} for {name}, the weights {tuple(weight.shape)}; "
+            f"expected its base, {adapter_base(folder)}: put the weights of that model there"
+        )
+    return change

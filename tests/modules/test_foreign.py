@@ -1,0 +1,111 @@
+"""Encoders that run through transformers have all of their weights, or are refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from minisbert import SentenceTransformer
+from minisbert.errors import ModelError
+
+transformers = pytest.importorskip("transformers")
+
+SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+TEXTS = ["a cat sat on the mat", "red sea"]
+
+
+@pytest.fixture(params=["ModernBert", "Electra", "DebertaV2", "T5"])
+def folder(request: pytest.FixtureRequest, tiny: Callable[[str], Path], tmp_path: Path) -> Path:
+    """A model of another architecture with the tokenizer of a small BERT."""
+    torch.manual_seed(0)
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    (folder / "model.safetensors").unlink()
+    if request.param == "T5":
+        config = transformers.T5Config(vocab_size=vocabulary, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2)
+        transformers.T5EncoderModel(config).save_pretrained(folder)
+    else:
+        kind = f"{request.param}Config"
+        special = {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3}
+        config = getattr(transformers, kind)(vocab_size=vocabulary, **SIZES, **special)
+        transformers.AutoModel.from_config(config).save_pretrained(folder)
+    return folder
+
+
+def rename(folder: Path, change: Callable[[str], str | None]) -> None:
+    """Rename tensors, or remove those for which `change` gives None."""
+    tensors = load_file(folder / "model.safetensors")
+    renamed = {new: tensor.contiguous() for name, tensor in tensors.items() if (new := change(name)) is not None}
+    save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "0.auto_model.", "model.encoder."])
+def test_wrapped_names_are_found(prefix: str, folder: Path) -> None:
+    right = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    rename(folder, lambda name: prefix + name)
+    assert SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist() == right.tolist()
+
+
+def test_missing_weights_are_named(folder: Path) -> None:
+    rename(folder, lambda name: None if ".1." in name else name)
+    with pytest.raises(
+        ModelError, match=r"lack \d+ tensors, .*\.1\..* among them; expected all of a \w+Model"
+    ) as caught:
+        SentenceTransformer(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
+def test_one_missing_weight_is_named(folder: Path) -> None:
+    gone = next(name for name in sorted(load_file(folder / "model.safetensors")) if ".0." in name)
+    rename(folder, lambda name: None if name == gone else name)
+    with pytest.raises(ModelError, match=rf"lack 1 tensors, {gone} among them"):
+        SentenceTransformer(folder, device="cpu")
+
+
+def test_an_adapter_is_merged(folder: Path) -> None:
+    right = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    tensors = load_file(folder / "model.safetensors")
+    module = next(n for n in sorted(tensors) if ".0." in n and tensors[n].ndim == 2).removesuffix(".weight")
+    rows, columns = tensors[f"{module}.weight"].shape
+    a, b = torch.randn(4, columns), torch.randn(rows, 4)
+    adapter = {f"base_model.model.{module}.lora_A.weight": a, f"base_model.model.{module}.lora_B.weight": b}
+    save_file(adapter, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 4, "r": 4}))
+    beside = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    (folder / "adapter_config.json").unlink()
+    save_file(
+        {**tensors, f"{module}.weight": tensors[f"{module}.weight"] + b @ a},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    by_hand = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    assert abs(beside - by_hand).max() < 1e-6
+    assert abs(beside - right).max() > 1e-4
+
+
+@pytest.mark.parametrize("kind", ["alibi", "relative_key", "relative_key_query", "rotary"])
+def test_position_embeddings_that_would_be_dropped(kind: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "position_embedding_type": kind}))
+    if kind.startswith("relative") and int(transformers.__version__.split(".")[0]) < 5:
+        pytest.skip("transformers 4 computes these")
+    with pytest.raises(ModelError, match=rf"position_embedding_type='{kind}', which transformers does not compute"):
+        SentenceTransformer(folder, device="cpu")
+
+
+def test_a_file_that_is_written_over_changes_no_loaded_model(folder: Path) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    before = model.encode(TEXTS)
+    file = folder / "model.safetensors"
+    size = file.stat().st_size
+    with file.open("r+b") as opened:
+        opened.seek(size // 2)
+        opened.write(bytes(size - size // 2))
+    assert model.encode(TEXTS).tolist() == before.tolist()

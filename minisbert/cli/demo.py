@@ -20,13 +20,7 @@ _TEXTS = (
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
-        "demo",
-        run,
-        about="Fine-tune the packaged model on packaged graded answers, offline, and compare before and after.",
-        example="minisbert demo --output minisbert-demo",
-    )
+    parser = add_command(commands, "demo", run, example="minisbert demo --output minisbert-demo")
     parser.add_argument(
         "--output", type=output_path, default=Path("minisbert-demo"), metavar="DIR", help="folder for the model"
     )
@@ -35,7 +29,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Fine-tune the packaged model on packaged graded answers, offline, and compare before and after."""
     from ..data.packaged import GRADED_ANSWERS_HELDOUT, GRADED_ANSWERS_TRAIN
     from ..data.roles import training_rows
     from ..losses import CosineSimilarityLoss

@@ -24,13 +24,7 @@ Evaluation: TypeAlias = "tuple[Evaluator, int]"
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
-        "evaluate",
-        run,
-        about="Measure the quality of a model at a task.",
-        example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz",
-    )
+    parser = add_command(commands, "evaluate", run, example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz")
     add_model_options(parser)
     group = parser.add_argument_group("data to evaluate on").add_mutually_exclusive_group(required=True)
     for name, task in TASKS.items():
@@ -46,7 +40,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Measure the quality of a model at a task."""
     name = next(name for name in TASKS if getattr(options, name) is not None)
     if name != "retrieval" and (options.split is not None or options.no_titles):
         raise ConfigError(f"got --split or --no-titles with --{name}; expected them with --retrieval: leave them out")

@@ -21,13 +21,7 @@ _README = "README.md"
 
 def add(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = add_command(
-        commands,
-        "inspect",
-        run,
-        about="Show what a model folder or a model card holds.",
-        example="minisbert inspect all-MiniLM-L6-v2",
-    )
+    parser = add_command(commands, "inspect", run, example="minisbert inspect all-MiniLM-L6-v2")
     parser.add_argument(
         "model",
         metavar="CARD|MODEL",
@@ -37,7 +31,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Show what a model folder or a model card holds."""
     from ..storage.contents import read_contents
 
     path = _found(options.model)

@@ -21,19 +21,13 @@ class Choice(NamedTuple):
 
 def add(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = add_command(
-        commands,
-        "kernels",
-        run,
-        about="Show which implementation of each operation runs on this machine; build the C++ kernels.",
-        example="minisbert kernels --build",
-    )
+    parser = add_command(commands, "kernels", run, example="minisbert kernels --build")
     parser.add_argument("--build", action="store_true", help="compile the C++ kernels for this machine (needs g++)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Build if asked, and print what runs."""
+    """Show which implementation of each operation runs on this machine; build the C++ kernels."""
     from ..kernels import build
 
     if options.build:

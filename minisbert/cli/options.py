@@ -29,9 +29,10 @@ _LOG_ENTRIES = 40  # least number for a picture of the run
 
 
 def add_command(
-    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, about: str, example: str
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, example: str
 ) -> argparse.ArgumentParser:
-    """Add a command, with an example at the end of its help."""
+    """Add a command that `run` runs: its help is the docstring of `run`, with an example at the end."""
+    about = inspect.getdoc(run)
     parser = commands.add_parser(
         name,
         help=about,

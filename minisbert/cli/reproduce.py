@@ -35,7 +35,6 @@ def add(commands: Subparsers) -> None:
         commands,
         "reproduce",
         run,
-        about="Train on new data with the recipe of a model card; save the model with its own card.",
         example="minisbert reproduce README.md --data pairs.tsv --scale 0-5 --output my-model",
     )
     parser.add_argument(
@@ -55,7 +54,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Train on new data with the recipe of a model card; save the model with its own card."""
     from ..recipes import prepare
     from ..recipes.reading import read_source
     from ..report import RunReport, require_matplotlib

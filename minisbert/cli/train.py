@@ -30,7 +30,6 @@ def add(commands: Subparsers) -> None:
         commands,
         "train",
         run,
-        about="Fine-tune a model on pairs of texts and save it.",
         example="minisbert train --model all-MiniLM-L6-v2 --data pairs.tsv --loss cosine --scale 0-5 --epochs 1 "
         "--batch-size 16 --output my-model",
     )
@@ -52,7 +51,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
     from ..report import RunReport, require_matplotlib

@@ -11,17 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluate import TASKS, Reading
-from .options import (
-    Subparsers,
-    add_command,
-    add_run_options,
-    add_settings,
-    check_output,
-    column_names,
-    given_settings,
-    log_often,
-    table,
-)
+from .options import Subparsers, add_command, check_output, table
+from .train import add_run_options, add_settings, given_settings, train_and_save
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -47,7 +38,6 @@ def add(commands: Subparsers) -> None:
         help="data to evaluate on, in the format of the card's evaluator (default: for scored pairs, hold out a tenth "
         "of the rows)",
     )
-    parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
     add_run_options(parser)
     add_settings(parser, instead_of="the card's")
@@ -57,7 +47,7 @@ def run(options: argparse.Namespace) -> None:
     """Train on new data with the recipe of a model card; save the model with its own card."""
     from ..recipes import prepare
     from ..recipes.reading import read_source
-    from ..report import RunReport, require_matplotlib
+    from ..report import require_matplotlib
 
     if options.report:
         require_matplotlib()
@@ -77,19 +67,9 @@ def run(options: argparse.Namespace) -> None:
     )
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")
-    trainer = ready.trainer
-    evaluator = trainer.evaluator
-    before = evaluator(trainer.model) if evaluator is not None else {}
-    report = None
-    if options.report:
-        role = "held-out" if ready.held_out else "training"
-        report = RunReport(trainer.model, ready.held_out or ready.rows, metrics=before, role=role)
-        trainer.config = log_often(trainer.config, rows=len(ready.rows))
-    history = trainer.train(resume=options.resume)
-    trainer.model.save_pretrained(options.output)
-    if report is not None:
-        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
-    after = ready.model.training_record.metrics if ready.model.training_record is not None else {}
+    history, before, after = train_and_save(
+        ready.model, ready.trainer, options, rows=ready.rows, held_out=ready.held_out, role="held-out"
+    )
     print(_comparison(recipe, stated, before, after, rows=len(ready.rows), steps=history.steps))
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
 

@@ -3,25 +3,37 @@
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 from .evaluate import sts_evaluator
 from .options import (
     Subparsers,
     add_command,
-    add_run_options,
-    add_settings,
+    add_device,
     before_and_after,
     check_output,
     column_names,
-    given_settings,
+    label_scale,
     load_model,
-    log_often,
+    output_path,
 )
 
+if TYPE_CHECKING:
+    from ..data.roles import TrainingRows
+    from ..sentence_transformer import SentenceTransformer
+    from ..training.history import TrainingHistory
+    from ..training.trainer import Trainer
+
 _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
+_LOG_ENTRIES = 40  # least number for a picture of the run
 
 
 def add(commands: Subparsers) -> None:
@@ -38,12 +50,6 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--loss", required=True, choices=_LOSSES, help=losses)
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
-        "--eval-columns",
-        type=column_names,
-        metavar="NAMES",
-        help="columns of that file to use, such as text,text,score",
-    )
-    parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
     )
     add_run_options(parser)
@@ -54,7 +60,7 @@ def run(options: argparse.Namespace) -> None:
     """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
-    from ..report import RunReport, require_matplotlib
+    from ..report import require_matplotlib
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
@@ -66,26 +72,128 @@ def run(options: argparse.Namespace) -> None:
     loss.check_rows(tuple(rows.texts), rows.labels)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
-    if options.report:
-        config = log_often(config, rows=len(rows))
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
     check_output(options.output, resume=options.resume)
     model = load_model(options, options.model)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
-    before = evaluator(model) if evaluator else {}
-    report = None
-    if options.report:
-        shown = training_rows(options.eval, columns=options.eval_columns) if options.eval else rows
-        report = RunReport(model, shown, metrics=before, role="evaluation" if options.eval else "training")
+    held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
-    history = trainer.train(resume=options.resume)
-    model.save_pretrained(options.output)
-    if report is not None:
-        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
-    if before and model.training_record is not None:
-        print(before_and_after(before, model.training_record.metrics))  # the metrics of the weights that are kept
+    history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
+    if before:
+        print(before_and_after(before, after))
     sys.stderr.write(
         f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
         f"{options.output}\n"
     )
+
+
+# ---- shared with `minisbert reproduce` ------------------------------------------------------------------------------
+
+
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """Add the rows to train on, and where the run goes."""
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    parser.add_argument(
+        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
+    )
+    parser.add_argument(
+        "--scale",
+        type=label_scale,
+        metavar="LOW-HIGH",
+        help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
+    )
+    parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
+    )
+    parser.add_argument(
+        "--eval-columns",
+        type=column_names,
+        metavar="NAMES",
+        help="the columns of the --eval file to use, such as text,text,score",
+    )
+    add_device(parser)
+    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+
+
+def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
+    """Add an option for each field of TrainingConfig, with its description.
+
+    Args:
+        parser: of the command.
+        instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
+    """
+    from ..training.config import TrainingConfig
+
+    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
+    descriptions, hints = _attribute_descriptions(TrainingConfig), get_type_hints(TrainingConfig)
+    for field in fields(TrainingConfig):
+        hint = hints[field.name]
+        types = [part for part in get_args(hint) if part is not NoneType]  # of `X | None`
+        hint = types[0] if types and get_origin(hint) is not Literal else hint
+        text = descriptions.get(field.name, "").replace("%", "%%")
+        arguments: dict[str, Any] = {"default": None if instead_of else field.default}
+        if hint is bool:
+            arguments["action"] = argparse.BooleanOptionalAction if instead_of else "store_true"
+        else:
+            is_literal = get_origin(hint) is Literal
+            arguments |= {"choices": get_args(hint)} if is_literal else {"type": hint, "metavar": "N"}
+            if instead_of or field.default is not None:
+                text += f" (default: {instead_of or field.default})"
+        group.add_argument(f"--{field.name.replace('_', '-')}", help=text, **arguments)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of TrainingConfig that have a value."""
+    from ..training.config import TrainingConfig
+
+    values = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def train_and_save(
+    model: SentenceTransformer,
+    trainer: Trainer,
+    options: argparse.Namespace,
+    *,
+    rows: TrainingRows,
+    held_out: TrainingRows | None,
+    role: str,
+) -> tuple[TrainingHistory, Mapping[str, float], Mapping[str, float]]:
+    """Train and save a model, with a report on the run if the options ask for one.
+
+    Args:
+        model: the model that the trainer trains.
+        trainer: the run.
+        options: those of `add_run_options`.
+        rows: the rows to train on.
+        held_out: other rows whose similarities the report shows; None to show those of `rows`.
+        role: what these other rows are to the run, such as "held-out".
+
+    Returns:
+        The history of the run, and the metrics of the evaluator before it and of the weights that are kept.
+    """
+    from ..report import RunReport
+
+    evaluator, report = trainer.evaluator, None
+    before = evaluator(model) if evaluator is not None else {}
+    if options.report:
+        report = RunReport(model, held_out or rows, metrics=before, role=role if held_out else "training")
+        enough = max(1, trainer.config.steps_over(len(rows)) // _LOG_ENTRIES)
+        trainer.config = replace(trainer.config, log_every=min(trainer.config.log_every, enough))
+    history = trainer.train(resume=options.resume)
+    model.save_pretrained(options.output)
+    if report is not None:
+        report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)
+    return history, before, model.training_record.metrics if model.training_record is not None else {}
+
+
+def _attribute_descriptions(documented: type) -> dict[str, str]:
+    """Read the entries under "Attributes:" in a class's docstring."""
+    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"\n {4}(?! )", f"\n{section}")[1:]
+    pairs = (" ".join(entry.split()).rstrip(".").partition(": ") for entry in entries)
+    return {name: text for name, _, text in pairs}

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import ConfigError, InputError
-from .options import Subparsers, add_command, add_model_options, column_names, load_model, table
+from .options import Subparsers, add_command, add_model_options, as_json, column_names, load_model, table
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
@@ -48,8 +46,7 @@ def run(options: argparse.Namespace) -> None:
     evaluator, rows = TASKS[name].read(path, Reading(options.columns, options.split, not options.no_titles))
     metrics = evaluator(load_model(options, options.model))
     if options.json:
-        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
-        print(json.dumps({"model": options.model, "data": str(path), "rows": rows, **values}))
+        print(as_json({"model": options.model, "data": str(path), "rows": rows, **metrics}))
     else:
         print(table([("metric", "value"), *((name, f"{value:.6f}") for name, value in metrics.items())]))
 

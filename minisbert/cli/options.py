@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -139,6 +141,12 @@ def check_output(folder: Path, *, resume: bool) -> None:
     # With checkpoints beside it, the model is not replaced.
     if not resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
         sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
+
+
+def as_json(value: Any) -> str:
+    """Write a value, which may hold dataclasses, as JSON; infinity and NaN, which JSON lacks, become null."""
+    text = json.dumps(value, default=asdict)
+    return json.dumps(json.loads(text, parse_constant=lambda _: None))
 
 
 def table(rows: Iterable[Sequence[Any]], *, numbers: bool = True) -> str:

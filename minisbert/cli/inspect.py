@@ -285,8 +285,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _results(evaluation: Evaluation) -> Iterable[tuple[str, ...]]:
-    primary = next((metric for metric in evaluation.metrics if metric.primary), None)
-    shown = primary or next(iter(evaluation.metrics), None)
+    shown = max(evaluation.metrics, key=lambda metric: metric.primary, default=None)  # the first if none is
     if shown is None:
         return
     for name, value in zip(evaluation.datasets or ("",), shown.values, strict=False):

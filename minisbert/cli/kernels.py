@@ -77,9 +77,10 @@ def choices() -> list[Choice]:
         names = ("linear", *fused, *(f"encoder {dtype}" for dtype in encoders))
         return [Choice(name, "torch", "the mode is reference") for name in names]
     obstacle, built = _obstacle(), "built for this machine"
-    product = ("onednn", "faster than MKL on this processor")
-    rows = [Choice("linear", *(product if onednn.available() else ("torch", "MKL suits this processor")))]
-    rows += [Choice(name, *(("torch", f"C++ kernels: {obstacle}") if obstacle else ("fused", built))) for name in fused]
+    faster = onednn.available()
+    product = ("onednn", "faster than MKL on this processor") if faster else ("torch", "MKL suits this processor")
+    kernel = ("torch", f"C++ kernels: {obstacle}") if obstacle else ("fused", built)
+    rows = [Choice("linear", *product), *(Choice(name, *kernel) for name in fused)]
     for dtype, offered in encoders.items():
         if obstacle is None and native.available(getattr(torch, dtype)):
             rows.append(Choice(f"encoder {dtype}", "native", built))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import InputError
-from ..storage.files import is_file
+from ..storage.files import is_file, write_error
 
 if TYPE_CHECKING:
     from ..sentence_transformer import SentenceTransformer
@@ -54,11 +54,11 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
-    """Load the model called `name` on the device and in the dtype of the options."""
+def load_model(options: argparse.Namespace) -> SentenceTransformer:
+    """Load the model of the options on their device and in their dtype."""
     from ..sentence_transformer import SentenceTransformer
 
-    return SentenceTransformer(name, device=options.device, dtype=getattr(options, "dtype", None))
+    return SentenceTransformer(options.model, device=options.device, dtype=getattr(options, "dtype", None))
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -121,9 +121,7 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         for path in new:
             path.rmdir()
     except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror}); expected a folder that can be written to: choose another"
-        ) from None
+        raise write_error(folder, error) from None
 
 
 def check_output(folder: Path, *, resume: bool) -> None:

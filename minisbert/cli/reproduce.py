@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .evaluate import TASKS, Reading
+from .evaluate import TASKS
 from .options import Subparsers, add_command, check_output, table
-from .train import add_run_options, add_settings, given_settings, train_and_save
+from .train import Trained, add_training_options, given_settings, train_and_save
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -39,8 +38,7 @@ def add(commands: Subparsers) -> None:
         "of the rows)",
     )
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
-    add_run_options(parser)
-    add_settings(parser, instead_of="the card's")
+    add_training_options(parser, instead_of="the card's")
 
 
 def run(options: argparse.Namespace) -> None:
@@ -67,10 +65,9 @@ def run(options: argparse.Namespace) -> None:
     )
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")
-    history, before, after = train_and_save(
-        ready.model, ready.trainer, options, rows=ready.rows, held_out=ready.held_out, role="held-out"
-    )
-    print(_comparison(recipe, stated, before, after, rows=len(ready.rows), steps=history.steps))
+    trained = train_and_save(ready.model, ready.trainer, options, rows=ready.rows, held_out=ready.held_out)
+    print(_comparison(recipe, stated, trained, rows=len(ready.rows)))
+    history = trained.history
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
 
 
@@ -83,40 +80,27 @@ def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
     kind = kinds.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
     if kind is None:
         raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(kinds)}")
-    return kind.read(options.eval, Reading(options.eval_columns))[0]
+    return kind.read(options.eval, options.eval_columns)[0]
 
 
-def _comparison(
-    recipe: Recipe,
-    card: CardFacts | None,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    *,
-    rows: int,
-    steps: int,
-) -> str:
+def _comparison(recipe: Recipe, card: CardFacts | None, trained: Trained, *, rows: int) -> str:
     """Compare the results in the card with those before and after this run."""
     from ..recipes.reproduce import HELD_OUT
+    from ..training.config import TrainingConfig
 
     evaluations = card.evaluations if card else ()
     stated = {metric.name: metric.values[0] for one in evaluations for metric in one.metrics if metric.values}
+    steps = TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None
     shown = [
         ("", "card", "before", "after"),
         ("rows", _count(recipe.rows), "", _count(rows)),
-        ("steps", _count(_steps(recipe)), "", _count(steps)),
+        ("steps", _count(steps), "", _count(trained.history.steps)),
     ]
-    for name in before:
+    for name, before in trained.before.items():
         metric = name.removeprefix(f"{HELD_OUT}_")
-        if name in after:
-            shown.append((metric, _number(stated.get(metric)), _number(before[name]), _number(after[name])))
+        if name in trained.after:
+            shown.append((metric, _number(stated.get(metric)), _number(before), _number(trained.after[name])))
     return table(shown)
-
-
-def _steps(recipe: Recipe) -> int | None:
-    """The number of steps of the recipe's own run, or None."""
-    from ..training.config import TrainingConfig
-
-    return TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None
 
 
 def _count(value: int | None) -> str:

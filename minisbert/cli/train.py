@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from ..errors import InputError
 from .evaluate import sts_evaluator
@@ -52,8 +52,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
     )
-    add_run_options(parser)
-    add_settings(parser)
+    add_training_options(parser)
 
 
 def run(options: argparse.Namespace) -> None:
@@ -74,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
     check_output(options.output, resume=options.resume)
-    model = load_model(options, options.model)
+    model = load_model(options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
     held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
@@ -91,8 +90,29 @@ def run(options: argparse.Namespace) -> None:
 # ---- shared with `minisbert reproduce` ------------------------------------------------------------------------------
 
 
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the rows to train on, and where the run goes."""
+class Trained(NamedTuple):
+    """A run that is done.
+
+    Attributes:
+        history: of the run.
+        before: metrics of the evaluator before the run.
+        after: those of the weights that are kept.
+    """
+
+    history: TrainingHistory
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
+    """Add the rows to train on, where the run goes, and an option for each field of TrainingConfig.
+
+    Args:
+        parser: of the command.
+        instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
+    """
+    from ..training.config import TrainingConfig
+
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
     parser.add_argument(
         "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
@@ -117,17 +137,6 @@ def add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     add_device(parser)
     parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
-
-
-def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
-    """Add an option for each field of TrainingConfig, with its description.
-
-    Args:
-        parser: of the command.
-        instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
-    """
-    from ..training.config import TrainingConfig
-
     group = parser.add_argument_group("settings (the fields of TrainingConfig)")
     descriptions, hints = _attribute_descriptions(TrainingConfig), get_type_hints(TrainingConfig)
     for field in fields(TrainingConfig):
@@ -160,21 +169,18 @@ def train_and_save(
     options: argparse.Namespace,
     *,
     rows: TrainingRows,
-    held_out: TrainingRows | None,
-    role: str,
-) -> tuple[TrainingHistory, Mapping[str, float], Mapping[str, float]]:
+    held_out: TrainingRows | None = None,
+    role: str = "held-out",
+) -> Trained:
     """Train and save a model, with a report on the run if the options ask for one.
 
     Args:
         model: the model that the trainer trains.
         trainer: the run.
-        options: those of `add_run_options`.
+        options: those of `add_training_options`.
         rows: the rows to train on.
         held_out: other rows whose similarities the report shows; None to show those of `rows`.
-        role: what these other rows are to the run, such as "held-out".
-
-    Returns:
-        The history of the run, and the metrics of the evaluator before it and of the weights that are kept.
+        role: what these other rows are to the run.
     """
     from ..report import RunReport
 
@@ -188,7 +194,7 @@ def train_and_save(
     model.save_pretrained(options.output)
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)
-    return history, before, model.training_record.metrics if model.training_record is not None else {}
+    return Trained(history, before, model.training_record.metrics if model.training_record is not None else {})
 
 
 def _attribute_descriptions(documented: type) -> dict[str, str]:

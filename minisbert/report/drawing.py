@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError
+from ..storage.files import write_error
 from .pairs import Groups, PairScores
 
 if TYPE_CHECKING:
@@ -285,6 +286,4 @@ def _save(figure: Figure, path: str | Path) -> None:
             warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box
             figure.savefig(path, format="png", dpi=_DPI, facecolor="white", bbox_inches=None)
     except OSError as error:
-        raise InputError(
-            f"cannot write {path} ({error.strerror}); expected a folder that can be written: choose another"
-        ) from None
+        raise write_error(Path(path), error) from None

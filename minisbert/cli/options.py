@@ -165,10 +165,10 @@ def aligned(rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> list[str
     ]
 
 
-def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """Make a table of the metrics that are in both mappings."""
+def before_and_after(before: Mapping[str, float], after: Mapping[str, float], *, of: str = "metric") -> str:
+    """Make a table of the values of metrics, or `of` something else, that are in both mappings."""
     names = [name for name in before if name in after]
-    return table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)])
+    return table([(of, "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)])
 
 
 def shortened(text: str, width: int = 60) -> str:

@@ -24,7 +24,6 @@ from .options import (
     label_scale,
     load_model,
     output_path,
-    table,
 )
 
 if TYPE_CHECKING:
@@ -110,10 +109,9 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
-    def similarities(model: SentenceTransformer) -> list[float]:
+    def similarities(model: SentenceTransformer) -> dict[str, float]:
         first, *others = model.encode(_DEMO_TEXTS)
-        values: list[float] = model.similarity(first, others)[0].tolist()
-        return values
+        return dict(zip(_DEMO_TEXTS[1:], model.similarity(first, others)[0].tolist(), strict=True))
 
     columns = ("reference", "answer", "score")
     check_output(options.output, resume=options.resume)
@@ -133,11 +131,7 @@ def run_demo(options: argparse.Namespace) -> None:
     print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers:")
     print(before_and_after(before, after))
     print(f"\nSimilarity to: {_DEMO_TEXTS[0]}")
-    compared = [
-        (text, f"{old:.3f}", f"{new:.3f}")
-        for text, old, new in zip(_DEMO_TEXTS[1:], untrained, similarities(reloaded), strict=True)
-    ]
-    print(table([("", "before", "after"), *compared]))
+    print(before_and_after(untrained, similarities(reloaded), of="text"))
     print(f"\nThe model is in {options.output.resolve()}")
     sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {history.train_loss:.4f}\n")
 

@@ -177,7 +177,7 @@ def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> 
             f"got the groups {list(before.groups)} before and {list(after.groups)} after; expected the same groups: "
             f"measure the same rows"
         )
-    finite = [_finite(one.groups) for one in (before, after)]
+    finite = [{name: one[np.isfinite(one)] for name, one in scores.groups.items()} for scores in (before, after)]
     values = np.concatenate([group for groups in finite for group in groups.values()])
     if not len(values):
         raise InputError("got no finite similarity; expected values to draw: check the model's embeddings")
@@ -209,10 +209,6 @@ def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> 
         left.set_ylabel("label", fontsize=_TEXT, color=_INK)
         left.set_yticks(range(len(after.groups)), [f"{name}\n({len(g):,})" for name, g in after.groups.items()])
     _save(figure, path)
-
-
-def _finite(groups: Groups) -> dict[str, NDArray[np.float64]]:
-    return {name: values[np.isfinite(values)] for name, values in groups.items()}
 
 
 def _bins(values: NDArray[np.float64], *, least: int) -> NDArray[np.float64]:
@@ -278,9 +274,6 @@ def _save(figure: Figure, path: str | Path) -> None:
     Raises:
         InputError: the file cannot be written.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-    FigureCanvasAgg(figure)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph")  # a letter that the font lacks is drawn as a box

@@ -6,24 +6,18 @@ import argparse
 import inspect
 import json
 import math
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import InputError
-from ..storage.files import is_file, write_error
+from ..storage.files import write_error
 
 if TYPE_CHECKING:
     from ..sentence_transformer import SentenceTransformer
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
-
-_MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
-_MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
 
 
 def add_command(
@@ -122,23 +116,6 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
             path.rmdir()
     except OSError as error:
         raise write_error(folder, error) from None
-
-
-def check_output(folder: Path, *, resume: bool) -> None:
-    """Check before the training that a model can be written to a folder; report a model that will be replaced.
-
-    Raises:
-        InputError: it cannot.
-    """
-    check_writable(folder)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and path.suffix in _MODEL_FILES:
-            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another folder")
-        if not path.is_dir() and re.fullmatch(_MODEL_FOLDERS, path.name):
-            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another folder")
-    # With checkpoints beside it, the model is not replaced.
-    if not resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
-        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 
 def as_json(value: Any) -> str:

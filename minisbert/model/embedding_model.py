@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, ParamSpec, TypeAlias
 
 import numpy as np
 import torch
@@ -40,27 +40,12 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "int8": torch.float32,  # of all weights but those of the linear layers, and of a saved model
 }
 
-if TYPE_CHECKING:
-    from typing_extensions import TypedDict, Unpack
+Options = ParamSpec("Options")
 
-    class EncodeKeywords(TypedDict, total=False):
-        """Keyword arguments of `encode`."""
 
-        sentences: Inputs | None
-        prompt_name: str | None
-        prompt: str | None
-        batch_size: int | None
-        show_progress_bar: bool | None
-        output_value: OutputValue | None
-        precision: Precision | None
-        convert_to_numpy: bool
-        convert_to_tensor: bool
-        device: Device | None
-        normalize_embeddings: bool
-        truncate_dim: int | None
-        pool: EncodingPool | None
-        chunk_size: int | None
-        out: NDArray[np.float32] | None
+def _with_options_of(function: Callable[Options, Any]) -> Callable[[Callable[..., Any]], Callable[Options, Any]]:
+    """Show type checkers the arguments of `function` as those of the decorated one, which hands them on."""
+    return lambda decorated: decorated
 
 
 class EmbeddingModel(ModuleStack):
@@ -248,11 +233,13 @@ class EmbeddingModel(ModuleStack):
             self.report_truncation(run.truncated, len(texts), stacklevel=3)
         return result[0] if single else result
 
-    def encode_query(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
+    @_with_options_of(encode)
+    def encode_query(self, inputs: Inputs | None = None, **options: Any) -> Any:
         """`encode` with the prompt "query", unless `prompt` or `prompt_name` is given."""
         return self._encode_as(("query",), inputs, options)
 
-    def encode_document(self, inputs: Inputs | None = None, **options: Unpack[EncodeKeywords]) -> Any:
+    @_with_options_of(encode)
+    def encode_document(self, inputs: Inputs | None = None, **options: Any) -> Any:
         """`encode` with the first prompt the model has of "document", "passage", "corpus", unless one is given."""
         return self._encode_as(("document", "passage", "corpus"), inputs, options)
 
@@ -318,7 +305,7 @@ class EmbeddingModel(ModuleStack):
             raise ConfigError(f"got device={device!r}; expected cpu, cuda or mps, or a list of them: pass a name")
         return EncodingPool(self, device)
 
-    def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: EncodeKeywords) -> Any:
+    def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: dict[str, Any]) -> Any:
         chosen = options.get("prompt") is not None or options.get("prompt_name") is not None
         if not chosen and names[0] in self.prompts:
             # Where none of the prompts has a text, the first name's empty text counts, not the model's default prompt.

@@ -143,9 +143,10 @@ def mine_hard_negatives(
     def embed(encode: Callable[..., Any], texts: list[str], prompt_name: str | None, prompt: str | None) -> Tensor:
         options = {"prompt_name": prompt_name, "prompt": prompt, "batch_size": batch_size}
         given = {name: value for name, value in options.items() if value is not None}
-        return embedding_matrix(
-            encode(texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=verbose, **given)
+        embeddings = encode(
+            texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=verbose, **given
         )
+        return embedding_matrix(embeddings)
 
     anchors = embed(model.encode_query, pairs.anchors, query_prompt_name, query_prompt)
     documents = embed(model.encode_document, pairs.documents, corpus_prompt_name, corpus_prompt)
@@ -223,9 +224,8 @@ class _Rules:
     @property
     def _may_exclude(self) -> bool:
         """True if a limit may exclude the best candidates."""
-        limits = [self.max_score, self.absolute_margin, self.relative_margin]
-        if self.cross_encoder is not None:
-            limits.append(self.min_score)
+        min_score = None if self.cross_encoder is None else self.min_score
+        limits = [self.max_score, self.absolute_margin, self.relative_margin, min_score]
         return any(limit is not None for limit in limits)
 
     def last_candidate(self, most_positives: int) -> int:

@@ -111,9 +111,7 @@ def pairwise_dot_score(a: Embeddings, b: Embeddings) -> Tensor:
 
 def pairwise_euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative euclidean distance of each row of `a` from the same row of `b`: (n,)."""
-    left, right = _matrices(a, b, same_rows=True)
-    distances: Tensor = torch.linalg.vector_norm(left - right, dim=-1)
-    return -distances
+    return -F.pairwise_distance(*_matrices(a, b, same_rows=True), p=2.0, eps=0.0)
 
 
 def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:

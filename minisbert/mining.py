@@ -142,11 +142,9 @@ def mine_hard_negatives(
 
     def embed(encode: Callable[..., Any], texts: list[str], prompt_name: str | None, prompt: str | None) -> Tensor:
         options = {"prompt_name": prompt_name, "prompt": prompt, "batch_size": batch_size}
-        given = {name: value for name, value in options.items() if value is not None}
-        embeddings = encode(
-            texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=verbose, **given
-        )
-        return embedding_matrix(embeddings)
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        given |= {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": verbose}
+        return embedding_matrix(encode(texts, **given))
 
     anchors = embed(model.encode_query, pairs.anchors, query_prompt_name, query_prompt)
     documents = embed(model.encode_document, pairs.documents, corpus_prompt_name, corpus_prompt)

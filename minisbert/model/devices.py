@@ -104,9 +104,8 @@ def make_fork_safe() -> None:
     The worker threads of torch and of our C++ belong to the thread that started them. A fork leaves them behind, and
     OpenMP would wait for them in the child forever.
     """
-    if not torch.compiler.is_compiling() and not hasattr(
-        _THIS_THREAD, "computed"
-    ):  # torch.compile cannot trace thread locals
+    # torch.compile cannot trace thread locals.
+    if not torch.compiler.is_compiling() and not hasattr(_THIS_THREAD, "computed"):
         _THIS_THREAD.computed = True
         _register_fork_handler()
 

@@ -113,7 +113,6 @@ class Checkout:
             "HF_HUB_OFFLINE": "1",
             "OMP_NUM_THREADS": str(options.threads),
             "RAYON_NUM_THREADS": str(options.threads),
-            "OMP_WAIT_POLICY": "passive",
         }
         if not options.plain:
             build = [sys.executable, "-m", "minisbert", "kernels", "--build"]

@@ -25,7 +25,7 @@ from typing import Any
 PACKAGES = ("minisbert", "kernels")
 SMALL = 60  # lines of a file, of any kind
 ABOUT_CARDS = ("minisbert/card", "minisbert/recipes", "minisbert/report")
-ABOUT_CARDS_FILES = ("inspect.py", "reproduce.py", "summaries.py")
+ABOUT_CARDS_FILES = ("inspect.py", "reproduce.py")
 RIDDLE = re.compile(r"(What|How|Whether|Where|Which|Whom|Do it)\b")
 _NO_CODE = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

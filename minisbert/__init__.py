@@ -11,9 +11,9 @@ Names are imported when they are first used: `import minisbert` alone loads noth
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from .lazy import attributes
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
@@ -50,4 +50,14 @@ _HOMES = {
     "TrainingHistory": "training.history",
 }
 
-__getattr__, __dir__ = attributes(__name__, (*__all__, "__version__"), _HOMES)
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = import_module(f".{_HOMES.get(name, name)}", __name__)
+    return getattr(module, name) if name in _HOMES else module
+
+
+def __dir__() -> list[str]:
+    return sorted((*__all__, "__version__"))

@@ -46,16 +46,12 @@ class MinisbertError(Exception):
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_one_line(message))
-
-
-def _one_line(message: str) -> str:
-    if len(message) > _LONGEST_MESSAGE:
-        message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
-    if message.isprintable():
-        return message
-    message = " ".join(line.strip() for line in message.splitlines())
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
+        if len(message) > _LONGEST_MESSAGE:
+            message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
+        if not message.isprintable():
+            message = " ".join(line.strip() for line in message.splitlines())
+            message = "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
+        super().__init__(message)
 
 
 class ConfigError(MinisbertError, ValueError):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
 from itertools import islice
 from statistics import fmean
 from typing import Any, Literal, Protocol, TypeAlias
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from .data.negatives import Mined, layout
-from .errors import ConfigError, InputError, InputTypeError
+from .errors import ConfigError, InputError, InputTypeError, first_line
 from .search import nearest
 from .similarity import embedding_matrix, is_number
 from .text import check_texts
@@ -125,23 +126,13 @@ def mine_hard_negatives(
         InputTypeError: the model lacks a method, or the corpus holds other values than texts.
         ConfigError: an option is impossible, alone or in combination.
     """
+    arguments = dict(locals())  # every argument above
     for name in ("encode_query", "encode_document", "similarity", "similarity_pairwise"):
         if not hasattr(model, name):
             raise InputTypeError(
                 f"got a {type(model).__name__}, which has no {name}; expected a model: pass a SentenceTransformer"
             )
-    rules = _Rules(
-        range_min=range_min,
-        range_max=range_max,
-        max_score=max_score,
-        min_score=min_score,
-        absolute_margin=absolute_margin,
-        relative_margin=relative_margin,
-        num_negatives=num_negatives,
-        sampling_strategy=sampling_strategy,
-        seed=seed,
-        rescored=cross_encoder is not None,
-    )
+    rules = _Rules(**{rule.name: arguments[rule.name] for rule in fields(_Rules)})
     if isinstance(output_format, str) and output_format == "n-tuple-scores":
         output_format, output_scores = "n-tuple", True
     columns_of = layout(output_format, include_positives=include_positives)
@@ -151,10 +142,9 @@ def mine_hard_negatives(
 
     def embed(encode: Callable[..., Any], texts: list[str], prompt_name: str | None, prompt: str | None) -> Tensor:
         options = {"prompt_name": prompt_name, "prompt": prompt, "batch_size": batch_size}
-        given = {name: value for name, value in options.items() if value is not None}
-        return embedding_matrix(
-            encode(texts, normalize_embeddings=True, convert_to_tensor=True, show_progress_bar=verbose, **given)
-        )
+        given: dict[str, Any] = {name: value for name, value in options.items() if value is not None}
+        given |= {"normalize_embeddings": True, "convert_to_tensor": True, "show_progress_bar": verbose}
+        return embedding_matrix(encode(texts, **given))
 
     anchors = embed(model.encode_query, pairs.anchors, query_prompt_name, query_prompt)
     documents = embed(model.encode_document, pairs.documents, corpus_prompt_name, corpus_prompt)
@@ -166,7 +156,8 @@ def mine_hard_negatives(
             positive_scores = _positive_scores(model, anchors, documents, pairs)
         else:
             scores = _rescore(cross_encoder, scores, rows, pairs)
-            positive_scores = _predict(cross_encoder, list(pairs))
+            texts = [(pairs.anchors[row], pairs.documents[index]) for row, index in pairs.indices.tolist()]
+            positive_scores = _predict(cross_encoder, texts)
     by_anchor = pairs.by_anchor(positive_scores)
     negatives = rules.choose(scores, rows, torch.tensor([min(own) for own in by_anchor]), last=last)
     mined = [
@@ -185,7 +176,7 @@ def mine_hard_negatives(
 
 @dataclass(frozen=True, kw_only=True)
 class _Rules:
-    """Rules for the choice of negatives: arguments of `mine_hard_negatives`; `rescored` by a cross-encoder."""
+    """Rules for the choice of negatives: arguments of `mine_hard_negatives` of the same names."""
 
     range_min: int
     range_max: int | None
@@ -196,7 +187,7 @@ class _Rules:
     num_negatives: int
     sampling_strategy: SamplingStrategy
     seed: int
-    rescored: bool
+    cross_encoder: PairScorer | None
 
     def __post_init__(self) -> None:
         for name in ("range_min", "num_negatives", "range_max", "seed"):
@@ -222,7 +213,7 @@ class _Rules:
             )
         if not isinstance(self.sampling_strategy, str) or self.sampling_strategy not in ("top", "random"):
             raise ConfigError(f"got sampling_strategy={self.sampling_strategy!r}; expected top or random: pass one")
-        if self.rescored and not self._may_exclude:
+        if self.cross_encoder is not None and not self._may_exclude:
             raise ConfigError(
                 "got a cross_encoder without a limit for its scores to decide about; expected one of max_score, "
                 "min_score, absolute_margin, relative_margin: pass one, or leave the cross_encoder out"
@@ -231,7 +222,8 @@ class _Rules:
     @property
     def _may_exclude(self) -> bool:
         """True if a limit may exclude the best candidates."""
-        limits = [self.max_score, self.absolute_margin, self.relative_margin, self.min_score if self.rescored else None]
+        min_score = None if self.cross_encoder is None else self.min_score
+        limits = [self.max_score, self.absolute_margin, self.relative_margin, min_score]
         return any(limit is not None for limit in limits)
 
     def last_candidate(self, most_positives: int) -> int:
@@ -312,16 +304,14 @@ class _Pairs:
         most_positives = max(Counter(texts).values())
         return cls((first, second), list(indices), documents, [list(own) for own in indices.values()], most_positives)
 
-    def __iter__(self) -> Iterator[tuple[str, str]]:
-        """Yield each anchor with each of its positives."""
-        for anchor, own in zip(self.anchors, self.positives, strict=True):
-            for index in own:
-                yield anchor, self.documents[index]
+    @cached_property
+    def indices(self) -> Tensor:
+        """Row of the anchor and index of the document of each pair: int64, (pairs, 2)."""
+        return torch.tensor([(row, index) for row, own in enumerate(self.positives) for index in own])
 
     def by_anchor(self, values: Tensor) -> list[list[float]]:
         """Split one value for each pair into a list for each anchor."""
-        stream = iter(values.tolist())
-        return [list(islice(stream, len(own))) for own in self.positives]
+        return [own.tolist() for own in torch.split(values, [len(own) for own in self.positives])]
 
 
 def _candidates(
@@ -352,17 +342,15 @@ def _candidates(
     excluded = own.clone()
     excluded[~own.any(dim=1), count:] = True
     if not include_positives:
-        positives = [row * total + index for row, indices in enumerate(pairs.positives) for index in indices]
-        excluded |= torch.isin(cells, torch.tensor(positives))
+        rows_of_pairs, positives = pairs.indices.unbind(dim=1)
+        excluded |= torch.isin(cells, rows_of_pairs * total + positives)
     return scores.masked_fill(excluded, _EXCLUDED), rows
 
 
 def _positive_scores(model: MiningModel, anchors: Tensor, documents: Tensor, pairs: _Pairs) -> Tensor:
     """Similarity of each anchor to each of its positives: float32, (pairs,)."""
-    rows = np.repeat(np.arange(len(pairs.anchors)), [len(own) for own in pairs.positives])
-    indices = np.concatenate([np.asarray(own) for own in pairs.positives])
-    chunks = [slice(start, start + _CORPUS_CHUNK) for start in range(0, len(rows), _CORPUS_CHUNK)]
-    scores = [model.similarity_pairwise(anchors[rows[chunk]], documents[indices[chunk]]) for chunk in chunks]
+    chunks = [chunk.unbind(dim=1) for chunk in torch.split(pairs.indices, _CORPUS_CHUNK)]
+    scores = [model.similarity_pairwise(anchors[rows], documents[indices]) for rows, indices in chunks]
     return torch.cat(scores).float().cpu()
 
 
@@ -383,8 +371,9 @@ def _predict(cross_encoder: PairScorer, pairs: list[tuple[str, str]]) -> Tensor:
     try:
         scores = torch.as_tensor(predicted, dtype=torch.float32).cpu()
     except (TypeError, ValueError, RuntimeError) as error:
-        reason = str(error).split("\n")[0]
-        raise InputError(f"got scores that are not numbers ({reason}); expected one for each pair of texts") from None
+        raise InputError(
+            f"got scores that are not numbers ({first_line(error)}); expected one for each pair of texts"
+        ) from None
     if scores.isnan().any():
         raise InputError("got NaN as a score of the cross-encoder; expected numbers: check what it predicts")
     if scores.shape not in ((len(pairs),), (len(pairs), 1)):

@@ -122,12 +122,9 @@ def paraphrase_mining(
             f"paraphrase_mining_embeddings"
         )
     options = {"batch_size": batch_size, "truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
-    embeddings = model.encode(
-        check_texts(sentences, what="sentences"),
-        convert_to_tensor=True,
-        show_progress_bar=show_progress_bar,
-        **{name: value for name, value in options.items() if value is not None},
-    )
+    given = {name: value for name, value in options.items() if value is not None}
+    texts = check_texts(sentences, what="sentences")
+    embeddings = model.encode(texts, convert_to_tensor=True, show_progress_bar=show_progress_bar, **given)
     return paraphrase_mining_embeddings(
         embeddings,
         query_chunk_size=query_chunk_size,
@@ -365,22 +362,15 @@ def merge_best(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_
 
 
 def _rows(embeddings: Embeddings) -> _Rows:
-    """Return embeddings as a matrix without converting it, so that a memory map is read chunk by chunk: (n, d)."""
-    if isinstance(embeddings, Tensor) and (embeddings.layout != torch.strided or embeddings.is_meta):
-        rows: _Rows = embedding_matrix(embeddings)  # raises the error
-    elif isinstance(embeddings, (Tensor, np.ndarray)):
-        rows = embeddings
-    elif not hasattr(embeddings, "__len__"):
+    """Return embeddings as a matrix, (n, d); do not convert one, so that a memory map is read chunk by chunk."""
+    if isinstance(embeddings, (Tensor, np.ndarray)):
+        dense = isinstance(embeddings, np.ndarray) or (embeddings.layout == torch.strided and not embeddings.is_meta)
+        return embeddings if dense and embeddings.ndim == 2 else embedding_matrix(embeddings)
+    if not hasattr(embeddings, "__len__"):
         raise InputTypeError(
             f"got {type(embeddings).__name__} as embeddings; expected a tensor, array or list: make one of them"
         )
-    else:
-        rows = embedding_matrix(embeddings) if len(embeddings) else np.empty((0, 0), np.float32)
-    if rows.ndim not in (1, 2):
-        raise InputError(f"got embeddings of shape {tuple(rows.shape)}; expected (rows, dim) or (dim,)")
-    if rows.ndim == 1:
-        return rows[None] if len(rows) else rows.reshape(0, 0)
-    return rows
+    return embedding_matrix(embeddings) if len(embeddings) else np.empty((0, 0), np.float32)
 
 
 def check_counts(**counts: int) -> None:

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .errors import ConfigError, InputError, InputTypeError
+from .errors import ConfigError, InputError, InputTypeError, first_line
 
 Embeddings: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 SimilarityMatrix: TypeAlias = Callable[[Embeddings, Embeddings], Tensor]
@@ -111,9 +111,7 @@ def pairwise_dot_score(a: Embeddings, b: Embeddings) -> Tensor:
 
 def pairwise_euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative euclidean distance of each row of `a` from the same row of `b`: (n,)."""
-    left, right = _matrices(a, b, same_rows=True)
-    distances: Tensor = torch.linalg.vector_norm(left - right, dim=-1)
-    return -distances
+    return -F.pairwise_distance(*_matrices(a, b, same_rows=True), p=2.0, eps=0.0)
 
 
 def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
@@ -259,10 +257,9 @@ def check_finite(rows: Tensor, *, what: str, first: int = 0) -> None:
 
 def is_number(value: Any) -> bool:
     """Return True if a value is a number in the range of a float, and not NaN."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        return False
+    numeric = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     try:
-        return not math.isnan(float(value))
+        return numeric and not math.isnan(value)
     except OverflowError:
         return False
 
@@ -272,8 +269,7 @@ def _floats(embeddings: Embeddings) -> NDArray[Any]:
     dtype = getattr(embeddings, "dtype", None)
     if dtype is not None and not str(dtype).removeprefix("torch.").startswith(("float", "bfloat")):
         raise InputError(f"got embeddings of dtype {dtype}; expected floats: do not quantize twice")
-    values: NDArray[Any] = embedding_matrix(embeddings).detach().cpu().numpy()
-    return values
+    return embedding_matrix(embeddings).detach().cpu().numpy()
 
 
 def embedding_matrix(embeddings: Embeddings) -> Tensor:
@@ -294,9 +290,8 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
         else:
             tensor = torch.tensor(embeddings)
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError) as error:
-        reason = str(error).split("\n")[0]
         raise InputError(
-            f"got embeddings that are not a matrix ({reason}); expected rows of numbers, all of one length"
+            f"got embeddings that are not a matrix ({first_line(error)}); expected rows of numbers, all of one length"
         ) from None
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise InputError(f"got embeddings as {tensor.dtype} in {tensor.layout}; expected rows of real numbers")

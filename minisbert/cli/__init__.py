@@ -17,9 +17,9 @@ from typing import NoReturn
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
-from . import demo, encode, evaluate, inspect, kernels, reproduce, train
+from . import encode, evaluate, inspect, kernels, reproduce, train
 
-_COMMANDS = (demo, train, reproduce, encode, evaluate, inspect, kernels)
+_COMMANDS = (train, reproduce, encode, evaluate, inspect, kernels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

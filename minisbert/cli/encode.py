@@ -24,11 +24,7 @@ from .options import (
 def add(commands: Subparsers) -> None:
     """Add the commands."""
     parser = add_command(
-        commands,
-        "encode",
-        run_encode,
-        about="Embed texts and write the embeddings as a .npy file.",
-        example="minisbert encode all-MiniLM-L6-v2 texts.txt --output embeddings.npy",
+        commands, "encode", run_encode, example="minisbert encode all-MiniLM-L6-v2 texts.txt --output embeddings.npy"
     )
     add_model_options(parser)
     parser.add_argument("file", help="texts, one per line; a data file with --column; - for standard input")
@@ -55,7 +51,6 @@ def add(commands: Subparsers) -> None:
         commands,
         "similarity",
         run_similarity,
-        about="Print the similarity of each pair of texts.",
         example='minisbert similarity all-MiniLM-L6-v2 "a cat sleeps" "a kitten naps" "stocks fell"',
     )
     add_model_options(parser)
@@ -63,7 +58,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run_encode(options: argparse.Namespace) -> None:
-    """Run `minisbert encode`."""
+    """Embed texts and write the embeddings as a .npy file."""
     import numpy as np
 
     texts = _texts(options.file, options.column)
@@ -76,7 +71,7 @@ def run_encode(options: argparse.Namespace) -> None:
         raise InputError(
             f"got {options.output} as input and --output; expected two files, or the texts are lost: choose another"
         )
-    model = load_model(options, options.model)
+    model = load_model(options)
     embeddings = model.encode(
         texts,
         prompt_name=options.prompt_name,
@@ -92,11 +87,11 @@ def run_encode(options: argparse.Namespace) -> None:
 
 
 def run_similarity(options: argparse.Namespace) -> None:
-    """Run `minisbert similarity`."""
+    """Print the similarity of each pair of texts."""
     texts: list[str] = options.texts
     if len(texts) < 2:
         raise InputError("got 1 text; expected at least two to compare: add one")
-    model = load_model(options, options.model)
+    model = load_model(options)
     embeddings = model.encode(texts)
     scores = model.similarity(embeddings, embeddings).tolist()
     header = ["", *(f"[{number}]" for number in range(1, len(texts) + 1))]

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..errors import ConfigError, InputError
-from .options import Subparsers, add_command, add_model_options, column_names, load_model, table
+from .options import Subparsers, add_command, add_model_options, as_json, column_names, load_model, table
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
@@ -20,17 +17,13 @@ if TYPE_CHECKING:
 
 # An evaluator, and the number of pairs, triplets, queries or texts that it evaluates.
 Evaluation: TypeAlias = "tuple[Evaluator, int]"
+# Names of the columns to use, in order, or None for all.
+Columns: TypeAlias = Sequence[str] | None
 
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
-    parser = add_command(
-        commands,
-        "evaluate",
-        run,
-        about="Measure the quality of a model at a task.",
-        example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz",
-    )
+    parser = add_command(commands, "evaluate", run, example="minisbert evaluate all-MiniLM-L6-v2 --sts stsb_dev.tsv.gz")
     add_model_options(parser)
     group = parser.add_argument_group("data to evaluate on").add_mutually_exclusive_group(required=True)
     for name, task in TASKS.items():
@@ -46,94 +39,74 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Measure the quality of a model at a task."""
     name = next(name for name in TASKS if getattr(options, name) is not None)
     if name != "retrieval" and (options.split is not None or options.no_titles):
         raise ConfigError(f"got --split or --no-titles with --{name}; expected them with --retrieval: leave them out")
     path: Path = getattr(options, name)
-    evaluator, rows = TASKS[name].read(path, Reading(options.columns, options.split, not options.no_titles))
-    metrics = evaluator(load_model(options, options.model))
+    only_retrieval = {"split": options.split, "titles": not options.no_titles} if name == "retrieval" else {}
+    evaluator, rows = TASKS[name].read(path, options.columns, **only_retrieval)
+    metrics = evaluator(load_model(options))
     if options.json:
-        values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}  # JSON has no NaN
-        print(json.dumps({"model": options.model, "data": str(path), "rows": rows, **values}))
+        print(as_json({"model": options.model, "data": str(path), "rows": rows, **metrics}))
     else:
         print(table([("metric", "value"), *((name, f"{value:.6f}") for name, value in metrics.items())]))
 
 
-def sts_evaluator(path: Path, columns: Sequence[str] | None, *, name: str = "") -> EmbeddingSimilarityEvaluator:
+def sts_evaluator(path: Path, columns: Columns) -> EmbeddingSimilarityEvaluator:
     """Make an evaluator of the scored pairs in a data file.
 
     Raises:
         InputError: the file does not hold two texts and a score in each row.
     """
-    from ..data.roles import training_rows
     from ..evaluation import EmbeddingSimilarityEvaluator
 
-    rows = training_rows(path, columns=columns)
+    rows = _rows(
+        path, columns, texts=2, label=True, expected="two texts and a score, such as sentence1,sentence2,score"
+    )
     if len(rows) < 2:
         raise InputError(f"{path} holds {len(rows)} row; expected at least two to evaluate on: add rows")
-    if len(rows.texts) != 2 or rows.labels is None:
-        raise InputError(
-            f"{path} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} score; expected two "
-            f"texts and a score: name the columns to use, such as sentence1,sentence2,score"
-        )
     first, second = rows.texts.values()
-    return EmbeddingSimilarityEvaluator(first, second, rows.labels, name=name)
+    return EmbeddingSimilarityEvaluator(first, second, rows.labels or ())
 
 
 # ---- tasks ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Reading:
-    """Options for reading data.
-
-    Attributes:
-        columns: the columns to use, in order.
-        split: the qrels of a retrieval folder to use; None for test, or the only ones.
-        titles: read the titles of documents in a retrieval folder.
-    """
-
-    columns: Sequence[str] | None = None
-    split: str | None = None
-    titles: bool = True
-
-
-@dataclass(frozen=True)
-class Task:
+class Task(NamedTuple):
     """A task: the function that reads its data, the class of its evaluator, and its data in words."""
 
-    read: Callable[[Path, Reading], Evaluation]
+    read: Callable[..., Evaluation]
     evaluator: str
     data: str
     metavar: str = "FILE"
 
 
-def _sts(path: Path, reading: Reading) -> Evaluation:
-    evaluator = sts_evaluator(path, reading.columns)
+def _sts(path: Path, columns: Columns) -> Evaluation:
+    evaluator = sts_evaluator(path, columns)
     return evaluator, len(evaluator.scores)
 
 
-def _binary(path: Path, reading: Reading) -> Evaluation:
+def _binary(path: Path, columns: Columns) -> Evaluation:
     from ..evaluation import BinaryClassificationEvaluator
 
-    rows = _rows(path, reading, texts=2, label=True, expected="two texts and a label, 0 or 1")
+    rows = _rows(path, columns, texts=2, label=True, expected="two texts and a label, 0 or 1")
     first, second = rows.texts.values()
     labels = _zero_or_one(rows)
     return BinaryClassificationEvaluator(first, second, labels, show_progress_bar=True), len(rows)
 
 
-def _triplets(path: Path, reading: Reading) -> Evaluation:
+def _triplets(path: Path, columns: Columns) -> Evaluation:
     from ..evaluation import TripletEvaluator
 
-    rows = _rows(path, reading, texts=3, label=False, expected="anchor, positive and negative")
+    rows = _rows(path, columns, texts=3, label=False, expected="anchor, positive and negative")
     return TripletEvaluator(*rows.texts.values(), show_progress_bar=True), len(rows)
 
 
-def _paraphrases(path: Path, reading: Reading) -> Evaluation:
+def _paraphrases(path: Path, columns: Columns) -> Evaluation:
     from ..evaluation import ParaphraseMiningEvaluator
 
-    rows = _rows(path, reading, texts=2, label=None, expected="two texts, and a label, 0 or 1, or none")
+    rows = _rows(path, columns, texts=2, label=None, expected="two texts, and a label, 0 or 1, or none")
     labels = _zero_or_one(rows) if rows.labels is not None else [1] * len(rows)
     # A text is its own id; two equal texts are one text, and not a pair to find.
     sides = list(zip(*rows.texts.values(), strict=True))
@@ -142,35 +115,35 @@ def _paraphrases(path: Path, reading: Reading) -> Evaluation:
     return ParaphraseMiningEvaluator(sentences, pairs, show_progress_bar=True), len(sentences)
 
 
-def _reranking(path: Path, reading: Reading) -> Evaluation:
+def _reranking(path: Path, columns: Columns) -> Evaluation:
     from ..data.rows import as_table
     from ..evaluation import RerankingEvaluator
 
     table = as_table(path)
-    if reading.columns is not None:
-        table = table.select(reading.columns)
+    if columns is not None:
+        table = table.select(columns)
     keys = ("query", "positive", "negative")
     samples: dict[Any, dict[str, Any]] = {}
     if set(keys) <= table.columns.keys():
-        columns = zip(*(table.columns[key] for key in keys), strict=True)
-        samples = {row: dict(zip(keys, values, strict=True)) for row, values in enumerate(columns)}
+        rows = zip(*(table.columns[key] for key in keys), strict=True)
+        samples = {row: dict(zip(keys, values, strict=True)) for row, values in enumerate(rows)}
     else:
         expected = "query, document and label in each row, or query, positive, negative"
-        rows = _rows(table, reading, texts=2, label=True, expected=expected)
-        for query, document, label in zip(*rows.texts.values(), rows.labels or (), strict=True):
+        labelled = _rows(table, columns, texts=2, label=True, expected=expected)
+        for query, document, label in zip(*labelled.texts.values(), labelled.labels or (), strict=True):
             sample = samples.setdefault(query, {"query": query, "positive": [], "negative": []})
             sample["positive" if label > 0 else "negative"].append(document)
     evaluator = RerankingEvaluator(samples, show_progress_bar=True)
     return evaluator, len(evaluator.samples)
 
 
-def _retrieval(path: Path, reading: Reading) -> Evaluation:
+def _retrieval(path: Path, columns: Columns, *, split: str | None = None, titles: bool = True) -> Evaluation:
     from ..data.retrieval import read_retrieval
     from ..evaluation import InformationRetrievalEvaluator
 
-    if reading.columns is not None:
+    if columns is not None:
         raise ConfigError("got --columns with --retrieval; expected it with a file of rows: leave it out")
-    data = read_retrieval(path, split=reading.split, titles=reading.titles)
+    data = read_retrieval(path, split=split, titles=titles)
     evaluator = InformationRetrievalEvaluator(data.queries, data.corpus, data.relevant_docs, show_progress_bar=True)
     return evaluator, len(evaluator.queries)
 
@@ -200,15 +173,15 @@ TASKS = {
 }
 
 
-def _rows(data: Path | Table, reading: Reading, *, texts: int, label: bool | None, expected: str) -> TrainingRows:
+def _rows(data: Path | Table, columns: Columns, *, texts: int, label: bool | None, expected: str) -> TrainingRows:
     """Read rows of this many texts, with a label or without (None: either)."""
     from ..data.roles import training_rows
 
-    rows = training_rows(data, columns=reading.columns)
+    rows = training_rows(data, columns=columns)
     if len(rows.texts) != texts or (label is not None and (rows.labels is not None) != label):
         raise InputError(
             f"{rows.source} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} label; expected "
-            f"{expected}: name the columns to use with --columns"
+            f"{expected}: name the columns to use with --columns, or with --eval-columns for those of --eval"
         )
     return rows
 

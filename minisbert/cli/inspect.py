@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
+import ast
 import math
+import re
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError
 from ..storage.files import is_file
-from .options import Subparsers, add_command
+from .options import Subparsers, add_command, aligned, as_json, shortened
 
 if TYPE_CHECKING:
-    from ..card import CardFacts
+    from ..card import CardFacts, ColumnStatistics, DatasetFacts, Evaluation, LossFacts, TrainingLogs
+    from ..storage.contents import EncoderContents, ModelContents
 
 _README = "README.md"
+# The settings to show even where they are defaults, which cards list only among all hyperparameters.
+_ESSENTIAL = ("num_train_epochs", "per_device_train_batch_size", "learning_rate")
+_SMALL_FILE = 10_000
+_SHOWN_DETAILS = 4
+_WIDTH = 90
 
 
 def add(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = add_command(
-        commands,
-        "inspect",
-        run,
-        about="Show what a model folder or a model card holds.",
-        example="minisbert inspect all-MiniLM-L6-v2",
-    )
+    parser = add_command(commands, "inspect", run, example="minisbert inspect all-MiniLM-L6-v2")
     parser.add_argument(
         "model",
         metavar="CARD|MODEL",
@@ -37,19 +39,16 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Show what a model folder or a model card holds."""
+    from ..card import read_card
     from ..storage.contents import read_contents
 
     path = _found(options.model)
-    if is_file(path):
-        model, card = None, _card(path)
-    else:
-        model, card = read_contents(path), _card_in(path)
+    model = None if is_file(path) else read_contents(path)
+    card = read_card(path) if model is None else _card_in(path)
     if options.json:
-        print(json.dumps({"path": str(path), "model": _plain(model), "card": _plain(card)}))
+        print(as_json({"path": str(path), "model": model, "card": card}))
         return
-    from .summaries import card_summary, model_summary
-
     parts = [str(path), model_summary(model)] if model is not None else []
     if card is not None:
         parts.append(card_summary(card))
@@ -73,27 +72,242 @@ def _found(name: str) -> Path:
         ) from None
 
 
-def _card(path: Path) -> CardFacts | None:
+def _card_in(folder: Path) -> CardFacts | None:
     from ..card import read_card
 
-    return read_card(path)
-
-
-def _card_in(folder: Path) -> CardFacts | None:
-    if not is_file(folder / _README):
-        return None
     try:
-        return _card(folder / _README)
+        return read_card(folder / _README) if is_file(folder / _README) else None
     except InputError:
         return None
 
 
-def _plain(value: Any) -> Any:
-    """Convert to values of JSON: infinity and NaN become null."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return _plain(dataclasses.asdict(value))
-    if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(one) for one in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+# ---- summaries ------------------------------------------------------------------------------------------------------
+
+
+def model_summary(model: ModelContents) -> str:
+    """Summarize a model folder."""
+    first, *others = model.modules
+    lower = " lower-cased" if first.settings.get("do_lower_case") else ""
+    modules = [_module("Transformer", first.settings, model.encoder.architecture) + lower]
+    modules += [_module(module.kind, module.settings) for module in others]
+    algorithm = f" ({model.tokenizer.algorithm})" if model.tokenizer.algorithm else ""
+    truncated = f" (truncate_dim {model.truncate_dim})" if model.truncate_dim is not None else ""
+    return _grouped(
+        ("modules", modules),
+        ("encoder", _encoder(model.encoder)),
+        ("weights", [_weights(model)]),
+        ("dimension", [f"{model.dimension}{truncated}" if model.dimension is not None else "not stated"]),
+        ("max tokens", [str(model.max_seq_length)]),
+        ("similarity", [model.similarity or "cosine (not set)"]),
+        ("prompts", _prompts(model)),
+        ("tokenizer", [model.tokenizer.kind + algorithm]),
+        ("written by", _listed(model.versions)),
+        ("files", _files(model.files)),
+        ("note", model.notes),
+    )
+
+
+def card_summary(card: CardFacts) -> str:
+    """Summarize a model card."""
+    from ..card.parsing import read_module
+
+    about = card.description
+    revision = f" at {about.base_model_revision[:7]}" if about.base_model_revision else ""
+    longest = about.max_seq_length
+    training = [line for dataset in card.training_datasets for line in _dataset(dataset)]
+    time = card.training_time
+    modules = [found for line in card.architecture if (found := read_module(line.rstrip()))]
+    summary = _grouped(
+        ("base model", [f"{about.base_model}{revision}"] if about.base_model else []),
+        ("dimension", [str(about.dimension)] if about.dimension is not None else []),
+        ("max tokens", [] if longest is None else ["no limit" if longest == math.inf else str(longest)]),
+        ("similarity", [about.similarity]),
+        ("modules", [_printed_module(*found) for found in modules]),
+        ("trained on", training),
+        ("eval data", [_rows(dataset) for dataset in card.evaluation_datasets]),
+        ("settings", _settings(card)),
+        ("logs", _logs(card.logs) if card.logs else ["not logged"] if training else []),
+        ("results", aligned(row for one in card.evaluations for row in _results(one))),
+        ("time", [time.training] if time else []),
+        ("versions", _listed(card.versions)),
+    )
+    return f"{shortened(card.title, 100)}\n\n{summary}"
+
+
+# ---- model folders --------------------------------------------------------------------------------------------------
+
+
+def _encoder(encoder: EncoderContents) -> list[str]:
+    sizes = {
+        "{:,} layers": encoder.layers,
+        "{:,} heads": encoder.heads,
+        "hidden size {:,}": encoder.hidden_size,
+        "vocabulary {:,}": encoder.vocabulary,
+        "{:,} positions": encoder.positions,
+    }
+    known = [text.format(size) for text, size in sizes.items() if size is not None]
+    return [", ".join(known)] if known else []
+
+
+def _weights(model: ModelContents) -> str:
+    if model.parameters is None:
+        return "in a pickle, not counted" if any(name.endswith(".bin") for name in model.files) else "none"
+    return f"{model.parameters:,} parameters, {' and '.join(model.dtypes)}"
+
+
+def _prompts(model: ModelContents) -> list[str]:
+    default = model.default_prompt_name
+    shown = [(name, repr(text), "default" if name == default else "") for name, text in model.prompts.items() if text]
+    return aligned(shown) if shown else ["none"]
+
+
+def _files(files: Mapping[str, int]) -> list[str]:
+    large = {
+        name: size for name, size in files.items() if size >= _SMALL_FILE or name.endswith((".safetensors", ".bin"))
+    }
+    rows = [(name, _size(size)) for name, size in large.items()]
+    small = [size for name, size in files.items() if name not in large]
+    if small:
+        rows.append((f"{len(small)} small file{'s' if len(small) > 1 else ''}", _size(sum(small))))
+    return aligned(rows, numbers=True)
+
+
+def _size(number: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= size:
+            return f"{number / size:.1f} {unit}"
+    return f"{number} bytes"
+
+
+# ---- modules --------------------------------------------------------------------------------------------------------
+
+
+def _printed_module(kind: str, text: str, architecture: str) -> str:
+    try:
+        settings = ast.literal_eval(text) if text else {}
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        settings = {}
+    settings = settings if isinstance(settings, dict) else {}
+    return _module(kind, settings, str(settings.get("architecture") or architecture))
+
+
+def _module(kind: str, settings: Mapping[str, Any], architecture: str = "") -> str:
+    from ..storage import dialects
+
+    if kind == "Pooling":
+        try:
+            dimension, modes, _ = dialects.read_pooling(settings)
+        except ModelError:
+            return kind
+        return f"Pooling {' + '.join(modes)}, {dimension}"
+    if kind == "Dense" and {"in_features", "out_features"} <= settings.keys():
+        activation = str(settings.get("activation_function", dialects.DEFAULT_ACTIVATION)).rpartition(".")[2]
+        return f"Dense {settings['in_features']} to {settings['out_features']}, {activation}"
+    shown = {"Transformer": architecture, "LayerNorm": settings.get("dimension"), "Dropout": settings.get("dropout")}
+    return f"{kind} {shown.get(kind) or ''}".strip()
+
+
+# ---- cards ----------------------------------------------------------------------------------------------------------
+
+
+def _dataset(dataset: DatasetFacts) -> list[str]:
+    statistics = {one.column: one for one in dataset.statistics}
+    columns = aligned((name, *_column(statistics.get(name))) for name in dataset.columns)
+    return [_rows(dataset), *(f"  {line}" for line in columns), *_loss(dataset.loss)]
+
+
+def _rows(dataset: DatasetFacts) -> str:
+    rows = f"{dataset.size:,} rows" if dataset.size is not None else "a stream of rows"
+    return f"{dataset.name}: {rows}" if dataset.name else rows
+
+
+def _column(found: ColumnStatistics | None) -> tuple[str, ...]:
+    if found is None:
+        return ()
+    details = dict(found.details)
+    if not details.keys() >= {"min", "mean", "max"}:
+        shown = [f"{name}: {value}" for name, value in found.details]
+        more = f", {len(shown) - _SHOWN_DETAILS} more" if len(shown) > _SHOWN_DETAILS else ""
+        return found.type, ", ".join(shown[:_SHOWN_DETAILS]) + more
+    least, _, unit = details["min"].partition(" ")
+    return found.type, f"mean {details['mean']} ({least} to {details['max'].removesuffix(f' {unit}')})"
+
+
+def _loss(loss: LossFacts) -> list[str]:
+    if isinstance(loss.parameters, str):
+        return [f"with {loss.name}: {shortened(loss.parameters)}"]
+    # Classes of torch by their last name: "torch.nn.modules.loss.MSELoss" is MSELoss.
+    texts = {
+        name: re.sub(r"^torch\.[\w.]*\.(\w+)$", r"\1", str(value)[:200])
+        for name, value in (loss.parameters or {}).items()
+        if value is not None
+    }
+    return textwrap.wrap(f"with {loss.name}{': ' if texts else ''}{_comma(texts)}", _WIDTH, subsequent_indent="  ")
+
+
+def _settings(card: CardFacts) -> list[str]:
+    from ..card.parsing import comes_from_fit
+
+    if not card.hyperparameters:
+        return []
+    from_fit = comes_from_fit(card)
+    rows = [(name, shortened(value), "") for name, value in card.non_default_hyperparameters.items()]
+    for name in _ESSENTIAL:
+        unknown = from_fit and name == "learning_rate"
+        if name in card.hyperparameters and name not in card.non_default_hyperparameters and not unknown:
+            rows.append((name, card.hyperparameters[name], "default"))
+    note = ["trained by fit: the card does not state learning rate, weight decay and warm-up"] if from_fit else []
+    return [*aligned(rows), *note]
+
+
+def _logs(logs: TrainingLogs) -> list[str]:
+    rows = []
+    for index, column in enumerate(logs.columns[2:], start=2):
+        cells = [(row[1], row[index]) for row in logs.rows if _is_number(row[index])]
+        if not cells:
+            continue
+        if column == "Training Loss":
+            (first, value), (last, end) = cells[0], cells[-1]
+            rows.append((column, f"{value} at step {first}" + (f", {end} at step {last}" if first != last else "")))
+        else:
+            choose = min if column.lower().endswith("loss") else max
+            step, best = choose(cells, key=lambda cell: float(cell[1]))
+            rows.append((column, f"{best} at step {step}" + (", the best" if len(cells) > 1 else "")))
+    kept = [f"the weights of step {logs.rows[index][1]} were saved" for index in logs.bold_rows]
+    return [*aligned(rows), *kept]
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        return math.isfinite(float(cell))
+    except ValueError:
+        return False
+
+
+def _results(evaluation: Evaluation) -> Iterable[tuple[str, ...]]:
+    shown = max(evaluation.metrics, key=lambda metric: metric.primary, default=None)  # the first if none is
+    if shown is None:
+        return
+    for name, value in zip(evaluation.datasets or ("",), shown.values, strict=False):
+        yield evaluation.description + (f" on {name}" if name else ""), shown.name, str(value)
+
+
+# ---- text -----------------------------------------------------------------------------------------------------------
+
+
+def _comma(values: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {shortened(value)}" for name, value in values.items())
+
+
+def _listed(values: Mapping[str, str]) -> list[str]:
+    return textwrap.wrap(_comma(values), _WIDTH)
+
+
+def _grouped(*groups: tuple[str, Sequence[str]]) -> str:
+    """The lines of each group after its name; a group without lines is left out."""
+    width = max(len(name) for name, _ in groups)
+    return "\n".join(
+        f"{'' if index else name:<{width}}  {line}".rstrip()
+        for name, lines in groups
+        for index, line in enumerate(lines)
+    )

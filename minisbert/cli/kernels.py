@@ -21,19 +21,13 @@ class Choice(NamedTuple):
 
 def add(commands: Subparsers) -> None:
     """Declare the command."""
-    parser = add_command(
-        commands,
-        "kernels",
-        run,
-        about="Show which implementation of each operation runs on this machine; build the C++ kernels.",
-        example="minisbert kernels --build",
-    )
+    parser = add_command(commands, "kernels", run, example="minisbert kernels --build")
     parser.add_argument("--build", action="store_true", help="compile the C++ kernels for this machine (needs g++)")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Build if asked, and print what runs."""
+    """Show which implementation of each operation runs on this machine; build the C++ kernels."""
     from ..kernels import build
 
     if options.build:
@@ -83,9 +77,10 @@ def choices() -> list[Choice]:
         names = ("linear", *fused, *(f"encoder {dtype}" for dtype in encoders))
         return [Choice(name, "torch", "the mode is reference") for name in names]
     obstacle, built = _obstacle(), "built for this machine"
-    product = ("onednn", "faster than MKL on this processor")
-    rows = [Choice("linear", *(product if onednn.available() else ("torch", "MKL suits this processor")))]
-    rows += [Choice(name, *(("torch", f"C++ kernels: {obstacle}") if obstacle else ("fused", built))) for name in fused]
+    faster = onednn.available()
+    product = ("onednn", "faster than MKL on this processor") if faster else ("torch", "MKL suits this processor")
+    kernel = ("torch", f"C++ kernels: {obstacle}") if obstacle else ("fused", built)
+    rows = [Choice("linear", *product), *(Choice(name, *kernel) for name in fused)]
     for dtype, offered in encoders.items():
         if obstacle is None and native.available(getattr(torch, dtype)):
             rows.append(Choice(f"encoder {dtype}", "native", built))

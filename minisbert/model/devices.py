@@ -40,9 +40,8 @@ def usable_device(device: str | torch.device | None) -> torch.device:
             raise RuntimeError("it stores no numbers")
         torch.empty(0, device=result)
     except (RuntimeError, AssertionError, TypeError, ValueError) as error:
-        reason = first_line(error)
         raise ConfigError(
-            f"got device={device!r}, which cannot be used here ({reason}); expected cpu, cuda or mps"
+            f"got device={device!r}, which cannot be used here ({first_line(error)}); expected cpu, cuda or mps"
         ) from None
     return result
 
@@ -96,11 +95,7 @@ def side_stream_copies(device: torch.device) -> StartCopy:
 # ---- forks ----------------------------------------------------------------------------------------------------------
 
 
-class _ThisThread(threading.local):
-    computed = False
-
-
-_THIS_THREAD = _ThisThread()
+_THIS_THREAD = threading.local()  # has `computed` once the thread has run a model
 
 
 def make_fork_safe() -> None:
@@ -109,7 +104,8 @@ def make_fork_safe() -> None:
     The worker threads of torch and of our C++ belong to the thread that started them. A fork leaves them behind, and
     OpenMP would wait for them in the child forever.
     """
-    if not torch.compiler.is_compiling() and not _THIS_THREAD.computed:  # torch.compile cannot trace thread locals
+    # torch.compile cannot trace thread locals.
+    if not torch.compiler.is_compiling() and not hasattr(_THIS_THREAD, "computed"):
         _THIS_THREAD.computed = True
         _register_fork_handler()
 
@@ -121,5 +117,5 @@ def _register_fork_handler() -> None:
 
 
 def _use_one_thread() -> None:
-    if _THIS_THREAD.computed:
+    if hasattr(_THIS_THREAD, "computed"):
         torch.set_num_threads(1)

@@ -1,26 +1,37 @@
-"""`EmbeddingModel`: find, load, run and save a model."""
+"""`EmbeddingModel`: find and load a model, embed texts with it, and save it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, ParamSpec, TypeAlias
 
+import numpy as np
 import torch
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, InputTypeError
 from ..modules.encoder import Encoder
 from ..modules.persistence import read_modules, write_module
-from ..similarity import SimilarityFunction
+from ..similarity import Precision, SimilarityFunction
 from ..storage.files import replacing_folder
 from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
 from ..storage.locate import find_model, repository_name
+from ..text import Text, read_inputs
 from ..version import versions
 from .devices import usable_device
-from .embedder import Embedder
-from .stack import Truncation
+from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, check_count, collect, quantize
+from .pool import EncodingPool, PoolRun
+from .stack import ModuleStack, Truncation
 
+# One text; or several texts and pairs of texts: a list, a tuple, an array, a pandas.Series.
+Inputs: TypeAlias = "str | Sequence[Text] | NDArray[Any]"
+Device: TypeAlias = "str | torch.device | Sequence[str | torch.device]"
 DType: TypeAlias = Literal["float32", "bfloat16", "float16", "int8"]
 _DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -29,8 +40,15 @@ _DTYPES: Mapping[str, torch.dtype] = {
     "int8": torch.float32,  # of all weights but those of the linear layers, and of a saved model
 }
 
+Options = ParamSpec("Options")
 
-class EmbeddingModel(Embedder):
+
+def _with_options_of(function: Callable[Options, Any]) -> Callable[[Callable[..., Any]], Callable[Options, Any]]:
+    """Show type checkers the arguments of `function` as those of the decorated one, which hands them on."""
+    return lambda decorated: decorated
+
+
+class EmbeddingModel(ModuleStack):
     """Loads, runs and saves a sentence-embedding model.
 
     Args:
@@ -102,30 +120,200 @@ class EmbeddingModel(Embedder):
         elif modules is None or model_name_or_path is not None:
             got = "neither a model nor modules" if modules is None else "both a model and modules"
             raise ConfigError(f"got {got}; expected either the name or folder of a model, or modules=[...]")
-        super().__init__(
-            modules,
+        known = settings.similarity_fn_name in SimilarityFunction.possible_values()
+        settings = replace(
+            settings,
             prompts={**settings.prompts, **(prompts or {})},
             default_prompt_name=default_prompt_name or settings.default_prompt_name,
-            similarity_fn_name=similarity_fn_name or _known_similarity(settings.similarity_fn_name),
+            similarity_fn_name=similarity_fn_name or (settings.similarity_fn_name if known else None),
             truncate_dim=truncate_dim if truncate_dim is not None else settings.truncate_dim,
-            truncation=truncation,
         )
+        super().__init__(modules, settings, truncation=truncation)
         self.base_model, self.base_model_revision = base_model, base_revision
         self._other_settings = settings.other
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
         encoder = self.transformer.auto_model
+        native = encoder if isinstance(encoder, Encoder) and self.device.type == "cpu" else None
         if dtype == "int8":
-            self._quantize()
-        elif model_name_or_path is not None and isinstance(encoder, Encoder) and self.device.type == "cpu":
-            encoder.align_weights()
+            if native is None:
+                got = f"an encoder on {self.device}" if isinstance(encoder, Encoder) else type(encoder).__name__
+                raise ConfigError(
+                    f"got dtype='int8' for {got}; expected a native encoder on the CPU: choose another dtype"
+                )
+            native.quantize()
+        elif model_name_or_path is not None and native is not None:
+            native.align_weights()
 
-    def _quantize(self) -> None:
-        encoder = self.transformer.auto_model
-        if not isinstance(encoder, Encoder) or self.device.type != "cpu":
-            got = f"an encoder on {self.device}" if isinstance(encoder, Encoder) else type(encoder).__name__
-            raise ConfigError(f"got dtype='int8' for {got}; expected a native encoder on the CPU: choose another dtype")
-        encoder.quantize()
+    # ---- embeddings -------------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        inputs: Inputs | None = None,
+        *,
+        sentences: Inputs | None = None,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        output_value: OutputValue | None = "sentence_embedding",
+        precision: Precision | None = "float32",
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        device: Device | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        pool: EncodingPool | None = None,
+        chunk_size: int | None = None,
+        out: NDArray[np.float32] | None = None,
+    ) -> Any:
+        """Embed texts.
+
+        Args:
+            inputs: one text or several; a pair `("a", "b")` among several is embedded jointly, as one sequence.
+            sentences: the older name of `inputs`.
+            prompt_name: name of the prompt to put before each text (of a pair, before the first).
+            prompt: the prompt itself, "" for none; overrides `prompt_name` and the model's default.
+            batch_size: most texts in one forward pass; by default only the number of tokens is limited.
+            show_progress_bar: show one on a terminal.
+            output_value: "sentence_embedding"; "token_embeddings" for a list of (tokens, dim) tensors, neither
+                truncated nor normalized; None for a list of dictionaries with both, ids, mask and token types.
+            precision: "float32", or "int8", "uint8", "binary", "ubinary" as in `quantize_embeddings`, over all texts of
+                the call. Token embeddings are then arrays.
+            convert_to_numpy: return an array; if False, a list of tensors.
+            convert_to_tensor: return one tensor; overrides `convert_to_numpy`.
+            device: move the model there first. For several devices, a process is started on each for this call.
+            normalize_embeddings: scale each embedding to length 1, after `truncate_dim`.
+            truncate_dim: slice embeddings up to this dimension; a negative number counts from the end.
+            pool: processes to embed in, from `start_multi_process_pool`.
+            chunk_size: most texts sent to a process at once.
+            out: float32 array or memory map of shape (texts, dim) to fill and return.
+
+        Returns:
+            (texts, dim), or (dim,) for a single text: float32 unless `precision` says otherwise. Rows are in the
+            order of the inputs. Equal texts get equal rows up to 1e-6, whatever they are batched with. Tensors are
+            ordinary ones, on the model's device, or on the CPU if they were made in other processes.
+
+        Raises:
+            InputTypeError: an input is not a text or a pair.
+            InputError: a text is too long and `truncation` is "error", or `out` has another shape or dtype.
+            ConfigError: an unknown prompt name or precision, a batch size below 1, a `truncate_dim` that leaves no
+                dimensions, options that exclude each other.
+            PoolError: a process ended, or `pool` was started for another model.
+        """
+        if inputs is not None and sentences is not None:
+            raise ConfigError("got both inputs and sentences; expected one of them: they are two names for the texts")
+        texts, single = read_inputs(inputs if sentences is None else sentences)
+        options = EncodeOptions(
+            prompt=self.prompt_text(prompt, prompt_name),
+            batch_size=batch_size,
+            output_value=output_value,
+            precision="float32" if precision is None else precision,
+            normalize=normalize_embeddings,
+            truncate_dim=truncate_dim if truncate_dim is not None else self.truncate_dim,
+        )
+        shape = len(texts), self.dimension(options.truncate_dim)
+        check_count("chunk_size", chunk_size, otherwise="None to choose one")
+        as_array = convert_to_numpy and not convert_to_tensor
+        with self._pool(pool, device) as workers:
+            run: Run
+            if workers is None:
+                run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))
+            else:
+                run = PoolRun(workers, texts, options, chunk_size=chunk_size, progress=bool(show_progress_bar))
+            target = torch.device("cpu") if as_array else run.device
+            result: Any = collect(run, allocate(shape, options, device=target, out=out))
+        if options.precision != "float32":
+            result, out = quantize(result, options.precision), None
+        if isinstance(result, Tensor) and as_array:
+            result = result.numpy() if out is None else out
+        elif isinstance(result, Tensor) and not convert_to_tensor:
+            result = list(result)
+        if run.truncated:
+            self.report_truncation(run.truncated, len(texts), stacklevel=3)
+        return result[0] if single else result
+
+    @_with_options_of(encode)
+    def encode_query(self, inputs: Inputs | None = None, **options: Any) -> Any:
+        """`encode` with the prompt "query", unless `prompt` or `prompt_name` is given."""
+        return self._encode_as(("query",), inputs, options)
+
+    @_with_options_of(encode)
+    def encode_document(self, inputs: Inputs | None = None, **options: Any) -> Any:
+        """`encode` with the first prompt in `prompts` of "document", "passage", "corpus", unless one is given.
+
+        As in the reference, an empty text counts, and "document" is empty unless its files or you say otherwise.
+        """
+        return self._encode_as(("document", "passage", "corpus"), inputs, options)
+
+    def encode_iter(
+        self,
+        inputs: Iterable[Text],
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        block_size: int = BLOCK,
+    ) -> Iterator[NDArray[np.float32]]:
+        """Embed a stream of texts in constant memory, in blocks of `block_size` texts: float32, (block, dim) each."""
+        if isinstance(inputs, str):
+            raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
+        check_count("block_size", block_size, otherwise="leave it out")
+        try:
+            stream = iter(inputs)
+        except TypeError:
+            raise InputTypeError(
+                f"got {inputs!r} to embed in blocks; expected texts: pass a list or a stream"
+            ) from None
+        while texts := list(islice(stream, min(block_size or sys.maxsize, sys.maxsize))):
+            yield self.encode(
+                texts,
+                prompt_name=prompt_name,
+                prompt=prompt,
+                batch_size=batch_size,
+                normalize_embeddings=normalize_embeddings,
+                truncate_dim=truncate_dim,
+            )
+
+    # ---- several processes ------------------------------------------------------------------------------------------
+
+    def start_multi_process_pool(self, target_devices: Sequence[str | torch.device] | None = None) -> EncodingPool:
+        """Start one process for each device, for `encode(..., pool=pool)`. See `EncodingPool`."""
+        return EncodingPool(self, target_devices)
+
+    @staticmethod
+    def stop_multi_process_pool(pool: EncodingPool) -> None:
+        """End the processes of a pool."""
+        pool.close()
+
+    # ---- helpers of encode ------------------------------------------------------------------------------------------
+
+    def _pool(self, pool: EncodingPool | None, device: Device | None) -> AbstractContextManager[EncodingPool | None]:
+        """Choose where to embed: in a pool, which is closed after the call if it was made for it, or in this process.
+
+        In this process the model is moved to `device`.
+        """
+        if pool is not None:
+            if device is not None:
+                raise ConfigError(f"got a pool and device={device!r}; expected one of them: a pool has its own devices")
+            pool.check_model(self)
+            return nullcontext(pool)
+        if device is None or isinstance(device, (str, torch.device)):
+            if device is not None:  # walking through all modules takes longer than embedding a short text
+                self.to(usable_device(device))
+            return nullcontext()
+        if not isinstance(device, Sequence):
+            raise ConfigError(f"got device={device!r}; expected cpu, cuda or mps, or a list of them: pass a name")
+        return EncodingPool(self, device)
+
+    def _encode_as(self, names: tuple[str, ...], inputs: Inputs | None, options: dict[str, Any]) -> Any:
+        if options.get("prompt") is None and options.get("prompt_name") is None:
+            options["prompt_name"] = next((name for name in names if name in self.prompts), None)
+        return self.encode(inputs, **options)
+
+    # ---- saving -----------------------------------------------------------------------------------------------------
 
     def save_pretrained(
         self, path: str | Path, *, model_name: str | None = None, create_model_card: bool = True
@@ -163,7 +351,3 @@ class EmbeddingModel(Embedder):
     def _model_card(self, model_name: str | None) -> str | None:
         """Text of README.md, or None for none; here the text that the model was loaded with."""
         return self._card
-
-
-def _known_similarity(saved: str | None) -> str:
-    return saved if saved in SimilarityFunction.possible_values() else SimilarityFunction.COSINE.value

@@ -231,7 +231,8 @@ class PoolRun:
 
     def _results(self, failures: dict[int, Exception]) -> Iterator[tuple[Rows, Values]]:
         """Keep every worker busy; after a failure, only wait for the busy ones."""
-        jobs = self._jobs()
+        starts = range(0, len(self._texts), self._chunk_size)
+        jobs = (_Job(first, self._texts[first : first + self._chunk_size], self._options) for first in starts)
         idle, busy = list(self._pool.workers), dict[Connection, tuple[_Worker, _Job]]()
         with progress_bar(len(self._texts), show=self._progress) as bar:
             while True:
@@ -252,10 +253,6 @@ class PoolRun:
                     if bar is not None:
                         bar.update(len(job.texts))
                     yield np.arange(job.first, job.first + len(job.texts)), _convert(result.values, torch.from_numpy)
-
-    def _jobs(self) -> Iterator[_Job]:
-        for first in range(0, len(self._texts), self._chunk_size):
-            yield _Job(first, self._texts[first : first + self._chunk_size], self._options)
 
 
 def _work(pipe: Connection, device: str, threads: int) -> None:

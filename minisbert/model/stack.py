@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
 
@@ -16,6 +16,7 @@ from ..errors import ConfigError, InputError, InputTypeError, ModelError, Trunca
 from ..modules import Dense, Pooling, Transformer
 from ..modules.features import Features
 from ..similarity import Embeddings, SimilarityFunction
+from ..storage.layout import ModelSettings
 from ..text import Text, read_inputs, with_prompt
 from .devices import make_fork_safe
 
@@ -36,29 +37,21 @@ class ModuleStack(nn.Sequential):
         ConfigError: an impossible value.
     """
 
-    def __init__(
-        self,
-        modules: Sequence[nn.Module],
-        *,
-        prompts: Mapping[str, str],
-        default_prompt_name: str | None,
-        similarity_fn_name: str | None,
-        truncate_dim: int | None,
-        truncation: Truncation,
-    ) -> None:
+    def __init__(self, modules: Sequence[nn.Module], settings: ModelSettings, *, truncation: Truncation) -> None:
         super().__init__(*modules)
         if not modules:
             raise ConfigError("got no modules; expected a Transformer and the modules after it: pass modules=[...]")
+        prompts = settings.prompts
         wrong = {name: text for name, text in prompts.items() if not (isinstance(name, str) and isinstance(text, str))}
         if wrong:
             raise ConfigError(f"got prompts={wrong!r}; expected strings by name")
         if not isinstance(truncation, str) or truncation not in ("warn", "error", "count"):
             raise ConfigError(f"got truncation={truncation!r}; expected warn, error or count")
         self.prompts: dict[str, str] = {"query": "", "document": "", **prompts}
-        self.default_prompt_name = default_prompt_name
+        self.default_prompt_name = settings.default_prompt_name
         self.prompt_text(None, None)
-        self.similarity_fn_name = similarity_fn_name
-        self.truncate_dim = truncate_dim
+        self.similarity_fn_name = settings.similarity_fn_name
+        self.truncate_dim = settings.truncate_dim
         self.truncation: Truncation = truncation
         self.truncated_texts = 0
         self._warned_truncation = False

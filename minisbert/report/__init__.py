@@ -5,14 +5,11 @@ Names are imported when they are first used: `import minisbert.report` loads not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from ..lazy import attributes
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .canvas import require_matplotlib
-    from .curves import draw_training
-    from .distributions import PairScores, draw_similarity, pair_scores
+    from .drawing import draw_similarity, draw_training, require_matplotlib
+    from .pairs import PairScores, pair_scores
     from .run import RunReport, attach
 
 __all__ = [
@@ -25,14 +22,15 @@ __all__ = [
     "require_matplotlib",
 ]
 
-_HOMES = {
-    "PairScores": "distributions",
-    "RunReport": "run",
-    "attach": "run",
-    "draw_similarity": "distributions",
-    "draw_training": "curves",
-    "pair_scores": "distributions",
-    "require_matplotlib": "canvas",
-}
 
-__getattr__, __dir__ = attributes(__name__, __all__, _HOMES)
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import run  # which imports all of them
+
+    return getattr(run, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

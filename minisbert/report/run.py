@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,9 +13,8 @@ from ..card import Picture, parse, render
 from ..data.roles import TrainingRows
 from ..errors import MinisbertError
 from ..storage.files import replacing_folder
-from .canvas import require_matplotlib
-from .curves import draw_training
-from .distributions import draw_similarity, pair_scores
+from .drawing import draw_similarity, draw_training, require_matplotlib
+from .pairs import PairScores, pair_scores
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
@@ -48,9 +48,9 @@ class RunReport:
         limit: int = 1000,
     ) -> None:
         require_matplotlib()
-        self._model, self._rows, self._role, self._limit = model, rows, role, limit
         self._metrics = dict(metrics or {})
-        self._before = pair_scores(model, rows, role=role, limit=limit)
+        self._measure: Callable[[], PairScores] = partial(pair_scores, model, rows, role=role, limit=limit)
+        self._before = self._measure()
 
     def write(self, folder: str | Path, history: TrainingHistory, *, primary: str | None = None) -> None:
         """Draw training.png and similarity.png into the folder of the saved model, and name them in its card.
@@ -70,7 +70,7 @@ class RunReport:
         attach(folder, pictures)
 
     def _draw(self, folder: Path, history: TrainingHistory, primary: str | None) -> tuple[Picture, ...]:
-        after = pair_scores(self._model, self._rows, role=self._role, limit=self._limit)
+        after = self._measure()
         draw_similarity(self._before, after, folder / _SIMILARITY)
         start = {"step": 0.0, **{f"eval_{name}": value for name, value in self._metrics.items()}}
         entries = [start, *history.entries]

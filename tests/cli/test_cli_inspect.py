@@ -23,7 +23,7 @@ from minisbert import Trainer, TrainingConfig, losses
 from minisbert.card import parse, read_card
 from minisbert.card.parsing import comes_from_fit, read_parameters
 from minisbert.cli import main
-from minisbert.cli.summaries import card_summary
+from minisbert.cli.inspect import card_summary
 from minisbert.errors import InputError, ModelError
 from minisbert.storage.contents import read_contents
 from minisbert.storage.weights import read_header

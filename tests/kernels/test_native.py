@@ -20,8 +20,9 @@ from minisbert.packing import PackedBatch
 DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 # dim, heads and inner size: whole panels of 48 columns, and panels of 16 and 32 at the end; a panel of two weights
 SIZES = [(48, 3, 96), (64, 2, 80), (384, 12, 1536)]
-# one text; few texts, which threads share; many, of which each takes some; texts of more tokens than one part
-TEXTS = [[1], [13], [3, 17], [5] * 40, [1, 2, 2, 9, 15, 16, 17, 33, 200], [300, 520]]
+# one text; few texts, which threads share; many, of which each takes some; texts of more tokens than one part; so many
+# tokens that int8 weights are packed ahead
+TEXTS = [[1], [13], [3, 17], [5] * 40, [1, 2, 2, 9, 15, 16, 17, 33, 200], [300, 520], [40] * 39 + [3, 1, 2]]
 BOUNDS = {torch.float32: 6e-6, torch.bfloat16: 3e-2, torch.int8: 1e-1}
 
 
@@ -189,9 +190,10 @@ def test_tables_of_types(dtype: torch.dtype, types: int) -> None:
     assert float((got - expected).norm() / expected.norm()) <= BOUNDS[dtype] / 3
 
 
-def test_a_text_is_the_same_to_the_bit_in_any_batch(dtype: torch.dtype) -> None:
-    encoder = encoder_of(modules_of(64, 2, 80, dtype), dtype)
-    batch = batch_of([*range(1, 41), 70, 70, 71, 150, 280])
+@pytest.mark.parametrize("more", [[], [90] * 3 + [6]], ids=["some", "many"])
+def test_a_text_is_the_same_to_the_bit_in_any_batch(dtype: torch.dtype, more: list[int]) -> None:
+    encoder = encoder_of(modules_of(64, 2, 336, dtype), dtype)  # weights of several chunks
+    batch = batch_of([*range(1, 41), 70, 70, 71, 150, 280, *more])
     threads = torch.get_num_threads()
     try:
         found = []

@@ -23,7 +23,7 @@ MOST_BY_STRING = 2
 # From the ground up. A module may import from its own floor and from those below; within a floor the order of the names
 # does not matter, but there is no circle.
 FLOORS = (
-    ("version", "lazy", "errors"),
+    ("version", "errors"),
     ("prefetch",),
     ("text", "packing", "similarity"),
     ("storage", "data"),

@@ -1,10 +1,10 @@
 // Matrix products with weights as torch stores them: row-major, (columns, depth).
 //
 // Weights are packed a panel at a time, right before the panel is used, into memory of the calling thread that stays
-// in its cache. No copy of a weight outlives a product, so none can go stale. In a panel of up to PANEL vectors of
-// columns, each step along the depth holds GROUP weights of every column, which fill 32 bits. Each sum is taken in the
-// order of the depth, starting from the bias, for any number of rows and threads: the product of a row has the same
-// bits in any batch.
+// in its cache; or all of them ahead (`pack_ahead`). No packed weight outlives the forward pass, so none can go stale.
+// In a panel of up to PANEL vectors of columns, each step along the depth holds GROUP weights of every column, which
+// fill 32 bits. Each sum is taken in the order of the depth, starting from the bias, for any number of rows and
+// threads: the product of a row has the same bits in any batch.
 
 #pragma once
 
@@ -89,6 +89,7 @@ template <class K>
 struct Product {
     const Linear* layers;
     int64_t count, columns, depth;  // columns of one layer
+    const float* packed = nullptr;  // all panels, if they are packed ahead
 
     INLINED int64_t vectors() const { return count * columns / W; }
     INLINED int64_t panels() const { return (vectors() + PANEL - 1) / PANEL; }
@@ -100,32 +101,39 @@ struct Product {
     INLINED const char* weights(int64_t vector) const {
         return (const char*)layer(vector).weight + column(vector) * steps() * 4;
     }
+
+    // Words of memory for a packed panel with its header, and for all panels.
+    INLINED int64_t panel_words() const { return PANEL * W * (HEADER + steps()); }
+    INLINED int64_t packed_words() const { return panels() * panel_words(); }
+    INLINED const float* packed_panel(int64_t panel) const { return packed + panel * panel_words(); }
+    // What a product with a panel reads first.
+    INLINED const char* source(int64_t panel) const {
+        return packed ? (const char*)packed_panel(panel) : weights(panel * PANEL);
+    }
 };
 
-// Memory for packed weights, with their header, and for the sums of few rows between two chunks.
+// Memory of a thread for a packed panel, and for the sums of few rows between two chunks.
 template <class K>
-INLINE int64_t panel_words(int64_t depth) {
+INLINE int64_t scratch_words(int64_t depth) {
     return PANEL * W * (HEADER + FEW_ROWS + depth / K::GROUP);
 }
 
-// One panel of C vectors of columns in the memory of a thread: packed, and multiplied with rows.
+// One panel of C vectors of columns: packed, and multiplied with rows.
 template <class K, int C>
 struct Panel {
     static constexpr int LINES = (C * W * 4 + 63) / 64;  // of 64 bytes, in a step
     const Product<K>& product;
     int64_t vector;  // the first one
-    float *header, *sums;
+    float* header;
     int32_t* packed;
 
     INLINED Panel(const Product<K>& p, int64_t v, float* memory)
-        : product(p),
-          vector(v),
-          header(memory),
-          sums(memory + HEADER * C * W),
-          packed((int32_t*)sums + FEW_ROWS * C * W) {
+        : product(p), vector(v), header(memory), packed((int32_t*)memory + HEADER * C * W) {}
+
+    INLINED void start_packing() const {
         repeat<C>([&](auto c) {
-            const Linear& layer = p.layer(v + c);
-            const int64_t column = p.column(v + c);
+            const Linear& layer = product.layer(vector + c);
+            const int64_t column = product.column(vector + c);
             store(header + c * W, load((const typename K::Parameter*)layer.bias + column));
             if constexpr (is_int8<K>) {
                 store(header + (C + c) * W, load(layer.scale + column));
@@ -135,7 +143,7 @@ struct Panel {
     }
 
     // Pack the steps `from` to `to` of the depth.
-    __attribute__((noinline)) void pack(int64_t from, int64_t to) {
+    __attribute__((noinline)) void pack(int64_t from, int64_t to) const {
         for (int64_t c = 0; c < C; c++) {
             const char* weights = product.weights(vector + c);
             int32_t* out = packed + c * W;
@@ -204,7 +212,7 @@ struct Panel {
     // Steps `from` to `to` for R rows from `row` on, whose sums are kept in memory.
     template <int R>
     __attribute__((noinline)) void chunk(int64_t row, int64_t from, int64_t to, const typename K::Input* a,
-                                         const char* next) const {
+                                         float* sums, const char* next) const {
         typename K::Sum sum[R][C];
         float* kept = sums + row * C * W;
         if (from == 0)
@@ -221,16 +229,17 @@ struct Panel {
 
     // All of a panel for few rows, which are split into tiles of about the same size.
     template <class F>
-    INLINED void multiply_few(int64_t rows, const typename K::Input* a, const float* scales, const char* next,
-                              const F& use) {
+    INLINED void multiply_few(int64_t rows, const typename K::Input* a, const float* scales, float* sums,
+                              const char* next, const F& use) const {
         const int64_t steps = product.steps(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-        for (int64_t from = 0; from < steps; from += CHUNK) {
-            const int64_t to = std::min(from + CHUNK, steps);
-            pack(from, to);
+        const int64_t part = product.packed ? steps : CHUNK;
+        for (int64_t from = 0; from < steps; from += part) {
+            const int64_t to = std::min(from + part, steps);
+            if (!product.packed) pack(from, to);
             for (int64_t t = 0; t < tiles; t++) {
                 const int64_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
                 repeat<TILE_ROWS>([&](auto r) {
-                    if (height == r + 1) chunk<r + 1>(row, from, to, a, next);
+                    if (height == r + 1) chunk<r + 1>(row, from, to, a, sums, next);
                 });
             }
         }
@@ -264,13 +273,25 @@ struct Panel {
     }
 };
 
-template <class K, int C, class F>
-INLINE void multiply_panel(int64_t rows, const typename K::Input* a, const float* scales, const Product<K>& product,
-                           int64_t vector, float* memory, const char* next, const F& use) {
-    Panel<K, C> panel(product, vector, memory);
-    if (rows <= FEW_ROWS) return panel.multiply_few(rows, a, scales, next, use);
-    panel.pack(0, product.steps());
-    panel.template multiply<TILE_ROWS>(0, rows, a, scales, next, use);
+// Calls use(panel) with panel p of a product, whose memory is given.
+template <class K, class F>
+INLINE void with_panel(const Product<K>& product, int64_t p, float* memory, const F& use) {
+    const int64_t vector = p * PANEL, vectors = product.vectors() - vector;
+    if (vectors >= 3)
+        use(Panel<K, 3>(product, vector, memory));
+    else if (vectors == 2)
+        use(Panel<K, 2>(product, vector, memory));
+    else
+        use(Panel<K, 1>(product, vector, memory));
+}
+
+// Pack panel p of a product ahead.
+template <class K>
+void pack_ahead(const Product<K>& product, int64_t p) {
+    with_panel(product, p, (float*)product.packed_panel(p), [&](const auto& panel) ALWAYS_INLINE {
+        panel.start_packing();
+        panel.pack(0, product.steps());
+    });
 }
 
 // Calls use(row, column, values) for every vector of `rows` rows times the weights plus the bias, in panels `first` to
@@ -278,21 +299,22 @@ INLINE void multiply_panel(int64_t rows, const typename K::Input* a, const float
 //
 // Args:
 //     a: (rows, depth); in int8 with `scales`, what one step of each row stands for.
-//     memory: for panel_words() words.
+//     memory: of this thread, for scratch_words() words.
 //     next: weights that are needed after the last panel, and are fetched into the cache meanwhile.
 template <class K, class F>
 __attribute__((noinline)) void multiply(int64_t rows, const typename K::Input* a, const float* scales,
                                         const Product<K>& product, int64_t first, int64_t last, float* memory,
                                         const char* next, const F& use) {
+    float* sums = memory + product.panel_words();
     for (int64_t p = first; p < last; p++) {
-        const int64_t vector = p * PANEL, vectors = std::min<int64_t>(PANEL, product.vectors() - vector);
-        const char* then = p + 1 < last ? product.weights(vector + PANEL) : next;
-        if (vectors == 3)
-            multiply_panel<K, 3>(rows, a, scales, product, vector, memory, then, use);
-        else if (vectors == 2)
-            multiply_panel<K, 2>(rows, a, scales, product, vector, memory, then, use);
-        else
-            multiply_panel<K, 1>(rows, a, scales, product, vector, memory, then, use);
+        const char* then = p + 1 < last ? product.source(p + 1) : next;
+        with_panel(product, p, product.packed ? (float*)product.packed_panel(p) : memory, [&](const auto& panel)
+                   ALWAYS_INLINE {
+            if (!product.packed) panel.start_packing();
+            if (rows <= FEW_ROWS) return panel.multiply_few(rows, a, scales, sums, then, use);
+            if (!product.packed) panel.pack(0, product.steps());
+            panel.template multiply<TILE_ROWS>(0, rows, a, scales, then, use);
+        });
     }
 }
 

@@ -16,7 +16,7 @@ import tiny_models  # noqa: E402
 import torch  # noqa: E402
 
 from minisbert import SentenceTransformer  # noqa: E402
-from minisbert.cli.summaries import model_summary  # noqa: E402
+from minisbert.cli.inspect import model_summary  # noqa: E402
 from minisbert.storage.contents import read_contents  # noqa: E402
 from minisbert.storage.layout import read_layout  # noqa: E402
 from minisbert.storage.weights import read_header, read_weights  # noqa: E402

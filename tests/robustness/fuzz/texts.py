@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from minisbert.card import read_card, render
-from minisbert.cli.summaries import card_summary
+from minisbert.cli.inspect import card_summary
 from minisbert.data.readers import read_lines
 from minisbert.data.retrieval import read_retrieval
 from minisbert.data.roles import training_rows

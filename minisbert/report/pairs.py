@@ -1,8 +1,7 @@
-"""Similarities of pairs of texts, grouped by label or role: measured, and drawn before and after training."""
+"""Similarities of pairs of texts, grouped by label or role: measured to be drawn."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,18 +13,13 @@ from numpy.typing import NDArray
 from ..data.roles import TrainingRows
 from ..errors import InputError
 from ..similarity import SimilarityFunction
-from .canvas import COLOURS, INK, MUTED, SMALL, TEXT, new_figure, plain, save, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
     from ..model import EmbeddingModel
 
 Groups = Mapping[str, NDArray[np.float64]]
 
 _MOST_GROUPS = 5
-_MOST_OUTLINES = 3  # in one panel; more groups get a row each
-_MOST_BINS = 30
 _LARGEST_PLAIN = 1e6  # labels from here on are written with an exponent
 _NAMES = {
     "cosine": "Cosine similarity",
@@ -51,9 +45,6 @@ class PairScores:
     def pairs(self) -> int:
         """Number of pairs in all groups."""
         return sum(map(len, self.groups.values()))
-
-
-# ---- measuring ------------------------------------------------------------------------------------------------------
 
 
 def pair_scores(
@@ -156,88 +147,3 @@ def _scores(
     scores = function.pairwise(embeddings[first], embeddings[second]).cpu().double().numpy()
     ends = np.cumsum([len(group) for group in groups.values()])[:-1]
     return dict(zip(groups, np.split(scores, ends), strict=True))
-
-
-# ---- drawing --------------------------------------------------------------------------------------------------------
-
-
-def draw_similarity(before: PairScores, after: PairScores, path: str | Path) -> None:
-    """Draw the similarities before and after training side by side: a PNG, 1200 pixels wide.
-
-    Up to three groups are outlined in one plot; more, such as ranges of labels, get a row each.
-
-    Raises:
-        InputError: the two are not of the same groups, no similarity is finite, or the file cannot be written.
-        ConfigError: matplotlib is not installed.
-    """
-    if list(before.groups) != list(after.groups):
-        raise InputError(
-            f"got the groups {list(before.groups)} before and {list(after.groups)} after; expected the same groups: "
-            f"measure the same rows"
-        )
-    finite = [_finite(one.groups) for one in (before, after)]
-    values = np.concatenate([group for groups in finite for group in groups.values()])
-    if not len(values):
-        raise InputError("got no finite similarity; expected values to draw: check the model's embeddings")
-    outlines = len(before.groups) <= _MOST_OUTLINES
-    figure = new_figure(560 if outlines else 190 + 90 * len(before.groups))
-    left, right = figure.subplots(1, 2, sharex=True, sharey=True)
-    edges = _bins(values, least=min(len(group) for group in before.groups.values()))
-    margin = (edges[-1] - edges[0]) * 0.02
-    for axes, groups, title in zip((left, right), finite, ("before training", "after training"), strict=True):
-        style(axes, title=title, grid="both" if outlines else "x")
-        (_draw_outlines if outlines else _draw_rows)(axes, groups, edges)
-        axes.set_xlim(edges[0] - margin, edges[-1] + margin)
-        axes.xaxis.get_major_locator().set_params(nbins=6)
-        axes.set_xlabel(
-            "similarity" if outlines else "similarity (dots: medians; own scale for each row)",
-            fontsize=TEXT,
-            color=INK,
-        )
-    figure.suptitle(plain(after.title), fontsize=TEXT + 1, color=INK)
-    if outlines:
-        left.set_ylabel("share of the group", fontsize=TEXT, color=INK)
-        left.set_ylim(bottom=0)
-        left.yaxis.get_major_locator().set_params(nbins=6)
-        left.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.4g}%")
-        handles, _ = left.get_legend_handles_labels()
-        labels = [f"{name} ({len(group):,})" for name, group in after.groups.items()]
-        figure.legend(
-            handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=TEXT, labelcolor=INK
-        )
-    else:
-        left.set_ylim(-0.2, len(after.groups))
-        left.set_ylabel("label", fontsize=TEXT, color=INK)
-        left.set_yticks(range(len(after.groups)), [f"{name}\n({len(g):,})" for name, g in after.groups.items()])
-    save(figure, path)
-
-
-def _finite(groups: Groups) -> dict[str, NDArray[np.float64]]:
-    return {name: values[np.isfinite(values)] for name, values in groups.items()}
-
-
-def _bins(values: NDArray[np.float64], *, least: int) -> NDArray[np.float64]:
-    """Edges of bins over all values, fewer if the smallest group would leave most of them empty."""
-    low, high = values.min(), values.max()
-    if high - low < 1e-6 * max(1, abs(low)):
-        low, high = low - 0.5, high + 0.5
-    count = min(_MOST_BINS, max(10, round(1.3 * math.sqrt(least))))
-    return np.linspace(low, high, count + 1)
-
-
-def _draw_outlines(axes: Axes, groups: Groups, edges: NDArray[np.float64]) -> None:
-    for colour, (name, values) in zip(COLOURS, groups.items(), strict=False):
-        counts, _ = np.histogram(values, edges)
-        axes.stairs(counts / max(1, len(values)), edges, fill=True, color=colour, alpha=0.18)
-        axes.stairs(counts / max(1, len(values)), edges, color=colour, linewidth=2, label=name)
-
-
-def _draw_rows(axes: Axes, groups: Groups, edges: NDArray[np.float64]) -> None:
-    for row, values in enumerate(groups.values()):
-        counts, _ = np.histogram(values, edges)
-        heights = row + 0.85 * counts / max(1, counts.max())
-        axes.stairs(heights, edges, baseline=row, fill=True, color=COLOURS[0], alpha=0.3)
-        axes.stairs(heights, edges, baseline=row, color=COLOURS[0], linewidth=1.5)
-        if len(values):
-            axes.plot(np.median(values), row, "o", color=COLOURS[1], markersize=8, markeredgecolor="white", zorder=3)
-    axes.tick_params(axis="y", length=0, labelsize=SMALL, labelcolor=INK, color=MUTED)

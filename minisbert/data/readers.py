@@ -1,4 +1,4 @@
-"""Read data files as columns: .tsv, .csv and .jsonl, each also as .gz, and .parquet if pyarrow is installed."""
+"""Read data files as columns: .tsv, .csv, .jsonl and .json, each also as .gz, and .parquet if pyarrow is installed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from ..errors import InputError, shown
 from ..storage.files import is_file, open_file
 
 Columns: TypeAlias = dict[str, list[Any]]
-_Reader: TypeAlias = Callable[[Path], tuple[Columns, Sequence[int] | None]]
+_Reader: TypeAlias = Callable[[Path], tuple[Columns, Sequence[int] | None] | tuple[Columns, Sequence[int] | None, str]]
 _LARGEST_UNPACKED = 50_000_000  # bytes that any compressed file may unpack to
 _LARGEST_RATIO = 100  # texts are compressed to a tenth, and rows that repeat each other to less
-_FORMATS = ".tsv, .csv, .jsonl (each also with .gz) or .parquet"
+_FORMATS = ".tsv, .csv, .jsonl, .json (each also with .gz) or .parquet"
 
 
-def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    """Read a data file: its columns by name, and the line of each row (None: the format has no lines).
+def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None, str]:
+    """Read a data file: its columns by name, the line of each row (None: the format has no lines), and its name.
+
+    The name says how it was read where that could have been done in two ways.
 
     Raises:
         InputError: the file is missing, of an unknown format, or broken; the message names file and line.
@@ -34,7 +36,13 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None]:
         raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
     if not is_file(path):
         raise InputError(f"there is no file {path}; expected a data file: check its name")
-    return reader(path)
+    columns, lines, *note = reader(path)
+    return columns, lines, f"{path}{''.join(note)}"
+
+
+def is_separated(path: Path) -> bool:
+    """Return True if the name of a file says that its values are texts between commas or tabs, numbers too."""
+    return _reader(path) in (_read_tsv, _read_csv)
 
 
 def has_columns(path: Path) -> bool:
@@ -103,15 +111,46 @@ def _error(source: str | Path, line: int, problem: str) -> InputError:
     return InputError(f"{source}, line {line}: {problem}")
 
 
-def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    texts = read_lines(path)
+def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None] | tuple[Columns, Sequence[int] | None, str]:
+    content = _text(path)
+    if _quotes_fields(content):
+        return *_read_separated(path, content, delimiter="\t"), " (quoted fields)"
+    texts = _lines(content)
     skip_empty = bool(texts) and "\t" in texts[0]  # in a file of one column an empty line is an empty text
     lines = [number for number, text in enumerate(texts, start=1) if text or not skip_empty]
     return _with_header(path, (texts[number - 1].split("\t") for number in lines), lines)
 
 
+def _quotes_fields(content: str) -> bool:
+    """Return True if tab-separated text is what a CSV writer makes, with quotes around fields that need them.
+
+    Data sets are often written without any quoting, and their texts have quotes of their own. So fields count as quoted
+    only if writing them again, in one of the writers' ways, gives the same text.
+    """
+    if '"' not in content:
+        return False
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        rows = list(csv.reader(io.StringIO(content, newline=""), delimiter="\t", strict=True))
+    except csv.Error:
+        return False
+    finally:
+        csv.field_size_limit(limit)
+    for end in ("\n", "\r\n"):
+        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+            again = io.StringIO(newline="")
+            csv.writer(again, delimiter="\t", lineterminator=end, quoting=quoting).writerows(rows)
+            if again.getvalue().removesuffix(end) == content.removesuffix(end):
+                return True
+    return False
+
+
 def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    return _read_separated(path, _text(path), delimiter=",")
+
+
+def _read_separated(path: Path, content: str, *, delimiter: str) -> tuple[Columns, Sequence[int]]:
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
     rows, lines = [], []
     limit = csv.field_size_limit(sys.maxsize)
     try:
@@ -162,6 +201,30 @@ def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
     return columns, lines
 
 
+def _read_json(path: Path) -> tuple[Columns, Sequence[int] | None]:
+    """Read a list of objects, an object of columns (lists, or objects by row as pandas writes them), or JSON lines."""
+    text = _text(path)
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        if text.lstrip().startswith("{"):
+            return _read_jsonl(path)
+        raise InputError(f"{path}: {error}; expected JSON: a list of objects, one for each row") from None
+    if isinstance(content, dict) and content and all(isinstance(values, (list, dict)) for values in content.values()):
+        lists = {
+            name: list(values.values() if isinstance(values, dict) else values) for name, values in content.items()
+        }
+        if len({len(values) for values in lists.values()}) == 1:
+            return lists, None
+    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
+        raise InputError(f"{path} holds something other than rows; expected a list of objects, one for each row")
+    for number, row in enumerate(content):
+        if row.keys() != content[0].keys():
+            got, expected = shown(list(row)), shown(list(content[0]))
+            raise InputError(f"{path}, row {number}: got the keys {got}; expected {expected}: fix the row")
+    return {name: [row[name] for row in content] for name in (content[0] if content else ())}, None
+
+
 def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
     try:
         from pyarrow import ArrowException, parquet
@@ -174,7 +237,7 @@ def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
     return columns, None
 
 
-_TEXT_READERS: dict[str, _Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl}
+_TEXT_READERS: dict[str, _Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json}
 _READERS = {ending + gz: read for ending, read in _TEXT_READERS.items() for gz in ("", ".gz")}
 _READERS[".parquet"] = _read_parquet
 

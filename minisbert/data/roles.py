@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
 from ..errors import ConfigError, InputError, shown
+from .lists import expand_lists
 from .rows import Table, as_table
 
 LabelType: TypeAlias = Literal["float", "int", "bool"]
-LABEL_NAMES = ("label", "labels", "score", "scores")
+LABEL_NAMES = ("label", "labels", "score", "scores")  # in lower or upper case
+_ID_NAMES = ("", "id", "_id", "idx", "index", "guid", "uuid", "unnamed: 0")  # of columns that are never a label
+_ID_ENDINGS = ("_id", "-id", "_idx", "_index", "docid", "qid")
 
 
 @dataclass(frozen=True)
@@ -66,8 +71,10 @@ def training_rows(
 ) -> TrainingRows:
     """Find the texts and the label in rows of any shape.
 
-    A column called label, labels, score or scores is the label and every other one is text, in order. Without such a
-    column, the last one is the label if it holds numbers. With `columns`, only those are used, in that order.
+    A column called label, labels, score or scores, in any case, is the label and every other one is text, in order.
+    Without such a column, the last one is the label if it holds numbers and is no id by its name. Any other column of
+    numbers is refused, also one of a .csv or .tsv file, where they are written as texts. With `columns`, only those are
+    used, in that order. Columns of lists are expanded; see `expand_lists`. Empty texts are counted in a warning.
 
     Args:
         data: anything `as_table` takes, or rows whose roles are known.
@@ -90,9 +97,13 @@ def training_rows(
     table = as_table(data)
     if columns is not None:
         table = table.select(columns)
+    table = expand_lists(table, numbers=[name for name in table.columns if name.lower() in LABEL_NAMES])
     names = list(table.columns)
-    label_name = _label_column(table, chosen=columns is not None)
+    label_name = _label_column(table)
+    if columns is None:
+        _refuse_numbers(table, label_name)
     texts = {name: column_texts(table, name) for name in names if name != label_name}
+    _count_empty(table, texts)
     if not texts:
         raise InputError(f"{table.source} has the columns {names}; expected at least one column of texts: add it")
     labels = _labels(table, label_name, scale) if label_name else None
@@ -111,8 +122,8 @@ def _is_scale(scale: Any) -> bool:
     return bool(-math.inf < scale[0] < scale[1] < math.inf)
 
 
-def _label_column(table: Table, *, chosen: bool) -> str | None:
-    named = [name for name in table.columns if name in LABEL_NAMES]
+def _label_column(table: Table) -> str | None:
+    named = [name for name in table.columns if name.lower() in LABEL_NAMES]
     if len(named) > 1:
         raise InputError(
             f"{table.source} has several columns that could be the label: {named}; expected one: name the columns to "
@@ -121,13 +132,44 @@ def _label_column(table: Table, *, chosen: bool) -> str | None:
     if named:
         return named[0]
     last = list(table.columns)[-1]
-    values = table.columns[last]
-    if len(table.columns) < 2:
+    if len(table.columns) < 2 or _is_id(last):
         return None
+    values = table.columns[last]
     if any(_is_number(value) or (not isinstance(value, str) and _number(value) is not None) for value in values):
         return last
-    # With chosen columns, a last one of numbers in a text file is a label too.
-    return last if chosen and all(_number(value) is not None for value in values) else None
+    return last if _spells_numbers(table, last) else None
+
+
+def _is_id(name: str) -> bool:
+    return name.lower() in _ID_NAMES or name.lower().endswith(_ID_ENDINGS)
+
+
+def _spells_numbers(table: Table, name: str) -> bool:
+    """Return True if a column of a file without types holds numbers only."""
+    return not table.typed and all(_number(value) is not None for value in table.columns[name])
+
+
+def _refuse_numbers(table: Table, label: str | None) -> None:
+    """Raise InputError if columns beside the label hold numbers only, though they could be read as texts."""
+    numbers = [name for name in table.columns if name != label and _spells_numbers(table, name)]
+    if numbers:
+        others = tuple(name for name in table.columns if name not in numbers)
+        raise InputError(
+            f"{table.source} holds only numbers in {', '.join(map(repr, numbers))}; expected texts: "
+            f"name the columns to use, such as columns={others or tuple(table.columns)}"
+        )
+
+
+def _count_empty(table: Table, texts: Mapping[str, Sequence[str]]) -> None:
+    """Warn of texts that are empty or blank."""
+    for name, values in texts.items():
+        empty = [row for row, text in enumerate(values) if not text or text.isspace()]
+        if empty:
+            warnings.warn(
+                f"{len(empty):,} text(s) of column {name} are empty, the first at {table.at(empty[0])}: they count as "
+                f"texts like any other; drop these rows if that is not meant",
+                stacklevel=3,
+            )
 
 
 def column_texts(table: Table, name: str) -> list[str]:
@@ -186,7 +228,7 @@ def _spells_integer(text: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, np.integer, np.floating, np.bool_))
+    return isinstance(value, (int, float, Decimal, np.integer, np.floating, np.bool_))
 
 
 def _number(value: Any) -> float | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import InputError, InputTypeError, shown
-from .readers import read_columns
+from .readers import is_separated, read_columns
+from .sources import columns_of, is_source, row_as_mapping, rows_of, values_of
 
 # The orders in which rows of one data set, and batches of several, are trained on; `sampling.py` makes them.
 RowSampling: TypeAlias = Literal["batch_sampler", "no_duplicates"]
@@ -38,11 +39,13 @@ class Table:
         columns: name to values, in order.
         source: origin of the rows, for messages.
         lines: the line of each row in the source, or None if the source has no lines.
+        typed: numbers are numbers; in a .csv or .tsv file they are texts that spell them.
     """
 
     columns: dict[str, list[Any]]
     source: str = "the data"
     lines: Sequence[int] | None = None
+    typed: bool = True
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
@@ -70,13 +73,14 @@ class Table:
             raise InputError(f"got the columns {list(columns)}; expected each name once: pass some of {names}")
         if missing := [name for name in columns if name not in self.columns]:
             raise InputError(f"there is no {missing[0]!r} in {self.source}; expected some of {names}: check the names")
-        return Table({name: self.columns[name] for name in columns}, self.source, self.lines)
+        return replace(self, columns={name: self.columns[name] for name in columns})
 
 
 def as_table(data: Any) -> Table:
-    """Read rows from a path, a list of dicts or tuples, a dict of columns, or any iterable of rows.
+    """Read rows from a path, a frame, table or data set, rows in any form, or a dict of columns.
 
-    Objects with `texts` and `label`, such as the reference's InputExample, are rows too.
+    Rows are dicts, tuples (named or not), lists, objects with `texts` and `label` such as the reference's InputExample,
+    or rows of sqlite3.
 
     Raises:
         InputError: rows differ in shape, or there are none.
@@ -85,12 +89,14 @@ def as_table(data: Any) -> Table:
     if isinstance(data, Table):
         table = data
     elif isinstance(data, (str, Path)):
-        columns, lines = read_columns(Path(data))
-        table = Table(columns, source=str(data), lines=lines)
+        columns, lines, source = read_columns(Path(data))
+        table = Table(columns, source=source, lines=lines, typed=not is_separated(Path(data)))
+    elif (read := columns_of(data)) is not None:
+        table = _from_columns(read)
     elif isinstance(data, Mapping):
         table = _from_columns(data)
-    elif isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
-        table = _from_rows(list(data))
+    elif (rows := rows_of(data)) is not None:
+        table = _from_rows(rows)
     else:
         raise InputTypeError(
             f"got {type(data).__name__} as data; expected a path, rows, or a dict of columns: pass one of them"
@@ -103,8 +109,8 @@ def as_table(data: Any) -> Table:
 def named_datasets(data: Any) -> Mapping[str, Any] | None:
     """Return `data` if it maps names to data sets, or None if it is one data set.
 
-    A mapping of data sets has values that hold rows: paths, dicts, objects with column names, lists of rows. A mapping
-    of columns has lists of texts and numbers.
+    A mapping of data sets has values that hold rows: paths, dicts, frames, tables, lists of rows. A mapping of columns
+    has lists of texts and numbers.
     """
     if isinstance(data, Mapping) and data and all(_holds_rows(value) for value in data.values()):
         return data
@@ -112,11 +118,11 @@ def named_datasets(data: Any) -> Mapping[str, Any] | None:
 
 
 def _holds_rows(value: Any) -> bool:
-    if isinstance(value, (str, Path, Mapping)) or hasattr(value, "column_names") or hasattr(value, "texts"):
+    if isinstance(value, (str, Path, Mapping, Table)) or is_source(value) or hasattr(value, "texts"):
         return True
     if isinstance(value, Iterable) and hasattr(value, "__getitem__"):
         first = next(iter(value), None)
-        return isinstance(first, (Mapping, list, tuple)) or hasattr(first, "texts")
+        return isinstance(row_as_mapping(first), (Mapping, list, tuple))
     return False
 
 
@@ -124,34 +130,17 @@ def _from_columns(columns: Mapping[Any, Any]) -> Table:
     for name, values in columns.items():
         if isinstance(values, Iterator):  # before any column is read
             raise InputTypeError(f"column {name} is a {type(values).__name__}; expected a list: pass list(...) of it")
-    table = Table({str(name): _column(str(name), values) for name, values in columns.items()})
+    table = Table({str(name): values_of(str(name), values) for name, values in columns.items()})
     sizes = {name: len(values) for name, values in table.columns.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"got columns of different lengths {sizes}; expected equal lengths: fill the gaps")
     return table
 
 
-def _column(name: str, values: Any) -> list[Any]:
-    if hasattr(values, "column_names"):
-        raise InputTypeError(f"got several data sets; expected the rows of one: pass data[{name!r}]")
-    expected = "expected a list: put one value for each row in it"
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
-        raise InputTypeError(f"column {name} is a {type(values).__name__}; {expected}")
-    if not hasattr(values, "tolist"):
-        return list(values)
-    try:  # an array or tensor
-        result = values.tolist()
-    except RuntimeError:  # a tensor without data
-        result = None
-    if not isinstance(result, list):
-        raise InputTypeError(f"column {name} holds no values; {expected}")
-    return result
-
-
 def _from_rows(rows: list[Any]) -> Table:
     if not rows:
         return Table({})
-    rows = [_as_mapping(row) for row in rows]
+    rows = [row_as_mapping(row) for row in rows]
     first = rows[0]
     if isinstance(first, Mapping):
         for index, row in enumerate(rows):
@@ -167,21 +156,10 @@ def _from_rows(rows: list[Any]) -> Table:
                 raise InputError(f"row {index} is a {type(row).__name__}; expected {len(first)} values: fix the row")
             if len(row) != len(first):
                 raise InputError(
-                    f"row {index} has {len(row)} value(s); expected {len(first)}, as in the first row: fix the row"
+                    f"row {index} has {len(row)} value(s); expected {len(first)}, as in the first row: fix the row, or "
+                    f"put several negatives of a row in one list"
                 )
         return Table({f"column_{i}": [row[i] for row in rows] for i in range(len(first))})
     raise InputTypeError(
         f"row 0 is a {type(first).__name__}; expected a dict, tuple or list: put the texts and label of a row in one"
     )
-
-
-def _as_mapping(row: Any) -> Any:
-    """Return an object with `texts` as a dict, and any other row as it is."""
-    texts = getattr(row, "texts", None)
-    if texts is None:
-        return row
-    if not isinstance(texts, (list, tuple)):
-        raise InputTypeError(f"got an example whose texts are a {type(texts).__name__}; expected a list of texts")
-    columns = {f"sentence_{number}": text for number, text in enumerate(texts)}
-    label = getattr(row, "label", None)
-    return columns if label is None else {**columns, "label": label}

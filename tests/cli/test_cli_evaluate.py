@@ -133,7 +133,11 @@ def test_retrieval(evaluated: Callable[..., Any], model: str, tmp_path: Path) ->
         (["--triplets", "rows.tsv"], "a\tb\nx\ty\n", ["['a', 'b']", "anchor, positive and negative"]),
         (["--paraphrases", "rows.tsv"], "a\tb\tc\nx\ty\tz\n", ["['a', 'b', 'c']", "two texts"]),
         (["--paraphrases", "rows.tsv"], "a\tb\tlabel\nx\ty\t0\n", ["no duplicates"]),
-        (["--reranking", "rows.tsv"], "a\tb\tgrade\nx\ty\t1\n", ["['a', 'b', 'grade']", "query, document and label"]),
+        (
+            ["--reranking", "rows.tsv"],
+            "a\tb\tgrade\nx\ty\tgood\n",
+            ["['a', 'b', 'grade']", "query, document and label"],
+        ),
         (["--reranking", "rows.tsv"], "a\tb\tlabel\nx\ty\t1\n", ["1 samples, none with both"]),
         (["--retrieval", "."], "", ["no relevance file"]),
         (["--retrieval", ".", "--columns", "a,b"], "", ["--columns with --retrieval"]),

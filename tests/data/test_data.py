@@ -22,15 +22,15 @@ from minisbert.data.rows import as_table
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
 
 COLUMNS = {
-    "first": ["a cat", "naïve\u2028café", ""],
+    "first": ["a cat", "naïve\u2028café", "red"],
     "second": ["a dog", 'say "hi", now', "我们"],
     "score": [0, 2.5, 5],
 }
 TEXTS = {name: COLUMNS[name] for name in ("first", "second")}
 LABELS = [0.0, 2.5, 5.0]
 ROWS = list(zip(*COLUMNS.values(), strict=True))
-TSV = 'first\tsecond\tscore\na cat\ta dog\t0\nnaïve\u2028café\tsay "hi", now\t2.5\n\t我们\t5\n'
-CSV = 'first,second,score\na cat,a dog,0\nnaïve\u2028café,"say ""hi"", now",2.5\n,我们,5\n'
+TSV = 'first\tsecond\tscore\na cat\ta dog\t0\nnaïve\u2028café\tsay "hi", now\t2.5\nred\t我们\t5\n'
+CSV = 'first,second,score\na cat,a dog,0\nnaïve\u2028café,"say ""hi"", now",2.5\nred,我们,5\n'
 JSONL = "".join(json.dumps(dict(zip(COLUMNS, row, strict=True)), ensure_ascii=False) + "\n" for row in ROWS)
 MENDING = re.compile(r"expected .+: [a-z]")  # what was expected, a colon, and what to do
 
@@ -107,7 +107,7 @@ def test_parquet_without_pyarrow(write: Callable[..., Path], monkeypatch: pytest
 
 def test_a_csv_field_may_span_lines_and_rows_keep_their_line(write: Callable[..., Path]) -> None:
     path = write("rows.csv", 'a,b,label\n"one\ntwo",x,1\ny,z,bad\n')
-    columns, lines = read_columns(path)
+    columns, lines, _ = read_columns(path)
     assert columns["a"] == ["one\ntwo", "y"]
     assert list(lines or ()) == [3, 4]
     assert "rows.csv, line 4" in refused(path)
@@ -119,7 +119,7 @@ def test_jsonl_keys_may_stand_in_any_order(write: Callable[..., Path]) -> None:
 
 
 def test_empty_lines_between_rows_of_several_fields_are_none(write: Callable[..., Path]) -> None:
-    columns, lines = read_columns(write("rows.tsv", "a\tb\n\nx\ty\n\n"))
+    columns, lines, _ = read_columns(write("rows.tsv", "a\tb\n\nx\ty\n\n"))
     assert (columns, list(lines or ())) == ({"a": ["x"], "b": ["y"]}, [3])
     assert read_columns(write("texts.tsv", "a\nx\n\ny\n"))[0] == {"a": ["x", "", "y"]}
 

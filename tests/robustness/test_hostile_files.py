@@ -309,7 +309,7 @@ def test_rows_that_cannot_be_read(name: str, content: bytes, message: str, tmp_p
 def test_ten_million_empty_lines(tmp_path: Path, harness: ModuleType) -> None:
     (tmp_path / "rows.tsv").write_bytes(b"a\tscore\n" + b"\n" * 3_000_000 + b"x\t1\n")
     before = harness.peak()
-    assert read_columns(tmp_path / "rows.tsv") == ({"a": ["x"], "score": ["1"]}, [3_000_002])
+    assert read_columns(tmp_path / "rows.tsv")[:2] == ({"a": ["x"], "score": ["1"]}, [3_000_002])
     assert harness.peak() - before < 150_000_000
 
 

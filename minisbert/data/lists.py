@@ -1,0 +1,100 @@
+"""Rows whose columns hold lists of positives and negatives, expanded to rows of one text for each column.
+
+The forms are those of FlagEmbedding (`query`, `pos`, `neg`), of Tevatron (`positive_passages`, `negative_passages`,
+whose entries have a title and a text), and any column of lists. The rule: a row becomes one row for each of its
+positives, and every row gets the same number of negatives, that of the row with the most, but at most seven (what both
+take by default): a row with more gives its first, one with fewer repeats its own. So every row fills every column.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from .rows import Table
+
+MOST_NEGATIVES = 7
+_LEFT_OUT = ("pos_scores", "neg_scores", "pos_id", "neg_id", "prompt", "type")  # of FlagEmbedding
+
+
+def expand_lists(table: Table, *, numbers: Collection[str]) -> Table:
+    """Expand columns of lists; a table without any is returned as it is.
+
+    Args:
+        table: of any columns.
+        numbers: columns that hold labels, which are left as they are.
+
+    Raises:
+        InputError: a list is empty, or a row has a text where others have lists.
+    """
+    candidates = {name: values for name, values in table.columns.items() if name not in numbers}
+    lists = [name for name, values in candidates.items() if all(map(_is_list, values))]
+    mixed = [name for name, values in candidates.items() if name not in lists and any(map(_is_list, values))]
+    if mixed:
+        row = next(row for row, value in enumerate(table.columns[mixed[0]]) if not _is_list(value))
+        raise table.error(
+            row, f"column {mixed[0]} holds no list as other rows do; expected one in each row: fix the row"
+        )
+    if not lists:
+        return table
+    left_out = [name for name in table.columns if name in _LEFT_OUT]
+    texts = {
+        name: [[_text(entry) for entry in value] for value in table.columns[name]]
+        for name in lists
+        if name not in left_out
+    }
+    for name, entries in texts.items():
+        if (empty := next((row for row, value in enumerate(entries) if not value), None)) is not None:
+            raise table.error(empty, f"column {name} holds an empty list; expected at least one text: drop the row")
+    positives = next((name for name in texts if name.lower().startswith("pos")), None)
+    widths = {name: min(max(map(len, values)), MOST_NEGATIVES) for name, values in texts.items() if name != positives}
+    expanded: dict[str, list[Any]] = {}
+    order = [row for row in range(len(table)) for _ in (texts[positives][row] if positives else (0,))]
+    for name, values in table.columns.items():
+        if name in left_out:
+            continue
+        if name == positives:
+            expanded[name] = [text for row in texts[name] for text in row]
+        elif name in texts:
+            for place in range(widths[name]):
+                column = name if widths[name] == 1 else f"{name}_{place + 1}"
+                expanded[column] = [texts[name][row][place % len(texts[name][row])] for row in order]
+        else:
+            expanded[name] = [values[row] for row in order]
+    _report(table, texts, widths, left_out, repeated=len(order) - len(table))
+    return replace(table, columns=expanded, lines=None if table.lines is None else [table.lines[row] for row in order])
+
+
+def _report(
+    table: Table,
+    texts: Mapping[str, Sequence[Sequence[str]]],
+    widths: Mapping[str, int],
+    left_out: Sequence[str],
+    *,
+    repeated: int,
+) -> None:
+    """Warn of what is left out, and of rows that share their anchor."""
+    unused = sum(max(len(row) - width, 0) for name, width in widths.items() for row in texts[name])
+    notes = [f"the columns {', '.join(left_out)} are left out"] if left_out else []
+    if unused:
+        notes.append(f"{unused:,} negatives beyond the first {MOST_NEGATIVES} of a row are left out")
+    if repeated:
+        notes.append(
+            f"{repeated:,} rows share their anchor with another one, whose positive is no negative of theirs: set "
+            f'batch_sampler="no_duplicates"'
+        )
+    if notes:
+        warnings.warn(f"{table.source}: {'; '.join(notes)}", stacklevel=2)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) or (hasattr(value, "tolist") and getattr(value, "ndim", 0) == 1)
+
+
+def _text(entry: Any) -> Any:
+    """The text of an entry; Tevatron's have a title before it."""
+    if isinstance(entry, Mapping) and "text" in entry:
+        return f"{entry.get('title') or ''} {entry['text']}".strip()
+    return entry

@@ -1,0 +1,395 @@
+"""Rows in every form that people have: frames, tables, data sets, cursors, lists of negatives, files with quotes."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sqlite3
+import warnings
+from collections import namedtuple
+from collections.abc import Callable
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from minisbert.data.roles import training_rows
+from minisbert.data.rows import as_table, named_datasets
+from minisbert.errors import InputError, InputTypeError
+
+COLUMNS: dict[str, list[Any]] = {
+    "question": ["Why is the sea salty?", 'Who said "hello"?', "one\ttwo"],
+    "answer": ["rivers\nbring it", "我们", "three"],
+    "grade": [1.0, 0.5, 0.0],
+}
+ROWS = list(zip(*COLUMNS.values(), strict=True))
+DICTS = [dict(zip(COLUMNS, row, strict=True)) for row in ROWS]
+Row = namedtuple("Row", list(COLUMNS))
+
+
+@dataclass
+class Example:
+    question: str
+    answer: str
+    grade: float
+
+
+class MapStyle:
+    """A data set as torch has them: indexed and sized, not iterated."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return DICTS[index]
+
+    def __len__(self) -> int:
+        return len(DICTS)
+
+
+def database(factory: Any = None) -> sqlite3.Cursor:
+    connection = sqlite3.connect(":memory:")
+    connection.row_factory = factory
+    connection.execute("create table pairs (question text, answer text, grade real)")
+    connection.executemany("insert into pairs values (?, ?, ?)", ROWS)
+    return connection.execute("select * from pairs")
+
+
+def pandas_frame() -> Any:
+    return pytest.importorskip("pandas").DataFrame(COLUMNS)
+
+
+def polars_frame() -> Any:
+    return pytest.importorskip("polars").DataFrame(COLUMNS)
+
+
+def arrow_table() -> Any:
+    return pytest.importorskip("pyarrow").table(COLUMNS)
+
+
+def duckdb_relation() -> Any:
+    duckdb = pytest.importorskip("duckdb")
+    pairs = arrow_table()
+    return duckdb.sql("select * from pairs", connection=None) if pairs is None else duckdb.from_arrow(pairs)
+
+
+def dataset(form: str | None = None) -> Any:
+    return pytest.importorskip("datasets").Dataset.from_dict(COLUMNS).with_format(form)
+
+
+FORMS: dict[str, Callable[[], Any]] = {
+    "named tuples": lambda: [Row(*row) for row in ROWS],
+    "dataclasses": lambda: [Example(*row) for row in ROWS],
+    "map-style": MapStyle,
+    "structured array": lambda: np.rec.fromarrays(
+        [np.array(column, dtype=object if name != "grade" else float) for name, column in COLUMNS.items()],
+        names=list(COLUMNS),
+    ),
+    "cursor": database,
+    "cursor of rows": lambda: database(sqlite3.Row),
+    "list of sqlite3 rows": lambda: database(sqlite3.Row).fetchall(),
+    "pandas": pandas_frame,
+    "pandas, other index": lambda: pandas_frame().set_index(np.array([7, 7, 9])),
+    "pandas categories": lambda: pandas_frame().astype({"answer": "category"}),
+    "pandas columns": lambda: dict(pandas_frame().items()),
+    "polars": polars_frame,
+    "polars columns": lambda: polars_frame().to_dict(),
+    "arrow": arrow_table,
+    "arrow batch": lambda: arrow_table().to_batches()[0],
+    "arrow columns": lambda: {name: arrow_table()[name] for name in COLUMNS},
+    "duckdb": duckdb_relation,
+    **{f"dataset as {form}": lambda form=form: dataset(form) for form in (None, "numpy", "torch", "pandas", "arrow")},
+    "streamed dataset": lambda: dataset().to_iterable_dataset(),
+    "filtered dataset": lambda: dataset().filter(lambda row: True),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_rows(form: str) -> None:
+    rows = training_rows(FORMS[form]())
+    assert rows.texts == {name: COLUMNS[name] for name in ("question", "answer")}
+    assert (rows.label_name, rows.labels) == ("grade", COLUMNS["grade"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("form", [form for form in FORMS if "columns" not in form and "cursor" not in form])
+def test_every_form_counts_as_a_data_set_in_a_dict(form: str) -> None:
+    named = named_datasets({"one": FORMS[form](), "two": FORMS[form]()})
+    if "streamed" in form:
+        return  # known by its columns only where it has any
+    assert named is not None
+    assert [training_rows(data).labels for data in named.values()] == [COLUMNS["grade"]] * 2
+
+
+class Frame:
+    """A frame of a library that is not known."""
+
+    columns = ("a", "b")
+
+    def __iter__(self) -> Any:
+        return iter(self.columns)
+
+
+class LazyFrame(Frame):
+    def collect(self) -> None: ...
+
+
+class Remote(Frame):
+    def to_pylist(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("data", "advice"),
+    [(Frame(), "pass a dict of its columns"), (LazyFrame(), r"its collect\(\)"), (Remote(), r"its to_pylist\(\)")],
+)
+def test_what_has_columns_is_not_iterated(data: Any, advice: str) -> None:
+    with pytest.raises(InputTypeError, match=advice):
+        training_rows(data)
+    named = named_datasets({"one": data})
+    assert named is not None
+
+
+def test_frames_whose_names_are_no_names() -> None:
+    pandas = pytest.importorskip("pandas")
+    frame = pandas.DataFrame([["a", "b"]], columns=pandas.MultiIndex.from_tuples([("x", "q"), ("x", "a")]))
+    with pytest.raises(InputError, match=r"2 levels of column names; expected one: join them"):
+        training_rows(frame)
+    with pytest.raises(InputError, match="several columns called 'x'; expected a different name"):
+        training_rows(pandas.DataFrame([["a", "b"]], columns=["x", "x"]))
+    polars = pytest.importorskip("polars")
+    with pytest.raises(InputTypeError, match=r"polars.LazyFrame as data; expected rows or columns: .* its collect\(\)"):
+        training_rows(polars.DataFrame(COLUMNS).lazy())
+
+
+def test_an_index_that_datasets_kept_is_left_out() -> None:
+    data = dataset().add_column("__index_level_0__", [3, 7, 9])
+    with pytest.warns(UserWarning, match="__index_level_0__, the index of a pandas frame, is left out"):
+        rows = training_rows(data)
+    assert rows.columns == ("question", "answer", "grade")
+
+
+def test_a_cursor_without_a_result() -> None:
+    with pytest.raises(InputTypeError, match="sqlite3.Cursor without a result; expected one: execute a query"):
+        training_rows(sqlite3.connect(":memory:").cursor())
+
+
+def test_decimals_are_labels() -> None:
+    rows = training_rows([("a", "b", Decimal("0.25")), ("c", "d", Decimal(1))])
+    assert rows.labels == [0.25, 1.0]
+
+
+# ---- numbers in files without types ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[..., Path]:
+    def file(name: str, content: str) -> Path:
+        (tmp_path / name).write_bytes(content.encode())
+        return tmp_path / name
+
+    return file
+
+
+@pytest.mark.parametrize("name", ["relevance", "grade", "Score", "LABEL", "similarity"])
+def test_a_last_column_of_numbers_is_the_label(name: str, write: Callable[..., Path]) -> None:
+    expected = (["one", "two"], [1.0, 0.5])
+    for path in (
+        write("rows.csv", f"a,b,{name}\none,x,1\ntwo,y,0.5\n"),
+        write("rows.tsv", f"a\tb\t{name}\none\tx\t1\ntwo\ty\t0.5\n"),
+        write("rows.jsonl", "\n".join(json.dumps({"a": a, "b": "x", name: v}) for a, v in (("one", 1), ("two", 0.5)))),
+    ):
+        rows = training_rows(path)
+        assert (rows.texts["a"], rows.labels) == expected
+        assert rows.label_name == name
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [(",question,answer", "''"), ("id,question,answer", "'id'"), ("number,question,answer", "'number'")],
+)
+def test_other_columns_of_numbers_are_refused(header: str, columns: str, write: Callable[..., Path]) -> None:
+    path = write("rows.csv", f"{header}\n0,why,so\n1,how,thus\n")
+    with pytest.raises(
+        InputError, match=rf"holds only numbers in {columns}; expected texts: name the columns"
+    ) as caught:
+        training_rows(path)
+    assert "columns=('question', 'answer')" in str(caught.value)
+    rows = training_rows(path, columns=("question", "answer"))
+    assert rows.texts == {"question": ["why", "how"], "answer": ["so", "thus"]}
+
+
+@pytest.mark.parametrize("name", ["id", "question_id", "docid", "index"])
+def test_an_id_is_no_label(name: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=f"only numbers in '{name}'"):
+        training_rows(write("rows.csv", f"a,b,{name}\none,x,1\ntwo,y,2\n"))
+    with pytest.raises(InputError, match=f"column {name} holds 1 of type int; expected a text"):
+        training_rows([{"a": "one", "b": "x", name: 1}])
+
+
+def test_texts_that_spell_numbers_here_and_there(write: Callable[..., Path]) -> None:
+    rows = training_rows(write("rows.csv", "a,b\n42,x\nforty-two,7\n"))
+    assert rows.texts == {"a": ["42", "forty-two"], "b": ["x", "7"]}
+    assert training_rows([("1", "2")]).labels is None  # texts that say so
+
+
+def test_empty_texts_are_counted(write: Callable[..., Path]) -> None:
+    with pytest.warns(UserWarning, match=r"2 text\(s\) of column b are empty, the first at .*rows\.csv, line 3: they"):
+        training_rows(write("rows.csv", 'a,b\nx,y\nz,\nw," "\n'))
+
+
+# ---- quoted TSV -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL])
+def test_tsv_with_quoted_fields(quoting: Any, end: str, tmp_path: Path) -> None:
+    path = tmp_path / "rows.tsv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, delimiter="\t", quoting=quoting, lineterminator=end).writerows([list(COLUMNS), *ROWS])
+    table = as_table(path)
+    assert [table.columns[name] for name in ("question", "answer")] == [COLUMNS["question"], COLUMNS["answer"]]
+    assert table.source == f"{path} (quoted fields)"
+    assert training_rows(path).describe().startswith(f"3 rows of {path} (quoted fields): texts question + answer")
+
+
+def test_tsv_as_pandas_writes_it(tmp_path: Path) -> None:
+    pandas_frame().to_csv(tmp_path / "rows.tsv", sep="\t", index=False)
+    assert training_rows(tmp_path / "rows.tsv").texts["question"] == COLUMNS["question"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['"Star Wars" is old', '"Star Wars"', 'he said "hello"', '"', 'a "b', '"to be" or "not to be"'],
+)
+def test_quotes_of_a_tsv_without_quoting_are_texts(text: str, write: Callable[..., Path]) -> None:
+    path = write("rows.tsv", f'a\tb\n{text}\tx\nplain\the said "no"\n')
+    assert training_rows(path).texts["a"] == [text, "plain"]
+    assert as_table(path).source == str(path)
+
+
+# ---- .json ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        json.dumps(DICTS),
+        json.dumps(DICTS, indent=2),
+        json.dumps(COLUMNS),
+        json.dumps({name: dict(enumerate(values)) for name, values in COLUMNS.items()}),
+        "\n".join(map(json.dumps, DICTS)),
+    ],
+    ids=["rows", "indented", "columns", "columns as pandas", "lines"],
+)
+def test_json(content: str, write: Callable[..., Path]) -> None:
+    rows = training_rows(write("rows.json", content))
+    assert rows.texts == {name: COLUMNS[name] for name in ("question", "answer")}
+    assert rows.labels == COLUMNS["grade"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[1, 2]", "something other than rows; expected a list of objects"),
+        ("nothing", "expected JSON: a list of objects"),
+        ('[{"a": "x"}, {"b": "y"}]', r"row 1: got the keys \['b'\]; expected \['a'\]"),
+        ('{"a": ["x"], "b": []}', "something other than rows"),
+        ("[]", "holds no rows"),
+    ],
+)
+def test_json_that_holds_no_rows(content: str, message: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=message):
+        training_rows(write("rows.json", content))
+
+
+# ---- lists of positives and negatives -------------------------------------------------------------------------------
+
+
+def quiet(data: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return training_rows(data)
+
+
+def test_negatives_fill_as_many_columns_as_the_longest_list() -> None:
+    rows = training_rows([("q", "p", ["a", "b", "c"]), ("r", "s", ["d"]), ("t", "u", ["e", "f"])])
+    assert rows.texts == {
+        "column_0": ["q", "r", "t"],
+        "column_1": ["p", "s", "u"],
+        "column_2_1": ["a", "d", "e"],
+        "column_2_2": ["b", "d", "f"],
+        "column_2_3": ["c", "d", "e"],
+    }
+
+
+def test_a_single_negative_keeps_the_name() -> None:
+    rows = training_rows({"anchor": ["q"], "positive": ["p"], "negative": [["n"]]})
+    assert rows.texts == {"anchor": ["q"], "positive": ["p"], "negative": ["n"]}
+
+
+def test_the_form_of_flag_embedding(write: Callable[..., Path]) -> None:
+    data = [
+        {"query": "q", "pos": ["p"], "neg": ["a", "b"], "pos_scores": [0.9], "neg_scores": [0.1, 0.2], "prompt": ""},
+        {"query": "r", "pos": ["s", "t"], "neg": ["c"], "pos_scores": [1.0, 0.8], "neg_scores": [0.3], "prompt": ""},
+    ]
+    path = write("rows.jsonl", "\n".join(map(json.dumps, data)))
+    with pytest.warns(UserWarning, match="left out") as caught:
+        rows = training_rows(path)
+    assert rows.texts == {
+        "query": ["q", "r", "r"],
+        "pos": ["p", "s", "t"],
+        "neg_1": ["a", "c", "c"],
+        "neg_2": ["b", "c", "c"],
+    }
+    message = str(caught[0].message)
+    assert "the columns pos_scores, neg_scores, prompt are left out" in message
+    assert "1 rows share their anchor with another one" in message
+    assert 'set batch_sampler="no_duplicates"' in message
+
+
+def test_the_form_of_tevatron() -> None:
+    data = {
+        "query": ["q"],
+        "positive_passages": [[{"docid": "1", "title": "T", "text": "p"}]],
+        "negative_passages": [[{"docid": "2", "title": "", "text": "n"}, {"docid": "3", "text": "m"}]],
+    }
+    rows = training_rows(data)
+    assert rows.texts == {
+        "query": ["q"],
+        "positive_passages": ["T p"],
+        "negative_passages_1": ["n"],
+        "negative_passages_2": ["m"],
+    }
+
+
+def test_at_most_seven_negatives() -> None:
+    with pytest.warns(UserWarning, match="2 negatives beyond the first 7 of a row are left out"):
+        rows = training_rows([("q", "p", [f"n{number}" for number in range(9)])])
+    assert len(rows.texts) == 9
+
+
+def test_lists_in_a_dataset() -> None:
+    datasets = pytest.importorskip("datasets")
+    data = [{"anchor": "q", "positive": "p", "negative": ["a", "b"]}]
+    assert training_rows(datasets.Dataset.from_list(data)).columns == ("anchor", "positive", "negative_1", "negative_2")
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("q", "p", ["a"]), ("r", "s", [])], "row 1 of the data: column column_2 holds an empty list"),
+        ([("q", "p", ["a"]), ("r", "s", "b")], "row 1 of the data: column column_2 holds no list as other rows do"),
+        ([("q", "p", ["a"]), ("r", "s", [None])], "column column_2 holds None"),
+        ([("q", "p", "n"), ("r", "s")], "put several negatives of a row in one list"),
+    ],
+)
+def test_lists_that_cannot_be_expanded(rows: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        quiet(rows)
+
+
+def test_labels_in_arrays_are_no_lists() -> None:
+    rows = training_rows({"a": ["x", "y"], "b": ["z", "w"], "label": [torch.tensor([1.0]), torch.tensor([0.0])]})
+    assert rows.labels == [1.0, 0.0]

@@ -35,17 +35,27 @@ def add(commands: Subparsers) -> None:
         "--split", metavar="NAME", help="with --retrieval: the qrels to use (default: test, or the only ones)"
     )
     parser.add_argument("--no-titles", action="store_true", help="with --retrieval: ignore the documents' titles")
+    parser.add_argument(
+        "--ignore-same-id",
+        action="store_true",
+        help="with --retrieval: leave out the document with the query's own id, as for ArguAna and Quora",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(options: argparse.Namespace) -> None:
     """Measure the quality of a model at a task."""
     name = next(name for name in TASKS if getattr(options, name) is not None)
-    if name != "retrieval" and (options.split is not None or options.no_titles):
-        raise ConfigError(f"got --split or --no-titles with --{name}; expected them with --retrieval: leave them out")
+    if name != "retrieval" and (options.split is not None or options.no_titles or options.ignore_same_id):
+        given = "--split, --no-titles or --ignore-same-id"
+        raise ConfigError(f"got {given} with --{name}; expected them with --retrieval: leave them out")
     path: Path = getattr(options, name)
-    only_retrieval = {"split": options.split, "titles": not options.no_titles} if name == "retrieval" else {}
-    evaluator, rows = TASKS[name].read(path, options.columns, **only_retrieval)
+    of_retrieval = {
+        "split": options.split,
+        "titles": not options.no_titles,
+        "ignore_same_id": options.ignore_same_id,
+    }
+    evaluator, rows = TASKS[name].read(path, options.columns, **(of_retrieval if name == "retrieval" else {}))
     metrics = evaluator(load_model(options))
     if options.json:
         print(as_json({"model": options.model, "data": str(path), "rows": rows, **metrics}))
@@ -137,14 +147,18 @@ def _reranking(path: Path, columns: Columns) -> Evaluation:
     return evaluator, len(evaluator.samples)
 
 
-def _retrieval(path: Path, columns: Columns, *, split: str | None = None, titles: bool = True) -> Evaluation:
+def _retrieval(
+    path: Path, columns: Columns, *, split: str | None = None, titles: bool = True, ignore_same_id: bool = False
+) -> Evaluation:
     from ..data.retrieval import read_retrieval
     from ..evaluation import InformationRetrievalEvaluator
 
     if columns is not None:
         raise ConfigError("got --columns with --retrieval; expected it with a file of rows: leave it out")
     data = read_retrieval(path, split=split, titles=titles)
-    evaluator = InformationRetrievalEvaluator(data.queries, data.corpus, data.relevant_docs, show_progress_bar=True)
+    evaluator = InformationRetrievalEvaluator(
+        data.queries, data.corpus, data.relevant_docs, ignore_same_id=ignore_same_id, show_progress_bar=True
+    )
     return evaluator, len(evaluator.queries)
 
 
@@ -153,7 +167,7 @@ TASKS = {
     "retrieval": Task(
         _retrieval,
         "InformationRetrievalEvaluator",
-        "a folder in the format of BEIR: corpus.jsonl, queries.jsonl and qrels/test.tsv",
+        "a folder in the format of BEIR: corpus.jsonl, queries.jsonl and qrels/test.tsv, which may be TREC's too",
         metavar="FOLDER",
     ),
     "triplets": Task(_triplets, "TripletEvaluator", "anchor, positive and negative in each row"),

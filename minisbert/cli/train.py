@@ -68,6 +68,7 @@ def add(commands: Subparsers) -> None:
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
     )
     add_training_options(parser)
+    parser.set_defaults(dtype="float32")  # in which a base of half precision trains too
 
 
 def run_train(options: argparse.Namespace) -> None:

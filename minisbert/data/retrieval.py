@@ -4,7 +4,8 @@
     queries.jsonl                     _id, text; queries_<split>.jsonl is preferred
     qrels/<split>.tsv                 query-id, corpus-id, score; also qrels_<split>.tsv, or qrels.tsv
 
-Each file may also end in .gz.
+Each file may also end in .gz. The relevance file may be TREC's, without a header: query, a column that is not used,
+document, score, with blanks or tabs between them; it may end in .txt or .trec too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from typing import Any
 
 from ..errors import InputError
 from ..storage.files import is_file
+from .readers import read_lines
 from .rows import Table, as_table
 
 _ENDINGS = ("", ".gz")
+_QRELS = (".tsv", ".txt", ".trec")
 
 
 @dataclass(frozen=True)
@@ -55,14 +58,15 @@ def read_retrieval(folder: Path, *, split: str | None = None, titles: bool = Tru
     queries = as_table(_first(folder, f"queries_{split}.jsonl", "queries.jsonl"))
     documents = _texts_by_id(corpus, titles=titles and "title" in corpus.columns)
     questions = _texts_by_id(queries, titles=False)
-    return RetrievalData(questions, documents, _relevant(as_table(qrels), questions, documents))
+    return RetrievalData(questions, documents, _relevant(_read_qrels(qrels), questions, documents))
 
 
 def _relevance_file(folder: Path, split: str | None) -> Path:
-    names = [f"qrels/{split or 'test'}.tsv", f"qrels_{split or 'test'}.tsv", *(() if split else ("qrels.tsv",))]
-    if file := _existing(folder, *names):
+    stems = [f"qrels/{split or 'test'}", f"qrels_{split or 'test'}", *(() if split else ("qrels",))]
+    names = [f"{stem}.tsv" for stem in stems]
+    if file := _existing(folder, *(stem + kind for kind in _QRELS for stem in stems)):
         return file
-    patterns = [pattern + ending for pattern in ("qrels/*.tsv", "qrels_*.tsv") for ending in _ENDINGS]
+    patterns = [stem + kind + ending for stem in ("qrels/*", "qrels_*") for kind in _QRELS for ending in _ENDINGS]
     others = sorted(path for pattern in patterns for path in folder.glob(pattern))
     if split is None and len(others) == 1:
         return others[0]
@@ -70,6 +74,23 @@ def _relevance_file(folder: Path, split: str | None) -> Path:
     raise InputError(
         f"{folder} has {got}; expected {' or '.join(names)} (also .gz): {'choose a split' if others else 'add it'}"
     )
+
+
+def _read_qrels(path: Path) -> Table:
+    lines = read_lines(path)
+    first = lines[0].split() if lines else []
+    if len(first) != 4 or not first[3].lstrip("-").isdecimal():
+        return as_table(path)
+    table = Table({"query-id": [], "corpus-id": [], "score": []}, str(path), range(1, len(lines) + 1))
+    for number, line in enumerate(lines):
+        fields = line.split()
+        if len(fields) != 4:
+            raise table.error(
+                number, f"got {len(fields)} field(s); expected query, 0, document and score: fix the line"
+            )
+        for name, value in zip(table.columns, (fields[0], *fields[2:]), strict=True):
+            table.columns[name].append(value)
+    return table
 
 
 def _first(folder: Path, *names: str) -> Path:

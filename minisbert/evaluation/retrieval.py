@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -59,6 +60,8 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         query_prompt_name: name of a saved prompt to put before each query.
         corpus_prompt: put before each document.
         corpus_prompt_name: name of a saved prompt to put before each document.
+        ignore_same_id: leave out the document with the query's own id, as BEIR does; queries of ArguAna and Quora are
+            documents too.
         write_predictions: write the best documents of each query to a .jsonl file for each function where an output
             path is given.
 
@@ -94,6 +97,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         query_prompt_name: str | None = None,
         corpus_prompt: str | None = None,
         corpus_prompt_name: str | None = None,
+        ignore_same_id: bool = False,
         write_predictions: bool = False,
     ) -> None:
         super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
@@ -106,6 +110,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         self.queries_ids = [key for key in queries if key in relevant]
         self.queries = [queries[key] for key in self.queries_ids]
         self.relevant_rows = [relevant[key] for key in self.queries_ids]
+        self.ignore_same_id = ignore_same_id
         self.at_k = {
             "accuracy": _checked_k(accuracy_at_k, "accuracy_at_k"),
             "precision": _checked_k(precision_recall_at_k, "precision_recall_at_k"),
@@ -144,11 +149,13 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         """Settings for the model card: `truncate_dim` and the prompts, if they are given."""
         names = ("query_prompt", "query_prompt_name", "corpus_prompt", "corpus_prompt_name")
         prompts = {name: getattr(self, name) for name in names if getattr(self, name) is not None}
-        return {**super().get_config_dict(), **prompts}
+        ignored = {"ignore_same_id": True} if self.ignore_same_id else {}
+        return {**super().get_config_dict(), **prompts, **ignored}
 
     def _search(self, model: EmbeddingModel, functions: Mapping[str, ScoreFunction]) -> Rankings:
         """Rank the best documents for each query, one chunk of the corpus at a time."""
-        top_k = max(max(values, default=1) for values in self.at_k.values())
+        most = max(max(values, default=1) for values in self.at_k.values())
+        top_k = most + self.ignore_same_id
         queries = self._embeddings(model.encode_query, self.queries, self.query_prompt, self.query_prompt_name)
         best: dict[str, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(self.corpus), self.corpus_chunk_size):
@@ -167,7 +174,18 @@ class InformationRetrievalEvaluator(TaskEvaluator):
                 result = scores, rows + start
                 best[name] = merge_best(best[name], result, top_k) if start else result
             del chunk  # before the next one is made
-        return {name: (scores, rows.cpu().numpy()) for name, (scores, rows) in best.items()}
+        rankings = {name: (scores, rows.cpu().numpy()) for name, (scores, rows) in best.items()}
+        if self.ignore_same_id:
+            return {name: self._without_own(*ranked, most) for name, ranked in rankings.items()}
+        return rankings
+
+    def _without_own(self, scores: Tensor, rows: NDArray[np.int64], most: int) -> tuple[Tensor, NDArray[np.int64]]:
+        """Keep the `most` best documents beside that with the query's own id; -1 stands where there are fewer."""
+        row_of = {key: row for row, key in enumerate(self.corpus_ids)}
+        own = np.array([row_of.get(key, -1) for key in self.queries_ids])[:, None]
+        order = np.argsort(rows == own, axis=1, kind="stable")[:, :most]  # own ones are last
+        kept = np.take_along_axis(np.where(rows == own, -1, rows), order, axis=1)
+        return scores.gather(1, torch.from_numpy(order).to(scores.device)), kept
 
     def _embeddings(
         self, encode: Callable[..., Any], texts: list[str], prompt: str | None, prompt_name: str | None
@@ -226,6 +244,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
                         results = [
                             {"corpus_id": self.corpus_ids[row], "score": score}
                             for row, score in zip(query_rows, query_scores, strict=True)
+                            if row >= 0
                         ]
                         file.write(json.dumps({"query_id": query_id, "query": query, "results": results}) + "\n")
             except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +63,12 @@ class EmbeddingSimilarityEvaluator(TaskEvaluator):
         self.sentences1 = check_texts(sentences1, what="sentences1")
         self.sentences2 = check_texts(sentences2, what="sentences2")
         self.scores = _checked_scores(scores, len(self.sentences1), len(self.sentences2))
+        if not np.ptp(self.scores):
+            warnings.warn(
+                f"all {len(self.scores)} scores are {self.scores[0]:g}; expected different ones: a correlation with "
+                f"them is not defined, and every metric is NaN",
+                stacklevel=2,
+            )
         main = SimilarityFunction.of(main_similarity) if main_similarity else None
         self.similarity_fn_names = similarity_functions(similarity_fn_names, main=main, option="main_similarity")
         self.main_similarity = main

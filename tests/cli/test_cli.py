@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import pytest
+import torch
 from places import ROOT
 
 from minisbert import SentenceTransformer, __version__
@@ -122,6 +123,15 @@ def test_train_with_evaluation(done: Callable[..., Any], model: str, data: str, 
     assert re.match(r"3 steps, mean loss \d\.\d{4}, .*the model is in ", end)
     assert (tmp_path / "out" / "eval" / "similarity_evaluation_results.csv").is_file()
     assert (tmp_path / "out" / "README.md").is_file()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_train_from_a_base_in_half_precision(
+    dtype: str, done: Callable[..., Any], model: str, data: str, tmp_path: Path
+) -> None:
+    SentenceTransformer(model, device="cpu", dtype=dtype).save_pretrained(tmp_path / "half")
+    done(*training(str(tmp_path / "half"), data, tmp_path / "out"))
+    assert SentenceTransformer(tmp_path / "out", device="cpu").dtype == torch.float32
 
 
 def test_train_evaluates_on_chosen_columns(
@@ -317,6 +327,7 @@ def test_evaluate_chosen_columns_in_another_number_type(
     assert expected != EmbeddingSimilarityEvaluator(FIRST, SECOND, SCORES)(SentenceTransformer(model, device="cpu"))
 
 
+@pytest.mark.filterwarnings("ignore:all 2 scores are 1")
 def test_evaluate_prints_json_that_every_parser_reads(
     done: Callable[..., Any], model: str, write: Callable[..., str]
 ) -> None:

@@ -124,6 +124,32 @@ def test_retrieval(evaluated: Callable[..., Any], model: str, tmp_path: Path) ->
     assert (rows, values) == (1, expected(plain, model))
 
 
+@pytest.mark.parametrize("name", ["qrels/test.tsv", "qrels/test.txt", "qrels.trec"])
+def test_qrels_of_trec_and_queries_that_are_documents(
+    name: str, evaluated: Callable[..., Any], model: str, tmp_path: Path
+) -> None:
+    texts = {"d1": "the cat sat on the mat", "d2": "the cat sat", "d3": "red sea", "d4": "the red sea is blue"}
+    lines = [json.dumps({"_id": key, "title": "", "text": text}) for key, text in texts.items()]
+    (tmp_path / "corpus.jsonl").write_text("\n".join(lines))
+    queries = {key: texts[key] for key in ("d1", "d3")}
+    (tmp_path / "queries.jsonl").write_text(
+        "\n".join(json.dumps({"_id": key, "text": text}) for key, text in queries.items())
+    )
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / name).write_text("d1 0 d2 1\nd1 0 d3 0\nd3\tQ0\td4\t2\n")
+    relevant = {"d1": {"d2"}, "d3": {"d4"}}
+    plain, other = (
+        InformationRetrievalEvaluator(queries, texts, relevant, ignore_same_id=same) for same in (False, True)
+    )
+    rows, values = evaluated("--retrieval", tmp_path)
+    assert (rows, values) == (2, expected(plain, model))
+    assert values["cosine_accuracy@1"] == 0
+    rows, values = evaluated("--retrieval", tmp_path, "--ignore-same-id")
+    assert (rows, values) == (2, expected(other, model))
+    assert values["cosine_accuracy@1"] == 1
+    assert values["cosine_mrr@10"] == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "content", "parts"),
     [

@@ -95,7 +95,8 @@ GOOD: dict[str, Any] = {"corpus_dot_jsonl": CORPUS, "queries_dot_jsonl": QUERIES
         ({"qrels__test_dot_tsv": QRELS + "q9\td1\t1\n"}, ["test.tsv, line 6", "'q9'", "one of the queries"]),
         ({"qrels__test_dot_tsv": QRELS + "q1\td9\t1\n"}, ["test.tsv, line 6", "'d9'", "one of the corpus"]),
         ({"qrels__test_dot_tsv": QRELS + "q1\td2\thigh\n"}, ["test.tsv, line 6", "'high'", "number"]),
-        ({"qrels__test_dot_tsv": "q1\t0\td1\t1\nq1\t0\td2\t1\n"}, ["['q1', '0', 'd1', '1']", "query-id is missing"]),
+        ({"qrels__test_dot_tsv": "q1\td1\t1\nq1\td2\t1\n"}, ["['q1', 'd1', '1']", "query-id is missing"]),
+        ({"qrels__test_dot_tsv": "q1 0 d1 1\nq1 0 d2\n"}, ["test.tsv, line 2", "3 field(s)", "document and score"]),
         ({"qrels__test_dot_tsv": QRELS.split("\n")[0] + "\n"}, ["test.tsv", "no rows"]),
     ],
 )

@@ -147,6 +147,7 @@ def test_a_model_from_disk(precision: Any, model: SentenceTransformer) -> None:
     assert got["spearman_cosine"] == pytest.approx(correlation(ranks(np.array(scores)), ranks(cosines)), abs=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:all 10 scores are 0.5")
 @pytest.mark.parametrize("constant", ["scores", "texts"])
 @pytest.mark.parametrize("functions", [None, ["cosine", "dot"]])
 def test_constant_input_gives_nan(
@@ -302,6 +303,16 @@ def test_what_cannot_be_evaluated(
     assert "\n" not in message
     for part in parts:
         assert part in message
+
+
+def test_scores_that_are_all_equal(model: SentenceTransformer) -> None:
+    first, second, _ = scored_pairs(5)
+    with pytest.warns(
+        UserWarning, match="all 5 scores are 3; expected different ones: .* every metric is NaN"
+    ) as caught:
+        evaluator = EmbeddingSimilarityEvaluator(first, second, [3] * 5)
+    assert caught[0].filename == __file__
+    assert all(map(math.isnan, evaluator(model).values()))
 
 
 def test_scores_are_logged(model: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:

@@ -174,6 +174,35 @@ def test_scores_are_computed_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     assert InformationRetrievalEvaluator(queries, corpus, wanted, **options)(FixedModel(whole=True)) == got
 
 
+@pytest.mark.parametrize("documents", [4, 30])
+def test_the_document_with_the_id_of_the_query_is_left_out(documents: int, tmp_path: Path) -> None:
+    corpus = {str(number): f"document {number}" for number in range(documents)}
+    queries = {**{key: corpus[key] for key in ("1", "2")}, "other": "query 5"}
+    relevant = {"1": ["2", "1"], "2": ["3"], "other": ["1"]}
+    model = FixedModel()
+    options = {
+        "precision_recall_at_k": [1, 3],
+        "ndcg_at_k": [3],
+        "mrr_at_k": [3],
+        "map_at_k": [3],
+        "accuracy_at_k": [1],
+    }
+    evaluator = InformationRetrievalEvaluator(
+        queries, corpus, relevant, ignore_same_id=True, write_predictions=True, corpus_chunk_size=3, **options
+    )
+    got = evaluator(model, tmp_path)
+    lines = (tmp_path / evaluator.predictions_file.replace(".jsonl", "_cosine.jsonl")).read_text().splitlines()
+    ranked = {line["query_id"]: [hit["corpus_id"] for hit in line["results"]] for line in map(json.loads, lines)}
+    for key, text in queries.items():
+        query, rows = model.encode_query([text]), model.encode_document(list(corpus.values()))
+        scores = cos_sim(query, rows)[0]
+        order = sorted((doc for doc in corpus if doc != key), key=lambda doc: (-float(scores[int(doc)]), doc))
+        assert ranked[key] == order[:3]
+    hits = [sum(doc in relevant[key] for doc in ranked[key]) / len(relevant[key]) for key in queries]
+    assert got["cosine_recall@3"] == pytest.approx(sum(hits) / 3)
+    assert evaluator.get_config_dict() == {"ignore_same_id": True}
+
+
 def test_prompts_reach_the_texts(tiny: Callable[[str], Path]) -> None:
     model = SentenceTransformer(
         tiny("bert"), device="cpu", prompts={"query": "how ", "document": "the ", "other": "not "}

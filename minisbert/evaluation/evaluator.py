@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import inspect
 import logging
 import warnings
 from abc import ABC, abstractmethod
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, InputError, InputTypeError
+from ..errors import ConfigError, InputError, InputTypeError, shown
 from ..similarity import SimilarityFunction
 from ..text import check_texts
 
@@ -185,7 +186,7 @@ class SequentialEvaluator(Evaluator):
     name, the later one counts, with a warning.
 
     Args:
-        evaluators: what to call.
+        evaluators: what to call; functions too.
         main_score_function: from the primary metric of each evaluator to one number; by default the last of them.
 
     Raises:
@@ -195,10 +196,13 @@ class SequentialEvaluator(Evaluator):
     description = "Sequential"
 
     def __init__(
-        self, evaluators: Iterable[Evaluator], *, main_score_function: Callable[[list[float]], float] = _last
+        self,
+        evaluators: Iterable[Evaluator | Callable[..., Any]],
+        *,
+        main_score_function: Callable[[list[float]], float] = _last,
     ) -> None:
         super().__init__()
-        self.evaluators = list(evaluators)
+        self.evaluators = [as_evaluator(evaluator) for evaluator in evaluators]
         if not self.evaluators:
             raise InputError("got no evaluators; expected at least one: put one in the list")
         self.main_score_function = main_score_function
@@ -226,6 +230,87 @@ class SequentialEvaluator(Evaluator):
         metrics["sequential_score"] = float(self.main_score_function(scores))
         self.log({"sequential_score": metrics["sequential_score"]}, epoch=epoch, steps=steps)
         return self.named(metrics, primary="sequential_score")
+
+
+class FunctionEvaluator(Evaluator):
+    """A function as an evaluator.
+
+    The primary metric is the one that the function names in an attribute `primary_metric`, or else the first.
+
+    Args:
+        function: called with the model, or as evaluators are with output_path, epoch and steps too; returns a number or
+            numbers by name. A number is called "score".
+
+    Raises:
+        ConfigError: it cannot be called so.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(write_csv=False)
+        self.function = function
+        self.description = getattr(function, "__name__", type(function).__name__)
+        self._only_model = not _takes(function, None, None, epoch=-1, steps=-1)
+        if self._only_model and not _takes(function, None):
+            raise ConfigError(
+                f"got the evaluator {self.description}, which cannot be called with a model alone; expected a function "
+                f"of the model, or of model, output_path, epoch and steps: give the other arguments defaults"
+            )
+
+    def __call__(
+        self,
+        model: EmbeddingModel,
+        output_path: str | Path | None = None,
+        epoch: float = -1,
+        steps: int = -1,
+    ) -> dict[str, float]:
+        """Evaluate `model`: metric names to values.
+
+        Raises:
+            ConfigError: the function returns something else than numbers.
+        """
+        given = () if self._only_model else (output_path,)
+        position = {} if self._only_model else {"epoch": epoch, "steps": steps}
+        result = self.function(model, *given, **position)
+        try:
+            values = result.items() if isinstance(result, Mapping) else [("score", result)]
+            metrics = {str(name): float(value) for name, value in values}
+        except (TypeError, ValueError, RuntimeError):
+            metrics = {}
+        primary = getattr(self.function, "primary_metric", None) or next(iter(metrics), None)
+        if primary not in metrics:
+            raise ConfigError(
+                f"got {str(result)[:200]} from the evaluator {self.description}; expected a number or numbers by name"
+                f"{f', with {primary} among them' if primary else ''}: fix the evaluator"
+            )
+        return self.named(metrics, primary=primary)
+
+
+def as_evaluator(value: Any) -> Evaluator:
+    """Return an evaluator for an evaluator, any other callable, or a list of them.
+
+    Raises:
+        ConfigError: it cannot be called with a model.
+    """
+    if isinstance(value, Evaluator):
+        return value
+    if isinstance(value, (list, tuple)):
+        return SequentialEvaluator(value)
+    if isinstance(value, type) or not callable(value):
+        raise ConfigError(
+            f"got {shown(value)} as evaluator; expected one, or a function of the model that gives a number or numbers "
+            f"by name"
+        )
+    return FunctionEvaluator(value)
+
+
+def _takes(function: Callable[..., Any], *given: Any, **named: Any) -> bool:
+    try:
+        inspect.signature(function).bind(*given, **named)
+    except TypeError:
+        return False
+    except ValueError:  # a function of C that does not say
+        return len(given) == 1
+    return True
 
 
 # ---- arguments of evaluators ----------------------------------------------------------------------------------------

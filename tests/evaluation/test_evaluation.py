@@ -19,6 +19,7 @@ from fixed_model import FixedModel
 from minisbert import SentenceTransformer
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator, Evaluator, SequentialEvaluator
+from minisbert.evaluation.evaluator import as_evaluator
 from minisbert.similarity import SimilarityFunction, quantize_embeddings
 
 FUNCTIONS = ("cosine", "dot", "euclidean", "manhattan")
@@ -344,3 +345,57 @@ def test_a_place_that_cannot_be_written(model: SentenceTransformer, tmp_path: Pa
 def test_unknown_options() -> None:
     with pytest.raises(TypeError, match="similarity_fn_name"):
         EmbeddingSimilarityEvaluator(A, B, [1, 2, 3], similarity_fn_name="dot")
+
+
+# ---- functions as evaluators ----------------------------------------------------------------------------------------
+
+
+def share(model: Any) -> float:
+    return float(len(model.encode(["a cat"])))
+
+
+def several(model: Any, output_path: Any, epoch: float, steps: int) -> dict[str, Any]:
+    return {"epoch": epoch, "steps": np.int64(steps), "path": torch.tensor(output_path is None)}
+
+
+class Named:
+    primary_metric = "b"
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        return {"a": 1.0, "b": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("function", "metrics", "primary"),
+    [
+        (share, {"score": 1.0}, "score"),
+        (lambda model, scale=2: np.float32(scale), {"score": 2.0}, "score"),
+        (several, {"epoch": 1.5, "steps": 7.0, "path": 1.0}, "epoch"),
+        (Named(), {"a": 1.0, "b": 2.0}, "b"),
+    ],
+)
+def test_a_function_is_an_evaluator(
+    function: Any, metrics: dict[str, float], primary: str, model: SentenceTransformer
+) -> None:
+    evaluator = as_evaluator(function)
+    assert evaluator(model, None, epoch=1.5, steps=7) == metrics
+    assert evaluator.primary_metric == primary
+    both = as_evaluator([function, share])
+    assert both(model, None, epoch=1.5, steps=7)["sequential_score"] == 1.0
+
+
+@pytest.mark.parametrize("value", [3, "spearman", EmbeddingSimilarityEvaluator, None])
+def test_what_is_no_evaluator(value: Any) -> None:
+    with pytest.raises(ConfigError, match="as evaluator; expected one, or a function of the model"):
+        as_evaluator(value)
+
+
+def test_a_function_that_takes_no_model() -> None:
+    with pytest.raises(ConfigError, match="the evaluator <lambda>, which cannot be called with a model alone"):
+        as_evaluator(lambda model, other: 1.0)
+
+
+@pytest.mark.parametrize("result", [None, "0.5 or so", {}, {"a": None}, [1.0], torch.ones(2)])
+def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransformer) -> None:
+    with pytest.raises(ConfigError, match="from the evaluator .*; expected a number or numbers by name: fix"):
+        as_evaluator(lambda model: result)(model)

@@ -18,12 +18,15 @@ Training that is asked to stop raises TrainingInterrupted (KeyboardInterrupt) fo
 from __future__ import annotations
 
 import reprlib
+import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 _LONGEST_MESSAGE = 2000  # characters
+_NOT_THE_CALLER = frozenset({"minisbert", "torch", "contextlib", "functools"})
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
 _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
@@ -37,6 +40,14 @@ def shown(value: Any) -> str:
 def first_line(error: BaseException) -> str:
     """Return the first line of the message of another library's error, to quote it in one of ours."""
     return str(error).strip().split("\n")[0]
+
+
+def warn(message: str, category: type[Warning] = UserWarning) -> None:
+    """Warn of something at the line of the caller's own code, the nearest one outside this package and torch."""
+    frame, level = sys._getframe(1), 2
+    while frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER and frame.f_back is not None:
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 class MinisbertError(Exception):

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import InputError
+from .errors import InputError, warn
 from .model import EmbeddingModel
 
 if TYPE_CHECKING:
@@ -117,5 +116,5 @@ class SentenceTransformer(EmbeddingModel):
 
             return card_text(self, self.training_record, name=model_name)
         except Exception as error:  # whatever it is, trained weights are worth more than their card
-            warnings.warn(f"the model card could not be made: {error!r}; README.md is left empty", stacklevel=3)
+            warn(f"the model card could not be made: {error!r}; README.md is left empty")
             return ""

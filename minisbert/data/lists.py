@@ -8,11 +8,11 @@ take by default): a row with more gives its first, one with fewer repeats its ow
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from ..errors import warn
 from .rows import Table
 
 MOST_NEGATIVES = 7
@@ -86,7 +86,7 @@ def _report(
             f'batch_sampler="no_duplicates"'
         )
     if notes:
-        warnings.warn(f"{table.source}: {'; '.join(notes)}", stacklevel=2)
+        warn(f"{table.source}: {'; '.join(notes)}")
 
 
 def _is_list(value: Any) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
@@ -11,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from ..errors import ConfigError, InputError, shown
+from ..errors import ConfigError, InputError, shown, warn
 from .lists import expand_lists
 from .rows import Table, as_table
 
@@ -165,10 +164,9 @@ def _count_empty(table: Table, texts: Mapping[str, Sequence[str]]) -> None:
     for name, values in texts.items():
         empty = [row for row, text in enumerate(values) if not text or text.isspace()]
         if empty:
-            warnings.warn(
+            warn(
                 f"{len(empty):,} text(s) of column {name} are empty, the first at {table.at(empty[0])}: they count as "
-                f"texts like any other; drop these rows if that is not meant",
-                stacklevel=3,
+                f"texts like any other; drop these rows if that is not meant"
             )
 
 

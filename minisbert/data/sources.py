@@ -7,11 +7,10 @@ Libraries are recognized by the names of their types, and none is imported.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, warn
 
 # What `datasets` calls the index of a pandas frame that it took over.
 _INDEX_LEVEL = "__index_level_0__"
@@ -44,7 +43,7 @@ def columns_of(data: Any) -> dict[str, Any] | None:
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
     if _INDEX_LEVEL in names and len(names) > 1:
-        warnings.warn(f"the column {_INDEX_LEVEL}, the index of a pandas frame, is left out of the rows", stacklevel=3)
+        warn(f"the column {_INDEX_LEVEL}, the index of a pandas frame, is left out of the rows")
         names = [name for name in names if name != _INDEX_LEVEL]
     return {name: columns(name) for name in names}
 

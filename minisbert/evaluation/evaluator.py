@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 import inspect
 import logging
-import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, InputError, InputTypeError, shown
+from ..errors import ConfigError, InputError, InputTypeError, shown, warn
 from ..similarity import SimilarityFunction
 from ..text import check_texts
 
@@ -222,10 +221,7 @@ class SequentialEvaluator(Evaluator):
             scores.append(result[evaluator.primary_metric or next(iter(result))])
             repeated = sorted(metrics.keys() & result.keys())
             if repeated:
-                warnings.warn(
-                    f"several evaluators have the metric {repeated[0]}; only the last is kept: give them names",
-                    stacklevel=2,
-                )
+                warn(f"several evaluators have the metric {repeated[0]}; only the last is kept: give them names")
             metrics |= result
         metrics["sequential_score"] = float(self.main_score_function(scores))
         self.log({"sequential_score": metrics["sequential_score"]}, epoch=epoch, steps=steps)

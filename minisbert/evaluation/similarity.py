@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, warn
 from ..similarity import PRECISIONS, Precision, SimilarityFunction
 from ..text import check_texts
 from .evaluator import Measurement, TaskEvaluator, functions_of, primary_function, similarity_functions
@@ -64,10 +63,9 @@ class EmbeddingSimilarityEvaluator(TaskEvaluator):
         self.sentences2 = check_texts(sentences2, what="sentences2")
         self.scores = _checked_scores(scores, len(self.sentences1), len(self.sentences2))
         if not np.ptp(self.scores):
-            warnings.warn(
+            warn(
                 f"all {len(self.scores)} scores are {self.scores[0]:g}; expected different ones: a correlation with "
-                f"them is not defined, and every metric is NaN",
-                stacklevel=2,
+                f"them is not defined, and every metric is NaN"
             )
         main = SimilarityFunction.of(main_similarity) if main_similarity else None
         self.similarity_fn_names = similarity_functions(similarity_fn_names, main=main, option="main_similarity")

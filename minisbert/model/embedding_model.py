@@ -230,7 +230,7 @@ class EmbeddingModel(ModuleStack):
         elif isinstance(result, Tensor) and not convert_to_tensor:
             result = list(result)
         if run.truncated:
-            self.report_truncation(run.truncated, len(texts), stacklevel=3)
+            self.report_truncation(run.truncated, len(texts))
         return result[0] if single else result
 
     @_with_options_of(encode)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import ConfigError, InputError, first_line
+from ..errors import ConfigError, InputError, first_line, warn
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..prefetch import prefetch, to_device
@@ -172,10 +171,9 @@ class EncodingRun:
                 f"enough for one text: lower max_seq_length, or encode on another device"
             )
         if self._max_tokens is None:
-            warnings.warn(
+            warn(
                 f"{self.device} has too little memory for a batch of {batch.tokens:,} tokens: the remaining batches "
-                f"are split into smaller ones",
-                stacklevel=2,
+                f"are split into smaller ones"
             )
         self._max_tokens = min(limit, batch.tokens) // 2
         if self.device.type == "cuda":

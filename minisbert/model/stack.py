@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeAlias
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning
+from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning, warn
 from ..modules import Dense, Pooling, Transformer
 from ..modules.features import Features
 from ..similarity import Embeddings, SimilarityFunction
@@ -172,13 +171,12 @@ class ModuleStack(nn.Sequential):
             raise ConfigError(f"got prompt_name={name!r}; expected one of {sorted(self.prompts)}")
         return self.prompts[name]
 
-    def report_truncation(self, truncated: int, texts: int, *, stacklevel: int = 4) -> None:
+    def report_truncation(self, truncated: int, texts: int) -> None:
         """Count truncated texts, and warn the first time or raise an error, as `truncation` says.
 
         Args:
             truncated: number of texts that were truncated.
             texts: number of texts in all.
-            stacklevel: of the warning: the call that it points at.
 
         Raises:
             InputError: `truncation` is "error".
@@ -194,7 +192,7 @@ class ModuleStack(nn.Sequential):
         self.truncated_texts += truncated
         if self.truncation == "warn" and not self._warned_truncation:
             self._warned_truncation = True
-            warnings.warn(message, TruncationWarning, stacklevel=stacklevel)
+            warn(message, TruncationWarning)
 
     # ---- embeddings -----------------------------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, warn
 from ..storage import dialects
 from ..storage.files import write_json
 from ..storage.layout import ModelLayout, ModuleSpec
@@ -100,7 +99,7 @@ def read_modules(layout: ModelLayout) -> list[nn.Module]:
     if not isinstance(transformer, Transformer):
         raise ModelError(f"the first module is a {type(transformer).__name__}; expected a Transformer")
     if layout.pooling is not None:
-        warnings.warn(layout.note, stacklevel=3)
+        warn(layout.note)
         modules.append(Pooling(transformer.embedding_dimension, layout.pooling))
     _check_sizes(modules, transformer.embedding_dimension, layout)
     dtype = next(transformer.parameters()).dtype
@@ -130,7 +129,7 @@ def _read_module(spec: ModuleSpec) -> nn.Module:
         raise ModelError(f"{spec.folder / 'config.json'} does not describe a {spec.kind} ({reason})") from None
     if spec.kind == "Dense" and (unknown := sorted(set(spec.config) - set(_DENSE_OPTIONS))):
         known = ", ".join(_DENSE_OPTIONS)
-        warnings.warn(f"Dense config.json: {', '.join(unknown)} left out; known are {known}", stacklevel=4)
+        warn(f"Dense config.json: {', '.join(unknown)} left out; known are {known}")
     if module.state_dict():
         tensors = read_weights(spec.folder)
         if surplus := sorted(set(tensors) - set(module.state_dict())):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError
+from ..errors import ConfigError, ModelError, warn
 from ..kernels import QuantizedLinear
 from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
@@ -206,9 +205,8 @@ class Transformer(nn.Module):
             limits = [value for value in (limit, self._source.max_length) if value is not None]
             return min(limits, default=512)
         if limit is not None and saved > limit:
-            warnings.warn(
-                f"max_seq_length is {saved}, but the model has positions for {limit} tokens: texts are truncated there",
-                stacklevel=7,
+            warn(
+                f"max_seq_length is {saved}, but the model has positions for {limit} tokens: texts are truncated there"
             )
             return limit
         return saved

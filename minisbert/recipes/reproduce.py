@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from torch import nn
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, warn
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
 from ..losses.by_name import loss_by_name
 from ..modules import Normalize, Pooling
@@ -88,10 +87,7 @@ def prepare(
     rows = _rows(recipe, data, columns, scale)
     loss.check_rows(tuple(rows.texts), rows.labels)
     if recipe.not_followed:
-        warnings.warn(
-            f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}",
-            stacklevel=2,
-        )
+        warn(f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}")
     notes: list[str] = []
     held_out = None
     if recipe.evaluator is not None and evaluator is None:

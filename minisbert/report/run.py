@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..card import Picture, parse, render
 from ..data.roles import TrainingRows
-from ..errors import MinisbertError
+from ..errors import MinisbertError, warn
 from ..storage.files import replacing_folder
 from .drawing import draw_similarity, draw_training, require_matplotlib
 from .pairs import PairScores, pair_scores
@@ -65,7 +64,7 @@ class RunReport:
         try:
             pictures = self._draw(Path(folder), history, primary)
         except Exception as error:  # whatever it is, a picture must not make a run fail
-            warnings.warn(f"the report could not be drawn: {error}", stacklevel=2)
+            warn(f"the report could not be drawn: {error}")
             return
         attach(folder, pictures)
 
@@ -102,4 +101,4 @@ def attach(folder: str | Path, pictures: Sequence[Picture]) -> None:
     except (MinisbertError, OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         files = ", ".join(picture.file for picture in pictures)
-        warnings.warn(f"{path} does not name the pictures {files}: {reason}", stacklevel=2)
+        warn(f"{path} does not name the pictures {files}: {reason}")

@@ -365,6 +365,7 @@ class Named:
         return {"a": 1.0, "b": 2.0}
 
 
+@pytest.mark.filterwarnings("ignore:several evaluators have the metric score")
 @pytest.mark.parametrize(
     ("function", "metrics", "primary"),
     [

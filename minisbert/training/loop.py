@@ -99,7 +99,7 @@ def train(run: TrainingRun) -> None:
 
             if is_last or _is_due(run.step, config.log_every):
                 _count_skipped(run)
-                entry = log.write_losses(run.step, rate=engine.rate, norm=norm)
+                entry = log.write_losses(run.step, rate=float(engine.rate), norm=norm)
                 _show(bar, entry)
                 skipped.check(run.batches, output_dir)
 
@@ -164,7 +164,7 @@ def _save(run: TrainingRun, output_dir: Path) -> None:
 
 
 def _count_skipped(run: TrainingRun) -> None:
-    run.log.history.skipped_steps = run.step - run.engine.updates
+    run.log.history.skipped_steps = run.step - int(run.engine.updates)
 
 
 def _progress_bar(run: TrainingRun) -> tqdm[Any]:
@@ -195,7 +195,9 @@ class Engine:
         config: the settings; `precision` and `max_grad_norm` are used.
 
     Attributes:
-        asynchronous: True if a GPU computes steps that the host does not wait for.
+        asynchronous: True if a GPU computes steps that the host does not wait for; reading the others then waits.
+        updates: number of updates done, float64, ().
+        rate: learning rate of the last step, float64, ().
     """
 
     asynchronous = False
@@ -214,22 +216,12 @@ class Engine:
         self.max_grad_norm = config.max_grad_norm or math.inf
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
-        self._updates, self._rate = 0, 0.0
-
-    @property
-    def updates(self) -> int:
-        """The number of updates done."""
-        return self._updates
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last step."""
-        return self._rate
+        self.updates, self.rate = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
     @contextmanager
     def running(self, *, updates: int) -> Iterator[None]:
         """Be ready for steps after `updates` updates, for a block of code."""
-        self._updates = updates
+        self.updates.fill_(updates)
         with sparse_gradients(self.optimizers):
             yield
 
@@ -277,17 +269,17 @@ class Engine:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = clip_gradients(self.parameters, self.max_grad_norm)
-        return norm if math.isfinite(loss) else torch.full_like(norm, math.nan)
+        return torch.where(loss.isfinite(), norm, math.nan)
 
     def update(self, norm: Tensor) -> None:
         """Update the weights at the scheduled rate if `norm` is finite, and drop the gradients."""
-        self._rate = self.schedule.rate(self._updates)
+        self.rate = self.schedule.rate(self.updates)
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = self._rate
+                    group["lr"] = float(self.rate)
                 optimizer.step()
-            self._updates += 1
+            self.updates += 1
         self.scaler.update()
         self.drop_gradients()
 

@@ -68,11 +68,16 @@ def evaluator(name: str = "") -> EmbeddingSimilarityEvaluator:
 
 
 def test_schedule() -> None:
-    assert [LinearSchedule(1.0, 2, 6).rate(s) for s in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
-    assert LinearSchedule(1.0, 0, 3).rate(0) == 1
-    for schedule in (LinearSchedule(1e-3, 2, 6), LinearSchedule(0.1, 0, 3), LinearSchedule(2.0, 5, 5)):
-        rates = [schedule.rate(s) for s in range(8)]
-        assert schedule.rate_on_device(torch.arange(8).double()).tolist() == rates
+    done = torch.arange(8, dtype=torch.float64)
+    assert LinearSchedule(1.0, 2, 6).rate(done).tolist() == [0, 0.5, 1, 0.75, 0.5, 0.25, 0, 0]
+    assert LinearSchedule(1.0, 0, 3).rate(done[0]) == 1
+    # The same bits as in Python's floats, in which the reference computes.
+    for highest, warmup, total in ((1e-3, 2, 6), (0.1, 0, 3), (2.0, 5, 5), (2e-5, 3, 7)):
+        rising = [highest * (s / max(1, warmup)) for s in range(warmup)]
+        falling = [highest * max(0.0, (total - s) / max(1, total - warmup)) for s in range(warmup, 8)]
+        schedule = LinearSchedule(highest, warmup, total)
+        assert schedule.rate(done).tolist() == rising + falling
+        assert [float(schedule.rate(one)) for one in done] == rising + falling
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator_alone(folder: Path) -> None:

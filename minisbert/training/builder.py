@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -35,20 +36,21 @@ class TrainingSet(NamedTuple):
     loss: Loss
 
 
+@dataclass
 class RunBuilder:
     """Build a packed training run part by part; `replay.py` builds some parts in the reference's way.
 
-    Args:
+    Attributes:
         model: the model to train.
         sets: the data sets.
         config: the settings.
         multiple: sample as from several data sets, even if there is only one.
     """
 
-    def __init__(
-        self, model: EmbeddingModel, sets: Sequence[TrainingSet], config: TrainingConfig, *, multiple: bool
-    ) -> None:
-        self.model, self.sets, self.config, self.multiple = model, sets, config, multiple
+    model: EmbeddingModel
+    sets: Sequence[TrainingSet]
+    config: TrainingConfig
+    multiple: bool
 
     def run(
         self, *, evaluator: Evaluator | None, output_dir: Path | None, on_log: OnLog | None, show_progress_bar: bool
@@ -74,11 +76,12 @@ class RunBuilder:
             batches=batches,
             engine=self.engine(total_steps),
             log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
-            evaluator=self.evaluator(evaluator) if evaluator else None,
+            evaluator=evaluator,
             output_dir=output_dir,
             fingerprint=Fingerprint.of(self.model, datasets, self.losses(), multiple=self.multiple),
             total_steps=total_steps,
             show_progress_bar=show_progress_bar,
+            on_evaluation=self.start_evaluation,
         )
 
     def computing(self) -> AbstractContextManager[None]:
@@ -150,12 +153,11 @@ class RunBuilder:
         """Return the seed of batches without duplicates."""
         return self.config.seed + epoch
 
-    def evaluator(self, evaluator: Evaluator) -> Evaluator:
-        """Return the evaluator that the loop calls for `evaluator`."""
-        return evaluator
-
     def start_epoch(self) -> None:
         """Do what comes before the first batch of an epoch: nothing."""
+
+    def start_evaluation(self, step: int) -> None:
+        """Do what comes before the evaluation after a step: nothing."""
 
 
 def resume_from(checkpoint: Checkpoint, run: TrainingRun) -> None:

@@ -44,6 +44,7 @@ class TrainingRun:
         step: optimizer steps done.
         checkpoint: the newest checkpoint, or None.
         show_progress_bar: show one on a terminal.
+        on_evaluation: called with the step before each evaluation.
     """
 
     model: EmbeddingModel
@@ -58,6 +59,7 @@ class TrainingRun:
     step: int = 0
     checkpoint: Checkpoint | None = None
     show_progress_bar: bool = True
+    on_evaluation: Callable[[int], None] = lambda step: None
 
 
 def train(run: TrainingRun) -> None:
@@ -132,6 +134,7 @@ def train(run: TrainingRun) -> None:
 def _evaluate(run: TrainingRun, evaluator: Evaluator) -> None:
     """Log the metrics of the model, and save it in `best/` if they are the best so far and it is to be kept."""
     with run.log.evaluating():
+        run.on_evaluation(run.step)
         folder = run.output_dir / "eval" if run.output_dir else None
         epoch = run.step / run.batches.steps_per_epoch
         metrics = numeric_metrics(evaluator(run.model, folder, epoch=epoch, steps=run.step), evaluator)

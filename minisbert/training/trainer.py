@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -120,7 +120,9 @@ class Trainer:
                 clean_up(self.output_dir)
             stack.enter_context(torch.inference_mode(False))
             stack.enter_context(torch.enable_grad())
-            stack.enter_context(_seeded(self.config.seed, self.model.device))
+            on_gpu = self.model.device.type == "cuda"
+            stack.enter_context(torch.random.fork_rng(devices=[self.model.device] if on_gpu else []))
+            torch.manual_seed(self.config.seed)
             stack.enter_context(builder.computing())
             run = builder.run(
                 evaluator=self.evaluator,
@@ -243,12 +245,3 @@ def _training_set(
     except (InputError, InputTypeError) as error:
         raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
     return TrainingSet(name, rows, loss)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch for a block of code, and restore its generators afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield

@@ -17,7 +17,7 @@ from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
 from ..errors import ConfigError, InputError
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
-from ..losses.by_name import loss_by_name
+from ..losses import loss_by_name
 from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig

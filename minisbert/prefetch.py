@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -87,7 +88,5 @@ def split_buffer(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 def _starts(tensors: Sequence[Tensor]) -> list[int]:
     """The first byte of each tensor in their buffer, and the buffer's size."""
-    starts = [0]
-    for tensor in tensors:
-        starts.append(starts[-1] + math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT)
-    return starts
+    sizes = [math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT for tensor in tensors]
+    return list(accumulate(sizes, initial=0))

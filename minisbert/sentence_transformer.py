@@ -104,7 +104,7 @@ class SentenceTransformer(EmbeddingModel):
             InputError: the rows do not fit the loss.
         """
         from .training.config import TrainingConfig  # these are not needed to embed
-        from .training.fit import FitTrainer, read_objectives
+        from .training.trainer import FitTrainer, read_objectives
 
         if scheduler != "WarmupLinear":
             raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")

@@ -114,9 +114,10 @@ class RunBuilder:
         schedule = LinearSchedule(config.learning_rate, config.warmup(steps), steps)
         losses = [self.computed_loss(loss) for loss in self.losses()]
         if kernels.on_gpu(next(self.model.parameters())):
-            return CapturedEngine(self.model, losses, self.optimizers(), schedule, config)
-        kind = Engine if self.model.device.type == "cpu" else PiecewiseEngine
-        return kind(self.model, losses, self.optimizers(), schedule, config)
+            engine: type[Engine] = CapturedEngine
+        else:
+            engine = Engine if self.model.device.type == "cpu" else PiecewiseEngine
+        return engine(self.model, losses, self.optimizers(), schedule, config)
 
     def losses(self) -> list[Loss]:
         """Return the loss of each data set."""

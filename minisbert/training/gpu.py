@@ -201,13 +201,11 @@ class CapturedEngine(PiecewiseEngine):
 def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
     """Return True if a step launches the same kernels for all batches of a size, and never waits for the device."""
     encoder = model.transformer.auto_model
-    if not isinstance(encoder, Encoder) or not encoder.recordable:
-        return False
-    if not all(isinstance(loss, Loss) and loss.recordable for loss in losses):
-        return False
-    for module in model:
-        if type(module) not in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout):
-            return False
-        if isinstance(module, Pooling) and not (module.pooling_mode == ("mean",) and module.include_prompt):
-            return False
-    return True
+    poolings = [module for module in model if isinstance(module, Pooling)]
+    return (
+        isinstance(encoder, Encoder)
+        and encoder.recordable
+        and all(isinstance(loss, Loss) and loss.recordable for loss in losses)
+        and all(type(module) in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout) for module in model)
+        and all(pooling.pooling_mode == ("mean",) and pooling.include_prompt for pooling in poolings)
+    )

@@ -1,4 +1,4 @@
-"""`Trainer`: check that a model, rows, losses and settings fit together, choose where to start, and train."""
+"""`Trainer`: check that a model, rows, losses and settings fit together, choose where to start, train; and the old `fit`."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch.utils.data import DataLoader
 
-from ..data.roles import training_rows
+from ..data.roles import TrainingRows, training_rows
 from ..data.rows import named_datasets
 from ..errors import ConfigError, InputError, InputTypeError
 from ..evaluation import Evaluator
@@ -24,7 +25,7 @@ from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
 from .record import record_run, shown_name
-from .replay import Replay
+from .replay import FitReplay, Replay
 
 
 class Trainer:
@@ -245,3 +246,63 @@ def _training_set(
     except (InputError, InputTypeError) as error:
         raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
     return TrainingSet(name, rows, loss)
+
+
+# ---- the old `fit` --------------------------------------------------------------------------------------------------
+
+
+class FitTrainer(Trainer):
+    """A Trainer whose replay is that of `fit`."""
+
+    replay = FitReplay
+
+
+def read_objectives(
+    objectives: Sequence[tuple[Any, Loss]], *, keep_order: bool
+) -> tuple[dict[str, TrainingRows], dict[str, Loss], int]:
+    """Return rows and losses under the reference's names, and the batch size.
+
+    Raises:
+        ConfigError: there is no objective, one is not a pair of rows and loss, or their batch sizes differ.
+    """
+    if not isinstance(objectives, Sequence) or not objectives:
+        raise ConfigError("got no train objectives; expected a list of at least one pair (rows, loss)")
+    for objective in objectives:
+        if not isinstance(objective, (tuple, list)) or len(objective) != 2:
+            raise ConfigError(f"got {type(objective).__name__} as a train objective; expected a pair (rows, loss)")
+    names = [f"_dataset_{number}" for number in range(1, len(objectives) + 1)]
+    rows = [training_rows(_rows(data, keep_order=keep_order)) for data, _ in objectives]
+    sizes = {_batch_size(data) for data, _ in objectives}
+    if len(sizes) > 1:
+        raise ConfigError(f"got batch sizes {sorted(sizes)}; expected one for all objectives: make them equal")
+    losses = [loss for _, loss in objectives]
+    return dict(zip(names, rows, strict=True)), dict(zip(names, losses, strict=True)), sizes.pop()
+
+
+def _rows(data: Any, *, keep_order: bool) -> Any:
+    """Take the rows out of a DataLoader; training shuffles them again.
+
+    It is iterated once, as in the reference, so its sampler decides which rows there are. With `keep_order`, for a
+    replay, it draws from the global generator, which decides their order.
+    """
+    if not isinstance(data, DataLoader):
+        return data
+    collate, data.collate_fn = data.collate_fn, list
+    if data.batch_size is None and data.batch_sampler is None:  # a loader that yields rows one by one
+        data.collate_fn = _one_row
+    try:
+        with torch.random.fork_rng(devices=[], enabled=not keep_order):
+            if not keep_order:
+                torch.manual_seed(0)
+            return [row for batch in data for row in batch]
+    finally:
+        data.collate_fn = collate
+
+
+def _one_row(row: Any) -> list[Any]:
+    return [row]
+
+
+def _batch_size(data: Any) -> int:
+    size = getattr(data, "batch_size", None) or getattr(getattr(data, "batch_sampler", None), "batch_size", None)
+    return size or TrainingConfig.batch_size

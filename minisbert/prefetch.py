@@ -31,19 +31,15 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
         depth: at least 1.
     """
     source, context = iter(items), copy_context()
-
-    def make() -> Item:
-        return next(source)
-
     thread = ThreadPoolExecutor(1, thread_name_prefix="minisbert-prefetch")
     try:
-        made = deque(thread.submit(context.run, make) for _ in range(depth))
+        made = deque(thread.submit(context.run, next, source) for _ in range(depth))
         while True:
             try:
                 item = made.popleft().result()
             except StopIteration:
                 return
-            made.append(thread.submit(context.run, make))
+            made.append(thread.submit(context.run, next, source))
             yield item
     finally:
         thread.shutdown(cancel_futures=True)

@@ -1,11 +1,10 @@
-"""`Trainer`: check that a model, rows, losses and settings fit together, choose where to start, train; and the old `fit`."""
+"""`Trainer`: check that a model, rows, losses and settings fit together, choose where to start, and train."""
 
 from __future__ import annotations
 
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -114,17 +113,18 @@ class Trainer:
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
         build = RunBuilder if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple)
-        with ExitStack() as stack:
-            stack.enter_context(exclusive_lock(self.output_dir))
+        device = self.model.device
+        with (
+            exclusive_lock(self.output_dir),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            builder.computing(),
+        ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
                 clean_up(self.output_dir)
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            on_gpu = self.model.device.type == "cuda"
-            stack.enter_context(torch.random.fork_rng(devices=[self.model.device] if on_gpu else []))
             torch.manual_seed(self.config.seed)
-            stack.enter_context(builder.computing())
             run = builder.run(
                 evaluator=self.evaluator,
                 output_dir=self.output_dir,

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
+from itertools import accumulate
 from typing import TypeVar
 
 import torch
@@ -30,19 +31,15 @@ def prefetch(items: Iterable[Item], depth: int) -> Generator[Item, None, None]:
         depth: at least 1.
     """
     source, context = iter(items), copy_context()
-
-    def make() -> Item:
-        return next(source)
-
     thread = ThreadPoolExecutor(1, thread_name_prefix="minisbert-prefetch")
     try:
-        made = deque(thread.submit(context.run, make) for _ in range(depth))
+        made = deque(thread.submit(context.run, next, source) for _ in range(depth))
         while True:
             try:
                 item = made.popleft().result()
             except StopIteration:
                 return
-            made.append(thread.submit(context.run, make))
+            made.append(thread.submit(context.run, next, source))
             yield item
     finally:
         thread.shutdown(cancel_futures=True)
@@ -87,7 +84,5 @@ def split_buffer(buffer: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
 
 def _starts(tensors: Sequence[Tensor]) -> list[int]:
     """The first byte of each tensor in their buffer, and the buffer's size."""
-    starts = [0]
-    for tensor in tensors:
-        starts.append(starts[-1] + math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT)
-    return starts
+    sizes = [math.ceil(tensor.nbytes / _ALIGNMENT) * _ALIGNMENT for tensor in tensors]
+    return list(accumulate(sizes, initial=0))

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import InputError, warn
+from .errors import ConfigError, InputError, warn
 from .model import EmbeddingModel
 
 if TYPE_CHECKING:
     from .evaluation import Evaluator
     from .losses import Loss
     from .training.config import ReplayVersion
-    from .training.fit import Callback
-    from .training.history import TrainingHistory
+    from .training.history import LogEntry, TrainingHistory
     from .training.record import TrainingRecord
 
 EvaluationResult = TypeVar("EvaluationResult")
@@ -49,7 +49,7 @@ class SentenceTransformer(EmbeddingModel):
         self,
         train_objectives: Sequence[tuple[Any, Loss]],
         *,
-        evaluator: Evaluator | None = None,
+        evaluator: Evaluator | Callable[..., Any] | None = None,
         epochs: int = 1,
         steps_per_epoch: int | None = None,
         scheduler: str = "WarmupLinear",
@@ -61,7 +61,7 @@ class SentenceTransformer(EmbeddingModel):
         save_best_model: bool = True,
         max_grad_norm: float = 1.0,
         use_amp: bool = False,
-        callback: Callback | None = None,
+        callback: Callable[[float, float, int], None] | None = None,
         show_progress_bar: bool = True,
         checkpoint_path: str | Path | None = None,
         checkpoint_save_steps: int = 500,
@@ -102,11 +102,64 @@ class SentenceTransformer(EmbeddingModel):
             ConfigError: an argument has an impossible value.
             InputError: the rows do not fit the loss.
         """
-        options = dict(locals())  # every argument above
-        model = options.pop("self")
-        from .training.fit import fit  # not needed to embed
+        from .training.config import TrainingConfig  # these are not needed to embed
+        from .training.trainer import FitTrainer, read_objectives
 
-        return fit(model, **options)
+        if scheduler != "WarmupLinear":
+            raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")
+        if unknown := sorted(set(optimizer_params or {}) - {"lr"}):
+            raise ConfigError(f"got optimizer_params {unknown}; expected only 'lr'")
+        if replay is not None and steps_per_epoch and epochs > 1:
+            raise ConfigError(
+                f"got steps_per_epoch={steps_per_epoch} with replay={replay!r} and epochs={epochs}; expected no "
+                f"steps_per_epoch, which the reference ignores over several epochs: leave it out"
+            )
+        rows, losses, batch_size = read_objectives(train_objectives, keep_order=replay is not None)
+        # An epoch takes every batch of the smallest data set, and as many of the others.
+        batches = min(math.ceil(len(part) / batch_size) for part in rows.values()) * len(rows)
+        steps = (steps_per_epoch or batches) * epochs
+        if warmup_steps >= steps:
+            warn(
+                f"warmup_steps={warmup_steps} is not below the {steps} steps of this run: the learning rate never "
+                f"reaches its full value; a tenth of the steps is a usual choice"
+            )
+        config = TrainingConfig(
+            epochs=epochs,
+            batch_size=batch_size,
+            learning_rate=(optimizer_params or {}).get("lr", 2e-5),
+            warmup_steps=warmup_steps,
+            weight_decay=weight_decay,
+            max_grad_norm=max_grad_norm,
+            precision="fp16" if use_amp else "fp32",
+            max_steps=steps if steps_per_epoch else None,
+            multi_dataset_batch_sampler="round_robin",
+            eval_every=evaluation_steps or steps_per_epoch,
+            eval_each_epoch=not steps_per_epoch,
+            save_every=checkpoint_save_steps if checkpoint_path else None,
+            save_total_limit=checkpoint_save_total_limit or None,
+            keep_best=evaluator is not None and save_best_model and output_path is not None,
+            replay=replay,
+        )
+
+        def report(entry: LogEntry) -> None:
+            primary = trainer.evaluator.primary_metric if trainer.evaluator is not None else None
+            if callback is not None and (name := f"eval_{primary}") in entry:
+                callback(entry[name], entry["epoch"], int(entry["step"]))
+
+        trainer = FitTrainer(
+            self,
+            rows,
+            loss=losses,
+            config=config,
+            evaluator=evaluator,
+            output_dir=checkpoint_path or output_path,
+            on_log=report,
+            show_progress_bar=show_progress_bar,
+        )
+        history = trainer.train(resume=resume_from_checkpoint)
+        if output_path is not None:
+            self.save_pretrained(output_path)
+        return history
 
     def _model_card(self, model_name: str | None) -> str:
         if self._card and self.training_record is None:

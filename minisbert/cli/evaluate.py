@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from ..errors import ConfigError, InputError
-from .options import Subparsers, add_command, add_model_options, as_json, column_names, load_model, table
+from ..storage.files import as_json
+from .options import Subparsers, add_command, add_model_options, column_names, load_model, table
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows

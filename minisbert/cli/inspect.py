@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError
-from ..storage.files import is_file
-from .options import Subparsers, add_command, aligned, as_json, shortened
+from ..storage.files import as_json, is_file
+from .options import Subparsers, add_command, aligned, shortened
 
 if TYPE_CHECKING:
     from ..card import CardFacts, ColumnStatistics, DatasetFacts, Evaluation, LossFacts, TrainingLogs

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import inspect
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -116,12 +114,6 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
             path.rmdir()
     except OSError as error:
         raise write_error(folder, error) from None
-
-
-def as_json(value: Any) -> str:
-    """Write a value, which may hold dataclasses, as JSON; infinity and NaN, which JSON lacks, become null."""
-    text = json.dumps(value, default=asdict)
-    return json.dumps(json.loads(text, parse_constant=lambda _: None))
 
 
 def table(rows: Iterable[Sequence[Any]], *, numbers: bool = True) -> str:

@@ -289,6 +289,9 @@ def as_evaluator(value: Any) -> Evaluator:
     """
     if isinstance(value, Evaluator):
         return value
+    if hasattr(value, "primary_metric") and _takes(value, None, None, epoch=-1, steps=-1):
+        evaluator: Evaluator = value  # one of another library, which has the same interface
+        return evaluator
     if isinstance(value, (list, tuple)):
         return SequentialEvaluator(value)
     if isinstance(value, type) or not callable(value):

@@ -54,11 +54,11 @@ class CosineSimilarityLoss(Loss):
     def get_config_dict(self) -> dict[str, Any]:
         """Return the error function and the transformation, by their full names."""
         return {
-            "loss_fct": _full_name(self.loss_fct),
-            "cos_score_transformation": _full_name(self.cos_score_transformation),
+            "loss_fct": full_name(type(self.loss_fct)),
+            "cos_score_transformation": full_name(type(self.cos_score_transformation)),
         }
 
 
-def _full_name(module: nn.Module) -> str:
-    kind = type(module)
+def full_name(kind: type[nn.Module]) -> str:
+    """Return the name of a class with its module's, as cards print it."""
     return f"{kind.__module__}.{kind.__qualname__}"

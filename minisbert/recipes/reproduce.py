@@ -16,12 +16,11 @@ from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
 from ..errors import ConfigError, InputError, warn
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
-from ..losses.by_name import loss_by_name
+from ..losses import loss_by_name
 from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
-from ..training.fit import FitTrainer
-from ..training.trainer import Trainer
+from ..training.trainer import FitTrainer, Trainer
 from .recipe import Recipe
 
 FIT_LEARNING_RATE, FIT_WEIGHT_DECAY, FIT_WARMUP = 2e-5, 0.01, 10_000

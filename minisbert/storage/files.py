@@ -12,6 +12,7 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,11 @@ def read_json(path: Path) -> Any:
         raise ModelError(f"{path} is missing; expected it in a model folder: copy the whole model again") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error}); expected JSON: copy the file again") from None
+
+
+def as_json(value: Any) -> str:
+    """Write a value, which may hold dataclasses, as JSON; infinity and NaN, which JSON lacks, become null."""
+    return json.dumps(json.loads(json.dumps(value, default=asdict), parse_constant=lambda _: None))
 
 
 def read_json_object(path: Path, *, optional: bool = False) -> dict[str, Any]:

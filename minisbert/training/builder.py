@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from .. import kernels
 from ..data.roles import TrainingRows
 from ..data.sampling import EpochSampler
-from ..errors import InputError, MinisbertError, first_line
+from ..errors import InputError, MinisbertError, first_line, warn
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -35,20 +35,21 @@ class TrainingSet(NamedTuple):
     loss: Loss
 
 
+@dataclass
 class RunBuilder:
     """Build a packed training run part by part; `replay.py` builds some parts in the reference's way.
 
-    Args:
+    Attributes:
         model: the model to train.
         sets: the data sets.
         config: the settings.
         multiple: sample as from several data sets, even if there is only one.
     """
 
-    def __init__(
-        self, model: EmbeddingModel, sets: Sequence[TrainingSet], config: TrainingConfig, *, multiple: bool
-    ) -> None:
-        self.model, self.sets, self.config, self.multiple = model, sets, config, multiple
+    model: EmbeddingModel
+    sets: Sequence[TrainingSet]
+    config: TrainingConfig
+    multiple: bool
 
     def run(
         self, *, evaluator: Evaluator | None, output_dir: Path | None, on_log: OnLog | None, show_progress_bar: bool
@@ -74,11 +75,12 @@ class RunBuilder:
             batches=batches,
             engine=self.engine(total_steps),
             log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
-            evaluator=self.evaluator(evaluator) if evaluator else None,
+            evaluator=evaluator,
             output_dir=output_dir,
             fingerprint=Fingerprint.of(self.model, datasets, self.losses(), multiple=self.multiple),
             total_steps=total_steps,
             show_progress_bar=show_progress_bar,
+            on_evaluation=self.start_evaluation,
         )
 
     def computing(self) -> AbstractContextManager[None]:
@@ -98,10 +100,9 @@ class RunBuilder:
             duplicates_seed=self.duplicates_seed,
         )
         if no_duplicates and (left := sampler.left_out(0)):
-            warnings.warn(
+            warn(
                 f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: their texts are in too many "
-                f"other rows for batches of {config.batch_size} without duplicates",
-                stacklevel=4,
+                f"other rows for batches of {config.batch_size} without duplicates"
             )
         return sampler
 
@@ -111,9 +112,10 @@ class RunBuilder:
         schedule = LinearSchedule(config.learning_rate, config.warmup(steps), steps)
         losses = [self.computed_loss(loss) for loss in self.losses()]
         if kernels.on_gpu(next(self.model.parameters())):
-            return CapturedEngine(self.model, losses, self.optimizers(), schedule, config)
-        kind = Engine if self.model.device.type == "cpu" else PiecewiseEngine
-        return kind(self.model, losses, self.optimizers(), schedule, config)
+            engine: type[Engine] = CapturedEngine
+        else:
+            engine = Engine if self.model.device.type == "cpu" else PiecewiseEngine
+        return engine(self.model, losses, self.optimizers(), schedule, config)
 
     def losses(self) -> list[Loss]:
         """Return the loss of each data set."""
@@ -150,12 +152,11 @@ class RunBuilder:
         """Return the seed of batches without duplicates."""
         return self.config.seed + epoch
 
-    def evaluator(self, evaluator: Evaluator) -> Evaluator:
-        """Return the evaluator that the loop calls for `evaluator`."""
-        return evaluator
-
     def start_epoch(self) -> None:
         """Do what comes before the first batch of an epoch: nothing."""
+
+    def start_evaluation(self, step: int) -> None:
+        """Do what comes before the evaluation after a step: nothing."""
 
 
 def resume_from(checkpoint: Checkpoint, run: TrainingRun) -> None:

@@ -65,9 +65,6 @@ class TrainingDataset:
         )
         self._labels = None if rows.labels is None else torch.tensor(rows.labels, dtype=torch.float32)
 
-    def __len__(self) -> int:
-        return self._rows
-
     @property
     def truncated(self) -> int:
         """Number of texts that were cut to the model's maximum length."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..cuda_graphs import CudaGraphs, Graphs, Recorded
-from ..errors import ConfigError, first_line
+from ..errors import ConfigError, first_line, warn
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
@@ -22,7 +20,6 @@ from ..packing import PackedBatch
 from ..prefetch import prefetch
 from .dataset import TrainingBatch
 from .loop import Engine
-from .optimization import clip_gradients
 
 _PREFETCHED = 4  # optimizer steps that are prepared while the device works
 # Tokens that are embedded with all that backward needs: for MiniLM some 10 GB in half precision on a GPU, 30 GB in
@@ -77,10 +74,9 @@ class PiecewiseEngine(Engine):
         self.max_tokens = min(limit, largest) // 2
         if not self._warned:
             self._warned = True
-            warnings.warn(
+            warn(
                 f"{self.model.device} has too little memory for a batch of {largest:,} tokens: from now on large "
-                f"batches are embedded in pieces, twice each, which gives the same gradients and takes longer",
-                stacklevel=5,
+                f"batches are embedded in pieces, twice each, which gives the same gradients and takes longer"
             )
 
     def free_memory(self) -> None:
@@ -124,25 +120,15 @@ class CapturedEngine(PiecewiseEngine):
         self._record = CudaGraphs(device)
         self._captures = _is_capturable(self.model, self.losses)
         self._graphs: dict[tuple[int, int], Graphs[Tensor]] = {}  # by data set, and batches of a step
-        self._loss, self._norm, self._updates_done, self._last_rate = (
+        self._loss, self._norm, self.updates, self.rate = (
             torch.zeros((), dtype=torch.float64, device=device) for _ in range(4)
         )
         self._clip, self._update = Recorded(self._clip_here, self._record), Recorded(self._update_here, self._record)
 
-    @property
-    def updates(self) -> int:
-        """The number of updates done; waits for the device."""
-        return int(self._updates_done)
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last step; waits for the device."""
-        return float(self._last_rate)
-
     @contextmanager
     def running(self, *, updates: int) -> Iterator[None]:
         """Allocate the gradients, and put the learning rates on the device."""
-        self._updates_done.fill_(updates)
+        self.updates.fill_(updates)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = torch.zeros((), device=self.model.device)
@@ -192,21 +178,19 @@ class CapturedEngine(PiecewiseEngine):
             optimizer.zero_grad(set_to_none=False)
 
     def _clip_here(self) -> Tensor:
-        for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
-        return torch.where(self._loss.isfinite(), clip_gradients(self.parameters, self.max_grad_norm), math.nan)
+        return super().clip(self._loss)
 
     def _update_here(self) -> Tensor:
-        self._last_rate.copy_(self.schedule.rate_on_device(self._updates_done))
+        self.rate.copy_(self.schedule.rate(self.updates))
         found_inf = 1 - self._norm.isfinite().float()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"].copy_(self._last_rate)
+                group["lr"].copy_(self.rate)
             # Fused optimizers read on the device itself that they are to change nothing; torch's scaler does the same.
             setattr(optimizer, "found_inf", found_inf)  # noqa: B010
             optimizer.step()
             delattr(optimizer, "found_inf")
-        self._updates_done += 1 - found_inf
+        self.updates += 1 - found_inf
         self.scaler.update()
         self.drop_gradients()
         return found_inf
@@ -215,13 +199,11 @@ class CapturedEngine(PiecewiseEngine):
 def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
     """Return True if a step launches the same kernels for all batches of a size, and never waits for the device."""
     encoder = model.transformer.auto_model
-    if not isinstance(encoder, Encoder) or not encoder.recordable:
-        return False
-    if not all(isinstance(loss, Loss) and loss.recordable for loss in losses):
-        return False
-    for module in model:
-        if type(module) not in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout):
-            return False
-        if isinstance(module, Pooling) and not (module.pooling_mode == ("mean",) and module.include_prompt):
-            return False
-    return True
+    poolings = [module for module in model if isinstance(module, Pooling)]
+    return (
+        isinstance(encoder, Encoder)
+        and encoder.recordable
+        and all(isinstance(loss, Loss) and loss.recordable for loss in losses)
+        and all(type(module) in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout) for module in model)
+        and all(pooling.pooling_mode == ("mean",) and pooling.include_prompt for pooling in poolings)
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..evaluation import Evaluator
-from ..storage.files import replace_text, write_error
+from ..storage.files import as_json, replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
 OnLog: TypeAlias = Callable[[LogEntry], None]
@@ -77,7 +76,7 @@ class TrainingLog:
             InputError: the file cannot be written.
         """
         if self._file is not None:
-            replace_text(self._file, "".join(json.dumps(entry) + "\n" for entry in self.history.entries))
+            replace_text(self._file, "".join(as_json(entry) + "\n" for entry in self.history.entries))
 
     def start(self) -> None:
         """Start the clock."""
@@ -121,7 +120,7 @@ class TrainingLog:
         if self._file is not None:
             try:
                 with self._file.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(entry) + "\n")
+                    file.write(as_json(entry) + "\n")
             except OSError as error:
                 raise write_error(self._file, error) from error
         if self._on_log is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from ..errors import ConfigError
+from ..errors import ConfigError, warn
 from ..evaluation import Evaluator
 from ..model import EmbeddingModel
 from ..modules.features import Features
@@ -44,6 +43,7 @@ class TrainingRun:
         step: optimizer steps done.
         checkpoint: the newest checkpoint, or None.
         show_progress_bar: show one on a terminal.
+        on_evaluation: called with the step before each evaluation.
     """
 
     model: EmbeddingModel
@@ -58,6 +58,7 @@ class TrainingRun:
     step: int = 0
     checkpoint: Checkpoint | None = None
     show_progress_bar: bool = True
+    on_evaluation: Callable[[int], None] = lambda step: None
 
 
 def train(run: TrainingRun) -> None:
@@ -99,7 +100,7 @@ def train(run: TrainingRun) -> None:
 
             if is_last or _is_due(run.step, config.log_every):
                 _count_skipped(run)
-                entry = log.write_losses(run.step, rate=engine.rate, norm=norm)
+                entry = log.write_losses(run.step, rate=float(engine.rate), norm=norm)
                 _show(bar, entry)
                 skipped.check(run.batches, output_dir)
 
@@ -120,18 +121,16 @@ def train(run: TrainingRun) -> None:
 
     check_weights(engine.weights(), run.step, output_dir)
     if run.step and log.history.skipped_steps == run.step:
-        warnings.warn(
-            f"all {run.step} steps were skipped, because their gradients were not finite: the model is unchanged",
-            stacklevel=3,
-        )
-    if config.keep_best and log.history.best_step is not None and output_dir:
-        model.load_state_dict(saved_weights(output_dir / "best", model))
+        warn(f"all {run.step} steps were skipped, because their gradients were not finite: the model is unchanged")
+    if config.keep_best and run.evaluator and run.step:
+        _load_best(run)
     log.finish(run.step)
 
 
 def _evaluate(run: TrainingRun, evaluator: Evaluator) -> None:
     """Log the metrics of the model, and save it in `best/` if they are the best so far and it is to be kept."""
     with run.log.evaluating():
+        run.on_evaluation(run.step)
         folder = run.output_dir / "eval" if run.output_dir else None
         epoch = run.step / run.batches.steps_per_epoch
         metrics = numeric_metrics(evaluator(run.model, folder, epoch=epoch, steps=run.step), evaluator)
@@ -143,6 +142,17 @@ def _evaluate(run: TrainingRun, evaluator: Evaluator) -> None:
             if run.config.keep_best and run.output_dir:
                 check_weights(run.engine.weights(), run.step, run.output_dir)
                 run.model.save_pretrained(run.output_dir / "best", create_model_card=False)
+
+
+def _load_best(run: TrainingRun) -> None:
+    """Put the best weights into the model."""
+    if run.log.history.best_step is None:
+        warn(
+            f"keep_best kept nothing, because the metric was NaN in every evaluation: the model has the weights of the "
+            f"last step, {run.step}"
+        )
+    elif run.output_dir:
+        run.model.load_state_dict(saved_weights(run.output_dir / "best", run.model))
 
 
 def _save(run: TrainingRun, output_dir: Path) -> None:
@@ -164,7 +174,7 @@ def _save(run: TrainingRun, output_dir: Path) -> None:
 
 
 def _count_skipped(run: TrainingRun) -> None:
-    run.log.history.skipped_steps = run.step - run.engine.updates
+    run.log.history.skipped_steps = run.step - int(run.engine.updates)
 
 
 def _progress_bar(run: TrainingRun) -> tqdm[Any]:
@@ -195,7 +205,9 @@ class Engine:
         config: the settings; `precision` and `max_grad_norm` are used.
 
     Attributes:
-        asynchronous: True if a GPU computes steps that the host does not wait for.
+        asynchronous: True if a GPU computes steps that the host does not wait for; reading the others then waits.
+        updates: number of updates done, float64, ().
+        rate: learning rate of the last step, float64, ().
     """
 
     asynchronous = False
@@ -214,22 +226,12 @@ class Engine:
         self.max_grad_norm = config.max_grad_norm or math.inf
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
-        self._updates, self._rate = 0, 0.0
-
-    @property
-    def updates(self) -> int:
-        """The number of updates done."""
-        return self._updates
-
-    @property
-    def rate(self) -> float:
-        """The learning rate of the last step."""
-        return self._rate
+        self.updates, self.rate = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
 
     @contextmanager
     def running(self, *, updates: int) -> Iterator[None]:
         """Be ready for steps after `updates` updates, for a block of code."""
-        self._updates = updates
+        self.updates.fill_(updates)
         with sparse_gradients(self.optimizers):
             yield
 
@@ -277,17 +279,17 @@ class Engine:
         for optimizer in self.optimizers:
             self.scaler.unscale_(optimizer)
         norm = clip_gradients(self.parameters, self.max_grad_norm)
-        return norm if math.isfinite(loss) else torch.full_like(norm, math.nan)
+        return torch.where(loss.isfinite(), norm, math.nan)
 
     def update(self, norm: Tensor) -> None:
         """Update the weights at the scheduled rate if `norm` is finite, and drop the gradients."""
-        self._rate = self.schedule.rate(self._updates)
+        self.rate = self.schedule.rate(self.updates)
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = self._rate
+                    group["lr"] = float(self.rate)
                 optimizer.step()
-            self._updates += 1
+            self.updates += 1
         self.scaler.update()
         self.drop_gradients()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,14 +24,8 @@ class LinearSchedule(NamedTuple):
     warmup: int
     total: int
 
-    def rate(self, done: int) -> float:
-        """Return the learning rate after `done` updates."""
-        if done < self.warmup:
-            return self.highest * (done / max(1, self.warmup))
-        return self.highest * max(0.0, (self.total - done) / max(1, self.total - self.warmup))
-
-    def rate_on_device(self, done: Tensor) -> Tensor:
-        """Return `rate` of a float64 tensor, without reading it."""
+    def rate(self, done: Tensor) -> Tensor:
+        """Return the learning rate after `done` updates, float64, without waiting for a GPU."""
         falling = ((self.total - done) / max(1, self.total - self.warmup)).clamp(min=0)
         return self.highest * torch.where(done < self.warmup, done / max(1, self.warmup), falling)
 
@@ -113,19 +107,13 @@ class EmbeddingAdamW(torch.optim.Optimizer):
         self.embedding = embedding
         self.state[table] = {"exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
 
-    @overload
-    def step(self, closure: None = None) -> None: ...
-
-    @overload
-    def step(self, closure: Callable[[], float]) -> float: ...
-
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(self, closure: Callable[[], float] | None = None) -> Any:
         """Update the rows that have had a gradient; the table's gradient is sparse and coalesced."""
         (group,) = self.param_groups
         (table,) = group["params"]
         if table.grad is None:
-            return None
+            return
         seen, values = table.grad.indices()[0], table.grad.values()  # (seen,), (seen, dim)
         group["step"] += 1
         rows = group["rows"] = _union(group["rows"], seen, len(table))
@@ -135,7 +123,6 @@ class EmbeddingAdamW(torch.optim.Optimizer):
         beta1, beta2 = group["betas"]
         settings = kernels.AdamWStep(group["lr"], beta1, beta2, group["eps"], group["step"])
         kernels.adamw_rows_(table.data, gradient, *moments, rows, settings)
-        return None
 
 
 def _union(rows: Tensor, more: Tensor, size: int) -> Tensor:

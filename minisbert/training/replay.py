@@ -18,7 +18,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager
 from itertools import chain
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -28,7 +27,6 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..data.roles import TrainingRows
-from ..evaluation import Evaluator
 from ..losses import Loss, MultipleNegativesRankingLoss
 from ..model import EmbeddingModel
 from ..modules.architectures import checkpoint_names
@@ -70,21 +68,22 @@ class Replay(RunBuilder):
             return 0 if self.multiple else epoch
         return super().duplicates_seed(epoch)
 
-    def evaluator(self, evaluator: Evaluator) -> Evaluator:
-        """Return the evaluator with the draw of the data loader before it."""
-        return _EvaluatorWithDraw(evaluator, every=1)
-
     def start_epoch(self) -> None:
         """Draw what the data loader draws when its iteration starts."""
-        _draw_as_loader()
+        torch.empty((), dtype=torch.int64).random_()
+
+    def start_evaluation(self, step: int) -> None:
+        """Draw what the data loader draws before an evaluation."""
+        self.start_epoch()
 
 
 class FitReplay(Replay):
     """Build a run as `fit` does: a schedule that counts full batches only, and an AdamW that is not fused."""
 
-    def evaluator(self, evaluator: Evaluator) -> Evaluator:
-        """Return the evaluator; at the end of an epoch `fit` calls it past the Trainer and its data loader."""
-        return _EvaluatorWithDraw(evaluator, every=self.config.eval_every)
+    def start_evaluation(self, step: int) -> None:
+        """Draw too, but not at the end of an epoch, where `fit` evaluates past the Trainer and its data loader."""
+        if self.config.eval_every is not None and step % self.config.eval_every == 0:
+            super().start_evaluation(step)
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Make AdamW in torch's default form; the names in a BERT checkpoint tell what is not decayed."""
@@ -126,31 +125,6 @@ class _PaddedDataset(TrainingDataset):
 class _CrossEntropyRanking(MultipleNegativesRankingLoss):
     def rank(self, scores: Tensor) -> Tensor:
         return F.cross_entropy(scores, torch.arange(len(scores)))
-
-
-class _EvaluatorWithDraw(Evaluator):
-    """An evaluator that draws as the data loader every `every` steps, and never where that is None."""
-
-    def __init__(self, evaluator: Evaluator, *, every: int | None) -> None:
-        super().__init__()
-        self._evaluator, self._every = evaluator, every
-
-    def __call__(
-        self,
-        model: EmbeddingModel,
-        output_path: str | Path | None = None,
-        epoch: float = -1,
-        steps: int = -1,
-    ) -> dict[str, float]:
-        if self._every is not None and steps % self._every == 0:
-            _draw_as_loader()
-        metrics = self._evaluator(model, output_path, epoch=epoch, steps=steps)
-        self.primary_metric = getattr(self._evaluator, "primary_metric", None)
-        return metrics
-
-
-def _draw_as_loader() -> None:
-    torch.empty((), dtype=torch.int64).random_()
 
 
 def _reference_names(model: EmbeddingModel, losses: list[Loss]) -> list[tuple[str, nn.Parameter]]:

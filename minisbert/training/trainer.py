@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import sys
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from torch.utils.data import DataLoader
 
-from ..data.roles import training_rows
+from ..data.roles import TrainingRows, training_rows
 from ..data.rows import named_datasets
-from ..errors import ConfigError, InputError, InputTypeError
+from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
+from ..evaluation.evaluator import as_evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
 from .builder import RunBuilder, TrainingSet, resume_from
@@ -24,7 +24,7 @@ from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
 from .record import record_run, shown_name
-from .replay import Replay
+from .replay import FitReplay, Replay
 
 
 class Trainer:
@@ -37,7 +37,8 @@ class Trainer:
         loss: turns the embeddings of a batch and its labels into a number; with several data sets one for all, or a
             dict with one for each name.
         config: settings of the run.
-        evaluator: called every `eval_every` steps and at the end.
+        evaluator: called every `eval_every` steps and at the end; an evaluator, a list of them, or a function of the
+            model that returns a number or numbers by name.
         output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
         columns: the columns of `train_data` to use, in order; the same of every data set.
         scale: the labels that stand for 0 and 1, in every data set.
@@ -58,17 +59,17 @@ class Trainer:
         *,
         loss: Loss | Mapping[str, Loss],
         config: TrainingConfig | None = None,
-        evaluator: Evaluator | None = None,
+        evaluator: Evaluator | Callable[..., Any] | Sequence[Any] | None = None,
         output_dir: str | Path | None = None,
         columns: Sequence[str] | None = None,
         scale: tuple[float, float] | None = None,
         on_log: OnLog | None = None,
         show_progress_bar: bool = True,
     ) -> None:
-        _check_types(config=config, evaluator=evaluator, on_log=on_log, output_dir=output_dir)
+        _check_types(config=config, on_log=on_log, output_dir=output_dir)
         self.model = model
         self.config = config or TrainingConfig()
-        self.evaluator = evaluator
+        self.evaluator = None if evaluator is None else as_evaluator(evaluator)
         self.output_dir = Path(output_dir) if output_dir is not None else None
         named = named_datasets(train_data)
         self._multiple = named is not None
@@ -80,10 +81,9 @@ class Trainer:
         for _, rows, of in self._sets:
             of.to(model.device)
             if not of.needs_labels and rows.labels is not None and (negative := sum(x <= 0 for x in rows.labels)):
-                warnings.warn(
+                warn(
                     f"{type(of).__name__} takes the texts of every row as belonging together, and {negative:,} of "
-                    f"{len(rows):,} are labelled 0 or below: leave them out if they do not",
-                    stacklevel=2,
+                    f"{len(rows):,} are labelled 0 or below: leave them out if they do not"
                 )
         self._on_log = on_log
         self._show = show_progress_bar
@@ -113,15 +113,18 @@ class Trainer:
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
         build = RunBuilder if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple)
-        with ExitStack() as stack:
-            stack.enter_context(exclusive_lock(self.output_dir))
+        device = self.model.device
+        with (
+            exclusive_lock(self.output_dir),
+            torch.inference_mode(False),
+            torch.enable_grad(),
+            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            builder.computing(),
+        ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
                 clean_up(self.output_dir)
-            stack.enter_context(torch.inference_mode(False))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(_seeded(self.config.seed, self.model.device))
-            stack.enter_context(builder.computing())
+            torch.manual_seed(self.config.seed)
             run = builder.run(
                 evaluator=self.evaluator,
                 output_dir=self.output_dir,
@@ -192,7 +195,7 @@ class Trainer:
                 f"in another folder"
             )
         for damage in damages:
-            warnings.warn(f"{damage}; resuming {newest.folder} instead", stacklevel=3)
+            warn(f"{damage}; resuming {newest.folder} instead")
         return newest
 
     def _announce(self, checkpoint: Checkpoint | None, *, resume: bool) -> None:
@@ -206,13 +209,12 @@ class Trainer:
             sys.stderr.write(f"{start}:{title} {rows.describe()}{ignored}, {type(loss).__name__}\n")
 
 
-def _check_types(*, config: object, evaluator: object, on_log: object, output_dir: object) -> None:
+def _check_types(*, config: object, on_log: object, output_dir: object) -> None:
     """Refuse arguments of the wrong type."""
     if config is not None and not isinstance(config, TrainingConfig):
         raise ConfigError(f"got config of type {type(config).__name__}; expected a TrainingConfig: make one")
-    for name, value in (("evaluator", evaluator), ("on_log", on_log)):
-        if value is not None and not callable(value):
-            raise ConfigError(f"got {name} of type {type(value).__name__}; expected something that can be called")
+    if on_log is not None and not callable(on_log):
+        raise ConfigError(f"got on_log of type {type(on_log).__name__}; expected something that can be called")
     if output_dir is not None and not (isinstance(output_dir, (str, Path)) and "\0" not in str(output_dir)):
         raise ConfigError(f"got output_dir {output_dir!r}; expected the path of a folder")
 
@@ -245,10 +247,61 @@ def _training_set(
     return TrainingSet(name, rows, loss)
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Seed torch for a block of code, and restore its generators afterwards."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+# ---- the old `fit` --------------------------------------------------------------------------------------------------
+
+
+class FitTrainer(Trainer):
+    """A Trainer whose replay is that of `fit`."""
+
+    replay = FitReplay
+
+
+def read_objectives(
+    objectives: Sequence[tuple[Any, Loss]], *, keep_order: bool
+) -> tuple[dict[str, TrainingRows], dict[str, Loss], int]:
+    """Return rows and losses under the reference's names, and the batch size.
+
+    Raises:
+        ConfigError: there is no objective, one is not a pair of rows and loss, or their batch sizes differ.
+    """
+    if not isinstance(objectives, Sequence) or not objectives:
+        raise ConfigError("got no train objectives; expected a list of at least one pair (rows, loss)")
+    for objective in objectives:
+        if not isinstance(objective, (tuple, list)) or len(objective) != 2:
+            raise ConfigError(f"got {type(objective).__name__} as a train objective; expected a pair (rows, loss)")
+    names = [f"_dataset_{number}" for number in range(1, len(objectives) + 1)]
+    rows = [training_rows(_rows(data, keep_order=keep_order)) for data, _ in objectives]
+    sizes = {_batch_size(data) for data, _ in objectives}
+    if len(sizes) > 1:
+        raise ConfigError(f"got batch sizes {sorted(sizes)}; expected one for all objectives: make them equal")
+    losses = [loss for _, loss in objectives]
+    return dict(zip(names, rows, strict=True)), dict(zip(names, losses, strict=True)), sizes.pop()
+
+
+def _rows(data: Any, *, keep_order: bool) -> Any:
+    """Take the rows out of a DataLoader; training shuffles them again.
+
+    It is iterated once, as in the reference, so its sampler decides which rows there are. With `keep_order`, for a
+    replay, it draws from the global generator, which decides their order.
+    """
+    if not isinstance(data, DataLoader):
+        return data
+    collate, data.collate_fn = data.collate_fn, list
+    if data.batch_size is None and data.batch_sampler is None:  # a loader that yields rows one by one
+        data.collate_fn = _one_row
+    try:
+        with torch.random.fork_rng(devices=[], enabled=not keep_order):
+            if not keep_order:
+                torch.manual_seed(0)
+            return [row for batch in data for row in batch]
+    finally:
+        data.collate_fn = collate
+
+
+def _one_row(row: Any) -> list[Any]:
+    return [row]
+
+
+def _batch_size(data: Any) -> int:
+    size = getattr(data, "batch_size", None) or getattr(getattr(data, "batch_sampler", None), "batch_size", None)
+    return size or TrainingConfig.batch_size

@@ -16,7 +16,7 @@ from minisbert import SentenceTransformer, losses, recipes
 from minisbert.card import CardFacts, DatasetFacts, LossFacts, TrainingLogs, parse, render
 from minisbert.cli import main
 from minisbert.errors import ConfigError, InputError, ModelError
-from minisbert.losses.by_name import loss_by_name
+from minisbert.losses import loss_by_name
 from minisbert.modules import Normalize, Pooling
 from minisbert.recipes import Recipe
 from minisbert.recipes.reproduce import FIT_LEARNING_RATE, FIT_WARMUP, FIT_WEIGHT_DECAY

@@ -68,11 +68,16 @@ def evaluator(name: str = "") -> EmbeddingSimilarityEvaluator:
 
 
 def test_schedule() -> None:
-    assert [LinearSchedule(1.0, 2, 6).rate(s) for s in range(7)] == [0, 0.5, 1, 0.75, 0.5, 0.25, 0]
-    assert LinearSchedule(1.0, 0, 3).rate(0) == 1
-    for schedule in (LinearSchedule(1e-3, 2, 6), LinearSchedule(0.1, 0, 3), LinearSchedule(2.0, 5, 5)):
-        rates = [schedule.rate(s) for s in range(8)]
-        assert schedule.rate_on_device(torch.arange(8).double()).tolist() == rates
+    done = torch.arange(8, dtype=torch.float64)
+    assert LinearSchedule(1.0, 2, 6).rate(done).tolist() == [0, 0.5, 1, 0.75, 0.5, 0.25, 0, 0]
+    assert LinearSchedule(1.0, 0, 3).rate(done[0]) == 1
+    # The same bits as in Python's floats, in which the reference computes.
+    for highest, warmup, total in ((1e-3, 2, 6), (0.1, 0, 3), (2.0, 5, 5), (2e-5, 3, 7)):
+        rising = [highest * (s / max(1, warmup)) for s in range(warmup)]
+        falling = [highest * max(0.0, (total - s) / max(1, total - warmup)) for s in range(warmup, 8)]
+        schedule = LinearSchedule(highest, warmup, total)
+        assert schedule.rate(done).tolist() == rising + falling
+        assert [float(schedule.rate(one)) for one in done] == rising + falling
 
 
 def test_training_is_reproducible_and_leaves_the_global_generator_alone(folder: Path) -> None:
@@ -577,3 +582,62 @@ def test_numbers_of_numpy_are_python_s() -> None:
 def test_settings_of_other_kinds(wrong: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"got {next(iter(wrong))}="):
         TrainingConfig(**wrong)
+
+
+# ---- evaluators of any kind -----------------------------------------------------------------------------------------
+
+
+def test_a_function_is_called_on_the_way(folder: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    called: list[int] = []
+
+    def evaluate(model: SentenceTransformer) -> float:
+        called.append(len(model.encode(["a cat"])))
+        return float(len(called))
+
+    config = TrainingConfig(batch_size=8, max_steps=4, eval_every=2, keep_best=True)
+    trainer = Trainer(
+        model,
+        scored_pairs(),
+        loss=losses.CosineSimilarityLoss(),
+        config=config,
+        evaluator=evaluate,
+        output_dir=tmp_path,
+    )
+    history = trainer.train()
+    assert (history.best_metric, history.best_step) == (2.0, 4)
+    assert [entry["eval_score"] for entry in history.entries if "eval_score" in entry] == [1.0, 2.0]
+    model.save_pretrained(tmp_path / "saved")
+    assert "score" in (tmp_path / "saved" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("evaluator", [3, "spearman", lambda: 1.0])
+def test_what_is_no_evaluator_is_refused_before_training(evaluator: Any, folder: Path) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    with pytest.raises(ConfigError, match="evaluator"):
+        Trainer(model, scored_pairs(), loss=losses.CosineSimilarityLoss(), evaluator=evaluator)
+
+
+def test_a_metric_that_is_always_nan(folder: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    config = TrainingConfig(batch_size=8, max_steps=4, eval_every=2, keep_best=True)
+    trainer = Trainer(
+        *(model, scored_pairs()),
+        loss=losses.CosineSimilarityLoss(),
+        config=config,
+        evaluator=lambda model: {"spearman": float("nan")},
+        output_dir=tmp_path,
+    )
+    with pytest.warns(
+        UserWarning, match="keep_best kept nothing, because the metric was NaN in every evaluation: .* 4"
+    ):
+        history = trainer.train()
+    assert history.best_step is None
+    assert not (tmp_path / "best").exists()
+    lines = (tmp_path / "train_log.jsonl").read_text().splitlines()
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(f"{constant} is not JSON")
+
+    metrics = [json.loads(line, parse_constant=refuse) for line in lines]
+    assert [entry["eval_spearman"] for entry in metrics if "eval_spearman" in entry] == [None, None]

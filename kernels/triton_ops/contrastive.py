@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.errors import ConfigError
 
-from .launch import DTYPES, INTERPRETED, check, launch, operand, precision
+from .launch import DTYPES, check, launch, operand, precision, steps
 
 _PROGRAMS = 264  # wanted of a launch: two for each multiprocessor of an H200
 _EPS = tl.constexpr(1e-12)  # rows no longer than this are similar to nothing
@@ -222,35 +222,6 @@ def _contrast_forward(
     tl.store(own + part * rows + row, mine, mask=row < rows)
 
 
-@triton.jit
-def _backward_step(
-    sum_0, sum_1, sum_2, parallel, block, x, y, norms, y_norms, lse, row, rows, others, first,
-    OF_QUERIES: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
-    DIM: tl.constexpr, ROWS: tl.constexpr, OTHERS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    other = block * OTHERS + tl.arange(0, OTHERS)
-    scores, inside, other_norms = _scores(
-        x, y, norms, y_norms, row, rows, other, others, DIM, ROWS, OTHERS, STEP, PRECISION
-    )  # fmt: skip
-    if OF_QUERIES:
-        logs = tl.load(lse + row, mask=row < rows, other=0.0)[:, None]
-    else:
-        logs = tl.load(lse + other, mask=other < others, other=0.0)[None, :]
-    grads = tl.exp(tl.where(inside, scores - logs, float("-inf")))
-    grads -= tl.where(inside & (row[:, None] == other[None, :]), 1.0, 0.0)
-    parallel += tl.sum(grads * scores, 1)
-    factors = operand((grads * other_norms[None, :]).to(y.dtype.element_ty))
-    values = _tile(y, other, others, first, DIM, CHUNK)
-    sum_0 = tl.dot(factors, values, sum_0, input_precision=PRECISION)
-    if CHUNKS > 1:
-        values = _tile(y, other, others, first + CHUNK, DIM, CHUNK)
-        sum_1 = tl.dot(factors, values, sum_1, input_precision=PRECISION)
-    if CHUNKS > 2:
-        values = _tile(y, other, others, first + 2 * CHUNK, DIM, CHUNK)
-        sum_2 = tl.dot(factors, values, sum_2, input_precision=PRECISION)
-    return sum_0, sum_1, sum_2, parallel
-
-
 @_jit
 def _contrast_backward(
     x, y, x_norms, y_norms, lse, sums, along, rows, others, per_part, scale,
@@ -270,20 +241,27 @@ def _contrast_backward(
     sum_2 = tl.zeros([ROWS, CHUNK], tl.float32)
     parallel = tl.zeros([ROWS], tl.float32)
     begin = part * per_part
-    if INTERPRETED:
-        block = begin
-        while block < begin + per_part:
-            sum_0, sum_1, sum_2, parallel = _backward_step(
-                sum_0, sum_1, sum_2, parallel, block, x, y, norms, y_norms, lse, row, rows, others, first,
-                OF_QUERIES, CHUNK, CHUNKS, DIM, ROWS, OTHERS, STEP, PRECISION,
-            )  # fmt: skip
-            block += 1
-    else:
-        for block in tl.range(begin, begin + per_part):
-            sum_0, sum_1, sum_2, parallel = _backward_step(
-                sum_0, sum_1, sum_2, parallel, block, x, y, norms, y_norms, lse, row, rows, others, first,
-                OF_QUERIES, CHUNK, CHUNKS, DIM, ROWS, OTHERS, STEP, PRECISION,
-            )  # fmt: skip
+    for block in steps(begin, begin + per_part, 1):
+        other = block * OTHERS + tl.arange(0, OTHERS)
+        scores, inside, other_norms = _scores(
+            x, y, norms, y_norms, row, rows, other, others, DIM, ROWS, OTHERS, STEP, PRECISION
+        )  # fmt: skip
+        if OF_QUERIES:
+            logs = tl.load(lse + row, mask=row < rows, other=0.0)[:, None]
+        else:
+            logs = tl.load(lse + other, mask=other < others, other=0.0)[None, :]
+        grads = tl.exp(tl.where(inside, scores - logs, float("-inf")))
+        grads -= tl.where(inside & (row[:, None] == other[None, :]), 1.0, 0.0)
+        parallel += tl.sum(grads * scores, 1)
+        factors = operand((grads * other_norms[None, :]).to(y.dtype.element_ty))
+        values = _tile(y, other, others, first, DIM, CHUNK)
+        sum_0 = tl.dot(factors, values, sum_0, input_precision=PRECISION)
+        if CHUNKS > 1:
+            values = _tile(y, other, others, first + CHUNK, DIM, CHUNK)
+            sum_1 = tl.dot(factors, values, sum_1, input_precision=PRECISION)
+        if CHUNKS > 2:
+            values = _tile(y, other, others, first + 2 * CHUNK, DIM, CHUNK)
+            sum_2 = tl.dot(factors, values, sum_2, input_precision=PRECISION)
     base = sums + part.to(tl.int64) * rows * DIM
     _store(base, row, rows, first, sum_0, DIM, CHUNK)
     if CHUNKS > 1:

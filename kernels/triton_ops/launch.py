@@ -6,6 +6,7 @@ that is how they are tested without a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
 from typing import Any
 
@@ -119,6 +120,16 @@ def dropout_seed(dropout: float, seed: Tensor | None, device: torch.device) -> T
     if seed.dtype != torch.int64 or seed.numel() != 1:
         raise ConfigError(f"got a seed of shape {list(seed.shape)}, {seed.dtype}; expected int64 of one element")
     return seed
+
+
+def _interpreted_steps(start: Any, end: Any, step: int) -> Iterator[Any]:
+    while start < end:
+        yield start
+        start += step
+
+
+# Numbers of a pipelined loop in a kernel; the interpreter's `tl.range` does not take tensors.
+steps = _interpreted_steps if INTERPRETED else tl.range
 
 
 @triton.jit

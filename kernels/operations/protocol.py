@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
@@ -160,6 +161,24 @@ def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module
         and not (module._forward_hooks or module._forward_pre_hooks)
         and not (module._backward_hooks or module._backward_pre_hooks)
     )
+
+
+def takes_norm(module: nn.Module | None, dim: int, *dtypes: torch.dtype) -> TypeGuard[nn.LayerNorm]:
+    """Return True if `module` normalizes rows of a size that kernels take, with weights in one of some dtypes."""
+    return (
+        as_built(module, nn.LayerNorm)
+        and module.normalized_shape == (dim,)
+        and supports_rows(dim)
+        and all(
+            weight is not None and weight.dtype in dtypes and weight.is_contiguous()
+            for weight in (module.weight, module.bias)
+        )
+    )
+
+
+def supports_rows(dim: int) -> bool:
+    """Return True if the kernels over whole rows take rows of size `dim`."""
+    return 0 < dim <= 4096 and dim % 16 == 0
 
 
 def submodules(module: nn.Module) -> list[nn.Module]:

@@ -92,14 +92,11 @@ class _Contrastive(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        queries, candidates, lse, query_norms, candidate_norms = ctx.saved_tensors
-        factor = (grad.float() / queries.shape[0]).reshape(1)
-        shared = lse, factor, ctx.scale
-        return (
-            _gradient(queries, candidates, query_norms, candidate_norms, *shared, of_queries=True),
-            _gradient(candidates, queries, candidate_norms, query_norms, *shared, of_queries=False),
-            None,
-        )
+        rows, candidate_rows, lse, norms, candidate_norms = ctx.saved_tensors
+        queries, candidates = _Side(rows, norms), _Side(candidate_rows, candidate_norms)
+        shared = lse, (grad.float() / len(rows)).reshape(1), ctx.scale
+        of_queries = _gradient(queries, candidates, *shared, of_queries=True)
+        return of_queries, _gradient(candidates, queries, *shared, of_queries=False), None
 
 
 def _inverse_norms(x: Tensor) -> Tensor:
@@ -108,18 +105,16 @@ def _inverse_norms(x: Tensor) -> Tensor:
     return out
 
 
-def _gradient(
-    x: Tensor,
-    others: Tensor,
-    norms: Tensor,
-    other_norms: Tensor,
-    lse: Tensor,
-    factor: Tensor,
-    scale: float,
-    *,
-    of_queries: bool,
-) -> Tensor:
-    """The gradient of one side's rows x."""
+class _Side(NamedTuple):
+    """Queries or candidates, and the inverses of their norms."""
+
+    x: Tensor
+    norms: Tensor
+
+
+def _gradient(own: _Side, other: _Side, lse: Tensor, factor: Tensor, scale: float, *, of_queries: bool) -> Tensor:
+    """The gradient of the rows of one side."""
+    (x, norms), (others, other_norms) = own, other
     rows, dim = x.shape
     tile = backward_tile(x.dtype)
     # Columns of a product; three products for each one in float32 leave fewer registers.

@@ -15,9 +15,7 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.packing import PackedBatch
 
-from .launch import check, check_rows, launch, load_tile, row_block, supports_rows
-
-supports = supports_rows
+from .launch import check, check_rows, launch, load_tile, row_block
 
 
 def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Collection
-from operator import is_
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -49,11 +49,6 @@ class EncoderModules(NamedTuple):
     norm: nn.Module
     layers: tuple[LayerModules, ...]
     heads: int
-
-    def flat(self) -> list[nn.Module]:
-        """Return all modules as a list."""
-        tables = [self.word, self.position, *([] if self.token_type is None else [self.token_type])]
-        return [*tables, self.norm, *(module for layer in self.layers for module in layer)]
 
 
 class Unsupported(Exception):  # noqa: N818  # an answer more than an error
@@ -197,15 +192,11 @@ class Binding:
             return None
         bound = self._bound
         if bound is None or not bound[0].holds():
-            bound = self._bound = (Watch(root, self._settings), _encoder(modules()))
+            watch, found, encoder = Watch(root, self._settings), modules(), None
+            with suppress(Unsupported):
+                encoder = None if found is None else NativeEncoder(found)
+            bound = self._bound = (watch, encoder)
         return bound[1]
-
-
-def _encoder(modules: EncoderModules | None) -> NativeEncoder | None:
-    try:
-        return None if modules is None else NativeEncoder(modules)
-    except Unsupported:
-        return None
 
 
 class Watch:
@@ -227,36 +218,22 @@ class Watch:
         self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
         self._settings = [(values, name) for values in self._attributes for name in settings if name in values]
         self._named = [named for part in parts for named in (part._parameters, part._buffers) if named]
-        self._tensors = self._current_tensors()
-        self._held = [tensor for tensor in self._tensors if tensor is not None]
-        self._structure, self._layout = self._current_structure(), self._current_layout()
+        self._held = [tensor for named in self._named for tensor in named.values() if tensor is not None]
+        self._seen = self._state()
 
     def holds(self) -> bool:
         """Return True if nothing has changed."""
         if any(self._hooks) or any("forward" in values for values in self._attributes):
             return False
-        tensors = self._current_tensors()
-        return (
-            len(tensors) == len(self._tensors)
-            and all(map(is_, tensors, self._tensors))
-            and self._current_structure() == self._structure
-            and self._current_layout() == self._layout
-        )
+        return self._state() == self._seen
 
-    def _current_tensors(self) -> list[Tensor | None]:
-        return [tensor for named in self._named for tensor in named.values()]
-
-    def _current_structure(self) -> list[object]:
-        """Parts, their classes and settings."""
+    def _state(self) -> list[object]:
+        """Parts, their classes, settings and tensors; address, dtype and shape of those held; which are contiguous."""
         return [
             [list(children.values()) for children in self._children],
             list(map(type, self._parts)),
             [values.get(name) for values, name in self._settings],
-        ]
-
-    def _current_layout(self) -> list[object]:
-        """Address, dtype and shape of all tensors, and which are contiguous."""
-        return [
+            [id(tensor) for named in self._named for tensor in named.values()],  # those held keep theirs
             list(map(Tensor.data_ptr, self._held)),
             [tensor.dtype for tensor in self._held],
             [tensor.shape for tensor in self._held],

@@ -107,7 +107,13 @@ def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool =
     if not fast():
         return Plain()
     if _triton_takes(values):
-        return _triton(values, compiled=compiled)
+        if TYPE_CHECKING:
+            from kernels.triton_ops import operations as triton
+        else:
+            from .triton_ops import operations as triton
+        device = values.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return triton.TritonAttention() if compiled else triton.Triton(dtype)
     if values.device.type != "cpu" or compiled:
         return Plain()
     autocast = torch.is_autocast_enabled("cpu")
@@ -171,17 +177,6 @@ def _triton_takes(values: Tensor) -> bool:
 @cache
 def _triton_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
-
-
-def _triton(values: Tensor, *, compiled: bool) -> Operations:
-    if TYPE_CHECKING:
-        from kernels.triton_ops.operations import Triton, TritonAttention
-    else:
-        from .triton_ops.operations import Triton, TritonAttention
-    if compiled:
-        return TritonAttention()
-    device = values.device.type
-    return Triton(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
 
 @cache

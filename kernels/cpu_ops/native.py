@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
-from ..operations.protocol import as_built, submodules
+from ..operations.protocol import as_built
 from ..operations.quantized import QuantizedLinear
 from . import build
 from .build import check, check_texts, pointer
@@ -126,7 +126,7 @@ class NativeEncoder:
         if module is None:
             return 0, None
         rows = _tensor(module, "weight").shape[0]
-        return rows, self._address(module, nn.Embedding, "weight", (rows, self._dim))
+        return rows, self._address(module, nn.Embedding, "weight", rows, self._dim)
 
     def _layer(self, layer: LayerModules) -> _Layer:
         dim, inner = self._dim, self._inner
@@ -143,22 +143,17 @@ class NativeEncoder:
         quantized = self._product == torch.int8
         kind = QuantizedLinear if quantized else nn.Linear
         return _Linear(
-            self._address(module, kind, "weight", (columns, depth), self._product),
-            self._address(module, kind, "bias", (columns,)),
-            self._address(module, kind, "scale", (columns,)) if quantized else None,
+            self._address(module, kind, "weight", columns, depth, dtype=self._product),
+            self._address(module, kind, "bias", columns),
+            self._address(module, kind, "scale", columns) if quantized else None,
         )
 
     def _norm(self, module: nn.Module) -> _Norm:
-        weight, bias = (self._address(module, nn.LayerNorm, name, (self._dim,)) for name in ("weight", "bias"))
+        weight, bias = (self._address(module, nn.LayerNorm, name, self._dim) for name in ("weight", "bias"))
         return _Norm(weight, bias, module.eps)
 
     def _address(
-        self,
-        module: nn.Module,
-        kind: type[nn.Module],
-        name: str,
-        shape: tuple[int, ...],
-        dtype: torch.dtype | None = None,
+        self, module: nn.Module, kind: type[nn.Module], name: str, *shape: int, dtype: torch.dtype | None = None
     ) -> int:
         value = _tensor(module, name)
         regular = value.layout == torch.strided and value.device.type == "cpu" and value.is_contiguous()
@@ -239,6 +234,15 @@ class Watch:
             [tensor.shape for tensor in self._held],
             list(map(Tensor.is_contiguous, self._held)),
         ]
+
+
+def submodules(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all its parts, as `list(module.modules())` does ten times slower; shared ones repeat."""
+    found = [module]
+    for part in found:  # which grows meanwhile
+        if children := part._modules:
+            found += [child for child in children.values() if child is not None]
+    return found
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None = None, steps: Tensor | None = None) -> Tensor:

@@ -179,12 +179,3 @@ def takes_norm(module: nn.Module | None, dim: int, *dtypes: torch.dtype) -> Type
 def supports_rows(dim: int) -> bool:
     """Return True if the kernels over whole rows take rows of size `dim`."""
     return 0 < dim <= 4096 and dim % 16 == 0
-
-
-def submodules(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all its parts, as `list(module.modules())` does ten times slower; shared ones repeat."""
-    found = [module]
-    for part in found:  # which grows meanwhile
-        if children := part._modules:
-            found += [child for child in children.values() if child is not None]
-    return found

@@ -96,10 +96,8 @@ def attention_qkv(
         raise ConfigError(
             f"got {qkv.shape[1]} columns for {heads} heads; expected three times heads of 16, 32, 48, 64, 96 or 128"
         )
-    return cast(
-        Tensor,
-        _Attention.apply(qkv, batch.offsets, seed, batch.max_length, heads, dropout),  # type: ignore[no-untyped-call]
-    )
+    attended = _Attention.apply(qkv, batch.offsets, seed, batch.max_length, heads, dropout)  # type: ignore[no-untyped-call]
+    return cast(Tensor, attended)
 
 
 def attend(
@@ -214,27 +212,6 @@ def _drop(weights, scores, drop_seed, drop_row, first, KEYS: tl.constexpr, dropo
     return tl.where(kept, weights * scale, 0.0), tl.where(kept, scores * scale, 0.0)
 
 
-@triton.jit
-def _forward_step(
-    q, acc, row_max, total, base, first, length, drop_seed, drop_row, dropout,
-    DIM: tl.constexpr, HEAD: tl.constexpr, WIDTH: tl.constexpr, KEYS: tl.constexpr,
-    DROP: tl.constexpr, SCALE: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    column = first + tl.arange(0, KEYS)
-    k = _rows(base + DIM, column, length, 3 * DIM, HEAD, WIDTH)
-    v = _rows(base + 2 * DIM, column, length, 3 * DIM, HEAD, WIDTH)
-    scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (SCALE * _LOG2E)
-    scores = tl.where((column < length)[None, :], scores, float("-inf"))
-    new_max = tl.maximum(row_max, tl.max(scores, 1))
-    weights = tl.exp2(scores - new_max[:, None])
-    decay = tl.exp2(row_max - new_max)
-    total = total * decay + tl.sum(weights, 1)
-    if DROP:
-        weights = tl.where(keep(drop_seed, drop_row, first, KEYS, dropout), weights, 0.0)
-    acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
-    return acc, new_max, total
-
-
 @_jit
 def attend_forward(
     qkv, out, lse, offsets, seed, texts, tokens, blocks, dropout,
@@ -260,17 +237,20 @@ def attend_forward(
     acc = tl.zeros([QUERIES, WIDTH], tl.float32)
     row_max = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
-    if SINGLE:
-        acc, row_max, total = _forward_step(
-            q, acc, row_max, total, base, 0, length, drop_seed, drop_row, dropout,
-            DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
-        )  # fmt: skip
-    else:
-        for first in steps(0, length, KEYS):
-            acc, row_max, total = _forward_step(
-                q, acc, row_max, total, base, first, length, drop_seed, drop_row, dropout,
-                DIM, HEAD, WIDTH, KEYS, DROP, SCALE, PRECISION,
-            )  # fmt: skip
+    for first in steps(0, KEYS if SINGLE else length, KEYS):
+        column = first + tl.arange(0, KEYS)
+        k = _rows(base + DIM, column, length, 3 * DIM, HEAD, WIDTH)
+        v = _rows(base + 2 * DIM, column, length, 3 * DIM, HEAD, WIDTH)
+        scores = tl.dot(q, tl.trans(k), input_precision=PRECISION) * (SCALE * _LOG2E)
+        scores = tl.where((column < length)[None, :], scores, float("-inf"))
+        new_max = tl.maximum(row_max, tl.max(scores, 1))
+        weights = tl.exp2(scores - new_max[:, None])
+        decay = tl.exp2(row_max - new_max)
+        total = total * decay + tl.sum(weights, 1)
+        if DROP:
+            weights = tl.where(keep(drop_seed, drop_row, first, KEYS, dropout), weights, 0.0)
+        acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
+        row_max = new_max
     kept = total
     if DROP:
         kept = total * (1 - dropout)

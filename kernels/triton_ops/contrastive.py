@@ -171,12 +171,11 @@ def _tile(x, row, rows, first, DIM: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _scores(
-    x, y, norms, y_norms, row, rows, other, others,
-    DIM: tl.constexpr, ROWS: tl.constexpr, OTHERS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    x, y, norms, y_norms, row, rows, other, others, DIM: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr
+):
     """Scaled similarities, and the mask of those within the matrix: (ROWS, OTHERS) each."""
     other_norms = tl.load(y_norms + other, mask=other < others, other=0.0)
-    total = tl.zeros([ROWS, OTHERS], tl.float32)
+    total = tl.zeros([row.shape[0], other.shape[0]], tl.float32)
     for first in tl.range(0, DIM, STEP):
         a = _tile(x, row, rows, first, DIM, STEP)
         b = _tile(y, other, others, first, DIM, STEP)
@@ -202,9 +201,7 @@ def _contrast_forward(
     end = block + per_part
     while block < end:
         other = block * OTHERS + tl.arange(0, OTHERS)
-        scores, inside, _ = _scores(
-            x, y, norms, y_norms, row, rows, other, others, DIM, ROWS, OTHERS, STEP, PRECISION
-        )  # fmt: skip
+        scores, inside, _ = _scores(x, y, norms, y_norms, row, rows, other, others, DIM, STEP, PRECISION)
         mine += tl.sum(tl.where(row[:, None] == other[None, :], scores, 0.0), 1)
         scores = tl.where(inside, scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
@@ -238,9 +235,7 @@ def _contrast_backward(
     begin = part * per_part
     for block in steps(begin, begin + per_part, 1):
         other = block * OTHERS + tl.arange(0, OTHERS)
-        scores, inside, other_norms = _scores(
-            x, y, norms, y_norms, row, rows, other, others, DIM, ROWS, OTHERS, STEP, PRECISION
-        )  # fmt: skip
+        scores, inside, other_norms = _scores(x, y, norms, y_norms, row, rows, other, others, DIM, STEP, PRECISION)
         if OF_QUERIES:
             logs = tl.load(lse + row, mask=row < rows, other=0.0)[:, None]
         else:

@@ -30,24 +30,19 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
 
 if TYPE_CHECKING:  # where type checkers find them
     from kernels.cpu_ops import build, fused, native, onednn
+    from kernels.cpu_ops.native import submodules
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
-    from kernels.operations.protocol import (
-        AttentionSettings,
-        AttentionSpec,
-        Operations,
-        Projections,
-        Tables,
-        submodules,
-    )
+    from kernels.operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
     from kernels.operations.quantized import QuantizedLinear
 else:
     from .cpu_ops import build, fused, native, onednn
+    from .cpu_ops.native import submodules
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
-    from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables, submodules
+    from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
     from .operations.quantized import QuantizedLinear
 
 __all__ = [

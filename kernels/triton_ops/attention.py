@@ -11,7 +11,7 @@ Plain definition: `plain.attention_qkv`.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 import triton
@@ -22,7 +22,7 @@ from torch.autograd.function import once_differentiable
 from minisbert.errors import ConfigError
 from minisbert.packing import PackedBatch
 
-from .launch import DTYPES, INTERPRETED, check, dropout_seed, keep, launch, operand, precision, steps
+from .launch import DTYPES, INTERPRETED, Tile, check, dropout_seed, keep, launch, operand, precision, steps
 
 _LOG2E = tl.constexpr(1.4426950408889634)
 _LN2 = tl.constexpr(0.6931471805599453)
@@ -32,22 +32,13 @@ _TAIL_BLOCK = tl.constexpr(1024)
 _jit = triton.jit(do_not_specialize=["texts", "tokens", "blocks"], do_not_specialize_on_alignment=["seed", "offsets"])
 
 
-class Tile(NamedTuple):
-    """Queries and keys that a program holds at once, and its warps and stages."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
-
-
 def supports(dim: int, heads: int = 1) -> bool:
     """Return True if attention takes token vectors of size `dim`, cut into `heads`."""
     return dim % heads == 0 and dim // heads in (16, 32, 48, 64, 96, 128)
 
 
 def forward_tile(longest: int, head: int, dtype: torch.dtype) -> Tile:
-    """The tile of a program of the forward pass, by the longest text: a static table."""
+    """The tile of queries and keys of the forward pass, by the longest text: a static table."""
     full, wide = dtype == torch.float32, head > 64
     if longest <= 16:
         return Tile(16, 16, 1 if head <= 64 else 2, 1)
@@ -61,7 +52,7 @@ def forward_tile(longest: int, head: int, dtype: torch.dtype) -> Tile:
 
 
 def backward_tile(longest: int, head: int, dtype: torch.dtype) -> Tile:
-    """The tile of a program of the backward pass; it holds a whole text where `longest` is not above it."""
+    """The tile of queries and keys of the backward pass; it holds a whole text where `longest` is not above it."""
     full, wide = dtype == torch.float32, head > 64
     if longest <= 16:
         return Tile(16, 16, 4 if wide else 2 if full and head > 32 else 1, 1)
@@ -111,10 +102,10 @@ def attend(
     out = qkv.new_empty(tokens, dim)
     lse = qkv.new_empty(tokens, heads, dtype=torch.float32)
     tile = forward_tile(longest, dim // heads, qkv.dtype)
-    texts, blocks = offsets.shape[0] - 1, triton.cdiv(longest, tile.queries)
+    texts, blocks = offsets.shape[0] - 1, triton.cdiv(longest, tile.rows)
     arguments = qkv, out, lse, offsets, seed, texts, tokens, blocks, dropout
     constants = _constants(tile, heads, dim // heads, qkv.dtype, seed)
-    launch(attend_forward, _grid(texts, heads, blocks), *arguments, SINGLE=longest <= tile.keys, **constants)
+    launch(attend_forward, _grid(texts, heads, blocks), *arguments, SINGLE=longest <= tile.others, **constants)
     return out, lse
 
 
@@ -136,8 +127,8 @@ class _Attention(torch.autograd.Function):
         d_qkv = torch.empty_like(qkv)
         head = out.shape[1] // heads
         tile = backward_tile(longest, head, qkv.dtype)
-        whole = longest <= tile.keys
-        texts, blocks = offsets.shape[0] - 1, triton.cdiv(longest, tile.queries)
+        whole = longest <= tile.others
+        texts, blocks = offsets.shape[0] - 1, triton.cdiv(longest, tile.rows)
         arguments = qkv, out, grad.contiguous(), lse, d_qkv, offsets, seed, texts, qkv.shape[0], blocks, dropout
         constants = _constants(tile, heads, head, qkv.dtype, seed)
         for kernel in (attend_backward_whole,) if whole else (attend_backward_queries, attend_backward_keys):

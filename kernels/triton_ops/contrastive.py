@@ -20,20 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.errors import ConfigError
 
-from .launch import DTYPES, check, launch, operand, precision, steps
+from .launch import DTYPES, Tile, check, launch, operand, precision, steps
 
 _PROGRAMS = 264  # wanted of a launch: two for each multiprocessor of an H200
 _EPS = tl.constexpr(1e-12)  # rows no longer than this are similar to nothing
-
-
-class Tile(NamedTuple):
-    """Own rows and other rows that a program holds at once, columns of a step of their product, warps and stages."""
-
-    rows: int
-    others: int
-    step: int
-    warps: int
-    stages: int
 
 
 def supports(dim: int) -> bool:
@@ -43,12 +33,12 @@ def supports(dim: int) -> bool:
 
 def forward_tile(dtype: torch.dtype) -> Tile:
     """The tile of a program of the forward pass: a static table."""
-    return Tile(64, 64, 32, 4, 2) if dtype == torch.float32 else Tile(64, 128, 64, 4, 3)
+    return Tile(64, 64, 4, 2) if dtype == torch.float32 else Tile(64, 128, 4, 3)
 
 
 def backward_tile(dtype: torch.dtype) -> Tile:
     """The tile of a program of the backward pass."""
-    return Tile(32, 32, 32, 8, 2) if dtype == torch.float32 else Tile(64, 64, 64, 8, 2)
+    return Tile(32, 32, 8, 2) if dtype == torch.float32 else Tile(64, 64, 8, 2)
 
 
 def contrastive(queries: Tensor, candidates: Tensor, *, scale: float = 20.0) -> Tensor:
@@ -138,7 +128,8 @@ def _parts(blocks: int, other_blocks: int) -> tuple[int, int]:
 
 
 def _constants(tile: Tile, x: Tensor) -> dict[str, Any]:
-    rows, others, step, warps, stages = tile
+    rows, others, warps, stages = tile
+    step = 32 if x.dtype == torch.float32 else 64  # columns of a step of a product of rows
     sizes = {"DIM": x.shape[1], "ROWS": rows, "OTHERS": others, "STEP": step, "PRECISION": precision(x.dtype)}
     return {**sizes, "warps": warps, "stages": stages}
 

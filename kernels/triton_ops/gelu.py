@@ -79,10 +79,7 @@ def _normal_cdf(value):
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _gelu_tiles(
-    x, bias, out, rows,
-    COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _gelu_tiles(x, bias, out, rows, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     index, inside = tile(row, rows, column, COLUMNS)
@@ -94,9 +91,8 @@ def _gelu_tiles(
 
 @triton.jit(do_not_specialize=["rows"])
 def _gelu_tiles_backward(
-    d_out, x, bias, d_x, partials, rows,
-    COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    d_out, x, bias, d_x, partials, rows, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     d_bias = tl.zeros([ROWS, BLOCK], tl.float32)
     first = tl.program_id(0) * ROWS

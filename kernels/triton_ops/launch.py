@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -24,6 +24,15 @@ PARTIALS = 512  # programs that walk over all rows to sum columns: about four fo
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 _ROUNDS = tl.constexpr(7)  # of Philox: the fewest that pass all tests of its authors (Salmon et al. 2011)
+
+
+class Tile(NamedTuple):
+    """Rows of its own and other rows that a program holds at once, and its warps and stages."""
+
+    rows: int
+    others: int
+    warps: int
+    stages: int
 
 
 def launch(

@@ -60,10 +60,7 @@ def _block(dim: int) -> dict[str, int]:
 
 
 @triton.jit
-def _pool_texts(
-    values, offsets, out,
-    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _pool_texts(values, offsets, out, DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     text = tl.program_id(0).to(tl.int64)
     first = tl.load(offsets + text)
     end = tl.load(offsets + text + 1)
@@ -80,10 +77,7 @@ def _pool_texts(
 
 
 @triton.jit(do_not_specialize=["tokens"])
-def _pool_texts_backward(
-    d_out, offsets, d_values, tokens,
-    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _pool_texts_backward(d_out, offsets, d_values, tokens, DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     text = tl.program_id(0).to(tl.int64)
     first = tl.load(offsets + text)
     end = tl.load(offsets + text + 1)
@@ -97,10 +91,7 @@ def _pool_texts_backward(
 
 
 @triton.jit
-def _fill_rows(
-    out, first, end, step, column, value,
-    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _fill_rows(out, first, end, step, column, value, DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """Store `value`, (BLOCK,), in blocks of ROWS rows, from `first` up to `end`, `step` rows apart."""
     tile = (tl.zeros([ROWS, BLOCK], tl.float32) + value[None, :]).to(out.dtype.element_ty)
     while first < end:

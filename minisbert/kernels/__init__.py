@@ -143,9 +143,7 @@ def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor
 
 def contrastive(queries: Tensor, candidates: Tensor) -> Callable[..., Tensor] | None:
     """Return a kernel for `plain.contrastive` that makes no matrix of all pairs, or None if that matrix is small."""
-    if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX:
-        return None
-    if not (fast() and _triton_takes(queries)):
+    if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX or not (fast() and _triton_takes(queries)):
         return None
     if TYPE_CHECKING:
         from kernels.triton_ops import contrastive

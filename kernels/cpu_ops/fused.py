@@ -20,7 +20,7 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import AdamWStep, Plain
-from ..operations.protocol import Activation, AttentionSpec, Projections, supports_rows, takes_norm
+from ..operations.protocol import Activation, AttentionSpec, Projections, norm_fits, supports_rows
 from . import build, onednn
 from .build import check, check_texts, pointer
 
@@ -73,7 +73,7 @@ class Fused(onednn.OneDnn):
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """See `Operations`."""
-        if residual.dtype != torch.float32 or not takes_norm(norm, residual.shape[1], torch.float32):
+        if residual.dtype != torch.float32 or not norm_fits(norm, residual.shape[1], torch.float32):
             return super().add_norm(x, linear, residual, norm, dropout=dropout)
         product = self.linear(x, linear).contiguous()
         return add_norm(product, residual.contiguous(), norm.weight, norm.bias, eps=norm.eps, dropout=dropout)

@@ -218,9 +218,8 @@ class Watch:
 
     def holds(self) -> bool:
         """Return True if nothing has changed."""
-        if any(self._hooks) or any("forward" in values for values in self._attributes):
-            return False
-        return self._state() == self._seen
+        overridden = any(self._hooks) or any("forward" in values for values in self._attributes)
+        return not overridden and self._state() == self._seen
 
     def _state(self) -> list[object]:
         """Parts, their classes, settings and tensors; address, dtype and shape of those held; which are contiguous."""

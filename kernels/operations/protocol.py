@@ -163,7 +163,7 @@ def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module
     )
 
 
-def takes_norm(module: nn.Module | None, dim: int, *dtypes: torch.dtype) -> TypeGuard[nn.LayerNorm]:
+def norm_fits(module: nn.Module | None, dim: int, *dtypes: torch.dtype) -> TypeGuard[nn.LayerNorm]:
     """Return True if `module` normalizes rows of a size that kernels take, with weights in one of some dtypes."""
     return (
         as_built(module, nn.LayerNorm)

@@ -222,9 +222,7 @@ def attend_forward(
     drop_row = (start.to(tl.int32) + row) * HEADS + head
     base = qkv + start * (3 * DIM) + head * HEAD
     q = _rows(base, row, length, 3 * DIM, HEAD, WIDTH)
-    drop_seed = 0
-    if DROP:
-        drop_seed = tl.load(seed)
+    drop_seed = tl.load(seed) if DROP else 0
     acc = tl.zeros([QUERIES, WIDTH], tl.float32)
     row_max = tl.full([QUERIES], float("-inf"), tl.float32)
     total = tl.zeros([QUERIES], tl.float32)
@@ -242,9 +240,7 @@ def attend_forward(
             weights = tl.where(keep(drop_seed, drop_row, first, KEYS, dropout), weights, 0.0)
         acc = tl.dot(weights.to(v.dtype), v, acc * decay[:, None], input_precision=PRECISION)
         row_max = new_max
-    kept = total
-    if DROP:
-        kept = total * (1 - dropout)
+    kept = total * (1 - dropout) if DROP else total
     _store_rows(out + start * DIM + head * HEAD, row, length, acc / kept[:, None], DIM, HEAD, WIDTH)
     tl.store(lse + start * HEADS + row * HEADS + head, (row_max + tl.log2(total)) * _LN2, mask=row < length)
 
@@ -312,9 +308,7 @@ def attend_backward_queries(
     attended = _rows(out + start * DIM + head * HEAD, row, length, DIM, HEAD, WIDTH)
     delta = tl.sum(g.to(tl.float32) * attended.to(tl.float32), 1)
     sums = tl.load(lse + start * HEADS + row * HEADS + head, mask=row < length, other=float("inf")) * _LOG2E
-    drop_seed = 0
-    if DROP:
-        drop_seed = tl.load(seed)
+    drop_seed = tl.load(seed) if DROP else 0
     d_q = tl.zeros([QUERIES, WIDTH], tl.float32)
     for first in steps(0, length, KEYS):
         column = first + tl.arange(0, KEYS)
@@ -349,9 +343,7 @@ def attend_backward_keys(
     base = qkv + start * (3 * DIM) + head * HEAD
     k = _rows(base + DIM, column, length, 3 * DIM, HEAD, WIDTH)
     v = _rows(base + 2 * DIM, column, length, 3 * DIM, HEAD, WIDTH)
-    drop_seed = 0
-    if DROP:
-        drop_seed = tl.load(seed)
+    drop_seed = tl.load(seed) if DROP else 0
     d_k = tl.zeros([KEYS, WIDTH], tl.float32)
     d_v = tl.zeros([KEYS, WIDTH], tl.float32)
     for first in steps(0, length, QUERIES):

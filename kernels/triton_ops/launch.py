@@ -141,10 +141,7 @@ steps = _interpreted_steps if INTERPRETED else tl.range
 @triton.jit
 def operand(x):
     """An operand of `tl.dot`: the interpreter multiplies bfloat16 wrongly."""
-    if INTERPRETED:
-        return x.to(tl.float32)
-    else:
-        return x
+    return x.to(tl.float32) if INTERPRETED else x
 
 
 @triton.jit

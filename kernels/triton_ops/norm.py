@@ -205,10 +205,8 @@ def _norm_rows_backward(
             d_x_bias += d_total
         tl.store(d_x + index, d_total.to(d_x.dtype.element_ty), mask=inside)
         first += tl.num_programs(0) * ROWS
+    base = partials + tl.program_id(0) * (2 if x_bias is None else 3) * DIM
     if x_bias is not None:
-        base = partials + tl.program_id(0) * 3 * DIM
         tl.store(base + 2 * DIM + column, tl.sum(d_x_bias, 0), mask=column < DIM)
-    else:
-        base = partials + tl.program_id(0) * 2 * DIM
     tl.store(base + column, tl.sum(d_weight, 0), mask=column < DIM)
     tl.store(base + DIM + column, tl.sum(d_bias, 0), mask=column < DIM)

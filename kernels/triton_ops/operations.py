@@ -17,16 +17,7 @@ from torch import Tensor, nn
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import Plain
-from ..operations.protocol import (
-    Activation,
-    AttentionSettings,
-    AttentionSpec,
-    Projections,
-    Tables,
-    as_built,
-    supports_rows,
-    takes_norm,
-)
+from ..operations.protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables, as_built, norm_fits
 from . import attention, pooling
 from .embedding import embed_norm
 from .gelu import bias_gelu
@@ -50,7 +41,7 @@ class TritonAttention(Plain):
 
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
         """See `Operations`."""
-        takes = values.dtype in DTYPES and supports_rows(values.shape[1])
+        takes = values.dtype in DTYPES and pooling.supports(values.shape[1])
         return pooling.mean_pool(values, batch) if takes else super().mean_pool(values, batch)
 
 
@@ -70,7 +61,7 @@ class Triton(TritonAttention):
     ) -> Tensor:
         """See `Operations`."""
         word, position, token_type = tables
-        if position is None or not _takes_tables(*tables) or not takes_norm(norm, word.embedding_dim, *DTYPES):
+        if position is None or not _takes_tables(*tables) or not norm_fits(norm, word.embedding_dim, *DTYPES):
             return super().embed(batch, positions, tables, norm, dropout=dropout)
         weights = (
             word.weight,
@@ -96,7 +87,7 @@ class Triton(TritonAttention):
         """See `Operations`; the sum is also rounded for the next product."""
         product, bias = self._without_bias(x, linear)
         fits = residual.is_contiguous() and residual.dtype in (product.dtype, torch.float32)
-        if not fits or not takes_norm(norm, residual.shape[1], *DTYPES):
+        if not fits or not norm_fits(norm, residual.shape[1], *DTYPES):
             total = F.dropout(product if bias is None else product + bias, dropout) + residual
             return total if norm is None else self.norm(total, norm)
         stream, rounded = add_norm(

@@ -15,7 +15,10 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.packing import PackedBatch
 
+from ..operations.protocol import supports_rows
 from .launch import check, check_rows, launch, load_tile, row_block
+
+supports = supports_rows
 
 
 def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:

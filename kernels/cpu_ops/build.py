@@ -73,8 +73,7 @@ def library() -> ctypes.CDLL | None:
     if refusal() is not None:
         return None
     path = location()
-    record = build_record(path)
-    if record.get("sha256") != _digest(path):
+    if build_record(path).get("sha256") != _digest(path):
         raise ConfigError(f"got {path}, which is not what was built; expected its recorded digest: {_AGAIN}")
     try:
         loaded = ctypes.CDLL(str(path))

@@ -9,7 +9,7 @@ that generator govern it.
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple, TypeGuard, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import AdamWStep, Plain
-from ..operations.protocol import Activation, AttentionSpec, Projections, as_built
+from ..operations.protocol import Activation, AttentionSpec, Projections, norm_fits, supports_rows
 from . import build, onednn
 from .build import check, check_texts, pointer
 
@@ -73,7 +73,7 @@ class Fused(onednn.OneDnn):
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """See `Operations`."""
-        if not _takes_norm(norm) or residual.dtype != torch.float32:
+        if residual.dtype != torch.float32 or not norm_fits(norm, residual.shape[1], torch.float32):
             return super().add_norm(x, linear, residual, norm, dropout=dropout)
         product = self.linear(x, linear).contiguous()
         return add_norm(product, residual.contiguous(), norm.weight, norm.bias, eps=norm.eps, dropout=dropout)
@@ -85,7 +85,7 @@ class Fused(onednn.OneDnn):
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
         """See `Operations`; the kernel has no gradient."""
         differentiable = torch.is_grad_enabled() and values.requires_grad
-        if differentiable or values.dtype != torch.float32 or not supports(values.shape[1]):
+        if differentiable or values.dtype != torch.float32 or not supports_rows(values.shape[1]):
             return super().mean_pool(values, batch)
         return mean_pool(values.contiguous(), batch)
 
@@ -96,28 +96,14 @@ class Fused(onednn.OneDnn):
         return (onednn.half_linear if self._half else onednn.linear)(x, weight, bias)
 
 
-def _takes_norm(norm: nn.Module | None) -> TypeGuard[nn.LayerNorm]:
-    """Return True if `add_norm` computes what `norm` does."""
-    if not as_built(norm, nn.LayerNorm) or len(norm.normalized_shape) > 1 or not supports(norm.normalized_shape[0]):
-        return False
-    return all(
-        weight is not None and weight.dtype == torch.float32 and weight.is_contiguous()
-        for weight in (norm.weight, norm.bias)
-    )
-
-
 def _takes_attention(dim: int, heads: int) -> bool:
     return supports(dim, heads) and dim // heads <= _LARGEST_HEAD
 
 
 def supports(dim: int, heads: int = 1) -> bool:
     """Return True if the kernels take token vectors of size `dim`, cut into `heads`."""
-    return (
-        0 < dim <= 4096
-        and dim % heads == 0
-        and dim // heads % 16 == 0
-        and (heads == 1 or dim // heads <= _LARGEST_HEAD)
-    )
+    head = dim // heads
+    return supports_rows(dim) and head * heads == dim and head % 16 == 0 and (heads == 1 or head <= _LARGEST_HEAD)
 
 
 def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:
@@ -141,14 +127,16 @@ def add_norm(
     """`layer_norm(dropout(x) + residual)`, (tokens, dim) each, in float32."""
     tokens, dim = x.shape
     check("x", x, None, dim, torch.float32)
-    _check_norm(dim, weight, bias)
+    _check_dim(dim)
+    check("weight", weight, dim, None, torch.float32)
+    check("bias", bias, dim, None, torch.float32)
     if residual is not None:
         check("residual", residual, tokens, dim, torch.float32)
     drop = _dropout(dropout)
     inputs = (x, weight, bias) if residual is None else (x, residual, weight, bias)
     if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
         return cast(Tensor, _AddNorm.apply(x, residual, weight, bias, eps, drop))  # type: ignore[no-untyped-call]
-    return _add_norm(x, residual, weight, bias, eps, drop)
+    return _add_norm(x, residual, weight, bias, eps, drop, None, None)
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -238,20 +226,12 @@ class _Attention(torch.autograd.Function):
 
 
 def _add_norm(
-    x: Tensor,
-    residual: Tensor | None,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    drop: _Dropout,
-    *,
-    xhat: Tensor | None = None,
-    rstd: Tensor | None = None,
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout, *saved: Tensor | None
 ) -> Tensor:
     out = torch.empty(x.shape)
     build.required().add_norm_forward(
         *(*x.shape, x.data_ptr(), pointer(residual), weight.data_ptr(), bias.data_ptr(), eps),
-        *(out.data_ptr(), pointer(xhat), pointer(rstd), *drop),
+        *(out.data_ptr(), *map(pointer, saved), *drop),
     )
     return out
 
@@ -262,7 +242,7 @@ class _AddNorm(torch.autograd.Function):
         ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout
     ) -> Tensor:
         xhat, rstd = torch.empty_like(x), torch.empty(x.shape[0])
-        out = _add_norm(x, residual, weight, bias, eps, drop, xhat=xhat, rstd=rstd)
+        out = _add_norm(x, residual, weight, bias, eps, drop, xhat, rstd)
         ctx.save_for_backward(xhat, rstd, weight)
         ctx.drop = drop
         return out
@@ -282,12 +262,7 @@ class _AddNorm(torch.autograd.Function):
             *(*xhat.shape, grad.data_ptr(), xhat.data_ptr(), rstd.data_ptr(), weight.data_ptr()),
             *(pointer(d_x), pointer(d_sum), d_weight.data_ptr(), d_bias.data_ptr(), *ctx.drop),
         )
-        gradients = (d_x if dropped else d_sum, d_sum, d_weight, d_bias)
-        return (
-            *(value if need else None for value, need in zip(gradients, ctx.needs_input_grad, strict=False)),
-            None,
-            None,
-        )
+        return d_x if dropped else d_sum, d_sum if need_residual else None, d_weight, d_bias, None, None
 
 
 def _gelu(x: Tensor) -> Tensor:
@@ -313,11 +288,5 @@ class _Gelu(torch.autograd.Function):
 
 
 def _check_dim(dim: int) -> None:
-    if not supports(dim):
+    if not supports_rows(dim):
         raise ConfigError(f"got vectors of size {dim}; expected a multiple of 16, at most 4096")
-
-
-def _check_norm(dim: int, weight: Tensor, bias: Tensor) -> None:
-    _check_dim(dim)
-    check("weight", weight, dim, None, torch.float32)
-    check("bias", bias, dim, None, torch.float32)

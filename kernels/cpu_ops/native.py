@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Collection
-from operator import is_
+from contextlib import suppress
 from typing import NamedTuple
 
 import torch
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
-from ..operations.protocol import as_built, submodules
+from ..operations.protocol import as_built
 from ..operations.quantized import QuantizedLinear
 from . import build
 from .build import check, check_texts, pointer
@@ -49,11 +49,6 @@ class EncoderModules(NamedTuple):
     norm: nn.Module
     layers: tuple[LayerModules, ...]
     heads: int
-
-    def flat(self) -> list[nn.Module]:
-        """Return all modules as a list."""
-        tables = [self.word, self.position, *([] if self.token_type is None else [self.token_type])]
-        return [*tables, self.norm, *(module for layer in self.layers for module in layer)]
 
 
 class Unsupported(Exception):  # noqa: N818  # an answer more than an error
@@ -131,7 +126,7 @@ class NativeEncoder:
         if module is None:
             return 0, None
         rows = _tensor(module, "weight").shape[0]
-        return rows, self._address(module, nn.Embedding, "weight", (rows, self._dim))
+        return rows, self._address(module, nn.Embedding, "weight", rows, self._dim)
 
     def _layer(self, layer: LayerModules) -> _Layer:
         dim, inner = self._dim, self._inner
@@ -148,22 +143,17 @@ class NativeEncoder:
         quantized = self._product == torch.int8
         kind = QuantizedLinear if quantized else nn.Linear
         return _Linear(
-            self._address(module, kind, "weight", (columns, depth), self._product),
-            self._address(module, kind, "bias", (columns,)),
-            self._address(module, kind, "scale", (columns,)) if quantized else None,
+            self._address(module, kind, "weight", columns, depth, dtype=self._product),
+            self._address(module, kind, "bias", columns),
+            self._address(module, kind, "scale", columns) if quantized else None,
         )
 
     def _norm(self, module: nn.Module) -> _Norm:
-        weight, bias = (self._address(module, nn.LayerNorm, name, (self._dim,)) for name in ("weight", "bias"))
+        weight, bias = (self._address(module, nn.LayerNorm, name, self._dim) for name in ("weight", "bias"))
         return _Norm(weight, bias, module.eps)
 
     def _address(
-        self,
-        module: nn.Module,
-        kind: type[nn.Module],
-        name: str,
-        shape: tuple[int, ...],
-        dtype: torch.dtype | None = None,
+        self, module: nn.Module, kind: type[nn.Module], name: str, *shape: int, dtype: torch.dtype | None = None
     ) -> int:
         value = _tensor(module, name)
         regular = value.layout == torch.strided and value.device.type == "cpu" and value.is_contiguous()
@@ -197,15 +187,11 @@ class Binding:
             return None
         bound = self._bound
         if bound is None or not bound[0].holds():
-            bound = self._bound = (Watch(root, self._settings), _encoder(modules()))
+            watch, found, encoder = Watch(root, self._settings), modules(), None
+            with suppress(Unsupported):
+                encoder = None if found is None else NativeEncoder(found)
+            bound = self._bound = (watch, encoder)
         return bound[1]
-
-
-def _encoder(modules: EncoderModules | None) -> NativeEncoder | None:
-    try:
-        return None if modules is None else NativeEncoder(modules)
-    except Unsupported:
-        return None
 
 
 class Watch:
@@ -227,41 +213,35 @@ class Watch:
         self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
         self._settings = [(values, name) for values in self._attributes for name in settings if name in values]
         self._named = [named for part in parts for named in (part._parameters, part._buffers) if named]
-        self._tensors = self._current_tensors()
-        self._held = [tensor for tensor in self._tensors if tensor is not None]
-        self._structure, self._layout = self._current_structure(), self._current_layout()
+        self._held = [tensor for named in self._named for tensor in named.values() if tensor is not None]
+        self._seen = self._state()
 
     def holds(self) -> bool:
         """Return True if nothing has changed."""
-        if any(self._hooks) or any("forward" in values for values in self._attributes):
-            return False
-        tensors = self._current_tensors()
-        return (
-            len(tensors) == len(self._tensors)
-            and all(map(is_, tensors, self._tensors))
-            and self._current_structure() == self._structure
-            and self._current_layout() == self._layout
-        )
+        overridden = any(self._hooks) or any("forward" in values for values in self._attributes)
+        return not overridden and self._state() == self._seen
 
-    def _current_tensors(self) -> list[Tensor | None]:
-        return [tensor for named in self._named for tensor in named.values()]
-
-    def _current_structure(self) -> list[object]:
-        """Parts, their classes and settings."""
+    def _state(self) -> list[object]:
+        """Parts, their classes, settings and tensors; address, dtype and shape of those held; which are contiguous."""
         return [
             [list(children.values()) for children in self._children],
             list(map(type, self._parts)),
             [values.get(name) for values, name in self._settings],
-        ]
-
-    def _current_layout(self) -> list[object]:
-        """Address, dtype and shape of all tensors, and which are contiguous."""
-        return [
+            [id(tensor) for named in self._named for tensor in named.values()],  # those held keep theirs
             list(map(Tensor.data_ptr, self._held)),
             [tensor.dtype for tensor in self._held],
             [tensor.shape for tensor in self._held],
             list(map(Tensor.is_contiguous, self._held)),
         ]
+
+
+def submodules(module: nn.Module) -> list[nn.Module]:
+    """Return a module and all its parts, as `list(module.modules())` does ten times slower; shared ones repeat."""
+    found = [module]
+    for part in found:  # which grows meanwhile
+        if children := part._modules:
+            found += [child for child in children.values() if child is not None]
+    return found
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None = None, steps: Tensor | None = None) -> Tensor:

@@ -176,8 +176,7 @@ class _Linear(torch.autograd.Function):
         return _product(x, weight, bias).float()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        (grad,) = grads
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
         x, weight = ctx.saved_tensors
         rounded = grad.contiguous().to(x.dtype)
         need_x, need_weight, need_bias, _ = ctx.needs_input_grad

@@ -61,10 +61,11 @@ class Padded(Plain):
         if bias is None:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=seen, dropout_p=dropout)
         else:
-            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + self._for_each_text(bias)
-            scores = scores + torch.zeros_like(seen, dtype=scores.dtype).masked_fill(
-                ~seen, torch.finfo(scores.dtype).min
-            )
+            if self._bias is None:  # copied for each text once in this forward pass
+                self._bias = bias.expand(texts, -1, -1, -1).contiguous()  # (texts, heads, length, length)
+            scores = q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1]) + self._bias
+            lowest = torch.finfo(scores.dtype).min
+            scores = scores + torch.zeros_like(seen, dtype=scores.dtype).masked_fill(~seen, lowest)
             attended = F.dropout(scores.softmax(-1), dropout) @ v  # (texts, heads, length, size)
         return attended.transpose(1, 2).reshape(query.shape)
 
@@ -88,9 +89,3 @@ class Padded(Plain):
             restore=batch.restore,
         )
         return values[kept], packed
-
-    def _for_each_text(self, bias: Tensor) -> Tensor:
-        """The bias, (heads, length, length), copied for each text once in this forward pass."""
-        if self._bias is None:
-            self._bias = bias.expand(len(self._mask), -1, -1, -1).contiguous()
-        return self._bias

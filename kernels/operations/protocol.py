@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
@@ -162,10 +163,19 @@ def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module
     )
 
 
-def submodules(module: nn.Module) -> list[nn.Module]:
-    """Return a module and all its parts, as `list(module.modules())` does ten times slower; shared ones repeat."""
-    found = [module]
-    for part in found:  # which grows meanwhile
-        if children := part._modules:
-            found += [child for child in children.values() if child is not None]
-    return found
+def norm_fits(module: nn.Module | None, dim: int, *dtypes: torch.dtype) -> TypeGuard[nn.LayerNorm]:
+    """Return True if `module` normalizes rows of a size that kernels take, with weights in one of some dtypes."""
+    return (
+        as_built(module, nn.LayerNorm)
+        and module.normalized_shape == (dim,)
+        and supports_rows(dim)
+        and all(
+            weight is not None and weight.dtype in dtypes and weight.is_contiguous()
+            for weight in (module.weight, module.bias)
+        )
+    )
+
+
+def supports_rows(dim: int) -> bool:
+    """Return True if the kernels over whole rows take rows of size `dim`."""
+    return 0 < dim <= 4096 and dim % 16 == 0

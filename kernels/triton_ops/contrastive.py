@@ -20,20 +20,10 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.errors import ConfigError
 
-from .launch import DTYPES, INTERPRETED, check, launch, operand, precision
+from .launch import DTYPES, Tile, check, launch, operand, precision, steps
 
 _PROGRAMS = 264  # wanted of a launch: two for each multiprocessor of an H200
 _EPS = tl.constexpr(1e-12)  # rows no longer than this are similar to nothing
-
-
-class Tile(NamedTuple):
-    """Own rows and other rows that a program holds at once, columns of a step of their product, warps and stages."""
-
-    rows: int
-    others: int
-    step: int
-    warps: int
-    stages: int
 
 
 def supports(dim: int) -> bool:
@@ -43,12 +33,12 @@ def supports(dim: int) -> bool:
 
 def forward_tile(dtype: torch.dtype) -> Tile:
     """The tile of a program of the forward pass: a static table."""
-    return Tile(64, 64, 32, 4, 2) if dtype == torch.float32 else Tile(64, 128, 64, 4, 3)
+    return Tile(64, 64, 4, 2) if dtype == torch.float32 else Tile(64, 128, 4, 3)
 
 
 def backward_tile(dtype: torch.dtype) -> Tile:
     """The tile of a program of the backward pass."""
-    return Tile(32, 32, 32, 8, 2) if dtype == torch.float32 else Tile(64, 64, 64, 8, 2)
+    return Tile(32, 32, 8, 2) if dtype == torch.float32 else Tile(64, 64, 8, 2)
 
 
 def contrastive(queries: Tensor, candidates: Tensor, *, scale: float = 20.0) -> Tensor:
@@ -92,14 +82,11 @@ class _Contrastive(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        queries, candidates, lse, query_norms, candidate_norms = ctx.saved_tensors
-        factor = (grad.float() / queries.shape[0]).reshape(1)
-        shared = lse, factor, ctx.scale
-        return (
-            _gradient(queries, candidates, query_norms, candidate_norms, *shared, of_queries=True),
-            _gradient(candidates, queries, candidate_norms, query_norms, *shared, of_queries=False),
-            None,
-        )
+        rows, candidate_rows, lse, norms, candidate_norms = ctx.saved_tensors
+        queries, candidates = _Side(rows, norms), _Side(candidate_rows, candidate_norms)
+        shared = lse, (grad.float() / len(rows)).reshape(1), ctx.scale
+        of_queries = _gradient(queries, candidates, *shared, of_queries=True)
+        return of_queries, _gradient(candidates, queries, *shared, of_queries=False), None
 
 
 def _inverse_norms(x: Tensor) -> Tensor:
@@ -108,18 +95,16 @@ def _inverse_norms(x: Tensor) -> Tensor:
     return out
 
 
-def _gradient(
-    x: Tensor,
-    others: Tensor,
-    norms: Tensor,
-    other_norms: Tensor,
-    lse: Tensor,
-    factor: Tensor,
-    scale: float,
-    *,
-    of_queries: bool,
-) -> Tensor:
-    """The gradient of one side's rows x."""
+class _Side(NamedTuple):
+    """Queries or candidates, and the inverses of their norms."""
+
+    x: Tensor
+    norms: Tensor
+
+
+def _gradient(own: _Side, other: _Side, lse: Tensor, factor: Tensor, scale: float, *, of_queries: bool) -> Tensor:
+    """The gradient of the rows of one side."""
+    (x, norms), (others, other_norms) = own, other
     rows, dim = x.shape
     tile = backward_tile(x.dtype)
     # Columns of a product; three products for each one in float32 leave fewer registers.
@@ -143,7 +128,8 @@ def _parts(blocks: int, other_blocks: int) -> tuple[int, int]:
 
 
 def _constants(tile: Tile, x: Tensor) -> dict[str, Any]:
-    rows, others, step, warps, stages = tile
+    rows, others, warps, stages = tile
+    step = 32 if x.dtype == torch.float32 else 64  # columns of a step of a product of rows
     sizes = {"DIM": x.shape[1], "ROWS": rows, "OTHERS": others, "STEP": step, "PRECISION": precision(x.dtype)}
     return {**sizes, "warps": warps, "stages": stages}
 
@@ -176,12 +162,11 @@ def _tile(x, row, rows, first, DIM: tl.constexpr, COLUMNS: tl.constexpr):
 
 @triton.jit
 def _scores(
-    x, y, norms, y_norms, row, rows, other, others,
-    DIM: tl.constexpr, ROWS: tl.constexpr, OTHERS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
+    x, y, norms, y_norms, row, rows, other, others, DIM: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr
+):
     """Scaled similarities, and the mask of those within the matrix: (ROWS, OTHERS) each."""
     other_norms = tl.load(y_norms + other, mask=other < others, other=0.0)
-    total = tl.zeros([ROWS, OTHERS], tl.float32)
+    total = tl.zeros([row.shape[0], other.shape[0]], tl.float32)
     for first in tl.range(0, DIM, STEP):
         a = _tile(x, row, rows, first, DIM, STEP)
         b = _tile(y, other, others, first, DIM, STEP)
@@ -207,9 +192,7 @@ def _contrast_forward(
     end = block + per_part
     while block < end:
         other = block * OTHERS + tl.arange(0, OTHERS)
-        scores, inside, _ = _scores(
-            x, y, norms, y_norms, row, rows, other, others, DIM, ROWS, OTHERS, STEP, PRECISION
-        )  # fmt: skip
+        scores, inside, _ = _scores(x, y, norms, y_norms, row, rows, other, others, DIM, STEP, PRECISION)
         mine += tl.sum(tl.where(row[:, None] == other[None, :], scores, 0.0), 1)
         scores = tl.where(inside, scores, float("-inf"))
         higher = tl.maximum(highest, tl.max(scores, 1))
@@ -220,35 +203,6 @@ def _contrast_forward(
     result = tl.where(total > 0, highest + tl.log(tl.maximum(total, 1e-30)), float("-inf"))
     tl.store(lse + part * rows + row, result, mask=row < rows)
     tl.store(own + part * rows + row, mine, mask=row < rows)
-
-
-@triton.jit
-def _backward_step(
-    sum_0, sum_1, sum_2, parallel, block, x, y, norms, y_norms, lse, row, rows, others, first,
-    OF_QUERIES: tl.constexpr, CHUNK: tl.constexpr, CHUNKS: tl.constexpr,
-    DIM: tl.constexpr, ROWS: tl.constexpr, OTHERS: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
-):  # fmt: skip
-    other = block * OTHERS + tl.arange(0, OTHERS)
-    scores, inside, other_norms = _scores(
-        x, y, norms, y_norms, row, rows, other, others, DIM, ROWS, OTHERS, STEP, PRECISION
-    )  # fmt: skip
-    if OF_QUERIES:
-        logs = tl.load(lse + row, mask=row < rows, other=0.0)[:, None]
-    else:
-        logs = tl.load(lse + other, mask=other < others, other=0.0)[None, :]
-    grads = tl.exp(tl.where(inside, scores - logs, float("-inf")))
-    grads -= tl.where(inside & (row[:, None] == other[None, :]), 1.0, 0.0)
-    parallel += tl.sum(grads * scores, 1)
-    factors = operand((grads * other_norms[None, :]).to(y.dtype.element_ty))
-    values = _tile(y, other, others, first, DIM, CHUNK)
-    sum_0 = tl.dot(factors, values, sum_0, input_precision=PRECISION)
-    if CHUNKS > 1:
-        values = _tile(y, other, others, first + CHUNK, DIM, CHUNK)
-        sum_1 = tl.dot(factors, values, sum_1, input_precision=PRECISION)
-    if CHUNKS > 2:
-        values = _tile(y, other, others, first + 2 * CHUNK, DIM, CHUNK)
-        sum_2 = tl.dot(factors, values, sum_2, input_precision=PRECISION)
-    return sum_0, sum_1, sum_2, parallel
 
 
 @_jit
@@ -270,20 +224,25 @@ def _contrast_backward(
     sum_2 = tl.zeros([ROWS, CHUNK], tl.float32)
     parallel = tl.zeros([ROWS], tl.float32)
     begin = part * per_part
-    if INTERPRETED:
-        block = begin
-        while block < begin + per_part:
-            sum_0, sum_1, sum_2, parallel = _backward_step(
-                sum_0, sum_1, sum_2, parallel, block, x, y, norms, y_norms, lse, row, rows, others, first,
-                OF_QUERIES, CHUNK, CHUNKS, DIM, ROWS, OTHERS, STEP, PRECISION,
-            )  # fmt: skip
-            block += 1
-    else:
-        for block in tl.range(begin, begin + per_part):
-            sum_0, sum_1, sum_2, parallel = _backward_step(
-                sum_0, sum_1, sum_2, parallel, block, x, y, norms, y_norms, lse, row, rows, others, first,
-                OF_QUERIES, CHUNK, CHUNKS, DIM, ROWS, OTHERS, STEP, PRECISION,
-            )  # fmt: skip
+    for block in steps(begin, begin + per_part, 1):
+        other = block * OTHERS + tl.arange(0, OTHERS)
+        scores, inside, other_norms = _scores(x, y, norms, y_norms, row, rows, other, others, DIM, STEP, PRECISION)
+        if OF_QUERIES:
+            logs = tl.load(lse + row, mask=row < rows, other=0.0)[:, None]
+        else:
+            logs = tl.load(lse + other, mask=other < others, other=0.0)[None, :]
+        grads = tl.exp(tl.where(inside, scores - logs, float("-inf")))
+        grads -= tl.where(inside & (row[:, None] == other[None, :]), 1.0, 0.0)
+        parallel += tl.sum(grads * scores, 1)
+        factors = operand((grads * other_norms[None, :]).to(y.dtype.element_ty))
+        values = _tile(y, other, others, first, DIM, CHUNK)
+        sum_0 = tl.dot(factors, values, sum_0, input_precision=PRECISION)
+        if CHUNKS > 1:
+            values = _tile(y, other, others, first + CHUNK, DIM, CHUNK)
+            sum_1 = tl.dot(factors, values, sum_1, input_precision=PRECISION)
+        if CHUNKS > 2:
+            values = _tile(y, other, others, first + 2 * CHUNK, DIM, CHUNK)
+            sum_2 = tl.dot(factors, values, sum_2, input_precision=PRECISION)
     base = sums + part.to(tl.int64) * rows * DIM
     _store(base, row, rows, first, sum_0, DIM, CHUNK)
     if CHUNKS > 1:

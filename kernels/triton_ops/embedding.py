@@ -21,19 +21,8 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .launch import (
-    DTYPES,
-    PARTIALS,
-    check,
-    check_rows,
-    dropout_scale,
-    dropout_seed,
-    launch,
-    load_tile,
-    row_block,
-    standardize,
-    standardize_backward,
-)
+from .launch import DTYPES, PARTIALS, check, check_rows, dropout_scale, dropout_seed, launch, load_tile, row_block, tile
+from .norm import layer_norm, layer_norm_backward
 
 
 def embed_norm(
@@ -83,33 +72,20 @@ def embed_norm(
     seed = dropout_seed(dropout, seed, word.device)
     indices = ids, positions, types if token_type is not None else None
     tables = word, position, token_type, weight, bias
-    return cast(Tensor, _EmbedNorm.apply(*indices, *tables, seed, eps, dropout))  # type: ignore[no-untyped-call]
+    return cast(Tensor, _EmbedNorm.apply(eps, dropout, *indices, *tables, seed))  # type: ignore[no-untyped-call]
 
 
 class _EmbedNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        ids: Tensor,
-        positions: Tensor,
-        types: Tensor | None,
-        word: Tensor,
-        position: Tensor,
-        token_type: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        seed: Tensor | None,
-        eps: float,
-        dropout: float,
-    ) -> Tensor:
+    def forward(ctx: Any, eps: float, dropout: float, *inputs: Any) -> Tensor:
+        ids, _, _, word, position, token_type, *_ = inputs
         tokens, dim = ids.shape[0], word.shape[1]
-        out = word.new_empty(tokens, dim)
+        out: Tensor = word.new_empty(tokens, dim)
         stats = word.new_empty(2, tokens, dtype=torch.float32)  # mean and inverse deviation
         sizes = tokens, *_sizes(word, position, token_type)
         block = row_block(dim)
-        tensors = ids, positions, types, word, position, token_type, weight, bias, seed, out, stats
-        launch(_embed_rows, (triton.cdiv(tokens, block["ROWS"]),), *tensors, *sizes, eps, dropout, **block)
-        ctx.save_for_backward(ids, positions, types, word, position, token_type, weight, bias, seed, stats)
+        launch(_embed_rows, (triton.cdiv(tokens, block["ROWS"]),), *inputs, out, stats, *sizes, eps, dropout, **block)
+        ctx.save_for_backward(*inputs, stats)
         ctx.dropout = dropout
         return out
 
@@ -126,15 +102,15 @@ class _EmbedNorm(torch.autograd.Function):
         sizes = tokens, *_sizes(word, position, token_type)
         launch(_embed_rows_backward, (programs,), *tensors, d_sum, partials, *sizes, ctx.dropout, **block)
         d_weight, d_bias, d_type = partials.sum(0)
-        _, _, _, needs_word, needs_position, needs_type, *_ = ctx.needs_input_grad
+        needs_word, needs_position, needs_type = ctx.needs_input_grad[5:8]
         return (
-            *(None,) * 3,
+            *(None,) * 5,
             _row_sums(d_sum, ids, word) if needs_word else None,
             _row_sums(d_sum, positions, position) if needs_position else None,
             _type_sums(d_sum, d_type, types, token_type) if needs_type else None,
             d_weight.to(weight.dtype),
             d_bias.to(bias.dtype),
-            *(None,) * 3,
+            None,
         )
 
 
@@ -190,18 +166,13 @@ def _embed_rows(
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
-    inside = (row < tokens)[:, None] & (column < DIM)[None, :]  # (ROWS, BLOCK)
+    index, inside = tile(row, tokens, column, DIM)
     total = _sum_of_embeddings(
         ids, positions, types, word, position, token_type, row, tokens, words, places, kinds, column, DIM
     )
-    normed, mean, rstd = standardize(total, column, eps, DIM)
-    gain = load_tile(weight, column, column < DIM)[None, :]
-    shift = load_tile(bias, column, column < DIM)[None, :]
-    value = (normed * gain + shift) * dropout_scale(seed, row, dropout, BLOCK)
-    index = row.to(tl.int64)[:, None] * DIM + column[None, :]
+    value = layer_norm(total, weight, bias, stats, row, tokens, column, eps, DIM)
+    value *= dropout_scale(seed, row, dropout, BLOCK)
     tl.store(out + index, value.to(out.dtype.element_ty), mask=inside)
-    tl.store(stats + row, mean, mask=row < tokens)
-    tl.store(stats + tokens + row, rstd, mask=row < tokens)
 
 
 @triton.jit(do_not_specialize=["tokens", "words", "places", "kinds"])
@@ -218,18 +189,14 @@ def _embed_rows_backward(
     first = tl.program_id(0) * ROWS
     while first < tokens:
         row = first + tl.arange(0, ROWS)
-        inside = (row < tokens)[:, None] & (column < DIM)[None, :]  # (ROWS, BLOCK)
-        index = row.to(tl.int64)[:, None] * DIM + column[None, :]
+        index, inside = tile(row, tokens, column, DIM)
         total = _sum_of_embeddings(
             ids, positions, types, word, position, token_type, row, tokens, words, places, kinds, column, DIM
         )
-        mean = tl.load(stats + row, mask=row < tokens, other=0)
-        rstd = tl.load(stats + tokens + row, mask=row < tokens, other=0)
-        normed = tl.where(inside, (total - mean[:, None]) * rstd[:, None], 0.0)
         grad = load_tile(d_out, index, inside) * dropout_scale(seed, row, dropout, BLOCK)
+        d_total, normed = layer_norm_backward(grad * gain, total, stats, row, tokens, inside, DIM)
         d_weight += grad * normed
         d_bias += grad
-        d_total = standardize_backward(grad * gain, normed, rstd, DIM)
         d_type += d_total
         tl.store(d_sum + index, d_total.to(d_sum.dtype.element_ty), mask=inside)
         first += tl.num_programs(0) * ROWS

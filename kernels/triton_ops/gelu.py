@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.errors import ConfigError
 
-from .launch import DTYPES, check, launch, load_tile
+from .launch import DTYPES, check, launch, load_tile, tile
 
 PARTIALS = 128  # programs down one block of columns, where the bias has a gradient
 
@@ -45,9 +45,9 @@ class _BiasGelu(torch.autograd.Function):
         x = x.contiguous()
         ctx.save_for_backward(x, bias)
         out = torch.empty_like(x)
-        rows, tile = _tile(x)
-        grid = triton.cdiv(rows, tile["ROWS"]), triton.cdiv(tile["COLUMNS"], tile["BLOCK"])
-        launch(_gelu_tiles, grid, x, bias, out, rows, **tile)
+        rows, block = _block(x)
+        grid = triton.cdiv(rows, block["ROWS"]), triton.cdiv(block["COLUMNS"], block["BLOCK"])
+        launch(_gelu_tiles, grid, x, bias, out, rows, **block)
         return out
 
     @staticmethod
@@ -55,22 +55,22 @@ class _BiasGelu(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor | None]:
         x, bias = ctx.saved_tensors
         d_x = torch.empty_like(x)
-        rows, tile = _tile(x)
-        programs = triton.cdiv(rows, tile["ROWS"])
+        rows, block = _block(x)
+        programs = triton.cdiv(rows, block["ROWS"])
         partials = None
         if bias is not None:
             programs = min(programs, PARTIALS)
-            partials = torch.empty(programs, tile["COLUMNS"], dtype=torch.float32, device=x.device)
-        grid = programs, triton.cdiv(tile["COLUMNS"], tile["BLOCK"])
-        launch(_gelu_tiles_backward, grid, d_out.contiguous(), x, bias, d_x, partials, rows, **tile)
+            partials = torch.empty(programs, block["COLUMNS"], dtype=torch.float32, device=x.device)
+        grid = programs, triton.cdiv(block["COLUMNS"], block["BLOCK"])
+        launch(_gelu_tiles_backward, grid, d_out.contiguous(), x, bias, d_x, partials, rows, **block)
         return d_x, None if partials is None else partials.sum(0).to(bias.dtype)
 
 
-def _tile(x: Tensor) -> tuple[int, dict[str, int]]:
+def _block(x: Tensor) -> tuple[int, dict[str, int]]:
     """Rows of x, and the tile of one program: 16 elements for each thread."""
     columns = x.shape[-1]
-    block = min(256, triton.next_power_of_2(max(columns, 1)))
-    return x.shape[:-1].numel(), {"COLUMNS": columns, "ROWS": min(2048 // block, 64), "BLOCK": block}
+    width = min(256, triton.next_power_of_2(max(columns, 1)))
+    return x.shape[:-1].numel(), {"COLUMNS": columns, "ROWS": min(2048 // width, 64), "BLOCK": width}
 
 
 @triton.jit
@@ -79,14 +79,10 @@ def _normal_cdf(value):
 
 
 @triton.jit(do_not_specialize=["rows"])
-def _gelu_tiles(
-    x, bias, out, rows,
-    COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _gelu_tiles(x, bias, out, rows, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = (row < rows)[:, None] & (column < COLUMNS)[None, :]  # (ROWS, BLOCK)
-    index = row.to(tl.int64)[:, None] * COLUMNS + column[None, :]
+    index, inside = tile(row, rows, column, COLUMNS)
     value = load_tile(x, index, inside)
     if bias is not None:
         value += load_tile(bias, column, column < COLUMNS)[None, :]
@@ -95,16 +91,14 @@ def _gelu_tiles(
 
 @triton.jit(do_not_specialize=["rows"])
 def _gelu_tiles_backward(
-    d_out, x, bias, d_x, partials, rows,
-    COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+    d_out, x, bias, d_x, partials, rows, COLUMNS: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     d_bias = tl.zeros([ROWS, BLOCK], tl.float32)
     first = tl.program_id(0) * ROWS
     while first < rows:
         row = first + tl.arange(0, ROWS)
-        inside = (row < rows)[:, None] & (column < COLUMNS)[None, :]  # (ROWS, BLOCK)
-        index = row.to(tl.int64)[:, None] * COLUMNS + column[None, :]
+        index, inside = tile(row, rows, column, COLUMNS)
         value = load_tile(x, index, inside)
         if bias is not None:
             value += load_tile(bias, column, column < COLUMNS)[None, :]

@@ -6,8 +6,9 @@ that is how they are tested without a GPU.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,11 +17,22 @@ from torch import Tensor
 
 from minisbert.errors import ConfigError
 
+from ..operations.protocol import supports_rows
+
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 PARTIALS = 512  # programs that walk over all rows to sum columns: about four for each multiprocessor of a large device
 INTERPRETED = tl.constexpr(triton.knobs.runtime.interpret)
 
 _ROUNDS = tl.constexpr(7)  # of Philox: the fewest that pass all tests of its authors (Salmon et al. 2011)
+
+
+class Tile(NamedTuple):
+    """Rows of its own and other rows that a program holds at once, and its warps and stages."""
+
+    rows: int
+    others: int
+    warps: int
+    stages: int
 
 
 def launch(
@@ -47,11 +59,6 @@ def launch(
     with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
         # Fused multiply-add has to be asked for since triton 3.10.
         kernel[grid](*arguments, num_warps=warps, num_stages=stages, enable_fp_fusion=True, **constants)
-
-
-def supports_rows(dim: int) -> bool:
-    """Return True if the kernels over whole rows take rows of size `dim`."""
-    return 0 < dim <= 4096 and dim % 16 == 0
 
 
 def row_block(dim: int, *, elements: int = 2048) -> dict[str, int]:
@@ -121,19 +128,33 @@ def dropout_seed(dropout: float, seed: Tensor | None, device: torch.device) -> T
     return seed
 
 
+def _interpreted_steps(start: Any, end: Any, step: int) -> Iterator[Any]:
+    while start < end:
+        yield start
+        start += step
+
+
+# Numbers of a pipelined loop in a kernel; the interpreter's `tl.range` does not take tensors.
+steps = _interpreted_steps if INTERPRETED else tl.range
+
+
 @triton.jit
 def operand(x):
     """An operand of `tl.dot`: the interpreter multiplies bfloat16 wrongly."""
-    if INTERPRETED:
-        return x.to(tl.float32)
-    else:
-        return x
+    return x.to(tl.float32) if INTERPRETED else x
 
 
 @triton.jit
 def load_tile(base, index, inside):
     """Elements as float32, 0 outside."""
     return tl.load(base + index, mask=inside, other=0).to(tl.float32)
+
+
+@triton.jit
+def tile(row, rows, column, DIM: tl.constexpr):
+    """Indices of a tile of a matrix with rows of size DIM, and the mask of those inside: (rows, columns) each."""
+    inside = (row < rows)[:, None] & (column < DIM)[None, :]
+    return row.to(tl.int64)[:, None] * DIM + column[None, :], inside
 
 
 @triton.jit
@@ -166,27 +187,3 @@ def dropout_scale(seed, row, dropout, BLOCK: tl.constexpr):
         return tl.full([1, 1], 1.0, tl.float32)
     else:
         return tl.where(keep(tl.load(seed), row, 0, BLOCK, dropout), 1 / (1 - dropout), 0.0)
-
-
-@triton.jit
-def standardize(x, column, eps, DIM: tl.constexpr):
-    """Rows of mean 0 and variance 1, 0 beyond DIM, with the mean and the inverse deviation of each.
-
-    Args:
-        x: float32, (rows, columns), 0 beyond DIM.
-        column: number of each column.
-        eps: added to the variance.
-        DIM: columns that count.
-    """
-    mean = tl.sum(x, 1) / DIM
-    centred = tl.where((column < DIM)[None, :], x - mean[:, None], 0.0)
-    rstd = 1 / tl.sqrt(tl.sum(centred * centred, 1) / DIM + eps)
-    return centred * rstd[:, None], mean, rstd
-
-
-@triton.jit
-def standardize_backward(grad, normed, rstd, DIM: tl.constexpr):
-    """Gradient of the input of `standardize` from that of its output: (rows, columns), undefined beyond DIM."""
-    along = tl.sum(grad * normed, 1) / DIM
-    mean = tl.sum(grad, 1) / DIM
-    return (grad - mean[:, None] - normed * along[:, None]) * rstd[:, None]

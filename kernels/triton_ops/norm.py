@@ -17,19 +17,7 @@ import triton.language as tl
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .launch import (
-    DTYPES,
-    PARTIALS,
-    check,
-    check_rows,
-    dropout_scale,
-    dropout_seed,
-    launch,
-    load_tile,
-    row_block,
-    standardize,
-    standardize_backward,
-)
+from .launch import DTYPES, PARTIALS, check, check_rows, dropout_scale, dropout_seed, launch, load_tile, row_block, tile
 
 
 def add_norm(
@@ -68,32 +56,22 @@ def add_norm(
         if row is not None:
             check(name, row, (x.shape[1],), *DTYPES)
     seed = dropout_seed(dropout, seed, x.device)
-    outputs = _AddNorm.apply(x, residual, weight, bias, x_bias, seed, eps, dropout)  # type: ignore[no-untyped-call]
+    outputs = _AddNorm.apply(eps, dropout, x, x_bias, residual, weight, bias, seed)  # type: ignore[no-untyped-call]
     return cast("tuple[Tensor, Tensor]", outputs if isinstance(outputs, tuple) else (outputs, outputs))
 
 
 class _AddNorm(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        residual: Tensor | None,
-        weight: Tensor,
-        bias: Tensor,
-        x_bias: Tensor | None,
-        seed: Tensor | None,
-        eps: float,
-        dropout: float,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        x = x.contiguous()
+    def forward(ctx: Any, eps: float, dropout: float, x: Tensor, *others: Any) -> Tensor | tuple[Tensor, Tensor]:
+        x, residual = x.contiguous(), others[1]
         out = torch.empty_like(x if residual is None else residual)
         rounded = None if out.dtype == x.dtype else torch.empty_like(x)
         rows, dim = x.shape
         stats = torch.empty(2, rows, dtype=torch.float32, device=x.device)  # mean and inverse deviation
         block = row_block(dim)
-        tensors = x, x_bias, residual, weight, bias, seed, out, rounded, stats
+        tensors = x, *others, out, rounded, stats
         launch(_norm_rows, (triton.cdiv(rows, block["ROWS"]),), *tensors, rows, eps, dropout, **block)
-        ctx.save_for_backward(x, residual, weight, bias, x_bias, seed, stats)
+        ctx.save_for_backward(x, *others, stats)
         ctx.dropout = dropout
         ctx.set_materialize_grads(False)
         return out if rounded is None else (out, rounded)
@@ -103,7 +81,7 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx: Any, d_out: Tensor | None, d_rounded: Tensor | None = None) -> tuple[Tensor | None, ...]:
         if d_out is None and d_rounded is None:
             return (None,) * 8
-        x, residual, weight, bias, x_bias, seed, stats = ctx.saved_tensors
+        x, x_bias, residual, weight, bias, seed, stats = ctx.saved_tensors
         rows, dim = x.shape
         d_x = torch.empty_like(x)
         # Without dropout x and the residual have one gradient.
@@ -116,14 +94,55 @@ class _AddNorm(torch.autograd.Function):
         tensors = d_out, d_rounded, x, x_bias, residual, weight, seed, stats, d_x, d_residual, partials
         launch(_norm_rows_backward, (programs,), *tensors, rows, ctx.dropout, **block)
         sums = partials.sum(0)
-        return (
-            d_x,
-            d_residual if separate or residual is None else d_x,
-            sums[0].to(weight.dtype),
-            sums[1].to(bias.dtype),
-            None if x_bias is None else sums[2].to(x_bias.dtype),
-            *(None,) * 3,
-        )
+        d_x_bias = None if x_bias is None else sums[2].to(x_bias.dtype)
+        d_weight, d_bias = sums[0].to(weight.dtype), sums[1].to(bias.dtype)
+        return None, None, d_x, d_x_bias, d_residual if separate or residual is None else d_x, d_weight, d_bias, None
+
+
+@triton.jit
+def layer_norm(x, weight, bias, stats, row, rows, column, eps, DIM: tl.constexpr):
+    """Normalize rows, and keep the mean and the inverse deviation of each in `stats`: float32, (rows, columns).
+
+    Args:
+        x: float32, (rows, columns), 0 beyond DIM.
+        weight: (DIM,), like bias.
+        bias: is added.
+        stats: (2, rows), for `layer_norm_backward`.
+        row: number of each row.
+        rows: that count.
+        column: number of each column.
+        eps: added to the variance.
+        DIM: columns that count.
+    """
+    mean = tl.sum(x, 1) / DIM
+    centred = tl.where((column < DIM)[None, :], x - mean[:, None], 0.0)
+    rstd = 1 / tl.sqrt(tl.sum(centred * centred, 1) / DIM + eps)
+    tl.store(stats + row, mean, mask=row < rows)
+    tl.store(stats + rows + row, rstd, mask=row < rows)
+    gain = load_tile(weight, column, column < DIM)[None, :]
+    shift = load_tile(bias, column, column < DIM)[None, :]
+    return centred * rstd[:, None] * gain + shift
+
+
+@triton.jit
+def layer_norm_backward(grad, x, stats, row, rows, inside, DIM: tl.constexpr):
+    """Gradient of x, undefined beyond DIM, and its rows of mean 0 and variance 1: (rows, columns) each.
+
+    Args:
+        grad: of those rows, so times the weight.
+        x: the input of `layer_norm`, like stats, row and rows.
+        stats: as it left them.
+        row: number of each row.
+        rows: that count.
+        inside: mask of the elements that count; the rest of the rows is 0.
+        DIM: columns that count.
+    """
+    mean = tl.load(stats + row, mask=row < rows, other=0)
+    rstd = tl.load(stats + rows + row, mask=row < rows, other=0)
+    normed = tl.where(inside, (x - mean[:, None]) * rstd[:, None], 0.0)
+    along = tl.sum(grad * normed, 1) / DIM
+    grad_mean = tl.sum(grad, 1) / DIM
+    return (grad - grad_mean[:, None] - normed * along[:, None]) * rstd[:, None], normed
 
 
 @triton.jit
@@ -145,19 +164,13 @@ def _norm_rows(
 ):  # fmt: skip
     row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, BLOCK)
-    inside = (row < rows)[:, None] & (column < DIM)[None, :]  # (ROWS, BLOCK)
-    index = row.to(tl.int64)[:, None] * DIM + column[None, :]
+    index, inside = tile(row, rows, column, DIM)
     scale = dropout_scale(seed, row, dropout, BLOCK)
     total = _sum(x, x_bias, residual, index, inside, column, scale, DIM)
-    normed, mean, rstd = standardize(total, column, eps, DIM)
-    gain = load_tile(weight, column, column < DIM)[None, :]
-    shift = load_tile(bias, column, column < DIM)[None, :]
-    value = normed * gain + shift
+    value = layer_norm(total, weight, bias, stats, row, rows, column, eps, DIM)
     tl.store(out + index, value.to(out.dtype.element_ty), mask=inside)
     if rounded is not None:
         tl.store(rounded + index, value.to(rounded.dtype.element_ty), mask=inside)
-    tl.store(stats + row, mean, mask=row < rows)
-    tl.store(stats + rows + row, rstd, mask=row < rows)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -174,21 +187,17 @@ def _norm_rows_backward(
     first = tl.program_id(0) * ROWS
     while first < rows:
         row = first + tl.arange(0, ROWS)
-        inside = (row < rows)[:, None] & (column < DIM)[None, :]  # (ROWS, BLOCK)
-        index = row.to(tl.int64)[:, None] * DIM + column[None, :]
+        index, inside = tile(row, rows, column, DIM)
         scale = dropout_scale(seed, row, dropout, BLOCK)
         total = _sum(x, x_bias, residual, index, inside, column, scale, DIM)
-        mean = tl.load(stats + row, mask=row < rows, other=0)
-        rstd = tl.load(stats + rows + row, mask=row < rows, other=0)
-        normed = tl.where(inside, (total - mean[:, None]) * rstd[:, None], 0.0)
         grad = tl.zeros([ROWS, BLOCK], tl.float32)
         if d_out is not None:
             grad += load_tile(d_out, index, inside)
         if d_rounded is not None:
             grad += load_tile(d_rounded, index, inside)
+        d_total, normed = layer_norm_backward(grad * gain, total, stats, row, rows, inside, DIM)
         d_weight += grad * normed
         d_bias += grad
-        d_total = standardize_backward(grad * gain, normed, rstd, DIM)
         if d_residual is not None:
             tl.store(d_residual + index, d_total.to(d_residual.dtype.element_ty), mask=inside)
         d_total *= scale
@@ -196,10 +205,8 @@ def _norm_rows_backward(
             d_x_bias += d_total
         tl.store(d_x + index, d_total.to(d_x.dtype.element_ty), mask=inside)
         first += tl.num_programs(0) * ROWS
+    base = partials + tl.program_id(0) * (2 if x_bias is None else 3) * DIM
     if x_bias is not None:
-        base = partials + tl.program_id(0) * 3 * DIM
         tl.store(base + 2 * DIM + column, tl.sum(d_x_bias, 0), mask=column < DIM)
-    else:
-        base = partials + tl.program_id(0) * 2 * DIM
     tl.store(base + column, tl.sum(d_weight, 0), mask=column < DIM)
     tl.store(base + DIM + column, tl.sum(d_bias, 0), mask=column < DIM)

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import Plain
-from ..operations.protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables, as_built
+from ..operations.protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables, as_built, norm_fits
 from . import attention, pooling
 from .embedding import embed_norm
 from .gelu import bias_gelu
-from .launch import DTYPES, supports_rows
+from .launch import DTYPES
 from .norm import add_norm
 
 
@@ -41,7 +41,7 @@ class TritonAttention(Plain):
 
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
         """See `Operations`."""
-        takes = values.dtype in DTYPES and supports_rows(values.shape[1])
+        takes = values.dtype in DTYPES and pooling.supports(values.shape[1])
         return pooling.mean_pool(values, batch) if takes else super().mean_pool(values, batch)
 
 
@@ -61,20 +61,16 @@ class Triton(TritonAttention):
     ) -> Tensor:
         """See `Operations`."""
         word, position, token_type = tables
-        if position is None or not _takes_tables(*tables) or not _takes_norm(norm, word.embedding_dim):
+        if position is None or not _takes_tables(*tables) or not norm_fits(norm, word.embedding_dim, *DTYPES):
             return super().embed(batch, positions, tables, norm, dropout=dropout)
-        return embed_norm(
-            batch.input_ids,
-            positions,
-            batch.token_types,
+        weights = (
             word.weight,
             position.weight,
             None if token_type is None else token_type.weight,
             norm.weight,
             norm.bias,
-            eps=norm.eps,
-            dropout=dropout,
         )
+        return embed_norm(batch.input_ids, positions, batch.token_types, *weights, eps=norm.eps, dropout=dropout)
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; queries, keys and values are one product."""
@@ -91,7 +87,7 @@ class Triton(TritonAttention):
         """See `Operations`; the sum is also rounded for the next product."""
         product, bias = self._without_bias(x, linear)
         fits = residual.is_contiguous() and residual.dtype in (product.dtype, torch.float32)
-        if not fits or not _takes_norm(norm, residual.shape[1]):
+        if not fits or not norm_fits(norm, residual.shape[1], *DTYPES):
             total = F.dropout(product if bias is None else product + bias, dropout) + residual
             return total if norm is None else self.norm(total, norm)
         stream, rounded = add_norm(
@@ -143,18 +139,6 @@ def _takes_tables(*tables: nn.Embedding | None) -> bool:
 
 def _takes_linear(module: nn.Module) -> TypeGuard[nn.Linear]:
     return as_built(module, nn.Linear) and _regular(module.weight, module.bias)
-
-
-def _takes_norm(module: nn.Module | None, dim: int) -> TypeGuard[nn.LayerNorm]:
-    return (
-        isinstance(module, nn.LayerNorm)
-        and as_built(module, nn.LayerNorm)
-        and module.normalized_shape == (dim,)
-        and supports_rows(dim)
-        and module.elementwise_affine
-        and module.bias is not None
-        and _regular(module.weight, module.bias)
-    )
 
 
 def _regular(*weights: Tensor | None) -> bool:

@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.packing import PackedBatch
 
-from .launch import check, check_rows, launch, load_tile, row_block, supports_rows
+from ..operations.protocol import supports_rows
+from .launch import check, check_rows, launch, load_tile, row_block
 
 supports = supports_rows
 
@@ -62,10 +63,7 @@ def _block(dim: int) -> dict[str, int]:
 
 
 @triton.jit
-def _pool_texts(
-    values, offsets, out,
-    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _pool_texts(values, offsets, out, DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     text = tl.program_id(0).to(tl.int64)
     first = tl.load(offsets + text)
     end = tl.load(offsets + text + 1)
@@ -82,10 +80,7 @@ def _pool_texts(
 
 
 @triton.jit(do_not_specialize=["tokens"])
-def _pool_texts_backward(
-    d_out, offsets, d_values, tokens,
-    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _pool_texts_backward(d_out, offsets, d_values, tokens, DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     text = tl.program_id(0).to(tl.int64)
     first = tl.load(offsets + text)
     end = tl.load(offsets + text + 1)
@@ -99,10 +94,7 @@ def _pool_texts_backward(
 
 
 @triton.jit
-def _fill_rows(
-    out, first, end, step, column, value,
-    DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr,
-):  # fmt: skip
+def _fill_rows(out, first, end, step, column, value, DIM: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr):
     """Store `value`, (BLOCK,), in blocks of ROWS rows, from `first` up to `end`, `step` rows apart."""
     tile = (tl.zeros([ROWS, BLOCK], tl.float32) + value[None, :]).to(out.dtype.element_ty)
     while first < end:

@@ -30,24 +30,19 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
 
 if TYPE_CHECKING:  # where type checkers find them
     from kernels.cpu_ops import build, fused, native, onednn
+    from kernels.cpu_ops.native import submodules
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
-    from kernels.operations.protocol import (
-        AttentionSettings,
-        AttentionSpec,
-        Operations,
-        Projections,
-        Tables,
-        submodules,
-    )
+    from kernels.operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
     from kernels.operations.quantized import QuantizedLinear
 else:
     from .cpu_ops import build, fused, native, onednn
+    from .cpu_ops.native import submodules
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
-    from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables, submodules
+    from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
     from .operations.quantized import QuantizedLinear
 
 __all__ = [
@@ -107,7 +102,13 @@ def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool =
     if not fast():
         return Plain()
     if _triton_takes(values):
-        return _triton(values, compiled=compiled)
+        if TYPE_CHECKING:
+            from kernels.triton_ops import operations as triton
+        else:
+            from .triton_ops import operations as triton
+        device = values.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+        return triton.TritonAttention() if compiled else triton.Triton(dtype)
     if values.device.type != "cpu" or compiled:
         return Plain()
     autocast = torch.is_autocast_enabled("cpu")
@@ -142,9 +143,7 @@ def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor
 
 def contrastive(queries: Tensor, candidates: Tensor) -> Callable[..., Tensor] | None:
     """Return a kernel for `plain.contrastive` that makes no matrix of all pairs, or None if that matrix is small."""
-    if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX:
-        return None
-    if not (fast() and _triton_takes(queries)):
+    if queries.shape[0] * candidates.shape[0] < _LARGE_MATRIX or not (fast() and _triton_takes(queries)):
         return None
     if TYPE_CHECKING:
         from kernels.triton_ops import contrastive
@@ -171,17 +170,6 @@ def _triton_takes(values: Tensor) -> bool:
 @cache
 def _triton_installed() -> bool:
     return importlib.util.find_spec("triton") is not None
-
-
-def _triton(values: Tensor, *, compiled: bool) -> Operations:
-    if TYPE_CHECKING:
-        from kernels.triton_ops.operations import Triton, TritonAttention
-    else:
-        from .triton_ops.operations import Triton, TritonAttention
-    if compiled:
-        return TritonAttention()
-    device = values.device.type
-    return Triton(torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None)
 
 
 @cache

@@ -198,6 +198,21 @@ class TextTokenizer:
             _concatenate(types, tokens, below=2) if with_types else None,
         )
 
+    def __len__(self) -> int:
+        """Number of tokens, added ones included."""
+        return int(self.tokenizer.get_vocab_size())
+
+    def add_tokens(self, new_tokens: str | Sequence[str], special_tokens: bool = False) -> int:
+        """Add tokens that are never split; return how many were new. The encoder needs as many rows: resize it.
+
+        Args:
+            new_tokens: one, or several.
+            special_tokens: they are part of no word, and texts are not normalized before they are found.
+        """
+        tokens = [new_tokens] if isinstance(new_tokens, str) else list(new_tokens)
+        add = self.tokenizer.add_special_tokens if special_tokens else self.tokenizer.add_tokens
+        return int(add(tokens))
+
     def count(self, texts: Sequence[Text]) -> NDArray[np.int64]:
         """Count the tokens of each text before truncation, special tokens included: int64, (texts,)."""
         encodings = self._encode(texts, 0)
@@ -257,7 +272,8 @@ def _concatenate(rows: Sequence[Sequence[int]], count: int, *, below: int | None
     if count and int(ids.max()) > largest:
         raise ModelError(
             f"the model's tokenizer gave the token or type {int(ids.max())}; its encoder has 0 to {largest}: expected "
-            f"a tokenizer.json and weights that belong together: copy the whole model again"
+            f"a tokenizer.json and weights that belong together: copy the whole model again, or after adding tokens "
+            f"call model[0].auto_model.resize_token_embeddings(len(model[0].tokenizer))"
         )
     return ids.astype(np.int32)
 

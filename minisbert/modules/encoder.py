@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..cuda_graphs import GpuEncoder
-from ..errors import InputError
+from ..errors import ConfigError, InputError
 from ..kernels import AttentionSettings, QuantizedLinear, native, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
@@ -57,7 +57,36 @@ class Encoder(nn.Module):
     @property
     def vocabulary(self) -> int:
         """Number of tokens."""
-        return self.config.vocab_size
+        return self.embeddings.word.num_embeddings
+
+    def get_input_embeddings(self) -> nn.Embedding:
+        """The table of word embeddings, under the name that transformers has for it."""
+        return self.embeddings.word
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> nn.Embedding:
+        """Give the table of word embeddings another number of rows; new ones start as the mean of the old ones.
+
+        Args:
+            new_num_tokens: number of rows, such as `len(model[0].tokenizer)` after tokens were added to it; None to
+                leave the table as it is.
+
+        Returns:
+            The table.
+
+        Raises:
+            ConfigError: it is not a positive number.
+        """
+        word = self.embeddings.word
+        if new_num_tokens is None or new_num_tokens == word.num_embeddings:
+            return word
+        if not isinstance(new_num_tokens, int) or new_num_tokens < 1:
+            raise ConfigError(f"got new_num_tokens={new_num_tokens!r}; expected a number of tokens from 1")
+        old = word.weight.detach()
+        rows = old.mean(0, keepdim=True).repeat(max(new_num_tokens - len(old), 0), 1)
+        resized = Embedding(new_num_tokens, old.shape[1], device=old.device, dtype=old.dtype)
+        resized.weight = nn.Parameter(torch.cat([old[:new_num_tokens], rows]), requires_grad=word.weight.requires_grad)
+        self.embeddings.word = resized
+        return resized
 
     def forward(self, batch: PackedBatch) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).

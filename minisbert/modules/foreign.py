@@ -94,6 +94,14 @@ class ForeignEncoder(nn.Module):
         value = getattr(self.model.config, "vocab_size", None)
         return value if is_count(value) else None
 
+    def get_input_embeddings(self) -> Any:
+        """The table of word embeddings."""
+        return self.model.get_input_embeddings()
+
+    def resize_token_embeddings(self, new_num_tokens: int | None = None) -> Any:
+        """Give the table of word embeddings another number of rows, as transformers does it."""
+        return self.model.resize_token_embeddings(new_num_tokens)
+
     @property
     def token_types(self) -> bool:
         """True if the two texts of a pair are distinguished by the types of their tokens."""

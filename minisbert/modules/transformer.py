@@ -68,7 +68,7 @@ class Transformer(nn.Module):
         if do_lower_case:
             put_in_lower_case(tokenizer.tokenizer)
         inputs = tokenizer.config.get("model_input_names")
-        self.tokenizer = TextTokenizer(
+        self._tokenizer = TextTokenizer(
             tokenizer.tokenizer,
             max_length=self._initial_length(max_seq_length),
             truncation_side=tokenizer.truncation_side,
@@ -80,6 +80,12 @@ class Transformer(nn.Module):
                 f"got max_seq_length={self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
                 f"tokens to each text; expected room for one more: raise it in sentence_bert_config.json"
             )
+
+    @property
+    def tokenizer(self) -> TextTokenizer:
+        """Makes the tokens of texts."""
+        self._tokenizer.vocabulary = self.auto_model.vocabulary  # which resize_token_embeddings changes
+        return self._tokenizer
 
     @property
     def model(self) -> Encoder | ForeignEncoder:
@@ -164,7 +170,10 @@ class Transformer(nn.Module):
             dtype = encoder.embeddings.word.weight.dtype
             extra = {name: tensor.to(dtype) for name, tensor in self.extra_tensors.items()}
             write_weights(folder, {**weights, **extra})
-            write_json(folder / "config.json", _with_dtype(self.config, dtype), end="\n")
+            config = _with_dtype(self.config, dtype)
+            if encoder.vocabulary != encoder.config.vocab_size:
+                config["vocab_size"] = encoder.vocabulary
+            write_json(folder / "config.json", config, end="\n")
         for name, content in self._source.written_files().items():
             (folder / name).write_bytes(content)
         write_json(

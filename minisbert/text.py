@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .errors import InputError, InputTypeError, ModelError, first_line, shown
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
 
 Pair: TypeAlias = tuple[str, str]
 Text: TypeAlias = "str | Pair"
@@ -126,6 +126,19 @@ class TokenizedTexts:
         )
 
 
+class BatchTokenizer(Protocol):
+    """What is needed of a `tokenizers.Tokenizer`, or of one that transformers has written in Python."""
+
+    def no_truncation(self) -> None:
+        """Truncate no text."""
+
+    def no_padding(self) -> None:
+        """Pad no text."""
+
+    def encode_batch_fast(self, texts: list[Any], /) -> Sequence[Any]:
+        """Tokenize texts and pairs of texts; the results have the attributes of `tokenizers.Encoding`."""
+
+
 class TextTokenizer:
     """Tokenizes texts and truncates them to `max_length` tokens, special tokens included.
 
@@ -139,7 +152,7 @@ class TextTokenizer:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: BatchTokenizer,
         *,
         max_length: int,
         truncation_side: str = "right",
@@ -207,7 +220,7 @@ class TextTokenizer:
         """Count the leading tokens that belong to a prompt: its own and the special tokens before it."""
         return int(self.count([prompt])[0]) - self._suffix
 
-    def _encode(self, texts: Sequence[Text], first: int) -> list[Encoding]:
+    def _encode(self, texts: Sequence[Text], first: int) -> Sequence[Encoding]:
         batch = list(texts)
         try:
             return self.tokenizer.encode_batch_fast(batch)

@@ -1,0 +1,133 @@
+"""Tokenizers that only transformers can build, and those that it has written in Python."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ModelError
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+_FIRST_VERSION = 5  # of transformers, that builds tokenizers as 5.23 does
+_PIECES = ".model"  # how the files end that sentencepiece reads
+
+
+def load_with_transformers(
+    folder: Path, kind: str, names: Sequence[str], changes: Mapping[str, Any]
+) -> tuple[Tokenizer | PythonTokenizer, bool]:
+    """Let transformers build a tokenizer; return it, and True if it gives the types of tokens to the encoder.
+
+    Args:
+        folder: of the model.
+        kind: name of its class.
+        names: the tokenizer files in the folder.
+        changes: settings that replace those of tokenizer_config.json.
+
+    Raises:
+        ModelError: a package or a file that the class needs is missing.
+    """
+    import transformers
+
+    if int(transformers.__version__.split(".")[0]) < _FIRST_VERSION:
+        warnings.warn(
+            f"the {kind} of {folder} is built by transformers {transformers.__version__}, whose tokens may differ from "
+            f"those of 5.23: pip install 'transformers>=5'",
+            stacklevel=2,
+        )
+    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
+    if "tokenizer.json" not in names and any(name.endswith(_PIECES) for name in names) and missing:
+        raise ModelError(
+            f"the tokenizer of {folder} is a sentencepiece model without a tokenizer.json; expected sentencepiece and "
+            f"protobuf to read it with: pip install sentencepiece protobuf"
+        )
+    loaded = transformers.AutoTokenizer.from_pretrained(
+        folder, use_fast=True, local_files_only=True, trust_remote_code=False, **changes
+    )
+    expected = {name for name in type(loaded).vocab_files_names.values() if name}
+    if not expected & set(names) and "tokenizer.model" not in names:
+        raise ModelError(
+            f"{folder} has no tokenizer; expected {' or '.join(sorted(expected))}: copy the whole model again"
+        )
+    types = "token_type_ids" in loaded.model_input_names
+    return (loaded.backend_tokenizer if loaded.is_fast else PythonTokenizer(loaded)), types
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package above
+        return False
+
+
+@dataclass(frozen=True)
+class PythonEncoding:
+    """The tokens of a text or a pair, with the attributes of `tokenizers.Encoding` that are used here."""
+
+    ids: list[int]
+    type_ids: list[int]
+    special_tokens_mask: list[int]
+    sequence_ids: list[int | None]
+    tokens: list[str]
+
+
+class PythonTokenizer:
+    """A tokenizer of transformers that is written in Python, behind the methods of `tokenizers.Tokenizer` used here.
+
+    Attributes:
+        lower_case: True if texts are lower-cased first.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self.lower_case = False
+
+    def encode(self, sequence: str, pair: str | None = None) -> PythonEncoding:
+        """Tokenize a text or a pair of texts."""
+        first, second = (text.lower() if self.lower_case and text else text for text in (sequence, pair))
+        result = self._tokenizer(
+            first, second, return_token_type_ids=True, return_special_tokens_mask=True, return_attention_mask=False
+        )
+        ids, mask = list(result["input_ids"]), list(result["special_tokens_mask"])
+        length = len(ids) if second is None else len(self._tokenizer(first, add_special_tokens=False)["input_ids"])
+        sources: list[int | None] = []
+        position = 0
+        for special in mask:
+            sources.append(None if special else int(position >= length))
+            position += not special
+        return PythonEncoding(
+            ids, list(result["token_type_ids"]), mask, sources, self._tokenizer.convert_ids_to_tokens(ids)
+        )
+
+    def encode_batch_fast(self, texts: Sequence[str | tuple[str, str]]) -> list[PythonEncoding]:
+        """Tokenize texts and pairs of texts.
+
+        Raises:
+            TypeError: an entry is not a text.
+        """
+        return [self.encode(text) if isinstance(text, str) else self.encode(*text) for text in texts]
+
+    def no_truncation(self) -> None:
+        """Do nothing: texts are not truncated."""
+
+    def no_padding(self) -> None:
+        """Do nothing: texts are not padded."""
+
+    def get_vocab_size(self) -> int:
+        """Return the number of tokens, added ones included."""
+        return len(self._tokenizer)
+
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token, or None if there is no such token."""
+        index: int | None = self._tokenizer.get_vocab().get(token)
+        return index
+
+    def id_to_token(self, index: int) -> str | None:
+        """Return the token of an id."""
+        token: str | None = self._tokenizer.convert_ids_to_tokens(index)
+        return token

@@ -87,8 +87,8 @@ class TokenizerSource:
         if config.get("tokenizer_class") == GENERIC or self.kept:
             config["tokenizer_class"] = _OLD_GENERIC
         if isinstance(config.get("extra_special_tokens"), list):  # the form of version 5; older ones expect an object
-            extra, known = config.pop("extra_special_tokens"), config.get("additional_special_tokens")
-            config["additional_special_tokens"] = [*(known if isinstance(known, list) else []), *extra]
+            extra = config.pop("extra_special_tokens")
+            config["additional_special_tokens"] = extra or config.get("additional_special_tokens") or []
         if config != (json.loads(files[_CONFIG]) if _CONFIG in files else {}):
             files[_CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode("utf-8")
         if not isinstance(self.tokenizer, PythonTokenizer) and _state(self.tokenizer) != self.in_file:
@@ -178,25 +178,19 @@ def _read(
     folder: Path, files: dict[str, bytes], own: dict[str, Any], changes: Mapping[str, Any], kind: str
 ) -> TokenizerSource:
     """Build the tokenizer as its class does."""
-    content, recipe = files.get(_JSON, b""), RECIPES.get(kind)
+    content = files.get(_JSON, b"")
     base = _base(folder, files, kind)
-    built: Tokenizer | PythonTokenizer | None = None
-    side, padding, in_file, first_step = own.get("truncation_side"), None, None, None
+    truncation, padding = (base.truncation or {}, base.padding or {}) if base else ({}, {})
+    in_file, first_steps = None, [""]
     if base is not None:
-        # Of the truncation and padding saved in tokenizer.json, only the side of the truncation is used.
-        side = side or str((base.truncation or {}).get("direction", "right")).lower()
-        padding = (base.padding or {}).get("pad_token")
         base.no_truncation()
         base.no_padding()
-        in_file = _state(base) if content else None
-        first_step = next(iter(_step_names(base)), None)
-    if base is None or recipe is None:
-        built, types = load_with_transformers(folder, kind, list(files), changes)
-        model = None if isinstance(built, PythonTokenizer) else _model(built)
-    else:
-        types, model = recipe.token_types, recipe.model
-    kept = base is not None and bool(content) and model not in (None, _model(base))
-    if base is not None and (kept or built is None):
+        in_file, first_steps = _state(base) if content else None, _step_names(base)[:1]
+    kept = base is not None and kind in RECIPES and RECIPES[kind].model not in (None, _model(base))
+    if base is None or kind not in RECIPES:
+        tokenizer, types = load_with_transformers(folder, kind, list(files), changes)
+        kept = base is not None and not isinstance(tokenizer, PythonTokenizer) and _model(tokenizer) != _model(base)
+    if base is not None and (kept or kind in RECIPES):
         if kept:
             warnings.warn(
                 f"{folder / _CONFIG} asks for {kind}, which has no {_model(base)} vocabulary as in tokenizer.json: its "
@@ -205,29 +199,30 @@ def _read(
             )
         used, settings = (GENERIC if kept else kind), dict(own)
         if used == GENERIC and padding:
-            settings.setdefault("pad_token", padding)
+            settings.setdefault("pad_token", padding["pad_token"])
         others = {name: json.loads(files[name]) for name in (_SPECIALS, _ADDED) if name in files}
         tokens = read_token_settings(settings, others, base.get_added_tokens_decoder() if content else None)
-        built, types = build(used, tokens, base, content), RECIPES[used].token_types
-    assert built is not None
-    if side not in ("left", "right", None):
+        tokenizer, types = build(used, tokens, base, content), RECIPES[used].token_types
+    # Of the truncation and padding saved in tokenizer.json, only the side of the truncation is used.
+    side = own.get("truncation_side") or str(truncation.get("direction", "right")).lower()
+    if side not in ("left", "right"):
         raise unusable(folder / _CONFIG, "truncation_side", side, "left or right")
     inputs = own.get("model_input_names")
     # Version 6 of the reference saves texts in lower case as this step; most classes of transformers 5 drop it.
-    lost = first_step == "Lowercase" and kind != "DebertaV2Tokenizer" and "Lowercase" not in _step_names(built)
+    lost = first_steps == ["Lowercase"] and kind != "DebertaV2Tokenizer" and "Lowercase" not in _step_names(tokenizer)
     if lost:
-        put_in_lower_case(built)
+        put_in_lower_case(tokenizer)
     return TokenizerSource(
-        tokenizer=built,
+        tokenizer=tokenizer,
         config=own,
         files=files,
         kind=kind,
-        truncation_side=side or "right",
+        truncation_side=side,
         token_types="token_type_ids" in inputs if isinstance(inputs, list) else types,
         kept=kept,
         drops_lower_case=lost,
         in_file=in_file,
-        loaded=None if isinstance(built, PythonTokenizer) else _state(built),
+        loaded=None if isinstance(tokenizer, PythonTokenizer) else _state(tokenizer),
     )
 
 

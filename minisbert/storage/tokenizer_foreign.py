@@ -43,8 +43,8 @@ def load_with_transformers(
     missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
     if "tokenizer.json" not in names and any(name.endswith(_PIECES) for name in names) and missing:
         raise ModelError(
-            f"the tokenizer of {folder} is a sentencepiece model without a tokenizer.json; expected sentencepiece and "
-            f"protobuf to read it with: pip install sentencepiece protobuf"
+            f"the tokenizer of {folder} cannot be read without sentencepiece and protobuf, as a {kind} of a "
+            f"sentencepiece model; expected tokenizer.json or the two packages: pip install sentencepiece protobuf"
         )
     loaded = transformers.AutoTokenizer.from_pretrained(
         folder, use_fast=True, local_files_only=True, trust_remote_code=False, **changes

@@ -101,7 +101,6 @@ class Recipe:
         doubled: True if the last token stands twice between the texts of a pair, and all their types are 0.
         token_types: True if the types of tokens are given to the encoder.
         fresh: False if normalizer, pre-tokenizer and added tokens of the file stay.
-        unknown: id of the unknown token in a Unigram vocabulary, or None for that of `unk_token`.
     """
 
     model: str | None = None
@@ -111,7 +110,6 @@ class Recipe:
     doubled: bool = False
     token_types: bool = False
     fresh: bool = True
-    unknown: int | None = None
 
 
 _BERT = {name: f"[{name[:-6].upper()}]" for name in ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token")}
@@ -128,9 +126,7 @@ RECIPES: Mapping[str, Recipe] = {
     "ConvBertTokenizer": Recipe("WordPiece", _basic_words, _BERT, token_types=True, fresh=False),
     "MPNetTokenizer": Recipe("WordPiece", _basic_words, {**_ROBERTA, "unk_token": "[UNK]"}, doubled=True),
     "RobertaTokenizer": Recipe("BPE", _bytes, _ROBERTA, doubled=True),
-    "XLMRobertaTokenizer": Recipe(
-        "Unigram", _pieces, _ROBERTA, ends=("bos_token", "eos_token"), doubled=True, unknown=3
-    ),
+    "XLMRobertaTokenizer": Recipe("Unigram", _pieces, _ROBERTA, ends=("bos_token", "eos_token"), doubled=True),
     "CamembertTokenizer": Recipe("Unigram", _pieces, _ROBERTA, ends=("bos_token", "eos_token"), doubled=True),
     "DebertaV2Tokenizer": Recipe(
         "Unigram",
@@ -248,7 +244,7 @@ def build(kind: str, tokens: TokenSettings, tokenizer: Tokenizer, content: bytes
     specials = {**recipe.specials, **{name: settings[name] for name in NAMED_TOKENS if settings.get(name) is not None}}
     anew = recipe.parts is not None and (recipe.fresh or not content)
     if anew:
-        tokenizer = _with_model_settings(recipe, tokens, str(specials["unk_token"]), tokenizer, content)
+        tokenizer = _with_model_settings(kind, tokens, str(specials["unk_token"]), tokenizer, content)
     if recipe.parts and anew:
         tokenizer.normalizer, tokenizer.pre_tokenizer = recipe.parts(settings, tokenizer.normalizer)
     _add_tokens(kind, specials, tokens, tokenizer, known={} if anew else tokenizer.get_added_tokens_decoder())
@@ -258,29 +254,42 @@ def build(kind: str, tokens: TokenSettings, tokenizer: Tokenizer, content: bytes
 
 
 def _with_model_settings(
-    recipe: Recipe, tokens: TokenSettings, unknown: str, tokenizer: Tokenizer, content: bytes
+    kind: str, tokens: TokenSettings, unknown: str, tokenizer: Tokenizer, content: bytes
 ) -> Tokenizer:
     """Set what the class sets on its model, and take away the added tokens of the file that it does not get."""
     model: Any = tokenizer.model
+    algorithm = str(RECIPES[kind].model)
     changes: dict[str, Any] = {}
-    if recipe.model == "Unigram":
-        index = model.token_to_id(unknown) if recipe.unknown is None else recipe.unknown
-        changes = {"unk_id": int(tokens.settings.get("unk_id", 0)) if index is None else index, "byte_fallback": False}
-        if all((_value(key, content) or False) == value for key, value in changes.items()):
-            changes = {}
+    if algorithm == "Unigram":
+        index = _unknown_id(kind, tokens.settings, unknown, model, content)
+        if (_value("unk_id", content), _value("byte_fallback", content) or False) != (index, False):
+            changes = {"unk_id": index, "byte_fallback": False}
     if content and (changes or not _same_new_tokens(tokenizer, tokens.added)):
         document = json.loads(content)
         document["added_tokens"] = []
         document["model"].update(changes)
         tokenizer = type(tokenizer).from_str(json.dumps(document))
         model = tokenizer.model
-    wanted = {**_MODEL_SETTINGS[str(recipe.model)]}
-    if recipe.model == "WordPiece":
+    wanted = {**_MODEL_SETTINGS[algorithm]}
+    if algorithm == "WordPiece":
         wanted["unk_token"] = unknown
     for name, value in wanted.items():
         if hasattr(model, name) and (getattr(model, name) or None) != (value or None):
             setattr(model, name, value)
     return tokenizer
+
+
+def _unknown_id(kind: str, settings: Settings, unknown: str, model: Any, content: bytes) -> int:
+    """Return the id of the unknown token that a class sets in a Unigram vocabulary."""
+    if kind == "XLMRobertaTokenizer":
+        return 3
+    index: int | None = model.token_to_id(unknown)
+    if kind == "CamembertTokenizer":
+        return index or 0
+    # DeBERTa's has a score of zero; the file is looked into only if it names another.
+    if index is None or (index != _value("unk_id", content) and json.loads(content)["model"]["vocab"][index][1] != 0):
+        return int(settings.get("unk_id", 1))
+    return index
 
 
 def _value(key: str, content: bytes) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from model_folders import edit, read
 from tiny_vocabularies import TEXTS, byte_pairs, pieces, word_pieces
 from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
+from minisbert.errors import ModelError
 from minisbert.storage.tokenizer import TokenizerSource, read_tokenizer
 from minisbert.text import TextTokenizer
 
@@ -101,7 +102,11 @@ CHANGES: dict[str, Callable[[Path], None]] = {
     "as saved": nothing,
     "no config": without(CONFIG),
     "no class": config(tokenizer_class=None),
-    **{f"{key}={value}": config(**{key: value}) for key in ("do_lower_case", "strip_accents") for value in (True, False)},
+    **{
+        f"{key}={value}": config(**{key: value})
+        for key in ("do_lower_case", "strip_accents")
+        for value in (True, False)
+    },
     "tokenize_chinese_chars=False": config(tokenize_chinese_chars=False),
     **{f"add_prefix_space={value}": config(add_prefix_space=value) for value in (True, False)},
     "split_by_punct": config(split_by_punct=True),
@@ -246,6 +251,7 @@ def ours(folder: Path) -> tuple[TokenizerSource, Callable[[Any], tuple[list[int]
 def alone(folder: Path, source: TokenizerSource) -> Callable[[Any], tuple[list[int], list[int]]]:
     """Return what tokenizer.json alone makes."""
     tokenizer = Tokenizer.from_file(str(folder / JSON))
+    tokenizer.no_padding()
     tokenizer.encode_special_tokens = source.tokenizer.encode_special_tokens  # type: ignore[union-attr]
 
     def encode(text: Any) -> tuple[list[int], list[int]]:
@@ -262,11 +268,18 @@ def test_ids_are_those_of_the_reference(name: str, change: str, place: Path, tmp
     folder = shutil.copytree(_saved(name, place), tmp_path / "model")
     CHANGES[change](folder)
     reference = theirs(folder)
+    if not (folder / JSON).exists() and not (folder / "vocab.txt").exists() and not (folder / "vocab.json").exists():
+        with pytest.raises(ModelError, match="has no tokenizer"):  # the reference makes one of five tokens
+            ours(folder)
+        return
     if reference is None:
         pytest.skip("the reference cannot load it")
     source, encode = ours(folder)
     for text in (*TEXTS, *PAIRS):
-        assert encode(text) == reference(text), (text, source.tokenizer.encode(text).tokens if isinstance(text, str) else "")
+        assert encode(text) == reference(text), (
+            text,
+            source.tokenizer.encode(text).tokens if isinstance(text, str) else "",
+        )
     saved = tmp_path / "saved"
     saved.mkdir()
     shutil.copy(folder / "config.json", saved)

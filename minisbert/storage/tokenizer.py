@@ -32,7 +32,7 @@ VOCABULARIES = (
         "tokenizer.model",
         "bpe.codes",
     ),
-    *("sentencepiece.model", "prophetnet.tokenizer", "emoji.json", "word_shape.json", "word_pronunciation.json"),
+    "sentencepiece.model",
 )
 TOKENIZER_FILES = (_JSON, _CONFIG, _SPECIALS, _ADDED, "merges.txt", *VOCABULARIES)
 _MODEL_ATTRIBUTES = (
@@ -188,7 +188,10 @@ def _read(
         in_file, first_steps = _state(base) if content else None, _step_names(base)[:1]
     kept = base is not None and kind in RECIPES and RECIPES[kind].model not in (None, _model(base))
     if base is None or kind not in RECIPES:
-        tokenizer, types = load_with_transformers(folder, kind, list(files), changes)
+        foreign = load_with_transformers(folder, kind, changes)
+        tokenizer, types = foreign.tokenizer, foreign.token_types
+        files = {**files, **{name: _content(folder / name) for name in foreign.files}}
+        own = own if content else {**foreign.settings, **own}
         kept = base is not None and not isinstance(tokenizer, PythonTokenizer) and _model(tokenizer) != _model(base)
     if base is not None and (kept or kind in RECIPES):
         if kept:
@@ -238,7 +241,7 @@ def _base(folder: Path, files: Mapping[str, bytes], kind: str) -> Tokenizer | No
         return Tokenizer(WordPiece(WordPiece.read_file(str(folder / "vocab.txt"))))
     if model == "BPE" and {"vocab.json", "merges.txt"} <= set(files):
         return Tokenizer(BPE(*BPE.read_file(str(folder / "vocab.json"), str(folder / "merges.txt"))))
-    if any(name in files for name in VOCABULARIES):
+    if model is None or any(name in files for name in VOCABULARIES):
         return None
     raise ModelError(f"{folder} has no tokenizer; expected tokenizer.json: copy the whole model again")
 
@@ -255,13 +258,20 @@ def _model(tokenizer: Tokenizer) -> str:
 def _state(tokenizer: Tokenizer) -> tuple[Any, ...]:
     """Return what decides on the tokens of a text, beside the vocabulary."""
     model: Any = tokenizer.model
-    unknown = [token.id for token in model.tokenize(_NO_LETTER)] if _model(tokenizer) == "Unigram" else None
     parts: Any = (tokenizer.normalizer, tokenizer.pre_tokenizer)
     return (
         _model(tokenizer),
-        unknown,
+        _unknown(model) if _model(tokenizer) == "Unigram" else None,
         *(getattr(model, name, None) or None for name in _MODEL_ATTRIBUTES),
         *(part and part.__getstate__() for part in parts),
         applied_ends(tokenizer),
         repr(sorted(tokenizer.get_added_tokens_decoder().items())),
     )
+
+
+def _unknown(model: Any) -> list[int] | None:
+    """Return what a Unigram model makes of a character that it does not know, or None if it fails then."""
+    try:
+        return [token.id for token in model.tokenize(_NO_LETTER)]
+    except Exception:
+        return None

@@ -1,7 +1,8 @@
 """The tokenizer classes of transformers 5.23: the one that a model folder asks for, and who builds it here.
 
 transformers 5 does not simply load tokenizer.json: it looks up a class, and most classes build the tokenizer again from
-the vocabulary and tokenizer_config.json. The tables hold the facts of its `tokenization_auto.py` for models of text.
+the vocabulary and tokenizer_config.json. The tables hold the facts of its `tokenization_auto.py`; model types of
+pictures and sounds are left out.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ GENERIC = "TokenizersBackend"
 NATIVE: Mapping[str, tuple[str, ...]] = {
     "BertTokenizer": (
         *("bert", "chinese_clip", "convbert", "distilbert", "electra", "ernie", "layoutlm", "lxmert", "megatron-bert"),
-        *("mobilebert", "nezha", "nomic_bert", "qdqbert", "realm", "retribert", "squeezebert", "visual_bert"),
+        *("mobilebert", "nomic_bert", "squeezebert", "visual_bert"),
     ),
     "DistilBertTokenizer": (),
     "ConvBertTokenizer": (),
     "MPNetTokenizer": ("mpnet",),
     "RobertaTokenizer": (
-        *("bart", "data2vec-text", "ibert", "led", "lilt", "longformer", "mega", "mra", "mvp", "roberta"),
+        *("bart", "data2vec-text", "ibert", "led", "lilt", "longformer", "mra", "mvp", "roberta"),
         "roberta-prelayernorm",
     ),
     "XLMRobertaTokenizer": ("gte", "jina_embeddings_v3", "metaclip_2", "xlm-roberta", "xmod"),
@@ -34,37 +35,37 @@ NATIVE: Mapping[str, tuple[str, ...]] = {
     ),
     # Any model type that is in no table has this class too; for these it also replaces one that a file names.
     GENERIC: (
-        *("arctic", "bigbird_pegasus", "chatlm", "ernie4_5", "ernie4_5_moe", "flex_olmo", "fuyu"),
+        *("bigbird_pegasus", "ernie4_5", "ernie4_5_moe", "flex_olmo", "fuyu"),
         *("glm", "glm4", "glm4_moe", "glm4_moe_lite", "gpt_bigcode", "granite", "granitemoe", "granitemoehybrid"),
-        *("granitemoeshared", "h2ovl_chat", "hyperclovax", "internlm2", "internlm3", "iquestcoder", "jamba"),
-        *("kimi_linear", "kosmos-2", "llava", "llava_next", "mimo_v2_flash", "minicpm3", "minicpmv", "minimax_m2"),
-        *("ministral", "ministral3", "mistral", "mistral3", "mixtral", "modernbert", "modernbert-decoder", "molmo"),
-        *("nemotron", "nystromformer", "olmo2", "olmo3", "olmo_hybrid", "openvla", "pegasus_x", "persimmon", "phi3"),
-        *("phimoe", "pix2struct", "smolvlm", "stablelm", "step3_vl", "umt5", "vipllava", "xlm-roberta-xl"),
+        *("granitemoeshared", "hyperclovax", "internlm3", "iquestcoder", "jamba"),
+        *("kimi_linear", "kosmos-2", "llava", "llava_next", "mimo_v2_flash", "minicpm3", "minimax_m2"),
+        *("ministral", "ministral3", "mistral", "mistral3", "mixtral", "modernbert", "modernbert-decoder"),
+        *("nemotron", "nystromformer", "olmo2", "olmo3", "olmo_hybrid", "pegasus_x", "persimmon", "phi3"),
+        *("phimoe", "pix2struct", "smolvlm", "stablelm", "umt5", "vipllava", "xlm-roberta-xl"),
     ),
 }
 
 # Built by transformers, which is imported for them alone.
 FOREIGN: Mapping[str, tuple[str, ...]] = {
     "AlbertTokenizer": ("albert", "yoso"),
-    "BarthezTokenizer": ("barthez",),
-    "BartphoTokenizer": ("bartpho",),
+    "BarthezTokenizer": (),
+    "BartphoTokenizer": (),
     "BertGenerationTokenizer": ("bert-generation",),
-    "BertJapaneseTokenizer": ("bert-japanese",),
-    "BertweetTokenizer": ("bertweet",),
+    "BertJapaneseTokenizer": (),
+    "BertweetTokenizer": (),
     "BigBirdTokenizer": ("big_bird",),
     "BioGptTokenizer": ("biogpt",),
     "BlenderbotSmallTokenizer": ("blenderbot-small",),
     "BlenderbotTokenizer": ("blenderbot",),
-    "ByT5Tokenizer": ("byt5",),
+    "ByT5Tokenizer": (),
     "CLIPTokenizer": ("aimv2", "clip", "clipseg", "groupvit", "owlv2", "owlvit", "xclip"),
     "CTRLTokenizer": ("ctrl",),
     "CanineTokenizer": ("canine",),
     "CodeGenTokenizer": (),
-    "CodeLlamaTokenizer": ("code_llama",),
+    "CodeLlamaTokenizer": (),
     "CohereTokenizer": ("cohere", "cohere2"),
     "CpmAntTokenizer": ("cpmant",),
-    "CpmTokenizer": ("cpm",),
+    "CpmTokenizer": (),
     "DPRContextEncoderTokenizer": (),
     "DPRQuestionEncoderTokenizer": ("dpr",),
     "DPRReaderTokenizer": (),
@@ -85,21 +86,21 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
         *("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma", "t5gemma"),
         "zaya",
     ),
-    "HerbertTokenizer": ("herbert",),
+    "HerbertTokenizer": (),
     "LlamaTokenizer": ("idefics", "idefics2"),
     "LukeTokenizer": ("luke",),
     "M2M100Tokenizer": ("m2m_100",),
-    "MBart50Tokenizer": ("mbart50",),
+    "MBart50Tokenizer": (),
     "MBartTokenizer": ("mbart",),
-    "MLukeTokenizer": ("mluke",),
+    "MLukeTokenizer": (),
     "MarianTokenizer": ("marian",),
-    "MyT5Tokenizer": ("myt5",),
-    "NllbTokenizer": ("nllb", "nllb-moe"),
+    "MyT5Tokenizer": (),
+    "NllbTokenizer": ("nllb-moe",),
     "OpenAIGPTTokenizer": ("openai-gpt",),
     "PLBartTokenizer": ("plbart",),
     "PegasusTokenizer": ("pegasus",),
     "PerceiverTokenizer": ("perceiver",),
-    "PhobertTokenizer": ("phobert",),
+    "PhobertTokenizer": (),
     "ProphetNetTokenizer": ("prophetnet",),
     "Qwen3_5Tokenizer": ("qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"),
     "ReformerTokenizer": ("reformer",),
@@ -127,7 +128,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "LayoutXLMTokenizer": ("layoutxlm",),
     "MarkupLMTokenizer": ("markuplm",),
     "MgpstrTokenizer": ("mgp-str",),
-    "NougatTokenizer": ("nougat",),
+    "NougatTokenizer": (),
     "ParakeetTokenizer": ("parakeet_ctc", "parakeet_rnnt", "parakeet_tdt"),
     "Pop2PianoTokenizer": (),
     "RagTokenizer": ("rag",),
@@ -137,7 +138,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
     "UdopTokenizer": ("udop",),
     "VitsTokenizer": ("vits",),
     "Wav2Vec2CTCTokenizer": ("hubert", "unispeech", "unispeech-sat", "wav2vec2", "wav2vec2-bert", "wav2vec2-conformer"),
-    "Wav2Vec2PhonemeCTCTokenizer": ("wav2vec2_phoneme",),
+    "Wav2Vec2PhonemeCTCTokenizer": (),
     "WhisperTokenizer": ("whisper",),
 }
 

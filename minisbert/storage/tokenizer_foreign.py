@@ -10,23 +10,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
+from .files import is_file
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 _FIRST_VERSION = 5  # of transformers, that builds tokenizers as 5.23 does
-_PIECES = ".model"  # how the files end that sentencepiece reads
 
 
-def load_with_transformers(
-    folder: Path, kind: str, names: Sequence[str], changes: Mapping[str, Any]
-) -> tuple[Tokenizer | PythonTokenizer, bool]:
-    """Let transformers build a tokenizer; return it, and True if it gives the types of tokens to the encoder.
+@dataclass(frozen=True)
+class ForeignTokenizer:
+    """What transformers makes of a folder.
+
+    Attributes:
+        tokenizer: ready to encode.
+        token_types: True if the encoder is given the types of tokens.
+        files: the names of the files of its class that are in the folder.
+        settings: what a sentencepiece model says, to be saved with a tokenizer.json, which does not.
+    """
+
+    tokenizer: Tokenizer | PythonTokenizer
+    token_types: bool
+    files: list[str]
+    settings: dict[str, Any]
+
+
+def load_with_transformers(folder: Path, kind: str, changes: Mapping[str, Any]) -> ForeignTokenizer:
+    """Let transformers build a tokenizer.
 
     Args:
         folder: of the model.
         kind: name of its class.
-        names: the tokenizer files in the folder.
         changes: settings that replace those of tokenizer_config.json.
 
     Raises:
@@ -38,10 +52,10 @@ def load_with_transformers(
         warnings.warn(
             f"the {kind} of {folder} is built by transformers {transformers.__version__}, whose tokens may differ from "
             f"those of 5.23: pip install 'transformers>=5'",
-            stacklevel=2,
+            stacklevel=8,
         )
-    missing = [name for name in ("sentencepiece", "google.protobuf") if not _installed(name)]
-    if "tokenizer.json" not in names and any(name.endswith(_PIECES) for name in names) and missing:
+    missing = not (_installed("sentencepiece") and _installed("google.protobuf"))
+    if missing and any(folder.glob("*.model")) and not is_file(folder / "tokenizer.json"):
         raise ModelError(
             f"the tokenizer of {folder} cannot be read without sentencepiece and protobuf, as a {kind} of a "
             f"sentencepiece model; expected tokenizer.json or the two packages: pip install sentencepiece protobuf"
@@ -49,13 +63,19 @@ def load_with_transformers(
     loaded = transformers.AutoTokenizer.from_pretrained(
         folder, use_fast=True, local_files_only=True, trust_remote_code=False, **changes
     )
-    expected = {name for name in type(loaded).vocab_files_names.values() if name}
-    if not expected & set(names) and "tokenizer.model" not in names:
-        raise ModelError(
-            f"{folder} has no tokenizer; expected {' or '.join(sorted(expected))}: copy the whole model again"
-        )
-    types = "token_type_ids" in loaded.model_input_names
-    return (loaded.backend_tokenizer if loaded.is_fast else PythonTokenizer(loaded)), types
+    expected = sorted({name for name in type(loaded).vocab_files_names.values() if name})
+    names = [name for name in dict.fromkeys((*expected, "tokenizer.model")) if is_file(folder / name)]
+    if expected and not names:  # of which transformers makes a tokenizer without a vocabulary
+        raise ModelError(f"{folder} has no tokenizer; expected {' or '.join(expected)}: copy the whole model again")
+    extra = getattr(loaded, "additional_special_tokens", None) or getattr(loaded, "extra_special_tokens", None)
+    extra = [str(token) for token in extra] if isinstance(extra, (list, tuple)) else []
+    settings = {"additional_special_tokens": extra or None, "unk_id": loaded.init_kwargs.get("unk_id")}
+    return ForeignTokenizer(
+        loaded.backend_tokenizer if loaded.is_fast else PythonTokenizer(loaded),
+        "token_type_ids" in loaded.model_input_names,
+        names,
+        {name: value for name, value in settings.items() if value is not None},
+    )
 
 
 def _installed(name: str) -> bool:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 if TYPE_CHECKING:
     from tokenizers import AddedToken, Tokenizer
 
+_SIMPLE_VALUE = re.compile(rb"\s*:\s*(\w+)")
 _FLAGS = ("single_word", "lstrip", "rstrip", "normalized", "special")
 NAMED_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 Settings: TypeAlias = Mapping[str, Any]
@@ -293,8 +294,12 @@ def _unknown_id(kind: str, settings: Settings, unknown: str, model: Any, content
 
 
 def _value(key: str, content: bytes) -> Any:
-    """Return a number or a truth value of tokenizer.json. In a JSON text, a quote within a string has a backslash."""
-    match = re.search(rb'(?<!\\)"%b"\s*:\s*(\w+)' % key.encode(), content)
+    """Return a number or a truth value of tokenizer.json, which may be large, or None."""
+    name = f'"{key}"'.encode()
+    start = content.find(name)
+    while start > 0 and content[start - 1 : start] == b"\\":  # in a string, where a quote has a backslash
+        start = content.find(name, start + 1)
+    match = _SIMPLE_VALUE.match(content, start + len(name)) if start >= 0 else None
     return json.loads(match[1]) if match else None
 
 

@@ -143,7 +143,7 @@ REFUSED: Mapping[str, tuple[str, ...]] = {
 }
 
 # Other names of a class.
-_ALIASES: Mapping[str, str] = {
+ALIASES: Mapping[str, str] = {
     "BartTokenizer": "RobertaTokenizer",
     "BloomTokenizer": GENERIC,
     "ElectraTokenizer": "BertTokenizer",
@@ -205,5 +205,5 @@ def needs_code(own: Mapping[str, Any]) -> bool:
 def _known(name: str) -> str | None:
     """Return the key of a class in the tables, or None if transformers 5.23 has no such class."""
     name = name.removesuffix("Fast")
-    name = _ALIASES.get(name, name)
+    name = ALIASES.get(name, name)
     return name if any(name in table for table in (NATIVE, FOREIGN, REFUSED)) else None

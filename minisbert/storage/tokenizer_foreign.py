@@ -64,7 +64,7 @@ def load_with_transformers(folder: Path, kind: str, changes: Mapping[str, Any]) 
         folder, use_fast=True, local_files_only=True, trust_remote_code=False, **changes
     )
     expected = sorted({name for name in type(loaded).vocab_files_names.values() if name})
-    names = [name for name in dict.fromkeys((*expected, "tokenizer.model")) if is_file(folder / name)]
+    names = [name for name in dict.fromkeys((*expected, "tokenizer.json", "tokenizer.model")) if is_file(folder / name)]
     if expected and not names:  # of which transformers makes a tokenizer without a vocabulary
         raise ModelError(f"{folder} has no tokenizer; expected {' or '.join(expected)}: copy the whole model again")
     extra = getattr(loaded, "additional_special_tokens", None) or getattr(loaded, "extra_special_tokens", None)

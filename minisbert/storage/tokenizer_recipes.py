@@ -351,7 +351,7 @@ def _add_tokens(
 
 
 def _set_ends(recipe: Recipe, specials: Mapping[str, Any], settings: Settings, tokenizer: Tokenizer) -> None:
-    """Set the post-processor, unless that of the file does the same or stays."""
+    """Set the post-processor, unless that of the file stays or has the same effect."""
     from tokenizers.processors import TemplateProcessing
 
     present = tokenizer.post_processor
@@ -375,7 +375,9 @@ def _set_ends(recipe: Recipe, specials: Mapping[str, Any], settings: Settings, t
         pair=[piece for piece in single + second if piece[0] != ":"],
         special_tokens=[(token, tokenizer.token_to_id(token)) for token in {first, last} if token],
     )
-    if present is not None and applied_ends(tokenizer) == before:
+    types_count = recipe.token_types or "token_type_ids" in (settings.get("model_input_names") or ())
+    after = applied_ends(tokenizer)
+    if after == before or (not types_count and [ids for ids, _ in after] == [ids for ids, _ in before]):
         tokenizer.post_processor = present
 
 

@@ -49,8 +49,8 @@ def pieces(first: list[str], last: list[str]) -> list[tuple[str, float]]:
 def byte_pairs(specials: list[str], alphabet: list[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """Return a vocabulary and merges of a byte-level BPE."""
     merges: list[tuple[str, str]] = []
-    for word in [*WORDS, *(f"Ġ{word}" for word in WORDS)]:
-        merges += [(word[:end], word[end]) for end in range(1, len(word))]
+    for word in WORDS:
+        merges += [*((word[:end], word[end]) for end in range(1, len(word))), ("Ġ", word)]
     merges = list(dict.fromkeys(merges))
     return _numbered([*specials, *alphabet, *("".join(pair) for pair in merges)]), merges
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .errors import InputError, InputTypeError, ModelError, first_line, shown
 
 if TYPE_CHECKING:
-    from tokenizers import Encoding, Tokenizer
+    from tokenizers import Encoding
 
 Pair: TypeAlias = tuple[str, str]
 Text: TypeAlias = "str | Pair"
@@ -126,6 +126,28 @@ class TokenizedTexts:
         )
 
 
+class BatchTokenizer(Protocol):
+    """What is needed of a `tokenizers.Tokenizer`, or of one that transformers has written in Python."""
+
+    def no_truncation(self) -> None:
+        """Truncate no text."""
+
+    def no_padding(self) -> None:
+        """Pad no text."""
+
+    def get_vocab_size(self) -> int:
+        """Return the number of tokens, added ones included."""
+
+    def add_tokens(self, tokens: list[Any], /) -> int:
+        """Add tokens; return how many were new."""
+
+    def add_special_tokens(self, tokens: list[Any], /) -> int:
+        """Add special tokens; return how many were new."""
+
+    def encode_batch_fast(self, texts: list[Any], /) -> Sequence[Any]:
+        """Tokenize texts and pairs of texts; the results have the attributes of `tokenizers.Encoding`."""
+
+
 class TextTokenizer:
     """Tokenizes texts and truncates them to `max_length` tokens, special tokens included.
 
@@ -139,7 +161,7 @@ class TextTokenizer:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: BatchTokenizer,
         *,
         max_length: int,
         truncation_side: str = "right",
@@ -200,7 +222,7 @@ class TextTokenizer:
 
     def __len__(self) -> int:
         """Number of tokens, added ones included."""
-        return int(self.tokenizer.get_vocab_size())
+        return self.tokenizer.get_vocab_size()
 
     def add_tokens(self, new_tokens: str | Sequence[str], special_tokens: bool = False) -> int:
         """Add tokens that are never split; return how many were new. The encoder needs as many rows: resize it.
@@ -211,7 +233,7 @@ class TextTokenizer:
         """
         tokens = [new_tokens] if isinstance(new_tokens, str) else list(new_tokens)
         add = self.tokenizer.add_special_tokens if special_tokens else self.tokenizer.add_tokens
-        return int(add(tokens))
+        return add(tokens)
 
     def count(self, texts: Sequence[Text]) -> NDArray[np.int64]:
         """Count the tokens of each text before truncation, special tokens included: int64, (texts,)."""
@@ -222,7 +244,7 @@ class TextTokenizer:
         """Count the leading tokens that belong to a prompt: its own and the special tokens before it."""
         return int(self.count([prompt])[0]) - self._suffix
 
-    def _encode(self, texts: Sequence[Text], first: int) -> list[Encoding]:
+    def _encode(self, texts: Sequence[Text], first: int) -> Sequence[Encoding]:
         batch = list(texts)
         try:
             return self.tokenizer.encode_batch_fast(batch)

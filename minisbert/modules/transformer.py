@@ -22,7 +22,6 @@ from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
 
-_INPUTS = ("input_ids", "token_type_ids", "attention_mask")  # if tokenizer_config.json names none
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # in every architecture of the BERT family
 
@@ -67,12 +66,11 @@ class Transformer(nn.Module):
         self._source = tokenizer
         if do_lower_case:
             put_in_lower_case(tokenizer.tokenizer)
-        inputs = tokenizer.config.get("model_input_names")
         self._tokenizer = TextTokenizer(
             tokenizer.tokenizer,
             max_length=self._initial_length(max_seq_length),
             truncation_side=tokenizer.truncation_side,
-            token_types=encoder.token_types and "token_type_ids" in (inputs if isinstance(inputs, list) else _INPUTS),
+            token_types=encoder.token_types and tokenizer.token_types,
             vocabulary=encoder.vocabulary,
         )
         if self.max_seq_length <= self.tokenizer.special_tokens:

@@ -478,6 +478,26 @@ def _(folder: Path, place: Path) -> None:
     assert np.array_equal(model.encode("A CAT"), load(folder).encode("a cat"))
 
 
+@row("a vocabulary that its tokenizer class cannot hold")
+def _(folder: Path, place: Path) -> None:
+    copy = edited(
+        folder, place, "tokenizer_config.json", lambda config: {**config, "tokenizer_class": "RobertaTokenizer"}
+    )
+    with pytest.warns(UserWarning, match="asks for RobertaTokenizer, which has no WordPiece vocabulary"):
+        model = load(copy)
+    assert np.array_equal(model.encode(TEXTS), load(folder).encode(TEXTS))
+
+
+@row("a folder without the vocabulary of its tokenizer class")
+def _(folder: Path, place: Path) -> None:
+    copy = edited(
+        folder, place, "tokenizer_config.json", lambda config: {**config, "tokenizer_class": "MPNetTokenizer"}
+    )
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(ModelError, match="has no tokenizer"):
+        load(copy)
+
+
 @row("a `truncate_dim` that leaves no dimension")
 def _(folder: Path, place: Path) -> None:
     with pytest.raises(ConfigError, match="truncate_dim"):

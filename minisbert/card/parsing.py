@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import json
 import re
 from pathlib import Path
@@ -48,22 +49,30 @@ def read_card(path: str | Path) -> CardFacts:
     Raises:
         InputError: the file cannot be read, or is not a generated card.
     """
-    try:
-        with open_file(Path(path)) as file:
-            content = file.read(LONGEST_CARD + 1)
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot read {path} ({reason}); expected a model card: check the path") from None
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text or len(content) > LONGEST_CARD:
-        raise InputError(f"{path} is not text; expected a model card, such as the README.md of a model")
+    text = read_text(Path(path), "a model card, such as the README.md of a model")
     try:
         return parse(text)
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
+
+
+def read_text(path: Path, expected: str) -> str:
+    """The text of a file, for a reader of `expected`.
+
+    Raises:
+        InputError: it cannot be read, is no text in UTF-8, or is far too long.
+    """
+    try:
+        with open_file(path) as file:
+            content = file.read(LONGEST_CARD + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {path} ({reason}); expected {expected}: check the path") from None
+    with contextlib.suppress(UnicodeDecodeError):
+        text = content.decode("utf-8-sig")
+        if "\0" not in text and len(content) <= LONGEST_CARD:
+            return text
+    raise InputError(f"{path} is not text in UTF-8 of at most {LONGEST_CARD:,} bytes; expected {expected}: convert it")
 
 
 def parse(text: str) -> CardFacts:

@@ -44,7 +44,7 @@ def add(commands: Subparsers) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train on new data with the recipe of a model card; save the model with its own card."""
     from ..recipes import prepare
-    from ..recipes.reading import read_source
+    from ..recipes.recipe import read_source
 
     recipe, stated = read_source(options.recipe)
     evaluator = _evaluator(recipe, options)

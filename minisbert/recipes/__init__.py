@@ -9,8 +9,7 @@
 `starting_model(recipe)` is the model it starts from.
 """
 
-from .reading import read_recipe, recipe_of
-from .recipe import Recipe, parse_recipe, write_recipe
+from .recipe import Recipe, parse_recipe, read_recipe, recipe_of, write_recipe
 from .reproduce import Reproduction, prepare, starting_model
 
 __all__ = [

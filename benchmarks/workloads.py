@@ -135,14 +135,14 @@ def _mixed(parts: dict[str, tuple[str, ...]]) -> tuple[str, ...]:
 
 def _column(data: Path | None, file: str, name: str) -> list[str]:
     assert data is not None
-    columns, _ = read_columns(data / file)
+    columns = read_columns(data / file)[0]
     return [str(value) for value in columns[name]]
 
 
 def _made_up(kind: str) -> list[str]:
     sentences: dict[str, None] = {}
     for file in (GRADED_ANSWERS_TRAIN, GRADED_ANSWERS_HELDOUT):
-        columns, _ = read_columns(file)
+        columns = read_columns(file)[0]
         for name in ("question", "answer"):
             sentences.update(dict.fromkeys(columns[name]))
     draw = random.Random(SEED)

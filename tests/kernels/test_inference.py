@@ -234,6 +234,7 @@ def test_gradients_and_copies(operations: str, tiny: Callable[[str], Path]) -> N
     assert all(weight.grad is not None for name, weight in model.named_parameters() if "token_type" not in name)
 
 
+@pytest.mark.filterwarnings("ignore:.*are empty")
 @pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_fused_layers_train_as_plain_ones(

@@ -96,6 +96,7 @@ def test_a_model_from_disk(
     )
 
 
+@pytest.mark.filterwarnings("ignore:all 10 scores are 0.5")
 @pytest.mark.parametrize("constant", ["scores", "texts"])
 @pytest.mark.parametrize("functions", [None, ["cosine", "dot"]])
 def test_constant_input_gives_nan(

@@ -12,19 +12,20 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..errors import warn
+from ..errors import InputError, shown, warn
 from .rows import Table
 
 MOST_NEGATIVES = 7
-_LEFT_OUT = ("pos_scores", "neg_scores", "pos_id", "neg_id", "prompt", "type")  # of FlagEmbedding
+_LEFT_OUT = ("pos_scores", "neg_scores", "pos_id", "neg_id", "prompt", "type", "query_id")  # of both
 
 
-def expand_lists(table: Table, *, numbers: Collection[str]) -> Table:
+def expand_lists(table: Table, *, numbers: Collection[str], chosen: bool = False) -> Table:
     """Expand columns of lists; a table without any is returned as it is.
 
     Args:
         table: of any columns.
         numbers: columns that hold labels, which are left as they are.
+        chosen: all columns are wanted, also those that beside lists are usually scores and ids.
 
     Raises:
         InputError: a list is empty, or a row has a text where others have lists.
@@ -39,7 +40,7 @@ def expand_lists(table: Table, *, numbers: Collection[str]) -> Table:
         )
     if not lists:
         return table
-    left_out = [name for name in table.columns if name in _LEFT_OUT]
+    left_out = [name for name in table.columns if name in _LEFT_OUT and not chosen]
     texts = {
         name: [[_text(entry) for entry in value] for value in table.columns[name]]
         for name in lists
@@ -48,6 +49,9 @@ def expand_lists(table: Table, *, numbers: Collection[str]) -> Table:
     for name, entries in texts.items():
         if (empty := next((row for row, value in enumerate(entries) if not value), None)) is not None:
             raise table.error(empty, f"column {name} holds an empty list; expected at least one text: drop the row")
+        wrong = ((row, one) for row, value in enumerate(entries) for one in value if not isinstance(one, str))
+        for row, one in wrong:
+            raise table.error(row, f"column {name} holds a list with {shown(one)}; expected texts: choose columns")
     positives = next((name for name in texts if name.lower().startswith("pos")), None)
     widths = {name: min(max(map(len, values)), MOST_NEGATIVES) for name, values in texts.items() if name != positives}
     expanded: dict[str, list[Any]] = {}
@@ -60,6 +64,11 @@ def expand_lists(table: Table, *, numbers: Collection[str]) -> Table:
         elif name in texts:
             for place in range(widths[name]):
                 column = name if widths[name] == 1 else f"{name}_{place + 1}"
+                if column != name and column in table.columns:
+                    raise InputError(
+                        f"{table.source} has a column {column} beside the lists of {name}, which take that name; "
+                        f"expected another one: rename it"
+                    )
                 expanded[column] = [texts[name][row][place % len(texts[name][row])] for row in order]
         else:
             expanded[name] = [values[row] for row in order]
@@ -95,6 +104,7 @@ def _is_list(value: Any) -> bool:
 
 def _text(entry: Any) -> Any:
     """The text of an entry; Tevatron's have a title before it."""
-    if isinstance(entry, Mapping) and "text" in entry:
-        return f"{entry.get('title') or ''} {entry['text']}".strip()
-    return entry
+    if not isinstance(entry, Mapping) or not isinstance(entry.get("text"), str):
+        return entry
+    title = entry.get("title") or ""
+    return f"{title} {entry['text']}".strip() if isinstance(title, str) else entry

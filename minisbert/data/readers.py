@@ -15,6 +15,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from ..errors import InputError, shown
 from ..storage.files import is_file, open_file
+from .sources import without_index
 
 Columns: TypeAlias = dict[str, list[Any]]
 _Reader: TypeAlias = Callable[[Path], tuple[Columns, Sequence[int] | None] | tuple[Columns, Sequence[int] | None, str]]
@@ -84,6 +85,12 @@ def _text(path: Path) -> str:
     except (OSError, EOFError, ValueError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
     return _decoded(content, str(path))
+
+
+def _check_unpacked(path: Path, unpacked: int) -> None:
+    size = path.stat().st_size
+    if unpacked > max(_LARGEST_UNPACKED, size * _LARGEST_RATIO):
+        raise InputError(f"{path}: its {size:,} bytes unpack to {unpacked:,}; expected at most {_LARGEST_RATIO} times")
 
 
 def _unpacked(file: BinaryIO) -> bytes:
@@ -210,10 +217,15 @@ def _read_json(path: Path) -> tuple[Columns, Sequence[int] | None]:
         if text.lstrip().startswith("{"):
             return _read_jsonl(path)
         raise InputError(f"{path}: {error}; expected JSON: a list of objects, one for each row") from None
-    if isinstance(content, dict) and content and all(isinstance(values, (list, dict)) for values in content.values()):
-        lists = {
-            name: list(values.values() if isinstance(values, dict) else values) for name, values in content.items()
-        }
+    columns = list(content.values()) if isinstance(content, dict) else []
+    if columns and isinstance(columns[0], dict):  # by the index of a frame
+        if any(not isinstance(values, dict) or values.keys() != columns[0].keys() for values in columns):
+            raise InputError(f"{path}: expected the same keys in each column: write it with orient='records'")
+        if not all(key.isdecimal() for key in columns[0]):
+            raise InputError(f"{path} holds rows by name; expected a list of objects: write it with orient='records'")
+        content = {name: [values[key] for key in columns[0]] for name, values in content.items()}
+    if isinstance(content, dict) and content and all(isinstance(values, list) for values in content.values()):
+        lists: Columns = content
         if len({len(values) for values in lists.values()}) == 1:
             return lists, None
     if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
@@ -231,7 +243,10 @@ def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
     except ImportError:
         raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
     try:
-        columns: Columns = parquet.read_table(path).to_pydict()
+        with parquet.ParquetFile(path) as file:
+            sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)]
+            _check_unpacked(path, sum(sizes))
+            columns: Columns = file.read(without_index(file.schema_arrow.names)).to_pydict()
     except (ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a parquet file: write it again") from None
     return columns, None

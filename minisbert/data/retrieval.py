@@ -10,6 +10,7 @@ document, score, with blanks or tabs between them; it may end in .txt or .trec t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +80,10 @@ def _relevance_file(folder: Path, split: str | None) -> Path:
 def _read_qrels(path: Path) -> Table:
     lines = read_lines(path)
     first = lines[0].split() if lines else []
-    if len(first) != 4 or not first[3].lstrip("-").isdecimal():
+    if len(first) != 4 or not _is_number(first[3]):
         return as_table(path)
+    while lines and not lines[-1].strip():
+        lines.pop()
     table = Table({"query-id": [], "corpus-id": [], "score": []}, str(path), range(1, len(lines) + 1))
     for number, line in enumerate(lines):
         fields = line.split()
@@ -91,6 +94,13 @@ def _read_qrels(path: Path) -> Table:
         for name, value in zip(table.columns, (fields[0], *fields[2:]), strict=True):
             table.columns[name].append(value)
     return table
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError, OverflowError):
+        return False
 
 
 def _first(folder: Path, *names: str) -> Path:
@@ -129,11 +139,9 @@ def _relevant(table: Table, queries: Mapping[str, str], corpus: Mapping[str, str
         for key, known, file in ((query, queries, "queries"), (document, corpus, "corpus")):
             if key not in known:
                 raise table.error(row, f"got the id {key!r}; expected one of the {file}: drop the line")
-        try:
-            counts = float(score) > 0
-        except (ValueError, OverflowError):
-            raise table.error(row, f"got the score {score!r}; expected a number: fix the line") from None
-        if counts:
+        if not _is_number(score):
+            raise table.error(row, f"got the score {score!r}; expected a number: fix the line")
+        if float(score) > 0:
             relevant.setdefault(query, set()).add(document)
     return relevant
 

@@ -96,7 +96,10 @@ def training_rows(
     table = as_table(data)
     if columns is not None:
         table = table.select(columns)
-    table = expand_lists(table, numbers=[name for name in table.columns if name.lower() in LABEL_NAMES])
+    labels_like = [name for name in table.columns if name.lower() in LABEL_NAMES]
+    table = expand_lists(table, numbers=labels_like, chosen=columns is not None)
+    if not table.columns:
+        raise InputError(f"{table.source} has no columns of texts; expected at least one: name the columns to use")
     names = list(table.columns)
     label_name = _label_column(table)
     if columns is None:
@@ -226,6 +229,8 @@ def _spells_integer(text: str) -> bool:
 
 
 def _is_number(value: Any) -> bool:
+    if isinstance(value, np.timedelta64):  # which numpy counts among the integers
+        return False
     return isinstance(value, (int, float, Decimal, np.integer, np.floating, np.bool_))
 
 
@@ -233,6 +238,12 @@ def _number(value: Any) -> float | None:
     """Return the finite number in a number, text, array or tensor, or None."""
     if not _is_number(value) and not isinstance(value, str):
         if not hasattr(value, "item") or getattr(value, "shape", None) not in ((), (1,)):
+            return None
+        if (
+            isinstance(value, (np.datetime64, np.timedelta64))
+            or value is np.ma.masked
+            or getattr(value, "is_meta", False)
+        ):
             return None
         value = value.detach().cpu().item() if hasattr(value, "detach") else value.item()
     try:

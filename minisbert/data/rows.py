@@ -112,9 +112,14 @@ def named_datasets(data: Any) -> Mapping[str, Any] | None:
     A mapping of data sets has values that hold rows: paths, dicts, frames, tables, lists of rows. A mapping of columns
     has lists of texts and numbers.
     """
-    if isinstance(data, Mapping) and data and all(_holds_rows(value) for value in data.values()):
-        return data
-    return None
+    if not isinstance(data, Mapping) or not data or not all(_holds_rows(value) for value in data.values()):
+        return None
+    lists = all(isinstance(value, (list, tuple)) and isinstance(value[0], list) for value in data.values())
+    are_columns = lists and all(str(name).lower().startswith(_LIST_COLUMNS) for name in data)
+    return None if are_columns else data
+
+
+_LIST_COLUMNS = ("query", "anchor", "pos", "neg", "positive", "negative")  # beginnings of names of columns of lists
 
 
 def _holds_rows(value: Any) -> bool:
@@ -130,11 +135,20 @@ def _from_columns(columns: Mapping[Any, Any]) -> Table:
     for name, values in columns.items():
         if isinstance(values, Iterator):  # before any column is read
             raise InputTypeError(f"column {name} is a {type(values).__name__}; expected a list: pass list(...) of it")
+    _check_names(columns)
     table = Table({str(name): values_of(str(name), values) for name, values in columns.items()})
     sizes = {name: len(values) for name, values in table.columns.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"got columns of different lengths {sizes}; expected equal lengths: fill the gaps")
     return table
+
+
+def _check_names(names: Iterable[Any]) -> None:
+    """Raise InputError if two names are the same as texts."""
+    texts = [str(name) for name in names]
+    if len(set(texts)) < len(texts):
+        twice = next(name for name in texts if texts.count(name) > 1)
+        raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
 
 
 def _from_rows(rows: list[Any]) -> Table:
@@ -149,6 +163,7 @@ def _from_rows(rows: list[Any]) -> Table:
                 raise InputError(
                     f"row {index} has {got}; expected the keys of the first row, {list(first)}: fix the row"
                 )
+        _check_names(first)
         return Table({str(name): [row[name] for row in rows] for name in first})
     if isinstance(first, (list, tuple)):
         for index, row in enumerate(rows):

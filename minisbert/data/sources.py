@@ -7,7 +7,7 @@ Libraries are recognized by the names of their types, and none is imported.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
 from ..errors import InputError, InputTypeError, warn
@@ -42,10 +42,15 @@ def columns_of(data: Any) -> dict[str, Any] | None:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
-    if _INDEX_LEVEL in names and len(names) > 1:
-        warn(f"the column {_INDEX_LEVEL}, the index of a pandas frame, is left out of the rows")
-        names = [name for name in names if name != _INDEX_LEVEL]
-    return {name: columns(name) for name in names}
+    return {name: columns(name) for name in without_index(names)}
+
+
+def without_index(names: list[str]) -> list[str]:
+    """Leave out, with a warning, the name of the column that holds the index of a pandas frame."""
+    if _INDEX_LEVEL not in names or len(names) == 1:
+        return names
+    warn(f"the column {_INDEX_LEVEL}, the index of a pandas frame, is left out of the rows")
+    return [name for name in names if name != _INDEX_LEVEL]
 
 
 def is_source(value: Any) -> bool:
@@ -54,7 +59,13 @@ def is_source(value: Any) -> bool:
 
 
 def rows_of(data: Any) -> list[Any] | None:
-    """Return the rows of an iterable or of a map-style data set as a list; None if it is neither."""
+    """Return the rows of an iterable or of a map-style data set as a list; None if it is neither.
+
+    Raises:
+        InputTypeError: it gives batches, not rows.
+    """
+    if type(data).__module__.startswith("torch.utils.data") and getattr(data, "batch_size", None) is not None:
+        raise InputTypeError("got a DataLoader, which gives batches; expected rows: pass its dataset")
     if isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
         return list(data)
     return [data[index] for index in range(len(data))] if _is_map_style(data) else None
@@ -87,8 +98,10 @@ def values_of(name: str, values: Any) -> list[Any]:
     if is_source(values):
         raise InputTypeError(f"got several data sets; expected the rows of one: pass data[{name!r}]")
     expected = "expected a list: put one value for each row in it"
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes, Mapping, Set)) or not isinstance(values, Iterable):
         raise InputTypeError(f"column {name} is a {type(values).__name__}; {expected}")
+    if getattr(getattr(values, "dtype", None), "kind", "") in ("m", "M"):  # times, which tolist gives as numbers
+        return list(values)
     convert = next(
         (getattr(values, name) for name in ("to_pylist", "tolist", "to_list") if hasattr(values, name)), None
     )
@@ -136,6 +149,11 @@ def _read_pandas(frame: Any) -> _Columns:
 
 
 def _read_dataset(dataset: Any) -> _Columns:
+    if dataset.format["type"] == "custom":
+        raise InputTypeError(
+            "got a datasets.Dataset with a transform; expected rows: use map in place of with_transform, or pass "
+            "list(dataset)"
+        )
     plain = dataset.with_format(None)  # not tensors, arrays or frames
     return list(plain.column_names), lambda name: list(plain[name])
 
@@ -145,8 +163,12 @@ def _read_cursor(cursor: Any) -> _Columns:
     names = [str(column[0]) for column in described] if described else list(getattr(cursor, "columns", None) or ())
     if not names:
         raise InputTypeError(f"got a {_type_name(cursor)} without a result; expected one: execute a query first")
-    rows = [tuple(row) for row in cursor.fetchall()]
-    return names, lambda name: [row[names.index(name)] for row in rows]
+    rows = [row_as_mapping(row) for row in cursor.fetchall()]
+    for row in rows:
+        if not isinstance(row, (Mapping, tuple, list)) or len(row) != len(names):
+            raise InputTypeError(f"got a {type(row).__name__} as a row of a cursor; expected the values of {names}")
+    places = {name: place for place, name in enumerate(names)}
+    return names, lambda name: [row[name if isinstance(row, Mapping) else places[name]] for row in rows]
 
 
 def _has_columns(data: Any) -> bool:

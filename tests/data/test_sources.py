@@ -381,7 +381,7 @@ def test_lists_in_a_dataset() -> None:
     [
         ([("q", "p", ["a"]), ("r", "s", [])], "row 1 of the data: column column_2 holds an empty list"),
         ([("q", "p", ["a"]), ("r", "s", "b")], "row 1 of the data: column column_2 holds no list as other rows do"),
-        ([("q", "p", ["a"]), ("r", "s", [None])], "column column_2 holds None"),
+        ([("q", "p", ["a"]), ("r", "s", [None])], "column column_2 holds a list with None; expected texts"),
         ([("q", "p", "n"), ("r", "s")], "put several negatives of a row in one list"),
     ],
 )

@@ -127,7 +127,7 @@ class TokenizedTexts:
 
 
 class BatchTokenizer(Protocol):
-    """What is needed of a `tokenizers.Tokenizer`, or of one that transformers has written in Python."""
+    """The methods used here of a `tokenizers.Tokenizer`, or of one that transformers has written in Python."""
 
     def no_truncation(self) -> None:
         """Truncate no text."""

@@ -20,7 +20,7 @@ _FIRST_VERSION = 5  # of transformers, that builds tokenizers as 5.23 does
 
 @dataclass(frozen=True)
 class ForeignTokenizer:
-    """What transformers makes of a folder.
+    """A tokenizer that transformers made from a folder.
 
     Attributes:
         tokenizer: ready to encode.

@@ -1,4 +1,4 @@
-"""How the classes of transformers 5.23 build a tokenizer again, without transformers.
+"""Build tokenizers as the classes of transformers 5.23 do, without transformers.
 
 A class keeps the vocabulary of tokenizer.json, and takes normalizer, pre-tokenizer, post-processor, the settings of the
 model and the added tokens from tokenizer_config.json and its own defaults. The generic class keeps all of the file
@@ -92,7 +92,7 @@ def steps(normalizer: Any) -> list[dict[str, Any]]:
 # ---- the table ------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Recipe:
-    """How a class builds its tokenizer.
+    """The parts and settings that a class gives its tokenizer.
 
     Attributes:
         model: the class of the vocabulary in `tokenizers`; None if any will do.
@@ -154,7 +154,7 @@ _MODEL_SETTINGS: Mapping[str, Settings] = {
 # ---- what the files say ----------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TokenSettings:
-    """What tokenizer_config.json, special_tokens_map.json, added_tokens.json and tokenizer.json give to a class.
+    """The arguments and tokens that a class gets from the files of a folder.
 
     Attributes:
         settings: the arguments of the class.

@@ -187,7 +187,11 @@ def largest(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
     return max(float(np.abs(got - expected).max()) for got, expected in pairs)
 
 
-@pytest.mark.filterwarnings("ignore:.*pooling is used:UserWarning", "ignore:.*unknown left out:UserWarning")
+@pytest.mark.filterwarnings(
+    "ignore:.*pooling is used:UserWarning",
+    "ignore:.*unknown left out:UserWarning",
+    "ignore:a new tokenizer.json is saved:UserWarning",
+)
 @pytest.mark.parametrize("group", CHANGES)
 def test_changed_folders(group: str, tiny: Callable[[str], Path], tmp_path: Path, compare: Callable[..., None]) -> None:
     pairs: list[tuple[np.ndarray, np.ndarray]] = []

@@ -23,7 +23,9 @@ from minisbert.storage.dialects import MODULE_TYPES, POOLING_KEYS, WRITTEN_TYPES
 
 pytestmark = [
     pytest.mark.parity,
-    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings(
+        "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore:a new tokenizer.json is saved:UserWarning"
+    ),
 ]
 
 TEXTS = [

@@ -192,6 +192,7 @@ def test_longest_text(
     assert load(tmp_path / "saved").max_seq_length == length
 
 
+@pytest.mark.filterwarnings("ignore:a new tokenizer.json is saved:UserWarning")
 def test_arguments_for_tokenizer_and_configuration_are_honoured(folder: Path, tmp_path: Path) -> None:
     before = load(folder).encode(TEXTS)
     edit(folder / SETTINGS, tokenizer_args={"truncation_side": "left", "do_lower_case": False}, max_seq_length=8)

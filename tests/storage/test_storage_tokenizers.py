@@ -110,6 +110,7 @@ def test_class_follows_from_the_encoder(copy: Callable[[str], Path]) -> None:
     assert load(folder).tokenizer.encode("a").tokens == ["<s>", "a", "</s>"]
 
 
+@pytest.mark.filterwarnings("ignore:a new tokenizer.json is saved:UserWarning")
 @pytest.mark.parametrize("name", ["tokenizer_config.json", "special_tokens_map.json"])
 @pytest.mark.parametrize("architecture", ["bert", "xlm-roberta"])
 def test_tokenizer_json_needs_no_other_file(
@@ -127,6 +128,7 @@ def test_tokenizer_json_needs_no_other_file(
     )
 
 
+@pytest.mark.filterwarnings("ignore:a new tokenizer.json is saved:UserWarning")
 def test_what_older_transformers_cannot_read_is_put_in_their_words(copy: Callable[[str], Path], tmp_path: Path) -> None:
     folder = copy("bert")
     edit(

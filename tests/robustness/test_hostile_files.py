@@ -128,6 +128,8 @@ def test_a_tokenizer_that_fails_on_texts(folder: Path) -> None:
     tokenizer = read(folder / "tokenizer.json")
     tokenizer["model"]["unk_token"] = "[NONE]"
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert load(folder).encode(["☃"]).shape == (1, 32)  # BertTokenizer names its own unknown token
+    edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast")
     model = load(folder)
     with pytest.raises(ModelError, match="tokenizer failed on texts"):
         model.encode(["☃"])

@@ -72,7 +72,7 @@ def load_with_transformers(folder: Path, kind: str, changes: Mapping[str, Any]) 
         loaded.backend_tokenizer if loaded.is_fast else PythonTokenizer(loaded),
         "token_type_ids" in loaded.model_input_names,
         names,
-        {name: value for name, value in settings.items() if value is not None},
+        {name: value for name, value in settings.items() if value is not None} if loaded.is_fast else {},
     )
 
 

@@ -295,7 +295,7 @@ def test_what_changes_in_a_folder_is_told(folder: Path, told: Callable[..., str]
     )
     edit(folder / "config.json", transformers_version="8.8")
     edit(folder / "sentence_bert_config.json", max_seq_length=20, do_lower_case=True)
-    edit(folder / "tokenizer_config.json", tokenizer_class="OddTokenizerFast")
+    edit(folder / "tokenizer_config.json", tokenizer_class="MPNetTokenizerFast")
     edit(folder / "1_Pooling" / "config.json", pooling_mode_max_tokens=True)
     add_module(folder, "Dense", {"in_features": 64, "out_features": 8, "bias": True}, {"linear.bias": torch.zeros(8)})
     text = told(folder)

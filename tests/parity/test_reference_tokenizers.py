@@ -17,6 +17,7 @@ from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 
 from minisbert.errors import ModelError
 from minisbert.storage.tokenizer import TokenizerSource, read_tokenizer
+from minisbert.storage.tokenizer_classes import FOREIGN, NATIVE, tokenizer_class
 from minisbert.text import TextTokenizer
 
 pytest.importorskip("sentence_transformers")
@@ -293,6 +294,23 @@ def hold(folder: Path, change: str, saved: Path) -> None:
 @pytest.mark.parametrize("change", CHANGES)
 def test_ids_of_classes_that_are_built_here(name: str, change: str, place: Path, tmp_path: Path) -> None:
     hold(shutil.copytree(_saved(name, place), tmp_path / "model"), change, tmp_path / "saved")
+
+
+NAMES = [None, "RobertaTokenizer", "XLMRobertaTokenizerFast", "PreTrainedTokenizerFast", "UnheardTokenizer"]
+
+
+def test_the_class_is_chosen_as_the_reference_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = transformers.PreTrainedTokenizerBase
+    monkeypatch.setattr(base, "from_pretrained", classmethod(lambda cls, *_, **__: cls))
+    model_types = {one for table in (NATIVE, FOREIGN) for types in table.values() for one in types}
+    needs_sentencepiece = {"bert-generation", "gpt-sw3", "m2m_100", "marian", "plbart", "siglip"}
+    for model_type in sorted({*model_types, "llama", "unheard-of"} - needs_sentencepiece):
+        for name in NAMES:
+            own = {} if name is None else {"tokenizer_class": name}
+            (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+            (tmp_path / CONFIG).write_text(json.dumps(own))
+            found = transformers.AutoTokenizer.from_pretrained(tmp_path).__name__
+            assert tokenizer_class(own, {"model_type": model_type}) == found, (model_type, name)
 
 
 # ---- classes that transformers builds --------------------------------------------------------------------------------

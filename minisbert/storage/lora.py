@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError
-from .dialects import is_count, unusable
+from .dialects import unusable
 from .files import is_file, read_json_object
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_model.bin")
 _MATRICES = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<matrix>[AB])(\.weight)?")
+_LARGEST_ALPHA = 1e6
 _NAME = re.compile(r"[\w.]+")
 # Ways to start the matrices that also change the weights, so that the weights beside the adapter are not its base.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
@@ -47,28 +48,32 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
             f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
         )
     matrices: dict[tuple[str, bool], dict[str, Tensor]] = {}
+    if not adapter:
+        raise ModelError(f"the adapter in {folder} is empty; expected its matrices: copy it again")
     for name, tensor in adapter.items():
+        if not tensor.is_floating_point() or not bool(tensor.float().isfinite().all()):
+            raise ModelError(
+                f"the adapter in {folder} has {tensor.dtype} for {name}, or NaN or infinity in it; expected finite "
+                f"floats: save it again"
+            )
         if found := _MATRICES.fullmatch(name):
             matrices.setdefault((found["module"], bool(found["embedding"])), {})[found["matrix"]] = tensor
         elif ".lora_" in name or ".token_adapter." in name:
             raise ModelError(f"the adapter in {folder} has {name}, which LoRA does not have: merge it with PEFT")
         else:  # trained as a whole: a bias, or a module of modules_to_save
             target = _target(name, weights, folder)
-            weights[target] = _of_shape(tensor, weights[target], name, folder).to(weights[target].dtype)
+            _check_shape(tensor.shape, weights[target], name, folder)
+            weights[target] = tensor.to(weights[target].dtype)
     for (module, embedding), pair in matrices.items():
         target = _target(f"{module}.weight", weights, folder)
-        if (
-            set(pair) != {"A", "B"}
-            or pair["A"].ndim != 2
-            or pair["B"].ndim != 2
-            or len(pair["A"]) != pair["B"].shape[1]
-        ):
+        if set(pair) != {"A", "B"} or not all(map(_is_matrix, pair.values())) or len(pair["A"]) != pair["B"].shape[1]:
             raise ModelError(f"the adapter in {folder} has no two matrices for {module} that fit: copy it again")
-        change = pair["B"].float() @ pair["A"].float() * _scale(config, module, len(pair["A"]), folder)
+        left, right = pair["B"].float(), pair["A"].float() * _scale(config, module, len(pair["A"]), folder)
         if embedding or config.get("fan_in_fan_out"):
-            change = change.T
+            left, right = right.T, left.T
         weight = weights[target]
-        weights[target] = (weight.float() + _of_shape(change, weight, module, folder)).to(weight.dtype)
+        _check_shape((len(left), right.shape[1]), weight, module, folder)  # before memory is taken for the product
+        weights[target] = (weight.float() + left @ right).to(weight.dtype)
 
 
 def adapter_base(folder: Path) -> str | None:
@@ -84,8 +89,8 @@ def _scale(config: Mapping[str, Any], module: str, rank: int, folder: Path) -> f
         raise unusable(folder / ADAPTER_CONFIG, "alpha_pattern", patterns, "numbers by the names of modules")
     alpha: Any = next((patterns[name] for name in patterns if f".{module}".endswith(f".{name}")), None)
     alpha = config.get("lora_alpha") if alpha is None else alpha
-    if not is_count(alpha) and not isinstance(alpha, float):
-        raise unusable(folder / ADAPTER_CONFIG, "lora_alpha", alpha, "a number")
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not 0 < alpha < _LARGEST_ALPHA:
+        raise unusable(folder / ADAPTER_CONFIG, "lora_alpha", alpha, "a number above 0")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
@@ -106,10 +111,13 @@ def _target(name: str, weights: Mapping[str, Tensor], folder: Path) -> str:
     )
 
 
-def _of_shape(change: Tensor, weight: Tensor, name: str, folder: Path) -> Tensor:
-    if change.shape != weight.shape:
+def _is_matrix(tensor: Tensor) -> bool:
+    return tensor.ndim == 2 and tensor.numel() > 0
+
+
+def _check_shape(shape: tuple[int, ...], weight: Tensor, name: str, folder: Path) -> None:
+    if tuple(shape) != tuple(weight.shape):
         raise ModelError(
-            f"the adapter in {folder} has shape {tuple(change.shape)} for {name}, the weights {tuple(weight.shape)}; "
+            f"the adapter in {folder} has shape {tuple(shape)} for {name}, the weights {tuple(weight.shape)}; "
             f"expected its base, {adapter_base(folder)}: put the weights of that model there"
         )
-    return change

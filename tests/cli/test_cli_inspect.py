@@ -305,7 +305,7 @@ def test_what_changes_in_a_folder_is_told(folder: Path, told: Callable[..., str]
     assert row(text, "similarity") == "dot"
     assert row(text, "prompts") == "query 'find: ' default"
     assert row(text, "written by") == "transformers 8.8, sentence_transformers 9.9"
-    assert row(text, "tokenizer") == "TokenizersBackend (WordPiece)"  # for a class that transformers does not know
+    assert row(text, "tokenizer") == "MPNetTokenizer (WordPiece)"
     assert "2_Dense/pytorch_model.bin" in row(text, "files")
     assert row(text, "weights") == "in a pickle, not counted"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -116,7 +117,14 @@ def test_the_model_is_saved_merged(folder: Path, tmp_path: Path) -> None:
         (matrices(QUERY)[2], {"peft_type": "IA3"}, ["IA3", "expected LoRA", "merge_and_unload"]),
         (matrices(QUERY)[2], {"use_dora": True}, ["DoRA", "expected LoRA"]),
         (matrices(QUERY)[2], {"init_lora_weights": "pissa_niter_4"}, ["pissa", "expected LoRA"]),
-        (matrices(QUERY)[2], {"lora_alpha": "8"}, ["lora_alpha", "'8'", "a number"]),
+        *(
+            (matrices(QUERY)[2], {"lora_alpha": value}, ["lora_alpha", "a number above 0"])
+            for value in ("8", 0, -8, True, float("nan"), float("inf"), 10**40)
+        ),
+        (matrices(QUERY, rank=0)[2], {}, ["no two matrices", QUERY]),
+        ({name: tensor.int() for name, tensor in matrices(QUERY)[2].items()}, {}, ["torch.int32", QUERY]),
+        ({name: tensor * math.nan for name, tensor in matrices(QUERY)[2].items()}, {}, ["NaN", QUERY]),
+        (matrices(QUERY, rows=50_000, columns=50_000, rank=1)[2], {}, ["(50000, 50000)", "(32, 32)"]),
         (matrices(QUERY)[2], {"alpha_pattern": {"(a+)+": 1}}, ["alpha_pattern", "names of modules"]),
         (matrices("encoder.layer.7.other")[2], {}, ["encoder.layer.7.other", "acme/base"]),
         (matrices(QUERY, rows=16)[2], {}, ["(16, 32)", "(32, 32)", "acme/base"]),

@@ -45,9 +45,16 @@ def first_line(error: BaseException) -> str:
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn of something at the line of the caller's own code, the nearest one outside this package and torch."""
     frame, level = sys._getframe(1), 2
-    while frame.f_globals.get("__name__", "").partition(".")[0] in _NOT_THE_CALLER and frame.f_back is not None:
+    while str(frame.f_globals.get("__name__")).partition(".")[0] in _NOT_THE_CALLER and frame.f_back is not None:
         frame, level = frame.f_back, level + 1
-    warnings.warn(message, category, stacklevel=level)
+    warnings.warn(_on_one_line(message), category, stacklevel=level)
+
+
+def _on_one_line(message: str) -> str:
+    if not message.isprintable():
+        message = " ".join(line.strip() for line in message.splitlines())
+        message = "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
+    return message
 
 
 class MinisbertError(Exception):
@@ -59,10 +66,7 @@ class MinisbertError(Exception):
     def __init__(self, message: str = "") -> None:
         if len(message) > _LONGEST_MESSAGE:
             message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
-        if not message.isprintable():
-            message = " ".join(line.strip() for line in message.splitlines())
-            message = "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
-        super().__init__(message)
+        super().__init__(_on_one_line(message))
 
 
 class ConfigError(MinisbertError, ValueError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,9 +32,17 @@ class SentenceTransformer(EmbeddingModel):
     def evaluate(
         self, evaluator: Callable[..., EvaluationResult], output_path: str | Path | None = None
     ) -> EvaluationResult:
-        """Call an evaluator with this model; what it writes goes into the folder `output_path`.
+        """Call an evaluator, or a function of the model, with this model.
+
+        Args:
+            evaluator: called with the model and `output_path`.
+            output_path: the folder for what the evaluator writes.
+
+        Returns:
+            What the evaluator returns; numbers by name for a function of the model alone.
 
         Raises:
+            ConfigError: it cannot be called with a model.
             InputError: the folder cannot be made.
         """
         if output_path is not None:
@@ -43,7 +52,15 @@ class SentenceTransformer(EmbeddingModel):
                 raise InputError(
                     f"cannot make the folder {output_path} ({error.strerror}); expected a path that can be written"
                 ) from None
-        return evaluator(self, output_path)
+        from .evaluation.evaluator import as_evaluator
+
+        try:
+            takes_path = callable(evaluator) and bool(inspect.signature(evaluator).bind(self, output_path))
+        except (TypeError, ValueError):
+            takes_path = False
+        called: Any = evaluator if takes_path else as_evaluator(evaluator)
+        result: EvaluationResult = called(self, output_path)
+        return result
 
     def fit(
         self,

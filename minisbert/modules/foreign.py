@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import ModelError, first_line
@@ -27,6 +29,7 @@ _ENCODER_CLASSES: Mapping[str, str] = {
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
 
+_FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 _LARGEST = 10**9  # of any integer in a configuration
 _MOST_PARTS = 1000  # of layers, blocks and the like
 _PARTS = ("layer", "block", "group", "depth", "expert")
@@ -142,11 +145,12 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
         if not missing:
             return model
     tensors = read_weights(folder)
+    for name, tensor in tensors.items():
+        _check_float(folder, name, str(tensor.dtype), is_float=tensor.is_floating_point())
     if options["dtype"] == "auto":  # transformers takes it from the files
         options["dtype"] = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
     names = described.state_dict()
-    wrapped = (found.removesuffix(name) for name in names for found in tensors if found.endswith(f".{name}"))
-    prefix = min(wrapped, key=len, default="") if names.keys().isdisjoint(tensors) else ""
+    prefix = _prefix(folder, tensors, names) if names.keys().isdisjoint(tensors) else ""
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     model, missing = _attempt(type(described), None, state_dict=state, **options)
     if missing:
@@ -155,6 +159,29 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
             f"{type(model).__name__}: copy the whole model again"
         )
     return model
+
+
+def _prefix(folder: Path, tensors: Collection[str], names: Collection[str]) -> str:
+    """Return what the names in the files have before those of the model, or "".
+
+    Raises:
+        ModelError: the files hold several such models.
+    """
+    found = Counter(one.removesuffix(name) for name in names for one in tensors if one.endswith(f".{name}"))
+    best = [prefix for prefix, count in found.items() if count == max(found.values())]
+    if len(best) > 1:
+        raise ModelError(
+            f"the weights in {folder} are those of several models, {best[0]}* and {best[1]}*; expected one"
+        )
+    return best[0] if best else ""
+
+
+def _check_float(folder: Path, name: str, dtype: str, *, is_float: bool) -> None:
+    """Raise ModelError for a weight that transformers would turn into floats, whatever its numbers stand for."""
+    if not is_float and name.endswith((".weight", ".bias")):
+        raise ModelError(
+            f"the weights in {folder} are {dtype} for {name}; expected floats: save the model without quantization"
+        )
 
 
 def _attempt(loader: Any, folder: Path | None, **options: Any) -> tuple[nn.Module, list[str]]:
@@ -186,6 +213,11 @@ def _described(folder: Path, loader: Any, config: Any) -> nn.Module:
     with torch.device("meta"):
         model: nn.Module = getattr(loader, "from_config", loader)(config)
     _check_positions(folder, model, getattr(config, "position_embedding_type", None))
+    for path in (path for path in weight_files(folder) if path.suffix == ".safetensors"):
+        with safe_open(path, framework="pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  # it is no mapping
+                dtype = opened.get_slice(name).get_dtype()
+                _check_float(folder, name, dtype, is_float=dtype in _FLOATS)
     elements = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     size = sum(path.stat().st_size for path in weight_files(folder))
     if elements > size + _UNSAVED:  # an element takes at least a byte

@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 
 from ..errors import ModelError, first_line, shown
-from .files import is_file, read_json
+from .files import inside, is_file, read_json
 from .tokenizer import VOCABULARIES
 from .weights import SAFETENSORS, weight_files
 
@@ -113,6 +113,7 @@ def missing_files(folder: Path) -> list[str]:
     missing: list[str] = []
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and isinstance(path := entry.get("path", ""), str):
+            inside(folder, path)
             kind = str(entry.get("type")).rsplit(".", maxsplit=1)[-1]
             missing += [f"{path}/{name}".lstrip("/") for name in _missing_in(folder / path, kind)]
     return missing
@@ -162,19 +163,31 @@ def packaged_model(*, verify: bool = False) -> Path | None:
 
 
 def _cached(repository: str, revision: str | None, cache_folder: str | Path | None) -> Path | None:
-    """Return the snapshot of a model in the cache, whole or not."""
+    """Return the snapshot of a model in the cache, whole or not.
+
+    Raises:
+        ModelError: the cache cannot be read.
+    """
     from huggingface_hub import constants
 
-    cache = Path(cache_folder or constants.HF_HUB_CACHE)
-    if not (cache / f"models--{repository.replace('/', '--')}").is_dir():
-        return None
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
+    if revision is not None and (not isinstance(revision, str) or not revision):
+        raise ModelError(f"got revision={revision!r}; expected a branch, tag or commit")
     try:
-        return Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
-    except LocalEntryNotFoundError:
-        return None
+        cache = Path(cache_folder or constants.HF_HUB_CACHE)
+        if not (cache / f"models--{repository.replace('/', '--')}").is_dir():
+            return None
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import LocalEntryNotFoundError
+
+        try:
+            return Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return None
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"the cache {str(cache_folder or '')[:200]!r} cannot be searched for {repository} "
+            f"({first_line(error)[:200]}); expected a folder of the Hub's files: check cache_folder and revision"
+        ) from None
 
 
 def _download(repository: str, revision: str | None, cache_folder: str | Path | None, token: str | bool | None) -> Path:
@@ -195,6 +208,8 @@ def _download(repository: str, revision: str | None, cache_folder: str | Path | 
     for name in missing_files(folder)[:1]:
         try:  # the cache then remembers that there is no such file
             hf_hub_download(repository, name, revision=folder.name, cache_dir=cache_folder, token=token)
+            if name in missing_files(folder):
+                raise FileNotFoundError(f"{name} is not a file")
         except LocalEntryNotFoundError:  # without a connection, snapshot_download returns what there is
             raise
         except EntryNotFoundError:

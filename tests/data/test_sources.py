@@ -393,3 +393,103 @@ def test_lists_that_cannot_be_expanded(rows: Any, message: str) -> None:
 def test_labels_in_arrays_are_no_lists() -> None:
     rows = training_rows({"a": ["x", "y"], "b": ["z", "w"], "label": [torch.tensor([1.0]), torch.tensor([0.0])]})
     assert rows.labels == [1.0, 0.0]
+
+
+# ---- rows that would be read as something else ----------------------------------------------------------------------
+
+
+def test_the_index_of_a_parquet_file_is_left_out(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow")
+    frame = pandas_frame()
+    frame.loc[[0, 2, 1]].to_parquet(tmp_path / "rows.parquet")
+    with pytest.warns(UserWarning, match="__index_level_0__, the index of a pandas frame, is left out"):
+        rows = training_rows(tmp_path / "rows.parquet")
+    assert rows.columns == ("question", "answer", "grade")
+
+
+def test_a_parquet_file_that_unpacks_to_much_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pyarrow")
+    pandas = pytest.importorskip("pandas")
+    pandas.DataFrame({"a": ["x" * 1000] * 2000, "b": ["y"] * 2000}).to_parquet(
+        tmp_path / "rows.parquet", compression="zstd"
+    )
+    monkeypatch.setattr("minisbert.data.readers._LARGEST_UNPACKED", 1000)
+    monkeypatch.setattr("minisbert.data.readers._LARGEST_RATIO", 0)
+    with pytest.raises(InputError, match=r"its [\d,]+ bytes unpack to [\d,]+; expected at most 0 times"):
+        training_rows(tmp_path / "rows.parquet")
+
+
+def test_cursors_with_rows_of_other_kinds() -> None:
+    def as_dict(cursor: sqlite3.Cursor, row: Any) -> dict[str, Any]:
+        return dict(zip((column[0] for column in cursor.description), row, strict=True))
+
+    assert training_rows(database(as_dict)).texts["question"] == COLUMNS["question"]
+    with pytest.raises(InputTypeError, match="got a str as a row of a cursor; expected the values of"):
+        training_rows(database(lambda cursor, row: row[0]))
+
+
+@pytest.mark.parametrize("column", [{"0": "x", "1": "y"}, {"x", "y"}])
+def test_columns_without_an_order_of_rows(column: Any) -> None:
+    with pytest.raises(InputTypeError, match="column a is a (dict|set); expected a list"):
+        training_rows({"a": column, "b": ["1", "2"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ({"a": {"0": "x", "1": "w"}, "b": {"0": "y"}}, "expected the same keys in each column"),
+        ({"a": {"0": "x"}, "b": ["y"]}, "expected the same keys in each column"),
+        ({"0": {"a": "x", "b": "y"}, "1": {"a": "z", "b": "w"}}, "holds rows by name"),
+    ],
+)
+def test_json_of_a_frame_in_other_orders(data: Any, message: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=message):
+        training_rows(write("rows.json", json.dumps(data)))
+
+
+def test_json_of_a_frame_is_paired_by_its_index(write: Callable[..., Path]) -> None:
+    path = write("rows.json", json.dumps({"a": {"0": "x", "1": "w"}, "b": {"1": "y", "0": "z"}}))
+    assert training_rows(path).texts == {"a": ["x", "w"], "b": ["z", "y"]}
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        ([{"query": "q", "neg_1": "own", "neg": ["a", "b"]}], "has a column neg_1 beside the lists of neg"),
+        ([{1: "a", "1": "b"}], "several columns called '1'"),
+        ({1: ["a"], "1": ["b"]}, "several columns called '1'"),
+        ({"a": ["x"], "b": ["y"], "made": np.array(["2020"], "datetime64[ns]")}, "column made holds"),
+        ([("a", "b", np.timedelta64(1, "s"))], "column column_2 holds"),
+        (
+            {"a": ["x", "y"], "b": ["z", "w"], "label": list(np.ma.array([1.0, 2.0], mask=[0, 1]))},
+            "finite number as label",
+        ),
+        ([{"type": ["a"], "prompt": ["b"]}], "no columns of texts"),
+        ([{"a": "x", "pos_embedding": [0.1, 0.2]}], "holds a list with 0.1; expected texts"),
+        ([{"q": "x", "passages": [{"title": "T", "text": None}]}], "holds a list with {'text': None, 'title': 'T'}"),
+    ],
+)
+def test_rows_that_are_refused(data: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        quiet(data)
+
+
+def test_batches_are_no_rows() -> None:
+    loader = torch.utils.data.DataLoader(DICTS, batch_size=2)  # type: ignore[arg-type]
+    with pytest.raises(InputTypeError, match="got a DataLoader, which gives batches; expected rows: pass its dataset"):
+        as_table(loader)
+
+
+def test_a_transform_of_a_dataset_is_not_left_out() -> None:
+    with pytest.raises(InputTypeError, match="Dataset with a transform; expected rows: use map in place"):
+        training_rows(dataset().with_transform(lambda batch: batch))
+
+
+def test_columns_of_lists_are_no_data_sets() -> None:
+    assert named_datasets({"pos": [["a", "b"]], "neg": [["c", "d"]]}) is None
+    assert named_datasets({"one": [["a", "b"]], "two": [["c", "d"]]}) is not None
+
+
+def test_chosen_columns_are_not_left_out() -> None:
+    rows = training_rows([{"type": "t", "pos": ["p"], "neg": ["n"]}], columns=["type", "pos"])
+    assert rows.texts == {"type": ["t"], "pos": ["p"]}

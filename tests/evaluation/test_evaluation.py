@@ -400,3 +400,11 @@ def test_a_function_that_takes_no_model() -> None:
 def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransformer) -> None:
     with pytest.raises(ConfigError, match="from the evaluator .*; expected a number or numbers by name: fix"):
         as_evaluator(lambda model: result)(model)
+
+
+def test_evaluate_takes_functions_too(model: SentenceTransformer, tmp_path: Path) -> None:
+    assert model.evaluate(share) == {"score": 1.0}
+    assert model.evaluate(lambda model, folder: folder, tmp_path) == tmp_path
+    assert model.evaluate([share]) == {"score": 1.0, "sequential_score": 1.0}
+    with pytest.raises(ConfigError, match="as evaluator; expected one"):
+        model.evaluate("spearman")

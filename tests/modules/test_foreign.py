@@ -109,3 +109,21 @@ def test_a_file_that_is_written_over_changes_no_loaded_model(folder: Path) -> No
         opened.seek(size // 2)
         opened.write(bytes(size - size // 2))
     assert model.encode(TEXTS).tolist() == before.tolist()
+
+
+def test_weights_of_two_models_are_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    both = {prefix + name: tensor.clone() for prefix in ("teacher.", "student.") for name, tensor in tensors.items()}
+    save_file(both, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(
+        ModelError, match=r"several models, (teacher|student)\.\* and (teacher|student)\.\*; expected one"
+    ):
+        SentenceTransformer(folder, device="cpu")
+
+
+def test_weights_that_are_no_floats_are_refused(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(tensors) if name.endswith(".weight"))
+    save_file({**tensors, name: tensors[name].to(torch.int8)}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=f"are I8 for {name}; expected floats: save the model without quantization"):
+        SentenceTransformer(folder, device="cpu")

@@ -168,3 +168,24 @@ def test_an_installed_package_comes_before_filling_holes(
     (snapshot.parents[1] / "refs" / "main").write_text(COMMIT)
     monkeypatch.setattr(locate, "packaged_model", lambda: folder)
     assert locate.find_model(name, cache_folder=tmp_path) == folder
+
+
+@pytest.mark.parametrize("revision", ["", 5, b"main", ["x"]])
+def test_revisions_that_are_none(revision: Any, hub: Hub) -> None:
+    hub.put()
+    with pytest.raises(ModelError, match="got revision=.*; expected a branch, tag or commit"):
+        locate.find_model(NAME, revision=revision)
+
+
+@pytest.mark.parametrize("cache", [5, b"x", "x" * 5000])
+def test_caches_that_are_no_folders(cache: Any) -> None:
+    with pytest.raises(ModelError, match="cannot be searched for acme/small .*; expected a folder of the Hub's files"):
+        locate.find_model(NAME, cache_folder=cache, local_files_only=True)
+
+
+@pytest.mark.parametrize("path", ["../../x", "/etc"])
+def test_modules_outside_a_snapshot(path: str, hub: Hub, folder: Path) -> None:
+    (folder / "modules.json").write_text(json.dumps([{"type": "Pooling", "path": path}]))
+    hub.put()
+    with pytest.raises(ModelError, match="inside the model"):
+        locate.find_model(NAME)

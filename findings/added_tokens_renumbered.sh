@@ -3,8 +3,8 @@
 #
 # Every entry of "added_tokens" in tokenizer.json states the token's id, but the id is not read: tokens behind the
 # vocabulary are numbered from its end. Where a file leaves a gap, as it does for an embedding table with spare rows,
-# each of these tokens gets the row of another one. The tokenizers library and AutoTokenizer agree on this; no error, and no
-# warning that Python shows. The file that is saved again states the other ids.
+# each of these tokens gets the row of another one. The tokenizers library and AutoTokenizer agree on this; no error,
+# and no warning that Python shows. The file that is saved again states the other ids.
 #
 # Output seen (ids of "covid19 <e1>" in a vocabulary of 7 words; the file states 14 and 20):
 #   tokenizers: 7 8

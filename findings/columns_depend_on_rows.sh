@@ -3,9 +3,9 @@
 #
 # Dataset.from_pandas adds the index of a filtered frame as a column, __index_level_0__, or does not, depending on which
 # rows are left and on the version of pandas. With pandas 3 a filter whose rows happen to lie at equal distances keeps a
-# range as index, which is not added; with pandas 2 it never does. The same line of code so gives datasets of
-# two or of three columns, depending on the data: concatenating or comparing their columns fails, and a trainer that
-# takes every column as an input gets one more. preserve_index=False is the remedy.
+# range as index, which is not added; with pandas 2 it never does. The same line of code gives datasets of two or of
+# three columns, depending on the data, and a trainer that takes every column as an input gets one more.
+# preserve_index=False is the remedy.
 #
 # Output seen (columns of a frame with "text" and "score" after a filter that leaves rows ...):
 #   pandas 2.2.3: 2, 3: 3 columns; 0, 2, 4: 3 columns; 0, 1, 3: 3 columns; slice [1:3]: 2 columns

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # sentence-transformers 6.2.0, transformers 5.23.0, tokenizers 0.23.3, torch 2.13.0 (CPU), Python 3.11.
 #
-# With a tokenizer that adds no special tokens, an empty text or one of white space has no tokens. Beside other texts in a
-# batch it is encoded without an error or a warning: max pooling gives minus infinity in every dimension, and its
+# With a tokenizer that adds no special tokens, an empty text or one of white space has no tokens. Beside other texts in
+# a batch it is encoded without an error or a warning: max pooling gives minus infinity in every dimension, and its
 # similarity to anything, itself included, is NaN; with Normalize the embedding itself is NaN. Mean pooling gives zeros,
 # and a similarity of zero.
 #

@@ -2,9 +2,9 @@
 # sentence-transformers 6.2.0, transformers 5.23.0, accelerate 1.15.0, datasets 5.2.0, torch 2.13.0 (CPU), Python 3.11.
 #
 # After training with bf16=True, encode() of the model in memory goes on computing in bfloat16, although its weights and
-# its embeddings are float32 and it says nothing: the trainer's wrapper around the model's forward, with autocast in it, is
-# left in place. The same model saved and loaded gives other embeddings, and so does every evaluation made before saving.
-# After training in float32 the two are equal to the bit.
+# its embeddings are float32 and it says nothing: the trainer's wrapper around the model's forward, with autocast in it,
+# is left in place. The same model saved and loaded gives other embeddings, and so does every evaluation made before
+# saving. After training in float32 the two are equal to the bit.
 #
 # Output seen (largest difference of embeddings: model in memory against the same model loaded again):
 #   float32: difference 0.000; weights and embeddings: float32

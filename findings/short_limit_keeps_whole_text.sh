@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # tokenizers 0.23.3, transformers 5.23.0, Python 3.11. No torch needed.
 #
-# A limit below the number of special tokens switches truncation off: a text of ten words keeps all of its 12 tokens at a
-# limit of 1, and just [CLS] and [SEP] at a limit of 2. A pair, with three special tokens, keeps all of its 23 at
-# a limit of 2. No error and no warning, in the tokenizers library and through transformers with truncation=True
+# A limit below the number of special tokens switches truncation off: a text of ten words keeps all of its 12 tokens at
+# a limit of 1, and just [CLS] and [SEP] at a limit of 2. A pair, with three special tokens, keeps all of its 23 at a
+# limit of 2. No error and no warning, in the tokenizers library and through transformers with truncation=True
 # (sentence-transformers with max_seq_length=1 passes the limit on, with the same result).
 #
 # Output seen (tokens at limits of 0, 1, 2, 3 and 4):

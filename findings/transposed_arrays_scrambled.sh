@@ -3,8 +3,8 @@
 #
 # safetensors.numpy.save_file of 0.8.0 writes the memory of an array as it lies, under the array's shape: a transposed
 # array and one in Fortran order come back with the same shape and other values, without an error. 0.7.0 wrote both
-# correctly, and safetensors.torch refuses tensors that are not contiguous. The same with save(). Arrays of this kind are
-# usual: weight.T, and the components of a PCA. np.ascontiguousarray before saving is the remedy.
+# correctly, and safetensors.torch refuses tensors that are not contiguous. Arrays of this kind are usual: weight.T, and
+# what many solvers return. np.ascontiguousarray before saving is the remedy.
 # (Known as issue 825 of safetensors.)
 #
 # Output seen (array that was read equals the one that was saved: C order | transposed | Fortran order):

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # sentence-transformers 5.1.2 (transformers 4.57.6) and 6.2.0 (transformers 5.23.0), torch 2.13.0 (CPU), Python 3.11.
 #
-# TripletLoss with its default metric, the Euclidean distance, has the opposite sign in 5.1.2: the "distance" is minus the
-# distance, so that the loss grows when the positive is nearer than the negative, and training moves positives away. The
-# same with the Manhattan distance; only the cosine distance is right. 6.2.0 is right with all three. Anchor (0, 0) and
-# margin 5; the loss should be max(0, d(anchor, positive) - d(anchor, negative) + 5).
+# TripletLoss with its default metric, the Euclidean distance, has the opposite sign in 5.1.2: the "distance" is minus
+# the distance, so that the loss grows when the positive is nearer than the negative, and training moves positives away.
+# The same with the Manhattan distance; only the cosine distance is right. 6.2.0 is right with all three. Anchor (0, 0)
+# and margin 5; the loss should be max(0, d(anchor, positive) - d(anchor, negative) + 5).
 #
 # Output seen (loss with the positive at distance 1 and the negative at 4 | the other way round):
 #   5.1.2, EUCLIDEAN: 8 | 2

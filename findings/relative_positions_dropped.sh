@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
 # transformers 4.57.6 and 5.23.0, torch 2.13.0 (CPU), Python 3.11.
 #
-# A BERT with position_embedding_type="relative_key" or "relative_key_query", saved by 4.57.6, loads in 5.23.0 without an
-# error, but gives other hidden states: the table of distances is reported as unexpected and dropped, and the table of
-# absolute positions, which 4.57.6 saves but never uses for these types, is added instead. The configuration of the
+# A BERT with position_embedding_type="relative_key" or "relative_key_query", saved by 4.57.6, loads in 5.23.0 without
+# an error, but gives other hidden states: the table of distances is reported as unexpected and dropped, and the table
+# of absolute positions, which 4.57.6 saves but never uses for these types, is added instead. The configuration of the
 # loaded model still names the relative type.
-# Neighbour: 4.57.6 takes "alibi" (or any other word), which BERT never had, and then uses no positions at all: reversing
-# a text only reverses its hidden states. 5.23.0 adds absolute positions to the same folder.
+# Neighbour: 4.57.6 takes "alibi", which BERT never had, and then uses no positions at all: reversing a text only
+# reverses its hidden states. 5.23.0 adds absolute positions to the same folder.
 #
 # Output seen (largest difference of hidden states between the versions; of magnitudes up to 3):
 #   absolute: 0.00

@@ -52,6 +52,6 @@ print(f"in memory: {first}")
 print(f"loaded again: {second}")
 print(f"first step of the saved normalizer: {step}")
 print(f'cosine of the two embeddings of "Hello World": {cosine:.2f}')
-same = first == "[CLS] hello world [SEP]" and second == "[CLS] Hello World [SEP]" and step == "Lowercase" and cosine < 0.99
+same = (first, second, step) == ("[CLS] hello world [SEP]", "[CLS] Hello World [SEP]", "Lowercase") and cosine < 0.99
 sys.exit(None if same else "the behaviour has changed")
 PY

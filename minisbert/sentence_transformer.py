@@ -54,11 +54,7 @@ class SentenceTransformer(EmbeddingModel):
                 ) from None
         from .evaluation.evaluator import as_evaluator
 
-        try:
-            takes_path = callable(evaluator) and bool(inspect.signature(evaluator).bind(self, output_path))
-        except (TypeError, ValueError):
-            takes_path = False
-        called: Any = evaluator if takes_path else as_evaluator(evaluator)
+        called: Any = evaluator if _takes_path(evaluator) else as_evaluator(evaluator)
         result: EvaluationResult = called(self, output_path)
         return result
 
@@ -188,3 +184,13 @@ class SentenceTransformer(EmbeddingModel):
         except Exception as error:  # whatever it is, trained weights are worth more than their card
             warn(f"the model card could not be made: {error!r}; README.md is left empty")
             return ""
+
+
+def _takes_path(evaluator: Any) -> bool:
+    """Return True if an evaluator is called with a folder after the model; another second argument is an option."""
+    try:
+        parameters = list(inspect.signature(evaluator).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    second = parameters[1] if len(parameters) > 1 else None
+    return second is not None and (second.name == "output_path" or second.default is second.empty)

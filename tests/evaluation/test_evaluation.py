@@ -405,6 +405,8 @@ def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransfor
 def test_evaluate_takes_functions_too(model: SentenceTransformer, tmp_path: Path) -> None:
     assert model.evaluate(share) == {"score": 1.0}
     assert model.evaluate(lambda model, folder: folder, tmp_path) == tmp_path
+    assert model.evaluate(lambda model, output_path=None: output_path, tmp_path) == tmp_path
+    assert model.evaluate(lambda model, scale=2: scale, tmp_path) == {"score": 2.0}
     assert model.evaluate([share]) == {"score": 1.0, "sequential_score": 1.0}
     with pytest.raises(ConfigError, match="as evaluator; expected one"):
         model.evaluate("spearman")

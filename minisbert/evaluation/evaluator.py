@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from ..errors import ConfigError, InputError, InputTypeError, shown, warn
 from ..similarity import SimilarityFunction
 from ..text import check_texts
@@ -201,6 +203,8 @@ class SequentialEvaluator(Evaluator):
         main_score_function: Callable[[list[float]], float] = _last,
     ) -> None:
         super().__init__()
+        if not isinstance(evaluators, Iterable):
+            raise ConfigError(f"got {shown(evaluators)} as evaluators; expected several: put it in a list")
         self.evaluators = [as_evaluator(evaluator) for evaluator in evaluators]
         if not self.evaluators:
             raise InputError("got no evaluators; expected at least one: put one in the list")
@@ -269,11 +273,11 @@ class FunctionEvaluator(Evaluator):
         result = self.function(model, *given, **position)
         try:
             values = result.items() if isinstance(result, Mapping) else [("score", result)]
-            metrics = {str(name): float(value) for name, value in values}
-        except (TypeError, ValueError, RuntimeError):
+            metrics = {str(name): float(value) for name, value in values if not isinstance(value, np.complexfloating)}
+        except (TypeError, ValueError, RuntimeError, OverflowError):
             metrics = {}
         primary = getattr(self.function, "primary_metric", None) or next(iter(metrics), None)
-        if primary not in metrics:
+        if not isinstance(primary, str) or primary not in metrics:
             raise ConfigError(
                 f"got {str(result)[:200]} from the evaluator {self.description}; expected a number or numbers by name"
                 f"{f', with {primary} among them' if primary else ''}: fix the evaluator"

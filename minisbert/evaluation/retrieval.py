@@ -110,6 +110,8 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         self.queries_ids = [key for key in queries if key in relevant]
         self.queries = [queries[key] for key in self.queries_ids]
         self.relevant_rows = [relevant[key] for key in self.queries_ids]
+        if not isinstance(ignore_same_id, bool):
+            raise ConfigError(f"got ignore_same_id={ignore_same_id!r}; expected True or False")
         self.ignore_same_id = ignore_same_id
         self.at_k = {
             "accuracy": _checked_k(accuracy_at_k, "accuracy_at_k"),
@@ -246,9 +248,15 @@ class InformationRetrievalEvaluator(TaskEvaluator):
                             for row, score in zip(query_rows, query_scores, strict=True)
                             if row >= 0
                         ]
-                        file.write(json.dumps({"query_id": query_id, "query": query, "results": results}) + "\n")
+                        line = {"query_id": query_id, "query": query, "results": results}
+                        file.write(json.dumps(line, default=_plain) + "\n")
             except OSError as error:
                 raise cannot_write(path, error) from error
+
+
+def _plain(key: Any) -> Any:
+    """Return an id of numpy as a number, and one that JSON has no form for as a text."""
+    return key.item() if isinstance(key, np.generic) else str(key)
 
 
 def _make_equal(embeddings: Tensor, texts: Sequence[str]) -> None:
@@ -284,8 +292,11 @@ def _relevant_rows(
             raise InputError(
                 f"relevant_docs names the query {query!r}; expected ids in queries: drop it or add the query"
             )
-        if isinstance(documents, str):
-            raise InputTypeError(f"relevant_docs[{query!r}] is a str; expected a set of document ids: put it in a set")
+        if isinstance(documents, str) or not isinstance(documents, Iterable):
+            got = type(documents).__name__
+            raise InputTypeError(
+                f"relevant_docs[{query!r}] is a {got}; expected a set of document ids: put them in one"
+            )
         wanted = set(documents)
         unknown = wanted - row_of.keys()
         if unknown:
@@ -303,8 +314,8 @@ def _relevant_rows(
 
 
 def _checked_k(values: Sequence[int], what: str) -> list[int]:
-    for k in values:
-        if not isinstance(k, (int, np.integer)) or k < 1:
+    for k in values if isinstance(values, Iterable) else [values]:
+        if not isinstance(values, Iterable) or not isinstance(k, (int, np.integer)) or not 1 <= k < 2**31:
             raise ConfigError(f"got {k!r} in {what}; expected whole numbers of at least 1: pass [10]")
     return list(dict.fromkeys(values))
 

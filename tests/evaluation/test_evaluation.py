@@ -396,7 +396,10 @@ def test_a_function_that_takes_no_model() -> None:
         as_evaluator(lambda model, other: 1.0)
 
 
-@pytest.mark.parametrize("result", [None, "0.5 or so", {}, {"a": None}, [1.0], torch.ones(2)])
+@pytest.mark.parametrize(
+    "result",
+    [None, "0.5 or so", {}, {"a": None}, [1.0], torch.ones(2), 10**400, np.complex64(1), {"a": np.complex64(1)}],
+)
 def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransformer) -> None:
     with pytest.raises(ConfigError, match="from the evaluator .*; expected a number or numbers by name: fix"):
         as_evaluator(lambda model: result)(model)
@@ -410,3 +413,9 @@ def test_evaluate_takes_functions_too(model: SentenceTransformer, tmp_path: Path
     assert model.evaluate([share]) == {"score": 1.0, "sequential_score": 1.0}
     with pytest.raises(ConfigError, match="as evaluator; expected one"):
         model.evaluate("spearman")
+
+
+@pytest.mark.parametrize("evaluators", [None, share, 3])
+def test_a_sequence_of_evaluators_is_a_list(evaluators: Any) -> None:
+    with pytest.raises(ConfigError, match="as evaluators; expected several: put it in a list"):
+        SequentialEvaluator(evaluators)

@@ -321,3 +321,26 @@ def test_a_place_that_cannot_be_written(options: dict[str, Any], tmp_path: Path)
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot write"):
         small(**options)(scored(a=4, b=3, c=2, d=1), tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"ignore_same_id": "no"}, "got ignore_same_id='no'; expected True or False"),
+        ({"ndcg_at_k": 5}, "got 5 in ndcg_at_k"),
+        ({"ndcg_at_k": [10**30]}, "in ndcg_at_k; expected whole numbers"),
+        ({"relevant_docs": {"1": None}}, r"relevant_docs\['1'\] is a NoneType; expected a set of document ids"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    arguments = {"queries": {"1": "a"}, "corpus": {"2": "b"}, "relevant_docs": {"1": ["2"]}, **options}
+    with pytest.raises((ConfigError, InputTypeError), match=message):
+        InformationRetrievalEvaluator(**arguments)
+
+
+def test_predictions_with_ids_of_numpy(tmp_path: Path) -> None:
+    queries, corpus = {np.int64(1): "a"}, {np.int64(2): "b", np.int64(3): "c"}
+    evaluator = InformationRetrievalEvaluator(queries, corpus, {np.int64(1): {np.int64(2)}}, write_predictions=True)
+    evaluator(FixedModel(), tmp_path)
+    (file,) = tmp_path.glob("*_predictions_cosine.jsonl")
+    assert json.loads(file.read_text())["query_id"] == 1

@@ -24,6 +24,7 @@ _MATRICES = re.compile(r"(?P<module>.+)\.lora_(?P<embedding>embedding_)?(?P<matr
 _NAME = re.compile(r"[\w.]+")
 # Ways to start the matrices that also change the weights, so that the weights beside the adapter are not its base.
 _CHANGES_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
+_LARGEST_ALPHA = 1e30
 
 
 def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], folder: Path) -> None:
@@ -46,29 +47,42 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
             f"{folder} has an adapter ({name[:80]}) beside its weights; expected LoRA: merge it with PEFT's "
             f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
         )
+    if not adapter:
+        raise ModelError(f"the adapter in {folder} has no tensors; expected those of LoRA: copy it again")
     matrices: dict[tuple[str, bool], dict[str, Tensor]] = {}
+    sources: dict[str, str] = {}  # of what is changed
     for name, tensor in adapter.items():
+        _check_numbers(name, tensor, folder)
         if found := _MATRICES.fullmatch(name):
             matrices.setdefault((found["module"], bool(found["embedding"])), {})[found["matrix"]] = tensor
         elif ".lora_" in name or ".token_adapter." in name:
             raise ModelError(f"the adapter in {folder} has {name}, which LoRA does not have: merge it with PEFT")
         else:  # trained as a whole: a bias, or a module of modules_to_save
-            target = _target(name, weights, folder)
-            weights[target] = _of_shape(tensor, weights[target], name, folder).to(weights[target].dtype)
+            target = _target(name, weights, sources, folder)
+            _check_shape(tuple(tensor.shape), weights[target], name, folder)
+            weights[target] = tensor.to(weights[target].dtype)
     for (module, embedding), pair in matrices.items():
-        target = _target(f"{module}.weight", weights, folder)
+        target = _target(f"{module}.weight", weights, sources, folder)
+        first, second = pair.get("A"), pair.get("B")
         if (
-            set(pair) != {"A", "B"}
-            or pair["A"].ndim != 2
-            or pair["B"].ndim != 2
-            or len(pair["A"]) != pair["B"].shape[1]
+            first is None
+            or second is None
+            or first.ndim != 2
+            or second.ndim != 2
+            or not len(first) == second.shape[1] > 0
         ):
             raise ModelError(f"the adapter in {folder} has no two matrices for {module} that fit: copy it again")
-        change = pair["B"].float() @ pair["A"].float() * _scale(config, module, len(pair["A"]), folder)
-        if embedding or config.get("fan_in_fan_out"):
-            change = change.T
+        transposed = embedding or bool(config.get("fan_in_fan_out"))
+        shape = (len(second), first.shape[1])
         weight = weights[target]
-        weights[target] = (weight.float() + _of_shape(change, weight, module, folder)).to(weight.dtype)
+        _check_shape(shape[::-1] if transposed else shape, weight, module, folder)  # before memory is taken for it
+        change = second.float() @ first.float() * _scale(config, module, len(first), folder)
+        weights[target] = (weight.float() + (change.T if transposed else change)).to(weight.dtype)
+        if not weights[target].isfinite().all():
+            raise ModelError(
+                f"the adapter in {folder} makes numbers of {target} that are not finite; expected its base, "
+                f"{adapter_base(folder)}: put the weights of that model there"
+            )
 
 
 def adapter_base(folder: Path) -> str | None:
@@ -84,21 +98,32 @@ def _scale(config: Mapping[str, Any], module: str, rank: int, folder: Path) -> f
         raise unusable(folder / ADAPTER_CONFIG, "alpha_pattern", patterns, "numbers by the names of modules")
     alpha: Any = next((patterns[name] for name in patterns if f".{module}".endswith(f".{name}")), None)
     alpha = config.get("lora_alpha") if alpha is None else alpha
-    if not is_count(alpha) and not isinstance(alpha, float):
-        raise unusable(folder / ADAPTER_CONFIG, "lora_alpha", alpha, "a number")
+    if not (isinstance(alpha, float) or is_count(alpha)) or not 0 < alpha <= _LARGEST_ALPHA:
+        raise unusable(folder / ADAPTER_CONFIG, "lora_alpha", alpha, "a number above 0")
     return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
 
 
-def _target(name: str, weights: Mapping[str, Tensor], folder: Path) -> str:
-    """Name of the weight that a tensor of the adapter belongs to; wrappers put prefixes before either."""
+def _target(name: str, weights: Mapping[str, Tensor], sources: dict[str, str], folder: Path) -> str:
+    """Name of the weight that a tensor of the adapter belongs to; wrappers put prefixes before either.
+
+    Args:
+        name: of the tensor.
+        weights: of the base.
+        sources: the names found so far, by those of their weights; `name` is added.
+        folder: of the adapter.
+    """
     parts = name.split(".")
     for start in range(len(parts) - 1):
         ending = ".".join(parts[start:])
-        if ending in weights:
-            return ending
-        if found := [weight for weight in weights if weight.endswith(f".{ending}")]:
-            if len(found) == 1:
-                return found[0]
+        found = [ending] if ending in weights else [weight for weight in weights if weight.endswith(f".{ending}")]
+        if len(found) == 1:
+            if sources.setdefault(found[0], name) != name:
+                raise ModelError(
+                    f"the adapter in {folder} changes {found[0]} twice, by {sources[found[0]]} and {name}; expected "
+                    f"one of them: copy it again, or merge it with PEFT"
+                )
+            return found[0]
+        if found:
             break
     raise ModelError(
         f"the adapter in {folder} changes {name}, which the weights beside it do not have; expected its base, "
@@ -106,10 +131,15 @@ def _target(name: str, weights: Mapping[str, Tensor], folder: Path) -> str:
     )
 
 
-def _of_shape(change: Tensor, weight: Tensor, name: str, folder: Path) -> Tensor:
-    if change.shape != weight.shape:
+def _check_shape(shape: tuple[int, ...], weight: Tensor, name: str, folder: Path) -> None:
+    if shape != tuple(weight.shape):
         raise ModelError(
-            f"the adapter in {folder} has shape {tuple(change.shape)} for {name}, the weights {tuple(weight.shape)}; "
+            f"the adapter in {folder} has shape {shape} for {name}, the weights {tuple(weight.shape)}; "
             f"expected its base, {adapter_base(folder)}: put the weights of that model there"
         )
-    return change
+
+
+def _check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
+    if not tensor.is_floating_point() or not tensor.float().isfinite().all():
+        got = "numbers that are not finite" if tensor.is_floating_point() else str(tensor.dtype)
+        raise ModelError(f"the adapter in {folder} has {got} in {name}; expected finite floats: copy or train it again")

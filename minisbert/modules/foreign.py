@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
 from ..storage.files import is_file
 from ..storage.lora import ADAPTER_CONFIG
-from ..storage.weights import read_weights, weight_files
+from ..storage.weights import other_dtypes, read_weights, weight_files
 
 # Encoder-decoder models, and the class that loads the encoder alone.
 _ENCODER_CLASSES: Mapping[str, str] = {
@@ -135,8 +136,9 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
     transformers draws at random, with no more than a note, what it does not find in the files.
 
     Raises:
-        ModelError: the files lack weights, whatever prefix is taken from their names.
+        ModelError: the files lack weights, whatever prefix is taken from their names, or the weights are not floats.
     """
+    _check_floats(folder, described)
     if not is_file(folder / ADAPTER_CONFIG):  # for which transformers would look elsewhere
         model, missing = _attempt(type(described), folder, **options)
         if not missing:
@@ -145,8 +147,7 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
     if options["dtype"] == "auto":  # transformers takes it from the files
         options["dtype"] = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
     names = described.state_dict()
-    wrapped = (found.removesuffix(name) for name in names for found in tensors if found.endswith(f".{name}"))
-    prefix = min(wrapped, key=len, default="") if names.keys().isdisjoint(tensors) else ""
+    prefix = _prefix(folder, names, tensors) if names.keys().isdisjoint(tensors) else ""
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     model, missing = _attempt(type(described), None, state_dict=state, **options)
     if missing:
@@ -155,6 +156,34 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
             f"{type(model).__name__}: copy the whole model again"
         )
     return model
+
+
+def _check_floats(folder: Path, described: nn.Module) -> None:
+    """Raise ModelError if weights are of a dtype from which transformers would cast them."""
+    floats = [name for name, tensor in described.state_dict().items() if tensor.is_floating_point()]
+    for found, dtype in other_dtypes(folder).items():
+        if any(f".{found}".endswith(f".{name}") for name in floats):
+            raise ModelError(
+                f"the weights in {folder} are {dtype} for {found}; expected floats: save the model without quantization"
+            )
+
+
+def _prefix(folder: Path, names: Iterable[str], tensors: Iterable[str]) -> str:
+    """Return what comes before `names` in the names of `tensors`.
+
+    Raises:
+        ModelError: two prefixes fit, as of a teacher and a student.
+    """
+    counts = Counter(
+        found.removesuffix(name) for name in names for found in tensors if found.endswith(f".{name}")
+    ).most_common(2)
+    if len(counts) == 2 and counts[1][1] * 2 > counts[0][1]:
+        first, second = sorted(prefix for prefix, _ in counts)
+        raise ModelError(
+            f"the weights in {folder} are of two models, {first}* and {second}*; expected one: remove the tensors of "
+            f"the other"
+        )
+    return counts[0][0] if counts else ""
 
 
 def _attempt(loader: Any, folder: Path | None, **options: Any) -> tuple[nn.Module, list[str]]:

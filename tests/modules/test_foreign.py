@@ -52,6 +52,28 @@ def test_wrapped_names_are_found(prefix: str, folder: Path) -> None:
     assert SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist() == right.tolist()
 
 
+def test_two_models_in_one_file_are_named(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    both = {f"{prefix}.{name}": tensor.clone() for prefix in ("teacher", "student") for name, tensor in tensors.items()}
+    save_file(both, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"of two models, student\.\* and teacher\.\*; expected one: remove"):
+        SentenceTransformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize("pickled", [True, False])
+def test_weights_that_are_not_floats_are_refused(pickled: bool, folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(tensors) if ".0." in name)
+    tensors[name] = tensors[name].to(torch.int8)
+    if pickled:
+        (folder / "model.safetensors").unlink()
+        torch.save(tensors, folder / "pytorch_model.bin")
+    else:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"are (I8|int8) for {name}; expected floats: save the model without"):
+        SentenceTransformer(folder, device="cpu")
+
+
 def test_missing_weights_are_named(folder: Path) -> None:
     rename(folder, lambda name: None if ".1." in name else name)
     with pytest.raises(

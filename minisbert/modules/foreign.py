@@ -188,7 +188,12 @@ def _prefix(folder: Path, names: Iterable[str], tensors: Iterable[str]) -> str:
 
 def _attempt(loader: Any, folder: Path | None, **options: Any) -> tuple[nn.Module, list[str]]:
     """Load a model; also return the names of the weights that were not found, its pooler aside, which is not used."""
-    model, found = loader.from_pretrained(folder, output_loading_info=True, **options)
+    model, found = loader.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    for name, got, expected in sorted(found["mismatched_keys"]):
+        raise ModelError(
+            f"the weights have shape {tuple(got)} for {name}; config.json asks for {tuple(expected)}: copy the whole "
+            f"model again"
+        )
     return model, sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
 
 

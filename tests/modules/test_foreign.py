@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -71,6 +72,17 @@ def test_weights_that_are_not_floats_are_refused(pickled: bool, folder: Path) ->
     else:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ModelError, match=rf"are (I8|int8) for {name}; expected floats: save the model without"):
+        SentenceTransformer(folder, device="cpu")
+
+
+def test_a_weight_of_another_shape_is_named(folder: Path) -> None:
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in sorted(tensors) if ".0." in name)
+    right = tuple(tensors[name].shape)
+    tensors[name] = torch.zeros(7, 7)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    message = f"have shape (7, 7) for {name}; config.json asks for {right}"
+    with pytest.raises(ModelError, match=re.escape(message)):
         SentenceTransformer(folder, device="cpu")
 
 

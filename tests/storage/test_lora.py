@@ -218,6 +218,7 @@ def test_other_forms_are_named(file: str, what: str, bare: bool, folder: Path) -
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes, 4 bits"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq, 4"),
         ({"quantization": {"group_size": 32, "bits": 4}}, "MLX, 4 bits"),
+        ({"quantization_config": "4 bits"}, "quantization_config='4 bits'"),
     ],
 )
 @pytest.mark.parametrize("model_type", ["bert", "electra"])

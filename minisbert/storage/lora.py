@@ -54,7 +54,11 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
     for name, tensor in adapter.items():
         _check_numbers(name, tensor, folder)
         if found := _MATRICES.fullmatch(name):
-            matrices.setdefault((found["module"], bool(found["embedding"])), {})[found["matrix"]] = tensor
+            module, embedding = found["module"], bool(found["embedding"])
+            pair = matrices.setdefault((module, embedding), {})
+            if found["matrix"] in pair or (module, not embedding) in matrices:
+                raise ModelError(f"the adapter in {folder} changes {module} twice; expected one pair: copy it again")
+            pair[found["matrix"]] = tensor
         elif ".lora_" in name or ".token_adapter." in name:
             raise ModelError(f"the adapter in {folder} has {name}, which LoRA does not have: merge it with PEFT")
         else:  # trained as a whole: a bias, or a module of modules_to_save

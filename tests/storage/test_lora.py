@@ -132,6 +132,7 @@ def test_the_model_is_saved_merged(folder: Path, tmp_path: Path) -> None:
         (filled(float("inf")), {}, ["not finite", f"{QUERY}.lora_A.weight", "finite floats"]),
         (filled(1e30), {"lora_alpha": 1e20}, ["not finite", f"{QUERY}.weight", "acme/base"]),
         (filled(1, torch.int8), {}, ["torch.int8", f"{QUERY}.lora_A.weight", "finite floats"]),
+        ({**filled(1), f"base_model.model.{QUERY}.lora_A": torch.ones(4, 32)}, {}, [f"{QUERY} twice", "one pair"]),
         (filled(1, torch.bool), {}, ["torch.bool", "finite floats"]),
         (filled(1, torch.complex64), {}, ["torch.complex64", "finite floats"]),
         ({**matrices(QUERY)[2], **matrices(QUERY, prefix="")[2]}, {}, [f"{QUERY}.weight twice", "one of them"]),

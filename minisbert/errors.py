@@ -17,6 +17,7 @@ Training that is asked to stop raises TrainingInterrupted (KeyboardInterrupt) fo
 
 from __future__ import annotations
 
+import functools
 import reprlib
 import sys
 import warnings
@@ -42,19 +43,25 @@ def first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
+def one_line(message: str) -> str:
+    """Return a message on one line; characters that do not print are escaped as in Python's literals."""
+    if message.isprintable():
+        return message
+    message = " ".join(line.strip() for line in message.splitlines())
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
+
+
 def warn(message: str, category: type[Warning] = UserWarning) -> None:
     """Warn of something at the line of the caller's own code, the nearest one outside this package and torch."""
     frame, level = sys._getframe(1), 2
-    while str(frame.f_globals.get("__name__")).partition(".")[0] in _NOT_THE_CALLER and frame.f_back is not None:
+    while frame.f_back is not None and _is_library(frame.f_globals.get("__name__", "")):
         frame, level = frame.f_back, level + 1
-    warnings.warn(_on_one_line(message), category, stacklevel=level)
+    warnings.warn(one_line(message), category, stacklevel=level)
 
 
-def _on_one_line(message: str) -> str:
-    if not message.isprintable():
-        message = " ".join(line.strip() for line in message.splitlines())
-        message = "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
-    return message
+def _is_library(name: Any) -> bool:
+    """Return True for the name of a module that is not the caller's; Python drops warnings at one without a name."""
+    return not isinstance(name, str) or name.partition(".")[0] in _NOT_THE_CALLER
 
 
 class MinisbertError(Exception):
@@ -66,7 +73,7 @@ class MinisbertError(Exception):
     def __init__(self, message: str = "") -> None:
         if len(message) > _LONGEST_MESSAGE:
             message = f"{message[: _LONGEST_MESSAGE // 2]} ... {message[-_LONGEST_MESSAGE // 2 :]}"
-        super().__init__(_on_one_line(message))
+        super().__init__(one_line(message))
 
 
 class ConfigError(MinisbertError, ValueError):
@@ -104,6 +111,10 @@ class TrainingInterrupted(KeyboardInterrupt):
         super().__init__(message)
         self.checkpoint = checkpoint
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the checkpoint too, which is not among the arguments that exceptions keep."""
+        return functools.partial(type(self), checkpoint=self.checkpoint), self.args
+
 
 class TrainingTerminated(SystemExit):
     """SIGTERM ended training after a whole step; if it is not caught, the process exits with status 143.
@@ -116,6 +127,10 @@ class TrainingTerminated(SystemExit):
         super().__init__(message)
         self.code = 143  # the status that shells report for an end by SIGTERM
         self.checkpoint = checkpoint
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the checkpoint too, which is not among the arguments that exceptions keep."""
+        return functools.partial(type(self), checkpoint=self.checkpoint), self.args
 
 
 class TruncationWarning(UserWarning):

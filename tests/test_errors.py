@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from minisbert import SentenceTransformer
 from minisbert.data.roles import training_rows
-from minisbert.errors import TruncationWarning
+from minisbert.errors import TrainingInterrupted, TrainingTerminated, TruncationWarning, warn
 
 
 def line_of(path: str, number: int) -> str:
@@ -31,3 +32,16 @@ def test_a_warning_names_the_line_of_the_caller(call: str, tiny: Callable[[str],
         exec(compile(script.read_text(), str(script), "exec"), {"__name__": "__main__", **names})
     assert (caught[0].filename, caught[0].lineno) == (str(script), 2)
     assert line_of(caught[0].filename, caught[0].lineno) == call
+
+
+def test_a_warning_is_one_line_and_needs_no_name_of_a_module() -> None:
+    with pytest.warns(UserWarning, match="^first second$"):
+        exec("warn('first\\n  second')", {"__name__": None, "warn": warn})
+
+
+@pytest.mark.parametrize("kind", [TrainingInterrupted, TrainingTerminated])
+def test_the_end_of_training_can_be_pickled(kind: type[TrainingInterrupted | TrainingTerminated]) -> None:
+    again = pickle.loads(pickle.dumps(kind("stopped", checkpoint=Path("checkpoint-5"))))
+    assert type(again) is kind
+    assert (again.args, again.checkpoint) == (("stopped",), Path("checkpoint-5"))
+    assert getattr(again, "code", 143) == 143

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor, nn
 
 from ..errors import ModelError, first_line
@@ -18,7 +17,7 @@ from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
 from ..storage.files import is_file
 from ..storage.lora import ADAPTER_CONFIG
-from ..storage.weights import read_weights, weight_files
+from ..storage.weights import other_dtypes, read_weights, weight_files
 
 # Encoder-decoder models, and the class that loads the encoder alone.
 _ENCODER_CLASSES: Mapping[str, str] = {
@@ -29,7 +28,6 @@ _ENCODER_CLASSES: Mapping[str, str] = {
     "switch_transformers": "SwitchTransformersEncoderModel",
 }
 
-_FLOATS = ("F64", "F32", "F16", "BF16")  # as safetensors names them
 _LARGEST = 10**9  # of any integer in a configuration
 _MOST_PARTS = 1000  # of layers, blocks and the like
 _PARTS = ("layer", "block", "group", "depth", "expert")
@@ -138,19 +136,18 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
     transformers draws at random, with no more than a note, what it does not find in the files.
 
     Raises:
-        ModelError: the files lack weights, whatever prefix is taken from their names.
+        ModelError: the files lack weights, whatever prefix is taken from their names, or the weights are not floats.
     """
+    _check_floats(folder, described)
     if not is_file(folder / ADAPTER_CONFIG):  # for which transformers would look elsewhere
         model, missing = _attempt(type(described), folder, **options)
         if not missing:
             return model
     tensors = read_weights(folder)
-    for name, tensor in tensors.items():
-        _check_float(folder, name, str(tensor.dtype), is_float=tensor.is_floating_point())
     if options["dtype"] == "auto":  # transformers takes it from the files
         options["dtype"] = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
     names = described.state_dict()
-    prefix = _prefix(folder, tensors, names) if names.keys().isdisjoint(tensors) else ""
+    prefix = _prefix(folder, names, tensors) if names.keys().isdisjoint(tensors) else ""
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     model, missing = _attempt(type(described), None, state_dict=state, **options)
     if missing:
@@ -161,32 +158,42 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
     return model
 
 
-def _prefix(folder: Path, tensors: Collection[str], names: Collection[str]) -> str:
-    """Return what the names in the files have before those of the model, or "".
+def _check_floats(folder: Path, described: nn.Module) -> None:
+    """Raise ModelError if weights are of a dtype from which transformers would cast them."""
+    floats = [name for name, tensor in described.state_dict().items() if tensor.is_floating_point()]
+    for found, dtype in other_dtypes(folder).items():
+        if any(f".{found}".endswith(f".{name}") for name in floats):
+            raise ModelError(
+                f"the weights in {folder} are {dtype} for {found}; expected floats: save the model without quantization"
+            )
+
+
+def _prefix(folder: Path, names: Iterable[str], tensors: Iterable[str]) -> str:
+    """Return what comes before `names` in the names of `tensors`.
 
     Raises:
-        ModelError: the files hold several such models.
+        ModelError: two prefixes fit, as of a teacher and a student.
     """
-    found = Counter(one.removesuffix(name) for name in names for one in tensors if one.endswith(f".{name}"))
-    best = [prefix for prefix, count in found.items() if count == max(found.values())]
-    if len(best) > 1:
+    counts = Counter(
+        found.removesuffix(name) for name in names for found in tensors if found.endswith(f".{name}")
+    ).most_common(2)
+    if len(counts) == 2 and counts[1][1] * 2 > counts[0][1]:
+        first, second = sorted(prefix for prefix, _ in counts)
         raise ModelError(
-            f"the weights in {folder} are those of several models, {best[0]}* and {best[1]}*; expected one"
+            f"the weights in {folder} are of two models, {first}* and {second}*; expected one: remove the tensors of "
+            f"the other"
         )
-    return best[0] if best else ""
-
-
-def _check_float(folder: Path, name: str, dtype: str, *, is_float: bool) -> None:
-    """Raise ModelError for a weight that transformers would turn into floats, whatever its numbers stand for."""
-    if not is_float and name.endswith((".weight", ".bias")):
-        raise ModelError(
-            f"the weights in {folder} are {dtype} for {name}; expected floats: save the model without quantization"
-        )
+    return counts[0][0] if counts else ""
 
 
 def _attempt(loader: Any, folder: Path | None, **options: Any) -> tuple[nn.Module, list[str]]:
     """Load a model; also return the names of the weights that were not found, its pooler aside, which is not used."""
-    model, found = loader.from_pretrained(folder, output_loading_info=True, **options)
+    model, found = loader.from_pretrained(folder, output_loading_info=True, ignore_mismatched_sizes=True, **options)
+    for name, got, expected in sorted(found["mismatched_keys"]):
+        raise ModelError(
+            f"the weights have shape {tuple(got)} for {name}; config.json asks for {tuple(expected)}: copy the whole "
+            f"model again"
+        )
     return model, sorted(name for name in found["missing_keys"] if not name.startswith("pooler."))
 
 
@@ -213,11 +220,6 @@ def _described(folder: Path, loader: Any, config: Any) -> nn.Module:
     with torch.device("meta"):
         model: nn.Module = getattr(loader, "from_config", loader)(config)
     _check_positions(folder, model, getattr(config, "position_embedding_type", None))
-    for path in (path for path in weight_files(folder) if path.suffix == ".safetensors"):
-        with safe_open(path, framework="pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  # it is no mapping
-                dtype = opened.get_slice(name).get_dtype()
-                _check_float(folder, name, dtype, is_float=dtype in _FLOATS)
     elements = sum(tensor.numel() for tensor in (*model.parameters(), *model.buffers()))
     size = sum(path.stat().st_size for path in weight_files(folder))
     if elements > size + _UNSAVED:  # an element takes at least a byte

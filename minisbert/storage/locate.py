@@ -10,6 +10,7 @@ import hashlib
 import importlib.util
 import os
 from pathlib import Path
+from typing import Any
 
 from ..errors import ModelError, first_line, shown
 from .files import inside, is_file, read_json
@@ -50,10 +51,7 @@ def find_model(
     Raises:
         ModelError: there is no such model, or files of it are missing and the Hub cannot be reached.
     """
-    if not isinstance(name, (str, Path)):
-        raise ModelError(
-            f"got {shown(name)} of type {type(name).__name__}; expected a model folder or name: pass a text"
-        )
+    _check_options(name, revision, cache_folder)
     text = str(name)
     try:
         local = Path(name).expanduser()
@@ -83,6 +81,8 @@ def find_model(
         if local_files_only:
             raise LookupError("local_files_only is set")
         return _download(repository, revision, cache, token)
+    except ModelError:
+        raise
     except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
         kind = "" if local_files_only else f"cannot be downloaded: {type(error).__name__}: "
         reason = f"{kind}{first_line(error)[:200]}"
@@ -96,13 +96,24 @@ def find_model(
         ) from error
 
 
+def _check_options(name: Any, revision: Any, cache_folder: Any) -> None:
+    if not isinstance(name, (str, Path)):
+        raise ModelError(
+            f"got {shown(name)} of type {type(name).__name__}; expected a model folder or name: pass a text"
+        )
+    if revision is not None and (not isinstance(revision, str) or not revision):
+        raise ModelError(f"got revision={shown(revision)}; expected a branch, tag or commit: pass a text, or None")
+    if cache_folder is not None and not isinstance(cache_folder, (str, Path)):
+        raise ModelError(f"got cache_folder={shown(cache_folder)}; expected a folder: pass a path, or None")
+
+
 def missing_files(folder: Path) -> list[str]:
     """Return the names of files that a snapshot in the cache of the Hub lacks; [] if it is whole.
 
     Without modules.json it is whole only if the cache says that the model has none.
 
     Raises:
-        ModelError: a file is not what its name says.
+        ModelError: a file is not what its name says, or the path of a module leads out of the folder.
     """
     if is_file(folder / "modules.json"):
         entries = read_json(folder / "modules.json")
@@ -113,9 +124,8 @@ def missing_files(folder: Path) -> list[str]:
     missing: list[str] = []
     for entry in entries if isinstance(entries, list) else []:
         if isinstance(entry, dict) and isinstance(path := entry.get("path", ""), str):
-            inside(folder, path)
             kind = str(entry.get("type")).rsplit(".", maxsplit=1)[-1]
-            missing += [f"{path}/{name}".lstrip("/") for name in _missing_in(folder / path, kind)]
+            missing += [f"{path}/{name}".lstrip("/") for name in _missing_in(inside(folder, path), kind)]
     return missing
 
 
@@ -163,31 +173,18 @@ def packaged_model(*, verify: bool = False) -> Path | None:
 
 
 def _cached(repository: str, revision: str | None, cache_folder: str | Path | None) -> Path | None:
-    """Return the snapshot of a model in the cache, whole or not.
-
-    Raises:
-        ModelError: the cache cannot be read.
-    """
+    """Return the snapshot of a model in the cache, whole or not."""
     from huggingface_hub import constants
 
-    if revision is not None and (not isinstance(revision, str) or not revision):
-        raise ModelError(f"got revision={revision!r}; expected a branch, tag or commit")
+    cache = Path(cache_folder or constants.HF_HUB_CACHE)
     try:
-        cache = Path(cache_folder or constants.HF_HUB_CACHE)
         if not (cache / f"models--{repository.replace('/', '--')}").is_dir():
             return None
         from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import LocalEntryNotFoundError
 
-        try:
-            return Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
-        except LocalEntryNotFoundError:
-            return None
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(
-            f"the cache {str(cache_folder or '')[:200]!r} cannot be searched for {repository} "
-            f"({first_line(error)[:200]}); expected a folder of the Hub's files: check cache_folder and revision"
-        ) from None
+        return Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
+    except (OSError, ValueError):  # not there, a name that no folder can have, or a reference that cannot be read
+        return None
 
 
 def _download(repository: str, revision: str | None, cache_folder: str | Path | None, token: str | bool | None) -> Path:
@@ -208,12 +205,12 @@ def _download(repository: str, revision: str | None, cache_folder: str | Path | 
     for name in missing_files(folder)[:1]:
         try:  # the cache then remembers that there is no such file
             hf_hub_download(repository, name, revision=folder.name, cache_dir=cache_folder, token=token)
-            if name in missing_files(folder):
-                raise FileNotFoundError(f"{name} is not a file")
         except LocalEntryNotFoundError:  # without a connection, snapshot_download returns what there is
             raise
         except EntryNotFoundError:
-            pass
+            continue
+        if name in missing_files(folder):
+            raise LookupError(f"{folder / name} is not a file, remove it")
     return folder
 
 

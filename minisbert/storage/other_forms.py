@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ..errors import shown
 from .files import is_file
 from .lora import ADAPTER_FILES, adapter_base
 
@@ -50,6 +51,8 @@ def quantized_by(config: dict[str, Any]) -> str | None:
     if isinstance(settings := config.get("quantization_config"), dict):
         bits = next((f"{bits} bits" for bits in (4, 8) if settings.get(f"load_in_{bits}bit")), settings.get("bits"))
         return f"{settings.get('quant_method') or 'an unknown method'}{f', {bits}' if bits else ''}"[:80]
+    if settings is not None:
+        return f"quantization_config={shown(settings)}"
     if isinstance(settings := config.get("quantization"), dict):
         return f"MLX, {settings.get('bits')} bits"[:80]
     return None

@@ -137,6 +137,25 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def other_dtypes(folder: Path) -> dict[str, str]:
+    """Return the dtypes of the tensors in the checkpoint of `folder` that are not floats which can be loaded, by name.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    from safetensors import safe_open
+
+    dtypes: dict[str, str] = {}
+    for file in weight_files(folder):
+        if file.suffix == ".safetensors":
+            read_header(file)
+            with safe_open(file, "pt") as opened:
+                dtypes.update({name: opened.get_slice(name).get_dtype() for name in opened.keys()})  # noqa: SIM118
+        else:
+            dtypes.update({name: str(tensor.dtype).removeprefix("torch.") for name, tensor in _read_file(file).items()})
+    return {name: dtype for name, dtype in dtypes.items() if dtype not in {*_FLOATS, *_FLOATS.values()}}
+
+
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True) -> None:
     """Write `tensors` to model.safetensors in `folder`; `labelled` adds the format to the metadata, as transformers."""
     from safetensors.torch import save_file

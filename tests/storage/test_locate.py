@@ -147,6 +147,47 @@ def test_all_parts_of_a_checkpoint_are_needed(folder: Path) -> None:
     assert locate.missing_files(folder) == ["model-00002-of-00002.safetensors"]
 
 
+def test_what_is_no_file_after_the_download_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    hub.put()
+    (hub.snapshot / "modules.json").unlink()
+    (hub.snapshot / "modules.json").mkdir()
+    hub.reachable = False
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: "a path in the cache")
+    with pytest.raises(ModelError, match=r"without modules\.json \(.*modules\.json is not a file, remove it"):
+        locate.find_model(NAME)
+
+
+def test_a_module_outside_the_snapshot_is_named(hub: Hub) -> None:
+    hub.put()
+    modules = [{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "../../x"}]
+    (hub.snapshot / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(ModelError, match=r"got module path '\.\./\.\./x' in .*; expected a folder inside the model"):
+        locate.find_model(NAME)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"revision": ""}, "got revision=''; expected a branch, tag or commit"),
+        ({"revision": 5}, "got revision=5; expected a branch, tag or commit"),
+        ({"cache_folder": 5}, "got cache_folder=5; expected a folder"),
+        ({"cache_folder": "c" * 5000}, "neither a folder nor in the cache"),
+    ],
+)
+def test_options_that_cannot_work(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        locate.find_model(NAME, local_files_only=True, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_reference_that_is_no_text(tmp_path: Path) -> None:
+    refs = tmp_path / "models--acme--small" / "refs"
+    refs.mkdir(parents=True)
+    (refs / "main").write_bytes(b"\xff\xfe")
+    with pytest.raises(ModelError, match="neither a folder nor in the cache"):
+        locate.find_model(NAME, cache_folder=tmp_path, local_files_only=True)
+
+
 def test_cache_folder_comes_before_the_environment(hub: Hub, tmp_path: Path) -> None:
     hub.put()
     (tmp_path / "cache").rename(tmp_path / "elsewhere")
@@ -175,12 +216,6 @@ def test_revisions_that_are_none(revision: Any, hub: Hub) -> None:
     hub.put()
     with pytest.raises(ModelError, match="got revision=.*; expected a branch, tag or commit"):
         locate.find_model(NAME, revision=revision)
-
-
-@pytest.mark.parametrize("cache", [5, b"x", "x" * 5000])
-def test_caches_that_are_no_folders(cache: Any) -> None:
-    with pytest.raises(ModelError, match="cannot be searched for acme/small .*; expected a folder of the Hub's files"):
-        locate.find_model(NAME, cache_folder=cache, local_files_only=True)
 
 
 @pytest.mark.parametrize("path", ["../../x", "/etc"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -40,6 +39,11 @@ def matrices(
     torch.manual_seed(0)
     a, b = torch.randn(rank, columns), torch.randn(rows, rank)
     return a, b, {f"{prefix}{module}.lora_A.weight": a, f"{prefix}{module}.lora_B.weight": b}
+
+
+def filled(value: float, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Matrices with the same number everywhere."""
+    return {name: torch.full_like(tensor, value, dtype=dtype) for name, tensor in matrices(QUERY)[2].items()}
 
 
 @pytest.mark.parametrize("prefix", ["base_model.model.", "base_model.model.bert.", "base_model.model.0.auto_model."])
@@ -117,14 +121,21 @@ def test_the_model_is_saved_merged(folder: Path, tmp_path: Path) -> None:
         (matrices(QUERY)[2], {"peft_type": "IA3"}, ["IA3", "expected LoRA", "merge_and_unload"]),
         (matrices(QUERY)[2], {"use_dora": True}, ["DoRA", "expected LoRA"]),
         (matrices(QUERY)[2], {"init_lora_weights": "pissa_niter_4"}, ["pissa", "expected LoRA"]),
-        *(
-            (matrices(QUERY)[2], {"lora_alpha": value}, ["lora_alpha", "a number above 0"])
-            for value in ("8", 0, -8, True, float("nan"), float("inf"), 10**40)
-        ),
+        (matrices(QUERY)[2], {"lora_alpha": "8"}, ["lora_alpha", "'8'", "a number above 0"]),
+        (matrices(QUERY)[2], {"lora_alpha": 0}, ["lora_alpha", "a number above 0"]),
+        (matrices(QUERY)[2], {"lora_alpha": -8}, ["lora_alpha", "-8", "a number above 0"]),
+        (matrices(QUERY)[2], {"lora_alpha": 10**40}, ["lora_alpha", "a number above 0"]),
+        (matrices(QUERY)[2], {"lora_alpha": float("nan")}, ["lora_alpha", "nan", "a number above 0"]),
+        (matrices(QUERY)[2], {"alpha_pattern": {"query": float("inf")}}, ["inf", "a number above 0"]),
         (matrices(QUERY, rank=0)[2], {}, ["no two matrices", QUERY]),
-        ({name: tensor.int() for name, tensor in matrices(QUERY)[2].items()}, {}, ["torch.int32", QUERY]),
-        ({name: tensor * math.nan for name, tensor in matrices(QUERY)[2].items()}, {}, ["NaN", QUERY]),
-        (matrices(QUERY, rows=50_000, columns=50_000, rank=1)[2], {}, ["(50000, 50000)", "(32, 32)"]),
+        (filled(float("nan")), {}, ["not finite", f"{QUERY}.lora_A.weight", "finite floats"]),
+        (filled(float("inf")), {}, ["not finite", f"{QUERY}.lora_A.weight", "finite floats"]),
+        (filled(1e30), {"lora_alpha": 1e20}, ["not finite", f"{QUERY}.weight", "acme/base"]),
+        (filled(1, torch.int8), {}, ["torch.int8", f"{QUERY}.lora_A.weight", "finite floats"]),
+        ({**filled(1), f"base_model.model.{QUERY}.lora_A": torch.ones(4, 32)}, {}, [f"{QUERY} twice", "one pair"]),
+        (filled(1, torch.bool), {}, ["torch.bool", "finite floats"]),
+        (filled(1, torch.complex64), {}, ["torch.complex64", "finite floats"]),
+        ({**matrices(QUERY)[2], **matrices(QUERY, prefix="")[2]}, {}, [f"{QUERY}.weight twice", "one of them"]),
         (matrices(QUERY)[2], {"alpha_pattern": {"(a+)+": 1}}, ["alpha_pattern", "names of modules"]),
         (matrices("encoder.layer.7.other")[2], {}, ["encoder.layer.7.other", "acme/base"]),
         (matrices(QUERY, rows=16)[2], {}, ["(16, 32)", "(32, 32)", "acme/base"]),
@@ -140,6 +151,21 @@ def test_other_adapters_are_refused(
         SentenceTransformer(folder, device="cpu")
     assert "\n" not in str(caught.value)
     assert [part for part in parts if part not in str(caught.value)] == []
+
+
+def test_shapes_are_compared_before_the_product_is_made(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_adapter(folder, matrices(QUERY, rows=50, columns=60)[2])
+    monkeypatch.setattr(Tensor, "__matmul__", lambda *_: pytest.fail("multiplied"))
+    with pytest.raises(ModelError, match=r"has shape \(50, 60\) for .*, the weights \(32, 32\)"):
+        read_weights(folder)
+
+
+def test_an_adapter_without_tensors(folder: Path) -> None:
+    put_adapter(folder, {})
+    (folder / "adapter_model.safetensors").unlink()
+    torch.save({}, folder / "adapter_model.bin")
+    with pytest.raises(ModelError, match="has no tensors; expected those of LoRA: copy it again"):
+        read_weights(folder)
 
 
 def test_an_adapter_without_its_weights(folder: Path) -> None:
@@ -193,6 +219,7 @@ def test_other_forms_are_named(file: str, what: str, bare: bool, folder: Path) -
         ({"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}, "bitsandbytes, 4 bits"),
         ({"quantization_config": {"quant_method": "gptq", "bits": 4}}, "gptq, 4"),
         ({"quantization": {"group_size": 32, "bits": 4}}, "MLX, 4 bits"),
+        ({"quantization_config": "4 bits"}, "quantization_config='4 bits'"),
     ],
 )
 @pytest.mark.parametrize("model_type", ["bert", "electra"])

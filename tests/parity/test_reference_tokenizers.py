@@ -24,6 +24,7 @@ pytest.importorskip("sentence_transformers")
 transformers = pytest.importorskip("transformers", minversion="5.0")
 pytestmark = [
     pytest.mark.parity,
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
 ]
 

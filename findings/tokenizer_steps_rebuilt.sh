@@ -72,11 +72,12 @@ rows = [
 ]
 Path(sys.argv[1]).write_text(json.dumps(dict(rows)))
 PY
-for version in 4.57.6 5.23.0; do
-    python3 -m venv "venv-$version"
-    "venv-$version/bin/pip" install --quiet "transformers==$version"
-    "venv-$version/bin/python" tokens.py "$version.json"
-done
+python3 -m venv old
+old/bin/pip install --quiet transformers==4.57.6 tokenizers==0.22.2
+old/bin/python tokens.py 4.57.6.json
+python3 -m venv new
+new/bin/pip install --quiet transformers==5.23.0 tokenizers==0.23.3
+new/bin/python tokens.py 5.23.0.json
 python3 - <<'PY'
 import json
 import sys

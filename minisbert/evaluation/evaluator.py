@@ -271,18 +271,11 @@ class FunctionEvaluator(Evaluator):
         given = () if self._only_model else (output_path,)
         position = {} if self._only_model else {"epoch": epoch, "steps": steps}
         result = self.function(model, *given, **position)
-        try:
-            values = result.items() if isinstance(result, Mapping) else [("score", result)]
-            metrics = {str(name): float(value) for name, value in values if not isinstance(value, np.complexfloating)}
-        except (TypeError, ValueError, RuntimeError, OverflowError):
-            metrics = {}
-        primary = getattr(self.function, "primary_metric", None) or next(iter(metrics), None)
-        if not isinstance(primary, str) or primary not in metrics:
-            raise ConfigError(
-                f"got {str(result)[:200]} from the evaluator {self.description}; expected a number or numbers by name"
-                f"{f', with {primary} among them' if primary else ''}: fix the evaluator"
-            )
-        return self.named(metrics, primary=primary)
+        named = result if isinstance(result, Mapping) else {"score": result}
+        primary = getattr(self.function, "primary_metric", None)
+        name, expected = f"the evaluator {self.description}", "a number or numbers by name"
+        metrics = numeric_metrics(named, got=str(result), name=name, primary=primary, expected=expected)
+        return self.named(metrics, primary=primary or next(iter(metrics)))
 
 
 def as_evaluator(value: Any) -> Evaluator:
@@ -304,6 +297,35 @@ def as_evaluator(value: Any) -> Evaluator:
             f"by name"
         )
     return FunctionEvaluator(value)
+
+
+def numeric_metrics(
+    metrics: Any, *, name: str, primary: Any, got: str | None = None, expected: str = "numbers by name"
+) -> dict[str, float]:
+    """Convert the metrics of an evaluator, which may be numbers of any type, to floats by name.
+
+    Args:
+        metrics: what the evaluator returned.
+        name: of the evaluator, for messages.
+        primary: name of its primary metric, or None.
+        got: what to show in a message; by default the metrics.
+        expected: what to ask for.
+
+    Raises:
+        ConfigError: they are something else.
+    """
+    try:
+        if any(isinstance(value, np.complexfloating) for value in metrics.values()):  # which float() cuts to half
+            raise TypeError
+        result = {str(key): float(value) for key, value in metrics.items()}
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
+        result = {}
+    if not result or (primary is not None and (not isinstance(primary, str) or primary not in result)):
+        raise ConfigError(
+            f"got {(str(metrics) if got is None else got)[:200]} from {name}; expected {expected}"
+            f"{f', with {primary} among them' if primary else ''}: fix the evaluator"
+        )
+    return result
 
 
 def _takes(function: Callable[..., Any], *given: Any, **named: Any) -> bool:

@@ -12,8 +12,6 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError
-from ..evaluation import Evaluator
 from ..storage.files import as_json, replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
@@ -161,22 +159,3 @@ class TrainingLog:
         self.history = TrainingHistory(**state["history"])
         self.step_losses = [like.new_tensor(value) for value in state["step_losses"]]
         self.loss_total = float(state["loss_total"])
-
-
-def numeric_metrics(metrics: Any, evaluator: Evaluator) -> dict[str, float]:
-    """Convert the metrics of an evaluator, which may be numbers of any type, to floats by name.
-
-    Raises:
-        ConfigError: they are something else.
-    """
-    try:
-        result = {str(name): float(value) for name, value in metrics.items()}
-    except (AttributeError, TypeError, ValueError, RuntimeError):
-        result = {}
-    primary = getattr(evaluator, "primary_metric", None)
-    if not result or (primary is not None and primary not in result):
-        raise ConfigError(
-            f"got {str(metrics)[:200]} from {type(evaluator).__name__}; expected numbers by name"
-            f"{f', with {primary} among them' if primary else ''}: fix the evaluator"
-        )
-    return result

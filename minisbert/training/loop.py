@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, warn
 from ..evaluation import Evaluator
+from ..evaluation.evaluator import numeric_metrics
 from ..model import EmbeddingModel
 from ..modules.features import Features
 from ..packing import PackedBatch
@@ -22,7 +23,7 @@ from .checkpoint import Checkpoint, Fingerprint, prune, random_state, saved_weig
 from .config import TrainingConfig
 from .dataset import TrainingBatch, TrainingBatches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
-from .history import TrainingLog, numeric_metrics
+from .history import TrainingLog
 from .optimization import LinearSchedule, check_moments, clip_gradients, sparse_gradients
 
 
@@ -133,7 +134,9 @@ def _evaluate(run: TrainingRun, evaluator: Evaluator) -> None:
         run.on_evaluation(run.step)
         folder = run.output_dir / "eval" if run.output_dir else None
         epoch = run.step / run.batches.steps_per_epoch
-        metrics = numeric_metrics(evaluator(run.model, folder, epoch=epoch, steps=run.step), evaluator)
+        result = evaluator(run.model, folder, epoch=epoch, steps=run.step)
+        primary = getattr(evaluator, "primary_metric", None)
+        metrics = numeric_metrics(result, name=type(evaluator).__name__, primary=primary)
         run.log.write_metrics(run.step, metrics)
         history = run.log.history
         metric = metrics[evaluator.primary_metric or next(iter(metrics))]

@@ -398,7 +398,10 @@ def test_a_function_that_takes_no_model() -> None:
 
 @pytest.mark.parametrize(
     "result",
-    [None, "0.5 or so", {}, {"a": None}, [1.0], torch.ones(2), 10**400, np.complex64(1), {"a": np.complex64(1)}],
+    [
+        *(None, "0.5 or so", {}, {"a": None}, [1.0], torch.ones(2), 10**400),
+        *(np.complex64(1), {"a": np.complex64(1)}, {"a": 1.0, "b": np.complex64(1)}),
+    ],
 )
 def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransformer) -> None:
     with pytest.raises(ConfigError, match="from the evaluator .*; expected a number or numbers by name: fix"):

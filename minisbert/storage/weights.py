@@ -67,10 +67,12 @@ class Header:
     """The header of a safetensors file.
 
     Attributes:
+        dtypes: of each tensor by name, as safetensors calls them.
         parameters: number of parameters of each floating dtype, such as {"float32": 1000}; integers are left out.
         bytes: size of the complete file.
     """
 
+    dtypes: dict[str, str]
     parameters: dict[str, int]
     bytes: int
 
@@ -87,14 +89,17 @@ def read_header(path: Path) -> Header:
             content = json.loads(file.read(length)) if 0 < length <= _LONGEST_HEADER else None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read ({error}); expected safetensors: copy the file again") from None
-    tensors = [value for name, value in content.items() if name != "__metadata__"] if isinstance(content, dict) else []
+    named = content if isinstance(content, dict) else {}
+    named.pop("__metadata__", None)
+    tensors = named.values()
     if not tensors or not all(map(_describes_tensor, tensors)):
         raise ModelError(f"{path} cannot be read: got no list of tensors; expected safetensors: copy the file again")
     parameters: dict[str, int] = {}
     for tensor in tensors:
         if dtype := _FLOATS.get(tensor["dtype"]):
             parameters[dtype] = parameters.get(dtype, 0) + math.prod(tensor["shape"])
-    return Header(parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
+    dtypes = {name: tensor["dtype"] for name, tensor in named.items()}
+    return Header(dtypes, parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
 
 
 def _describes_tensor(value: Any) -> bool:
@@ -143,14 +148,10 @@ def other_dtypes(folder: Path) -> dict[str, str]:
     Raises:
         ModelError: a file cannot be read.
     """
-    from safetensors import safe_open
-
     dtypes: dict[str, str] = {}
     for file in weight_files(folder):
         if file.suffix == ".safetensors":
-            read_header(file)
-            with safe_open(file, "pt") as opened:
-                dtypes.update({name: opened.get_slice(name).get_dtype() for name in opened.keys()})  # noqa: SIM118
+            dtypes.update(read_header(file).dtypes)
         else:
             dtypes.update({name: str(tensor.dtype).removeprefix("torch.") for name, tensor in _read_file(file).items()})
     return {name: dtype for name, dtype in dtypes.items() if dtype not in {*_FLOATS, *_FLOATS.values()}}

@@ -109,7 +109,7 @@ def _texts(name: str, column: str | None) -> list[str]:
     from ..data.rows import Table
 
     if column is not None:
-        columns, lines, _ = read_columns(Path(name))
+        columns, lines, *_ = read_columns(Path(name))
         if column not in columns:
             raise InputError(f"got --column {column}; expected one of the columns of {name}: {', '.join(columns)}")
         texts = column_texts(Table(columns, name, lines), column)

@@ -11,23 +11,39 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, TypeAlias
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from ..errors import InputError, shown
 from ..storage.files import is_file, open_file
 from .sources import without_index
 
 Columns: TypeAlias = dict[str, list[Any]]
-_Reader: TypeAlias = Callable[[Path], tuple[Columns, Sequence[int] | None] | tuple[Columns, Sequence[int] | None, str]]
+
+
+class Content(NamedTuple):
+    """The content of a data file.
+
+    Attributes:
+        columns: by name.
+        lines: the line of each row, or None if the format has no lines.
+        source: the file, and how it was read where that could have been done in two ways.
+        typed: numbers are numbers, not texts that spell them.
+    """
+
+    columns: Columns
+    lines: Sequence[int] | None
+    source: str
+    typed: bool = True
+
+
+_Reader: TypeAlias = Callable[[Path], Content]
 _LARGEST_UNPACKED = 50_000_000  # bytes that any compressed file may unpack to
 _LARGEST_RATIO = 100  # texts are compressed to a tenth, and rows that repeat each other to less
 _FORMATS = ".tsv, .csv, .jsonl, .json (each also with .gz) or .parquet"
 
 
-def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None, str]:
-    """Read a data file: its columns by name, the line of each row (None: the format has no lines), and its name.
-
-    The name says how it was read where that could have been done in two ways.
+def read_columns(path: Path) -> Content:
+    """Read a data file.
 
     Raises:
         InputError: the file is missing, of an unknown format, or broken; the message names file and line.
@@ -37,13 +53,7 @@ def read_columns(path: Path) -> tuple[Columns, Sequence[int] | None, str]:
         raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
     if not is_file(path):
         raise InputError(f"there is no file {path}; expected a data file: check its name")
-    columns, lines, *note = reader(path)
-    return columns, lines, f"{path}{''.join(note)}"
-
-
-def is_separated(path: Path) -> bool:
-    """Return True if the name of a file says that its values are texts between commas or tabs, numbers too."""
-    return _reader(path) in (_read_tsv, _read_csv)
+    return reader(path)
 
 
 def has_columns(path: Path) -> bool:
@@ -87,15 +97,14 @@ def _text(path: Path) -> str:
     return _decoded(content, str(path))
 
 
-def _check_unpacked(path: Path, unpacked: int) -> None:
-    size = path.stat().st_size
-    if unpacked > max(_LARGEST_UNPACKED, size * _LARGEST_RATIO):
-        raise InputError(f"{path}: its {size:,} bytes unpack to {unpacked:,}; expected at most {_LARGEST_RATIO} times")
+def _largest_unpacked(size: int) -> int:
+    """Bytes that a compressed file of `size` bytes may unpack to."""
+    return max(_LARGEST_UNPACKED, size * _LARGEST_RATIO)
 
 
 def _unpacked(file: BinaryIO) -> bytes:
     size = os.fstat(file.fileno()).st_size
-    largest = max(_LARGEST_UNPACKED, size * _LARGEST_RATIO)
+    largest = _largest_unpacked(size)
     with gzip.GzipFile(fileobj=file) as unpacked:
         content = unpacked.read(largest + 1)
     if len(content) > largest:
@@ -114,142 +123,167 @@ def _decoded(content: bytes, source: str) -> str:
     raise _error(source, line, f"got {got}; expected a text in UTF-8: convert the file")
 
 
-def _error(source: str | Path, line: int, problem: str) -> InputError:
-    return InputError(f"{source}, line {line}: {problem}")
+def _error(source: str | Path, number: int, problem: str, *, noun: str = "line") -> InputError:
+    return InputError(f"{source}, {noun} {number}: {problem}")
 
 
-def _read_tsv(path: Path) -> tuple[Columns, Sequence[int] | None] | tuple[Columns, Sequence[int] | None, str]:
+def _read_tsv(path: Path) -> Content:
     content = _text(path)
-    if _quotes_fields(content):
-        return *_read_separated(path, content, delimiter="\t"), " (quoted fields)"
+    if '"' in content and (quoted := _quoted_fields(path, content)) is not None:
+        return _with_header(path, *quoted, note=" (quoted fields)")
     texts = _lines(content)
     skip_empty = bool(texts) and "\t" in texts[0]  # in a file of one column an empty line is an empty text
     lines = [number for number, text in enumerate(texts, start=1) if text or not skip_empty]
     return _with_header(path, (texts[number - 1].split("\t") for number in lines), lines)
 
 
-def _quotes_fields(content: str) -> bool:
-    """Return True if tab-separated text is what a CSV writer makes, with quotes around fields that need them.
+def _quoted_fields(path: Path, content: str) -> tuple[list[list[str]], list[int]] | None:
+    """Return the rows of tab-separated text, and their lines, if a CSV writer put quotes around fields that need them.
 
     Data sets are often written without any quoting, and their texts have quotes of their own. So fields count as quoted
     only if writing them again, in one of the writers' ways, gives the same text.
     """
-    if '"' not in content:
-        return False
-    limit = csv.field_size_limit(sys.maxsize)
     try:
-        rows = list(csv.reader(io.StringIO(content, newline=""), delimiter="\t", strict=True))
-    except csv.Error:
-        return False
-    finally:
-        csv.field_size_limit(limit)
-    for end in ("\n", "\r\n"):
-        for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
-            again = io.StringIO(newline="")
-            csv.writer(again, delimiter="\t", lineterminator=end, quoting=quoting).writerows(rows)
-            if again.getvalue().removesuffix(end) == content.removesuffix(end):
-                return True
-    return False
+        rows, lines = _separated(path, content, delimiter="\t")
+    except InputError:
+        return None
+    ways = ((end, quote_all) for end in ("\n", "\r\n") for quote_all in (False, True))
+    return (rows, lines) if any(_is_written(rows, content, end, quote_all=way) for end, way in ways) else None
 
 
-def _read_csv(path: Path) -> tuple[Columns, Sequence[int] | None]:
-    return _read_separated(path, _text(path), delimiter=",")
+def _is_written(rows: Iterable[list[str]], content: str, end: str, *, quote_all: bool) -> bool:
+    """Return True if a CSV writer makes `content` of rows; its last line may lack the end."""
+    line, place = io.StringIO(newline=""), 0
+    writer = csv.writer(
+        line, delimiter="\t", lineterminator=end, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
+    )
+    for row in rows:
+        line.seek(0)
+        line.truncate()
+        writer.writerow(row)
+        written = line.getvalue()
+        if not content.startswith(written, place):
+            return content[place:] + end == written
+        place += len(written)
+    return place == len(content)
 
 
-def _read_separated(path: Path, content: str, *, delimiter: str) -> tuple[Columns, Sequence[int]]:
+def _read_csv(path: Path) -> Content:
+    return _with_header(path, *_separated(path, _text(path), delimiter=","))
+
+
+def _separated(path: Path, content: str, *, delimiter: str) -> tuple[list[list[str]], list[int]]:
+    """Split text with quoted fields into rows; return also the line in which each ends. Empty lines are empty rows."""
     reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    rows, lines = [], []
     limit = csv.field_size_limit(sys.maxsize)
     try:
-        for row in reader:
-            if row:
-                rows.append(row)
-                lines.append(reader.line_num)
+        numbered = [(row, reader.line_num) for row in reader]
     except csv.Error as error:
         raise _error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
     finally:
         csv.field_size_limit(limit)
-    return _with_header(path, rows, lines)
+    return [row for row, _ in numbered], [line for _, line in numbered]
 
 
-def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int]) -> tuple[Columns, Sequence[int]]:
-    remaining = iter(rows)
-    header = next(remaining, [])
+def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int], *, note: str = "") -> Content:
+    """Take the names of the columns from the first row; rows without fields are left out."""
+    remaining = ((row, line) for row, line in zip(rows, lines, strict=True) if row)
+    header, _ = next(remaining, ([], 0))
     if not header or len(set(header)) != len(header):
         raise _error(path, 1, f"got the column names {shown(header)}; expected a different name for each: rename them")
     columns: list[list[str]] = [[] for _ in header]
-    for line, row in zip(lines[1:], remaining, strict=True):
+    kept = []
+    for row, line in remaining:
         if len(row) != len(header):
             raise _error(path, line, f"got {len(row)} field(s); expected {len(header)}, as in line 1: fix the line")
         for column, value in zip(columns, row, strict=True):
             column.append(value)
-    return dict(zip(header, columns, strict=True)), lines[1:]
+        kept.append(line)
+    return Content(dict(zip(header, columns, strict=True)), kept, f"{path}{note}", typed=False)
 
 
-def _read_jsonl(path: Path) -> tuple[Columns, Sequence[int] | None]:
+def _read_jsonl(path: Path) -> Content:
+    return _json_lines(path, read_lines(path))
+
+
+def _json_lines(path: Path, texts: Sequence[str]) -> Content:
+    numbered = ((number, text) for number, text in enumerate(texts, start=1) if text.strip())
+    columns, lines = _from_objects(path, ((number, _json_object(path, number, text)) for number, text in numbered))
+    return Content(columns, lines, str(path))
+
+
+def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
+    try:
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _error(path, number, f"{error}; expected one JSON object: fix the line") from None
+    if not isinstance(row, dict):
+        raise _error(path, number, f"got a JSON {type(row).__name__}; expected an object: fix the line")
+    return row
+
+
+def _from_objects(
+    path: Path, rows: Iterable[tuple[int, dict[str, Any]]], *, noun: str = "line"
+) -> tuple[Columns, list[int]]:
+    """Return numbered objects with the same keys as columns, and their numbers."""
     columns: Columns = {}
-    lines = []
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise _error(path, number, f"{error}; expected one JSON object: fix the line") from None
-        if not isinstance(row, dict):
-            raise _error(path, number, f"got a JSON {type(row).__name__}; expected an object: fix the line")
+    numbers = []
+    for number, row in rows:
         columns = columns or {name: [] for name in row}
         if row.keys() != columns.keys():
             got, expected = shown(list(row)), shown(list(columns))
-            raise _error(path, number, f"got the keys {got}; expected {expected}: fix the line")
+            raise _error(path, number, f"got the keys {got}; expected {expected}: fix the {noun}", noun=noun)
         for name, value in row.items():
             columns[name].append(value)
-        lines.append(number)
-    return columns, lines
+        numbers.append(number)
+    return columns, numbers
 
 
-def _read_json(path: Path) -> tuple[Columns, Sequence[int] | None]:
+def _read_json(path: Path) -> Content:
     """Read a list of objects, an object of columns (lists, or objects by row as pandas writes them), or JSON lines."""
     text = _text(path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{"):
-            return _read_jsonl(path)
+            return _json_lines(path, _lines(text))
         raise InputError(f"{path}: {error}; expected JSON: a list of objects, one for each row") from None
-    columns = list(content.values()) if isinstance(content, dict) else []
-    if columns and isinstance(columns[0], dict):  # by the index of a frame
-        if any(not isinstance(values, dict) or values.keys() != columns[0].keys() for values in columns):
-            raise InputError(f"{path}: expected the same keys in each column: write it with orient='records'")
-        if not all(key.isdecimal() for key in columns[0]):
-            raise InputError(f"{path} holds rows by name; expected a list of objects: write it with orient='records'")
-        content = {name: [values[key] for key in columns[0]] for name, values in content.items()}
+    if isinstance(content, dict) and isinstance(next(iter(content.values()), None), dict):
+        content = _by_index(path, content)
     if isinstance(content, dict) and content and all(isinstance(values, list) for values in content.values()):
-        lists: Columns = content
-        if len({len(values) for values in lists.values()}) == 1:
-            return lists, None
-    if not isinstance(content, list) or not all(isinstance(row, dict) for row in content):
-        raise InputError(f"{path} holds something other than rows; expected a list of objects, one for each row")
-    for number, row in enumerate(content):
-        if row.keys() != content[0].keys():
-            got, expected = shown(list(row)), shown(list(content[0]))
-            raise InputError(f"{path}, row {number}: got the keys {got}; expected {expected}: fix the row")
-    return {name: [row[name] for row in content] for name in (content[0] if content else ())}, None
+        if len(set(map(len, content.values()))) == 1:
+            return Content(content, None, str(path))
+    elif isinstance(content, list) and all(isinstance(row, dict) for row in content):
+        return Content(_from_objects(path, enumerate(content), noun="row")[0], None, str(path))
+    raise InputError(f"{path} holds something other than rows; expected a list of objects, one for each row")
 
 
-def _read_parquet(path: Path) -> tuple[Columns, Sequence[int] | None]:
+def _by_index(path: Path, columns: dict[str, Any]) -> Columns:
+    """Return columns whose values go by the index of a frame as lists."""
+    keys = next(iter(columns.values())).keys()
+    if any(not isinstance(values, dict) or values.keys() != keys for values in columns.values()):
+        raise InputError(f"{path}: expected the same keys in each column: write it with orient='records'")
+    if not all(key.isdecimal() for key in keys):
+        raise InputError(f"{path} holds rows by name; expected a list of objects: write it with orient='records'")
+    return {name: [values[key] for key in keys] for name, values in columns.items()}
+
+
+def _read_parquet(path: Path) -> Content:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
     try:
         with parquet.ParquetFile(path) as file:
-            sizes = [file.metadata.row_group(group).total_byte_size for group in range(file.metadata.num_row_groups)]
-            _check_unpacked(path, sum(sizes))
+            groups, size = map(file.metadata.row_group, range(file.metadata.num_row_groups)), path.stat().st_size
+            if (unpacked := sum(group.total_byte_size for group in groups)) > _largest_unpacked(size):
+                raise InputError(
+                    f"{path}: its {size:,} bytes unpack to {unpacked:,}; expected at most {_LARGEST_RATIO} times"
+                )
             columns: Columns = file.read(without_index(file.schema_arrow.names)).to_pydict()
     except (ArrowException, OSError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a parquet file: write it again") from None
-    return columns, None
+    return Content(columns, None, str(path))
 
 
 _TEXT_READERS: dict[str, _Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json}

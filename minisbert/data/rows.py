@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from ..errors import InputError, InputTypeError, shown
-from .readers import is_separated, read_columns
-from .sources import columns_of, is_source, row_as_mapping, rows_of, values_of
+from .readers import read_columns
+from .sources import check_names, columns_of, is_source, row_as_mapping, rows_of, values_of
 
 # The orders in which rows of one data set, and batches of several, are trained on; `sampling.py` makes them.
 RowSampling: TypeAlias = Literal["batch_sampler", "no_duplicates"]
 DatasetOrder: TypeAlias = Literal["proportional", "round_robin"]
+_LIST_COLUMNS = ("query", "anchor", "pos", "neg")  # beginnings of the names of columns of lists
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def as_table(data: Any) -> Table:
     if isinstance(data, Table):
         table = data
     elif isinstance(data, (str, Path)):
-        columns, lines, source = read_columns(Path(data))
-        table = Table(columns, source=source, lines=lines, typed=not is_separated(Path(data)))
+        content = read_columns(Path(data))
+        table = Table(content.columns, content.source, content.lines, content.typed)
     elif (read := columns_of(data)) is not None:
         table = _from_columns(read)
     elif isinstance(data, Mapping):
@@ -119,9 +120,6 @@ def named_datasets(data: Any) -> Mapping[str, Any] | None:
     return None if are_columns else data
 
 
-_LIST_COLUMNS = ("query", "anchor", "pos", "neg", "positive", "negative")  # beginnings of names of columns of lists
-
-
 def _holds_rows(value: Any) -> bool:
     if isinstance(value, (str, Path, Mapping, Table)) or is_source(value) or hasattr(value, "texts"):
         return True
@@ -135,20 +133,12 @@ def _from_columns(columns: Mapping[Any, Any]) -> Table:
     for name, values in columns.items():
         if isinstance(values, Iterator):  # before any column is read
             raise InputTypeError(f"column {name} is a {type(values).__name__}; expected a list: pass list(...) of it")
-    _check_names(columns)
+    check_names(columns)
     table = Table({str(name): values_of(str(name), values) for name, values in columns.items()})
     sizes = {name: len(values) for name, values in table.columns.items()}
     if len(set(sizes.values())) > 1:
         raise InputError(f"got columns of different lengths {sizes}; expected equal lengths: fill the gaps")
     return table
-
-
-def _check_names(names: Iterable[Any]) -> None:
-    """Raise InputError if two names are the same as texts."""
-    texts = [str(name) for name in names]
-    if len(set(texts)) < len(texts):
-        twice = next(name for name in texts if texts.count(name) > 1)
-        raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
 
 
 def _from_rows(rows: list[Any]) -> Table:
@@ -163,7 +153,7 @@ def _from_rows(rows: list[Any]) -> Table:
                 raise InputError(
                     f"row {index} has {got}; expected the keys of the first row, {list(first)}: fix the row"
                 )
-        _check_names(first)
+        check_names(first)
         return Table({str(name): [row[name] for row in rows] for name in first})
     if isinstance(first, (list, tuple)):
         for index, row in enumerate(rows):

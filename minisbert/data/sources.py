@@ -39,10 +39,16 @@ def columns_of(data: Any) -> dict[str, Any] | None:
             raise InputTypeError(f"got a {_type_name(data)} as data; expected rows or columns: {_conversion(data)}")
         return None
     names, columns = read(data)
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
+    check_names(names)
     return {name: columns(name) for name in without_index(names)}
+
+
+def check_names(names: Iterable[Any]) -> None:
+    """Raise InputError if two names of columns are the same as texts."""
+    texts = [str(name) for name in names]
+    if len(set(texts)) < len(texts):
+        twice = next(name for name in texts if texts.count(name) > 1)
+        raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
 
 
 def without_index(names: list[str]) -> list[str]:
@@ -55,7 +61,7 @@ def without_index(names: list[str]) -> list[str]:
 
 def is_source(value: Any) -> bool:
     """Return True if an object holds rows by its kind, so that a mapping of such objects is one of data sets."""
-    return _reader(value) is not None or _has_columns(value) or (_is_map_style(value) and not isinstance(value, str))
+    return _reader(value) is not None or _has_columns(value) or _is_map_style(value)
 
 
 def rows_of(data: Any) -> list[Any] | None:
@@ -180,10 +186,9 @@ def _has_columns(data: Any) -> bool:
 
 
 def _is_map_style(data: Any) -> bool:
-    sized = hasattr(type(data), "__getitem__") and hasattr(type(data), "__len__")
-    return (
-        sized and not isinstance(data, Mapping) and not hasattr(type(data), "__iter__") and not isinstance(data, type)
-    )
+    """Return True for an object that is indexed and sized, and not iterated, as data sets of torch are."""
+    kind = type(data)
+    return hasattr(kind, "__getitem__") and hasattr(kind, "__len__") and not hasattr(kind, "__iter__")
 
 
 def _conversion(data: Any) -> str:

@@ -107,7 +107,7 @@ def test_parquet_without_pyarrow(write: Callable[..., Path], monkeypatch: pytest
 
 def test_a_csv_field_may_span_lines_and_rows_keep_their_line(write: Callable[..., Path]) -> None:
     path = write("rows.csv", 'a,b,label\n"one\ntwo",x,1\ny,z,bad\n')
-    columns, lines, _ = read_columns(path)
+    columns, lines, *_ = read_columns(path)
     assert columns["a"] == ["one\ntwo", "y"]
     assert list(lines or ()) == [3, 4]
     assert "rows.csv, line 4" in refused(path)
@@ -119,7 +119,7 @@ def test_jsonl_keys_may_stand_in_any_order(write: Callable[..., Path]) -> None:
 
 
 def test_empty_lines_between_rows_of_several_fields_are_none(write: Callable[..., Path]) -> None:
-    columns, lines, _ = read_columns(write("rows.tsv", "a\tb\n\nx\ty\n\n"))
+    columns, lines, *_ = read_columns(write("rows.tsv", "a\tb\n\nx\ty\n\n"))
     assert (columns, list(lines or ())) == ({"a": ["x"], "b": ["y"]}, [3])
     assert read_columns(write("texts.tsv", "a\nx\n\ny\n"))[0] == {"a": ["x", "", "y"]}
 

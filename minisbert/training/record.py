@@ -282,8 +282,9 @@ def record_evaluations(evaluator: Any, metrics: Mapping[str, float]) -> tuple[Ev
         own = {name: left.pop(name) for name in names if name in left}
         if own:
             config: dict[str, Any] = getattr(part, "get_config_dict", dict)()
-            kind = type(part).__name__
-            found.append(EvaluationRecord(part.description, kind, part.name, part.primary_metric, config, own))
+            kind, primary = type(part).__name__, getattr(part, "primary_metric", None)
+            description = getattr(part, "description", "") or kind  # an evaluator of another library may have none
+            found.append(EvaluationRecord(description, kind, _name(part), primary, config, own))
     return tuple(reversed(found))
 
 
@@ -292,12 +293,16 @@ def _parts(evaluator: Any) -> list[Any]:
     return [part for one in inner for part in _parts(one)] if inner else [evaluator]
 
 
+def _name(part: Any) -> str:
+    return getattr(part, "name", None) or ""
+
+
 def _metric_names(part: Any, metrics: Mapping[str, float], parts: Sequence[Any]) -> Sequence[str]:
     """Names of the metrics of a part: those it states, else those with its name as prefix, else the rest."""
     stated: Sequence[str] = getattr(part, "metric_names", ())
     if stated:
         return stated
-    if part.name:
-        return [name for name in metrics if name.startswith(f"{part.name}_")]
-    others = tuple(f"{other.name}_" for other in parts if other.name)
+    if prefix := _name(part):
+        return [name for name in metrics if name.startswith(f"{prefix}_")]
+    others = tuple(f"{_name(other)}_" for other in parts if _name(other))
     return [name for name in metrics if not name.startswith(others)]

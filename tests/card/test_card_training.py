@@ -300,6 +300,22 @@ def test_parts_of_several_evaluators_keep_their_own_results(model: SentenceTrans
     assert alone.metrics == metrics
 
 
+def test_an_evaluator_of_another_library_may_have_no_name() -> None:
+    class Foreign:
+        primary_metric = "x"
+
+        def __call__(
+            self, model: SentenceTransformer, output_path: Any = None, epoch: float = -1, steps: int = -1
+        ) -> dict[str, float]:
+            return {"x": 1.0, "y": 0.5}
+
+    both = evaluation.SequentialEvaluator([Foreign(), evaluation.TripletEvaluator(["q"], ["a"], ["b"], name="dev")])
+    metrics = {"x": 1.0, "y": 0.5, "dev_cosine_accuracy": 1.0}
+    first, second = record_evaluations(both, metrics)
+    assert first == EvaluationRecord("Foreign", "Foreign", "", "x", {}, {"x": 1.0, "y": 0.5})
+    assert (second.name, second.metrics) == ("dev", {"dev_cosine_accuracy": 1.0})
+
+
 def test_results_that_were_written_over_are_not_told(model: SentenceTransformer) -> None:
     parts = [evaluation.EmbeddingSimilarityEvaluator(*scored(8 + more).values()) for more in range(2)]
     several = evaluation.SequentialEvaluator(parts)

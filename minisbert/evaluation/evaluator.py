@@ -42,6 +42,10 @@ class Evaluator(ABC):
 
     description = ""
     csv_file = ""
+    name = ""  # here as well for subclasses that do not call __init__
+    primary_metric: str | None = None
+    metric_names: tuple[str, ...] = ()
+    truncate_dim: int | None = None
 
     def __init__(
         self,
@@ -57,8 +61,6 @@ class Evaluator(ABC):
         self.show_progress_bar = show_progress_bar
         self.write_csv = write_csv
         self.truncate_dim = truncate_dim
-        self.primary_metric: str | None = None
-        self.metric_names: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(
@@ -192,6 +194,7 @@ class SequentialEvaluator(Evaluator):
 
     Raises:
         InputError: the list is empty.
+        ConfigError: an evaluator, or `main_score_function`, cannot be called, or returns something else than numbers.
     """
 
     description = "Sequential"
@@ -208,6 +211,11 @@ class SequentialEvaluator(Evaluator):
         self.evaluators = [as_evaluator(evaluator) for evaluator in evaluators]
         if not self.evaluators:
             raise InputError("got no evaluators; expected at least one: put one in the list")
+        if not callable(main_score_function) or not _takes(main_score_function, []):
+            raise ConfigError(
+                f"got {shown(main_score_function)} as main_score_function; expected a function of a list of scores "
+                f"that gives a number: pass one, such as max"
+            )
         self.main_score_function = main_score_function
 
     def __call__(
@@ -221,15 +229,17 @@ class SequentialEvaluator(Evaluator):
         metrics: dict[str, float] = {}
         scores = []
         for evaluator in self.evaluators:
-            result = evaluator(model, output_path, epoch=epoch, steps=steps)
-            scores.append(result[evaluator.primary_metric or next(iter(result))])
+            result, score = metrics_of(evaluator, evaluator(model, output_path, epoch=epoch, steps=steps))
+            scores.append(score)
             repeated = sorted(metrics.keys() & result.keys())
             if repeated:
                 warn(f"several evaluators have the metric {repeated[0]}; only the last is kept: give them names")
             metrics |= result
-        metrics["sequential_score"] = float(self.main_score_function(scores))
-        self.log({"sequential_score": metrics["sequential_score"]}, epoch=epoch, steps=steps)
-        return self.named(metrics, primary="sequential_score")
+        score = self.main_score_function(scores)
+        named, name = {"sequential_score": score}, "main_score_function"
+        main = numeric_metrics(named, got=shown(score), name=name, primary=None, expected="a number")
+        self.log(main, epoch=epoch, steps=steps)
+        return self.named(metrics | main, primary="sequential_score")
 
 
 class FunctionEvaluator(Evaluator):
@@ -274,7 +284,8 @@ class FunctionEvaluator(Evaluator):
         named = result if isinstance(result, Mapping) else {"score": result}
         primary = getattr(self.function, "primary_metric", None)
         name, expected = f"the evaluator {self.description}", "a number or numbers by name"
-        metrics = numeric_metrics(named, got=str(result), name=name, primary=primary, expected=expected)
+        metrics = numeric_metrics(named, got=shown(result), name=name, primary=primary, expected=expected)
+        self.log(metrics, epoch=epoch, steps=steps)
         return self.named(metrics, primary=primary or next(iter(metrics)))
 
 
@@ -282,8 +293,13 @@ def as_evaluator(value: Any) -> Evaluator:
     """Return an evaluator for an evaluator, any other callable, or a list of them.
 
     Raises:
-        ConfigError: it cannot be called with a model.
+        ConfigError: it cannot be called with a model, or its primary metric has no name.
     """
+    primary = getattr(value, "primary_metric", None)
+    if not isinstance(value, type) and primary is not None and not isinstance(primary, str):
+        raise ConfigError(
+            f"got {shown(primary)} as primary_metric of {type(value).__name__}; expected the name of a metric: fix it"
+        )
     if isinstance(value, Evaluator):
         return value
     if hasattr(value, "primary_metric") and _takes(value, None, None, epoch=-1, steps=-1):
@@ -297,6 +313,17 @@ def as_evaluator(value: Any) -> Evaluator:
             f"by name"
         )
     return FunctionEvaluator(value)
+
+
+def metrics_of(evaluator: Evaluator, result: Any) -> tuple[dict[str, float], float]:
+    """Return what an evaluator returned as floats by name, and the value of its primary metric.
+
+    Raises:
+        ConfigError: it is something else, or lacks the primary metric.
+    """
+    primary = getattr(evaluator, "primary_metric", None)
+    metrics = numeric_metrics(result, name=type(evaluator).__name__, primary=primary)
+    return metrics, metrics[next(iter(metrics)) if primary is None else primary]
 
 
 def numeric_metrics(
@@ -315,16 +342,19 @@ def numeric_metrics(
         ConfigError: they are something else.
     """
     try:
-        if any(isinstance(value, np.complexfloating) for value in metrics.values()):  # which float() cuts to half
+        names, values = list(metrics.keys()), list(metrics.values())
+        if any(isinstance(value, np.complexfloating) for value in values):  # which float() cuts to half
             raise TypeError
-        result = {str(key): float(value) for key, value in metrics.items()}
+        result = {str(key): float(value) for key, value in zip(names, values, strict=True)}
     except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError):
-        result = {}
+        names, result = [], {}
     if not result or (primary is not None and (not isinstance(primary, str) or primary not in result)):
         raise ConfigError(
-            f"got {(str(metrics) if got is None else got)[:200]} from {name}; expected {expected}"
-            f"{f', with {primary} among them' if primary else ''}: fix the evaluator"
+            f"got {(shown(metrics) if got is None else got)[:200]} from {name}; expected {expected}"
+            f"{f', with {shown(primary)} among them' if primary is not None else ''}: fix what it returns"
         )
+    if len(result) < len(names):
+        raise ConfigError(f"got metrics named {shown(names)} from {name}; expected each name once as text: rename one")
     return result
 
 

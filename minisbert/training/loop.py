@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, warn
 from ..evaluation import Evaluator
-from ..evaluation.evaluator import numeric_metrics
+from ..evaluation.evaluator import metrics_of
 from ..model import EmbeddingModel
 from ..modules.features import Features
 from ..packing import PackedBatch
@@ -134,12 +134,9 @@ def _evaluate(run: TrainingRun, evaluator: Evaluator) -> None:
         run.on_evaluation(run.step)
         folder = run.output_dir / "eval" if run.output_dir else None
         epoch = run.step / run.batches.steps_per_epoch
-        result = evaluator(run.model, folder, epoch=epoch, steps=run.step)
-        primary = getattr(evaluator, "primary_metric", None)
-        metrics = numeric_metrics(result, name=type(evaluator).__name__, primary=primary)
+        metrics, metric = metrics_of(evaluator, evaluator(run.model, folder, epoch=epoch, steps=run.step))
         run.log.write_metrics(run.step, metrics)
         history = run.log.history
-        metric = metrics[evaluator.primary_metric or next(iter(metrics))]
         if not math.isnan(metric) and (history.best_metric is None or metric > history.best_metric):
             history.best_metric, history.best_step = metric, run.step
             if run.config.keep_best and run.output_dir:

@@ -327,6 +327,12 @@ def test_scores_are_logged(model: SentenceTransformer, caplog: pytest.LogCapture
     assert caplog.messages == [title, *scores, "Sequential, epoch 1, step 20", last]
 
 
+def test_scores_of_functions_are_logged(model: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, logger="minisbert"):
+        as_evaluator(share)(model, epoch=1, steps=20)
+    assert caplog.messages == ["share, epoch 1, step 20", "score: 1.0000"]
+
+
 def test_dimensions_that_fill_no_bytes(model: SentenceTransformer) -> None:
     pairs = scored_pairs(5)
     scores = [
@@ -406,6 +412,26 @@ def test_a_function_that_takes_no_model() -> None:
 def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransformer) -> None:
     with pytest.raises(ConfigError, match="from the evaluator .*; expected a number or numbers by name: fix"):
         as_evaluator(lambda model: result)(model)
+
+
+@pytest.mark.parametrize("result", [{1: 0.5, "1": 0.25}, {1.0: 0.5, "1.0": 0.25, "x": 1}])
+def test_metrics_whose_names_are_one_as_text(result: Any, model: SentenceTransformer) -> None:
+    for evaluator in (lambda model: result, [lambda model: result]):
+        with pytest.raises(
+            ConfigError, match="got metrics named .* from the evaluator <lambda>; expected each name once"
+        ):
+            as_evaluator(evaluator)(model)
+    assert as_evaluator(lambda model: {1: 0.5, 2: 0.25})(model) == {"1": 0.5, "2": 0.25}
+
+
+@pytest.mark.parametrize("primary", [3, ("score",), True])
+def test_a_primary_metric_is_a_name(primary: Any) -> None:
+    class Wrong(Named):
+        primary_metric = primary
+
+    for evaluator in (Wrong(), [share, Wrong()]):
+        with pytest.raises(ConfigError, match="as primary_metric of Wrong; expected the name of a metric"):
+            as_evaluator(evaluator)
 
 
 def test_evaluate_takes_functions_too(model: SentenceTransformer, tmp_path: Path) -> None:

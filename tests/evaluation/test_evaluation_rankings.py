@@ -275,3 +275,50 @@ def test_files_of_all_parts(tmp_path: Path) -> None:
 def test_no_evaluators() -> None:
     with pytest.raises(InputError, match="no evaluators.*at least one"):
         SequentialEvaluator([])
+
+
+class Returning(Evaluator):
+    """Returns what it was made with, as it is, and does not call `__init__` of its base."""
+
+    def __init__(self, result: Any, primary: str | None = None) -> None:
+        self.result, self.primary_metric = result, primary
+
+    def __call__(self, model: Any, output_path: Any = None, epoch: float = -1, steps: int = -1) -> Any:
+        return self.result
+
+
+@pytest.mark.parametrize("result", [None, "0.5", 0.5, {}, {"x": None}, {"x": "high"}, {"x": [1.0]}, [("x", 1.0)]])
+def test_a_part_that_returns_no_numbers_by_name(result: Any) -> None:
+    with pytest.raises(ConfigError, match=r"got .* from Returning; expected numbers by name: fix"):
+        SequentialEvaluator([Returning(result)])(FixedModel())
+
+
+def test_parts_whose_names_are_not_text() -> None:
+    assert SequentialEvaluator([Returning({1: np.float32(0.5)})])(FixedModel()) == {"1": 0.5, "sequential_score": 0.5}
+    with pytest.raises(ConfigError, match=r"got metrics named \[1, '1'\] from Returning; expected each name once"):
+        SequentialEvaluator([Returning({1: 0.5, "1": 0.25})])(FixedModel())
+
+
+@pytest.mark.parametrize("primary", ["y", ""])
+def test_a_part_without_its_primary_metric(primary: str) -> None:
+    with pytest.raises(ConfigError, match=f"from Returning; expected numbers by name, with '{primary}' among them"):
+        SequentialEvaluator([Returning({"x": 0.5}, primary)])(FixedModel())
+
+
+@pytest.mark.parametrize("function", [None, "mean", 3, lambda: 1.0, lambda one, other: 1.0])
+def test_a_main_score_that_cannot_be_computed(function: Any) -> None:
+    with pytest.raises(ConfigError, match="as main_score_function; expected a function of a list of scores"):
+        SequentialEvaluator([Fixed("", x=0.25)], main_score_function=function)
+
+
+@pytest.mark.parametrize("score", [None, "high", [0.5], {"x": 0.5}, np.complex64(1)])
+def test_a_main_score_that_is_no_number(score: Any) -> None:
+    evaluator = SequentialEvaluator([Fixed("", x=0.25)], main_score_function=lambda scores: score)
+    with pytest.raises(ConfigError, match="from main_score_function; expected a number: fix"):
+        evaluator(FixedModel())
+
+
+@pytest.mark.parametrize(("function", "score"), [(max, 0.75), (np.mean, 0.5), (lambda scores: torch.tensor(1), 1.0)])
+def test_a_main_score_of_ones_own(function: Any, score: float) -> None:
+    evaluator = SequentialEvaluator([Fixed("a", x=0.25), Fixed("b", x=0.75)], main_score_function=function)
+    assert evaluator(FixedModel())["sequential_score"] == score

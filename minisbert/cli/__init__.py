@@ -13,7 +13,7 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
@@ -73,6 +73,15 @@ def _discard_output() -> None:
 
 class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, also those of commands, where argparse would print all options first."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:  # type: ignore[override]
+        """Refuse unknown arguments of a command in its own name, not in that of the program."""
+        options, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            model = hasattr(options, "model") and any(text.partition("=")[0] == "--model" for text in unknown)
+            hint = "; the model comes first, without an option" if model else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return options, unknown
 
     def error(self, message: str) -> NoReturn:
         """Exit with status 2."""

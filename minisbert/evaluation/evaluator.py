@@ -258,7 +258,7 @@ class FunctionEvaluator(Evaluator):
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(write_csv=False)
         self.function = function
-        self.description = getattr(function, "__name__", type(function).__name__)
+        self.description = getattr(function, "__name__", type(function).__name__).strip("<>")  # of <lambda>
         self._only_model = not _takes(function, None, None, epoch=-1, steps=-1)
         if self._only_model and not _takes(function, None):
             raise ConfigError(

@@ -398,7 +398,7 @@ def test_what_is_no_evaluator(value: Any) -> None:
 
 
 def test_a_function_that_takes_no_model() -> None:
-    with pytest.raises(ConfigError, match="the evaluator <lambda>, which cannot be called with a model alone"):
+    with pytest.raises(ConfigError, match="the evaluator lambda, which cannot be called with a model alone"):
         as_evaluator(lambda model, other: 1.0)
 
 
@@ -418,7 +418,7 @@ def test_a_function_that_returns_no_numbers(result: Any, model: SentenceTransfor
 def test_metrics_whose_names_are_one_as_text(result: Any, model: SentenceTransformer) -> None:
     for evaluator in (lambda model: result, [lambda model: result]):
         with pytest.raises(
-            ConfigError, match="got metrics named .* from the evaluator <lambda>; expected each name once"
+            ConfigError, match="got metrics named .* from the evaluator lambda; expected each name once"
         ):
             as_evaluator(evaluator)(model)
     assert as_evaluator(lambda model: {1: 0.5, 2: 0.25})(model) == {"1": 0.5, "2": 0.25}

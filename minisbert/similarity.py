@@ -291,7 +291,8 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
             tensor = torch.tensor(embeddings)
     except (TypeError, ValueError, RuntimeError, LookupError, OverflowError) as error:
         raise InputError(
-            f"got embeddings that are not a matrix ({first_line(error)}); expected rows of numbers, all of one length"
+            f"got embeddings that are not a matrix ({first_line(error)}); expected rows of numbers, all of one length: "
+            f"pass what encode returns"
         ) from None
     if tensor.is_complex() or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized:
         raise InputError(f"got embeddings as {tensor.dtype} in {tensor.layout}; expected rows of real numbers")

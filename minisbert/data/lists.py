@@ -91,8 +91,8 @@ def _report(
         notes.append(f"{unused:,} negatives beyond the first {MOST_NEGATIVES} of a row are left out")
     if repeated:
         notes.append(
-            f"{repeated:,} rows share their anchor with another one, whose positive is no negative of theirs: set "
-            f'batch_sampler="no_duplicates"'
+            f"{repeated:,} rows share their anchor with another one: train on them with "
+            f'batch_sampler="no_duplicates", or the positive of one is a negative of the other'
         )
     if notes:
         warn(f"{table.source}: {'; '.join(notes)}")

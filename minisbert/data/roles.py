@@ -155,10 +155,10 @@ def _refuse_numbers(table: Table, label: str | None) -> None:
     """Raise InputError if columns beside the label hold numbers only, though they could be read as texts."""
     numbers = [name for name in table.columns if name != label and _spells_numbers(table, name)]
     if numbers:
-        others = tuple(name for name in table.columns if name not in numbers)
+        others = tuple(name for name in table.columns if name not in numbers) or tuple(table.columns)
         raise InputError(
             f"{table.source} holds only numbers in {', '.join(map(repr, numbers))}; expected texts: "
-            f"name the columns to use, such as columns={others or tuple(table.columns)}"
+            f"name the columns to use, such as columns={others} or --columns {','.join(others)}"
         )
 
 

@@ -54,6 +54,7 @@ class Loss(nn.Module):
         most = self.max_columns
         if len(texts) < self.min_columns or (most is not None and len(texts) > most):
             wanted = f"{self.min_columns}" if most == self.min_columns else f"at least {self.min_columns}"
+            wanted += " and a label, which is a number" if self.needs_labels else ""
             raise InputError(
                 f"got {len(texts)} text column(s) {list(texts)}; {name} expects {wanted}: name the columns to use, in "
                 f"order, such as anchor, positive"

@@ -215,7 +215,7 @@ def test_other_columns_of_numbers_are_refused(header: str, columns: str, write: 
         InputError, match=rf"holds only numbers in {columns}; expected texts: name the columns"
     ) as caught:
         training_rows(path)
-    assert "columns=('question', 'answer')" in str(caught.value)
+    assert "columns=('question', 'answer') or --columns question,answer" in str(caught.value)
     rows = training_rows(path, columns=("question", "answer"))
     assert rows.texts == {"question": ["why", "how"], "answer": ["so", "thus"]}
 
@@ -346,7 +346,7 @@ def test_the_form_of_flag_embedding(write: Callable[..., Path]) -> None:
     message = str(caught[0].message)
     assert "the columns pos_scores, neg_scores, prompt are left out" in message
     assert "1 rows share their anchor with another one" in message
-    assert 'set batch_sampler="no_duplicates"' in message
+    assert 'train on them with batch_sampler="no_duplicates"' in message
 
 
 def test_the_form_of_tevatron() -> None:

@@ -214,7 +214,12 @@ def refused(call: Callable[[], object]) -> str:
     ("loss", "texts", "labels", "parts"),
     [
         (CosineSimilarityLoss(), ("a",), [0.5], ["1 text column(s) ['a']", "CosineSimilarityLoss expects 2", ": name"]),
-        (CosineSimilarityLoss(), ("a", "b", "c"), [0.5], ["3 text column(s) ['a', 'b', 'c']", "expects 2", ": name"]),
+        (
+            CosineSimilarityLoss(),
+            ("a", "b", "c"),
+            [0.5],
+            ["3 text column(s) ['a', 'b', 'c']", "2 and a label", ": name"],
+        ),
         (CosineSimilarityLoss(), ("a", "b"), None, ["['a', 'b'] and no labels", "a number for each row", ": call"]),
         (CosineSimilarityLoss(), ("a", "b"), [0, 4.5], ["from 0 to 4.5", "expects -1 to 1", "scale", "--scale=0-5"]),
         (CosineSimilarityLoss(), ("a", "b"), [-3, 1], ["from -3 to 1", "expects -1 to 1", "scale", "--scale=-3-1"]),

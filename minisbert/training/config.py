@@ -44,7 +44,8 @@ class TrainingConfig:
         save_total_limit: number of newest checkpoints to keep; by default all.
         replay: repeat the arithmetic and the random draws of the reference's Trainer of this version, on the CPU in
             fp32: losses and weights are then bitwise its own. By default training is packed, which is faster.
-        keep_best: at the end, go back to the weights with the best primary metric.
+        keep_best: at the end, go back to the weights with the best primary metric; there is only one evaluation to
+            choose from without `eval_every` or `eval_each_epoch`.
 
     Raises:
         ConfigError: a value is impossible.

@@ -66,7 +66,7 @@ class Trainer:
         on_log: OnLog | None = None,
         show_progress_bar: bool = True,
     ) -> None:
-        _check_types(config=config, on_log=on_log, output_dir=output_dir)
+        _check_types(model=model, config=config, on_log=on_log, output_dir=output_dir)
         self.model = model
         self.config = config or TrainingConfig()
         self.evaluator = None if evaluator is None else as_evaluator(evaluator)
@@ -209,8 +209,10 @@ class Trainer:
             sys.stderr.write(f"{start}:{title} {rows.describe()}{ignored}, {type(loss).__name__}\n")
 
 
-def _check_types(*, config: object, on_log: object, output_dir: object) -> None:
+def _check_types(*, model: object, config: object, on_log: object, output_dir: object) -> None:
     """Refuse arguments of the wrong type."""
+    if not isinstance(model, EmbeddingModel):
+        raise ConfigError(f"got model of type {type(model).__name__}; expected a SentenceTransformer: load one")
     if config is not None and not isinstance(config, TrainingConfig):
         raise ConfigError(f"got config of type {type(config).__name__}; expected a TrainingConfig: make one")
     if on_log is not None and not callable(on_log):

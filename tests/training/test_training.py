@@ -361,6 +361,12 @@ def test_what_is_no_loss(folder: Path) -> None:
             Trainer(load(folder), scored_pairs(), loss=wrong)
 
 
+@pytest.mark.parametrize("wrong", ["all-MiniLM-L6-v2", None, torch.nn.Linear(2, 2)])
+def test_what_is_no_model(wrong: Any) -> None:
+    with pytest.raises(ConfigError, match="got model of type .*; expected a SentenceTransformer: load one"):
+        Trainer(wrong, scored_pairs(), loss=losses.CosineSimilarityLoss())
+
+
 def test_rows_left_out_of_an_epoch_are_told_of(folder: Path) -> None:
     rows = [("a cat", "the cat sat")] * 10 + [("red", "blue")]
     config = TrainingConfig(epochs=1, batch_size=4, batch_sampler="no_duplicates")

@@ -189,7 +189,12 @@ def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int], *,
     """Take the names of the columns from the first row; rows without fields are left out."""
     remaining = ((row, line) for row, line in zip(rows, lines, strict=True) if row)
     header, _ = next(remaining, ([], 0))
-    if not header or len(set(header)) != len(header):
+    if not header:
+        raise _error(path, 1, "got no names of columns; expected them in the first line: add them and rows")
+    if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
+        separated = "expected commas between columns in a .csv file and tabs in a .tsv file: write it so, or rename it"
+        raise _error(path, 1, f"got the one column {shown(header[0])}; {separated}")
+    if len(set(header)) != len(header):
         raise _error(path, 1, f"got the column names {shown(header)}; expected a different name for each: rename them")
     columns: list[list[str]] = [[] for _ in header]
     kept = []

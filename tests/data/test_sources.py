@@ -239,6 +239,21 @@ def test_empty_texts_are_counted(write: Callable[..., Path]) -> None:
         training_rows(write("rows.csv", 'a,b\nx,y\nz,\nw," "\n'))
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("rows.csv", "a;b;score\nx;y;0,5\n", "got the one column 'a;b;score'; expected commas between columns"),
+        ("rows.csv", "a\tb\nx\ty\n", r"got the one column 'a\\tb'; expected commas between columns"),
+        ("rows.tsv", "a;b\nx;y\n", r"got the one column 'a;b'; .* and tabs in a \.tsv file"),
+        ("rows.csv", "", "line 1: got no names of columns; expected them in the first line"),
+        ("rows.tsv", "", "line 1: got no names of columns; expected them in the first line"),
+    ],
+)
+def test_files_without_columns(name: str, content: str, message: str, write: Callable[..., Path]) -> None:
+    with pytest.raises(InputError, match=message):
+        training_rows(write(name, content))
+
+
 # ---- quoted TSV -----------------------------------------------------------------------------------------------------
 
 

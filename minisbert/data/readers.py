@@ -61,6 +61,17 @@ def has_columns(path: Path) -> bool:
     return _reader(path) is not None
 
 
+def read_objects(path: Path, names: Sequence[str]) -> Content:
+    """Read JSON lines, plain or gzipped, whose objects may have different keys; a missing value is None.
+
+    Columns are the keys of the first object, and those of `names` that any has.
+
+    Raises:
+        InputError: the file is missing or broken; the message names the line.
+    """
+    return _json_lines(path, read_lines(path), fill=names)
+
+
 def read_lines(path: Path) -> list[str]:
     """Read the lines of a UTF-8 text file, plain or gzipped, without line ends.
 
@@ -211,10 +222,10 @@ def _read_jsonl(path: Path) -> Content:
     return _json_lines(path, read_lines(path))
 
 
-def _json_lines(path: Path, texts: Sequence[str]) -> Content:
+def _json_lines(path: Path, texts: Sequence[str], *, fill: Sequence[str] = ()) -> Content:
     numbered = ((number, text) for number, text in enumerate(texts, start=1) if text.strip())
-    columns, lines = _from_objects(path, ((number, _json_object(path, number, text)) for number, text in numbered))
-    return Content(columns, lines, str(path))
+    objects = ((number, _json_object(path, number, text)) for number, text in numbered)
+    return Content(*_from_objects(path, objects, fill=fill), str(path))
 
 
 def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
@@ -228,13 +239,16 @@ def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
 
 
 def _from_objects(
-    path: Path, rows: Iterable[tuple[int, dict[str, Any]]], *, noun: str = "line"
+    path: Path, rows: Iterable[tuple[int, dict[str, Any]]], *, noun: str = "line", fill: Sequence[str] = ()
 ) -> tuple[Columns, list[int]]:
-    """Return numbered objects with the same keys as columns, and their numbers."""
+    """Return numbered objects with the same keys as columns, and their numbers; for `fill` see `read_objects`."""
     columns: Columns = {}
-    numbers = []
+    numbers: list[int] = []
     for number, row in rows:
         columns = columns or {name: [] for name in row}
+        if fill and row.keys() != columns.keys():
+            columns |= {name: [None] * len(numbers) for name in fill if name in row and name not in columns}
+            row = {name: row.get(name) for name in columns}
         if row.keys() != columns.keys():
             got, expected = shown(list(row)), shown(list(columns))
             raise _error(path, number, f"got the keys {got}; expected {expected}: fix the {noun}", noun=noun)

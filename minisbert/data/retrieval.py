@@ -4,21 +4,23 @@
     queries.jsonl                     _id, text; queries_<split>.jsonl is preferred
     qrels/<split>.tsv                 query-id, corpus-id, score; also qrels_<split>.tsv, or qrels.tsv
 
-Each file may also end in .gz. The relevance file may be TREC's, without a header: query, a column that is not used,
-document, score, with blanks or tabs between them; it may end in .txt or .trec too.
+Each file may also end in .gz. Objects may have other keys, each in some lines only. The relevance file may be TREC's,
+without a header: query, a column that is not used, document, score, with blanks or tabs between them, and lines that
+start with # before the first of them; it may end in .txt or .trec too.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
 from ..storage.files import is_file
-from .readers import read_lines
+from .readers import read_lines, read_objects
 from .rows import Table, as_table
 
 _ENDINGS = ("", ".gz")
@@ -55,8 +57,8 @@ def read_retrieval(folder: Path, *, split: str | None = None, titles: bool = Tru
         raise InputError(f"there is no folder {folder}; expected one with retrieval data: check the name")
     qrels = _relevance_file(folder, split)
     split = qrels.name.partition(".")[0].removeprefix("qrels").removeprefix("_")
-    corpus = as_table(_first(folder, "corpus.jsonl"))
-    queries = as_table(_first(folder, f"queries_{split}.jsonl", "queries.jsonl"))
+    corpus = _read_objects(_first(folder, "corpus.jsonl"))
+    queries = _read_objects(_first(folder, f"queries_{split}.jsonl", "queries.jsonl"))
     documents = _texts_by_id(corpus, titles=titles and "title" in corpus.columns)
     questions = _texts_by_id(queries, titles=False)
     return RetrievalData(questions, documents, _relevant(_read_qrels(qrels), questions, documents))
@@ -77,23 +79,33 @@ def _relevance_file(folder: Path, split: str | None) -> Path:
     )
 
 
+def _read_objects(path: Path) -> Table:
+    content = read_objects(path, ("_id", "title", "text"))
+    return as_table(Table(content.columns, content.source, content.lines))
+
+
 def _read_qrels(path: Path) -> Table:
-    lines = read_lines(path)
-    first = lines[0].split() if lines else []
-    if len(first) != 4 or not _is_number(first[3]):
+    numbered = ((number, line.split()) for number, line in enumerate(read_lines(path), start=1))
+    lines = list(dropwhile(lambda line: _is_comment(line[1]), numbered))
+    if not lines or not _is_trec(lines[0][1]):
         return as_table(path)
-    while lines and not lines[-1].strip():
+    while not lines[-1][1]:
         lines.pop()
-    table = Table({"query-id": [], "corpus-id": [], "score": []}, str(path), range(1, len(lines) + 1))
-    for number, line in enumerate(lines):
-        fields = line.split()
+    table = Table({"query-id": [], "corpus-id": [], "score": []}, str(path), [number for number, _ in lines])
+    for row, (_, fields) in enumerate(lines):
         if len(fields) != 4:
-            raise table.error(
-                number, f"got {len(fields)} field(s); expected query, 0, document and score: fix the line"
-            )
+            raise table.error(row, f"got {len(fields)} field(s); expected query, 0, document and score: fix the line")
         for name, value in zip(table.columns, (fields[0], *fields[2:]), strict=True):
             table.columns[name].append(value)
     return table
+
+
+def _is_comment(fields: Sequence[str]) -> bool:
+    return not fields or not fields[0].strip("#") or (fields[0].startswith("#") and not _is_trec(fields))
+
+
+def _is_trec(fields: Sequence[str]) -> bool:
+    return len(fields) == 4 and _is_number(fields[3])
 
 
 def _is_number(value: Any) -> bool:
@@ -132,6 +144,9 @@ def _texts_by_id(table: Table, *, titles: bool) -> dict[str, str]:
 def _relevant(table: Table, queries: Mapping[str, str], corpus: Mapping[str, str]) -> dict[str, set[str]]:
     # Some writers spell the columns with underscores, or call the second one doc.
     names = {name: name.replace("_", "-").replace("doc-", "corpus-") for name in table.columns}
+    for wanted in ("query-id", "corpus-id"):
+        if len(same := [name for name in names if names[name] == wanted]) > 1:
+            raise InputError(f"{table.source} has the columns {' and '.join(same)}; expected one: remove the other")
     table = Table({names[name]: values for name, values in table.columns.items()}, table.source, table.lines)
     relevant: dict[str, set[str]] = {}
     columns = _columns(table, "query-id", "corpus-id", "score")

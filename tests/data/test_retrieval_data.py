@@ -58,6 +58,34 @@ def test_packed_files_with_other_names(tmp_path: Path) -> None:
     assert data.relevant_docs == {"q1": {"d1"}, "q2": {"d2", "d3"}}
 
 
+def test_objects_may_have_different_keys(tmp_path: Path) -> None:
+    corpus = [
+        {"_id": "d1", "text": "sleep a lot."},
+        {"_id": "d2", "title": "Dogs", "text": "run.", "metadata": {}},
+        {"title": "The sea", "_id": "d3", "text": "is salty."},
+    ]
+    queries = [QUERIES[0], {**QUERIES[1], "metadata": {"from": "a log"}}]
+    data = read_retrieval(
+        folder(tmp_path, corpus_dot_jsonl=corpus, queries_dot_jsonl=queries, qrels__test_dot_tsv=QRELS)
+    )
+    assert data.corpus == {"d1": "sleep a lot.", "d2": "Dogs run.", "d3": "The sea is salty."}
+    assert data.queries == {"q1": "who sleeps?", "q2": "who runs?"}
+
+
+@pytest.mark.parametrize("comment", ["# made by hand\n", "#\n\n# judged in 2020\n", "#query 0 document score\n", "\n"])
+def test_comments_before_the_rows_of_trec(comment: str, tmp_path: Path) -> None:
+    here = folder(tmp_path, **{**GOOD, "qrels__test_dot_tsv": f"{comment}q1 0 d1 1\nq2 0 d2 2\nq2 0 d3 0\n"})
+    assert read_retrieval(here).relevant_docs == {"q1": {"d1"}, "q2": {"d2"}}
+    folder(here, qrels__test_dot_tsv=f"{comment}q1 0 d1 1\n# more\n")
+    with pytest.raises(InputError, match=rf"line {comment.count(chr(10)) + 2}: got 2 field"):
+        read_retrieval(here)
+
+
+def test_an_id_that_begins_like_a_comment(tmp_path: Path) -> None:
+    files = {**GOOD, "queries_dot_jsonl": [{"_id": "#1", "text": "who?"}], "qrels__test_dot_tsv": "#1 0 d1 1\n"}
+    assert read_retrieval(folder(tmp_path, **files)).relevant_docs == {"#1": {"d1"}}
+
+
 def test_which_relevance_file(tmp_path: Path) -> None:
     here = folder(tmp_path, corpus_dot_jsonl=CORPUS, queries_dot_jsonl=QUERIES)
     head, q1 = QRELS.split("\n")[:2]
@@ -98,6 +126,17 @@ GOOD: dict[str, Any] = {"corpus_dot_jsonl": CORPUS, "queries_dot_jsonl": QUERIES
         ({"qrels__test_dot_tsv": "q1\td1\t1\nq1\td2\t1\n"}, ["['q1', 'd1', '1']", "query-id is missing"]),
         ({"qrels__test_dot_tsv": "q1 0 d1 1\nq1 0 d2\n"}, ["test.tsv, line 2", "3 field(s)", "document and score"]),
         ({"qrels__test_dot_tsv": QRELS.split("\n")[0] + "\n"}, ["test.tsv", "no rows"]),
+        ({"qrels__test_dot_tsv": "# nothing\n"}, ["test.tsv"]),
+        (
+            {"qrels__test_dot_tsv": "query-id\tcorpus-id\tdoc-id\tscore\nq1\td1\td2\t1\n"},
+            ["test.tsv has the columns corpus-id and doc-id; expected one: remove"],
+        ),
+        (
+            {"qrels__test_dot_tsv": "query_id\tquery-id\tdoc-id\tscore\nq1\tq2\td2\t1\n"},
+            ["test.tsv has the columns query_id and query-id; expected one: remove"],
+        ),
+        ({"corpus_dot_jsonl": [CORPUS[0], {"_id": "d2", "title": "Dogs"}]}, ["corpus.jsonl, line 2", "title, text"]),
+        ({"corpus_dot_jsonl": [CORPUS[0], {"text": "Dogs"}]}, ["corpus.jsonl, line 2", "expected an _id"]),
     ],
 )
 def test_folders_that_cannot_be_read(files: dict[str, Any], parts: list[str], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from ..errors import InputError, InputTypeError, warn
 
 # What `datasets` calls the index of a pandas frame that it took over.
 _INDEX_LEVEL = "__index_level_0__"
+_LOADER = ("torch.utils.data.dataloader", "DataLoader")
 # Conversions to rows or columns by the method of a type that is not read itself, the first one it has.
 _CONVERSIONS = {
     "collect": "collect()",  # lazy frames of polars, data frames of Spark
@@ -61,7 +62,7 @@ def without_index(names: list[str]) -> list[str]:
 
 def is_source(value: Any) -> bool:
     """Return True if an object holds rows by its kind, so that a mapping of such objects is one of data sets."""
-    return _reader(value) is not None or _has_columns(value) or _is_map_style(value)
+    return _reader(value) is not None or _has_columns(value) or _is_map_style(value) or _gives_batches(value)
 
 
 def rows_of(data: Any) -> list[Any] | None:
@@ -70,7 +71,7 @@ def rows_of(data: Any) -> list[Any] | None:
     Raises:
         InputTypeError: it gives batches, not rows.
     """
-    if type(data).__module__.startswith("torch.utils.data") and getattr(data, "batch_size", None) is not None:
+    if _gives_batches(data):
         raise InputTypeError("got a DataLoader, which gives batches; expected rows: pass its dataset")
     if isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
         return list(data)
@@ -189,6 +190,12 @@ def _is_map_style(data: Any) -> bool:
     """Return True for an object that is indexed and sized, and not iterated, as data sets of torch are."""
     kind = type(data)
     return hasattr(kind, "__getitem__") and hasattr(kind, "__len__") and not hasattr(kind, "__iter__")
+
+
+def _gives_batches(data: Any) -> bool:
+    """Return True for a DataLoader of torch, or of a subclass, unless it gives single rows (`batch_size=None`)."""
+    loader = any((kind.__module__, kind.__name__) == _LOADER for kind in type(data).__mro__)
+    return loader and data.batch_sampler is not None
 
 
 def _conversion(data: Any) -> str:

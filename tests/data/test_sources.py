@@ -489,10 +489,22 @@ def test_rows_that_are_refused(data: Any, message: str) -> None:
         quiet(data)
 
 
-def test_batches_are_no_rows() -> None:
-    loader = torch.utils.data.DataLoader(DICTS, batch_size=2)  # type: ignore[arg-type]
-    with pytest.raises(InputTypeError, match="got a DataLoader, which gives batches; expected rows: pass its dataset"):
+class Loader(torch.utils.data.DataLoader[Any]): ...
+
+
+@pytest.mark.parametrize("kind", [torch.utils.data.DataLoader, Loader])
+@pytest.mark.parametrize("options", [{}, {"batch_size": 2}, {"batch_sampler": [[0, 1], [2]]}])
+@pytest.mark.parametrize("rows", [DICTS, ROWS])
+def test_batches_are_no_rows(kind: Any, options: dict[str, Any], rows: Any) -> None:
+    loader = kind(rows, **options, collate_fn=list)
+    message = "got a DataLoader, which gives batches; expected rows: pass its dataset"
+    with pytest.raises(InputTypeError, match=message):
         as_table(loader)
+    named = named_datasets({"one": loader, "two": loader})
+    assert named is not None
+    with pytest.raises(InputTypeError, match=message):
+        as_table(named["one"])
+    assert training_rows(kind(rows, batch_size=None)).labels == COLUMNS["grade"]  # which gives rows
 
 
 def test_a_transform_of_a_dataset_is_not_left_out() -> None:

@@ -111,13 +111,25 @@ def named_datasets(data: Any) -> Mapping[str, Any] | None:
     """Return `data` if it maps names to data sets, or None if it is one data set.
 
     A mapping of data sets has values that hold rows: paths, dicts, frames, tables, lists of rows. A mapping of columns
-    has lists of texts and numbers.
+    has lists of texts and numbers. Lists of lists are columns if all names begin with query, anchor, pos or neg, and
+    else rows.
+
+    Raises:
+        InputError: all values are lists of lists of texts, equally many, and their names decide nothing.
     """
     if not isinstance(data, Mapping) or not data or not all(_holds_rows(value) for value in data.values()):
         return None
-    lists = all(isinstance(value, (list, tuple)) and isinstance(value[0], list) for value in data.values())
-    are_columns = lists and all(str(name).lower().startswith(_LIST_COLUMNS) for name in data)
-    return None if are_columns else data
+    if not all(isinstance(value, (list, tuple)) and isinstance(value[0], list) for value in data.values()):
+        return data
+    if all(str(name).lower().startswith(_LIST_COLUMNS) for name in data):
+        return None
+    texts = all(isinstance(one, str) for value in data.values() for one in value[0])
+    if len(data) > 1 and texts and len({len(value) for value in data.values()}) == 1:
+        raise InputError(
+            f"got lists of lists of texts for {shown(list(data))}, which may be data sets or columns of lists; "
+            f"expected one of them: make each row a tuple for data sets, or a dict with these names for columns"
+        )
+    return data
 
 
 def _holds_rows(value: Any) -> bool:

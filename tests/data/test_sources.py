@@ -514,7 +514,30 @@ def test_a_transform_of_a_dataset_is_not_left_out() -> None:
 
 def test_columns_of_lists_are_no_data_sets() -> None:
     assert named_datasets({"pos": [["a", "b"]], "neg": [["c", "d"]]}) is None
-    assert named_datasets({"one": [["a", "b"]], "two": [["c", "d"]]}) is not None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"one": [("a", "b")], "two": [("c", "d")]},
+        {"one": [["a", "b"]], "two": [("c", "d")]},
+        {"one": [["a", "b", 1.0]], "two": [["c", "d", 0.0]]},
+        {"one": [["a", "b"]], "two": [["c", "d"], ["e", "f"]]},  # columns are of one length
+        {"one": [["a", "b"]]},
+    ],
+)
+def test_lists_of_lists_that_are_data_sets(data: Any) -> None:
+    assert named_datasets(data) is data
+
+
+def test_lists_of_lists_that_may_be_either() -> None:
+    message = (
+        r"for \['left', 'right'\], which may be data sets or columns of lists; expected one of them: make each row"
+    )
+    with pytest.raises(InputError, match=message):
+        named_datasets({"left": [["a", "b"]], "right": [["c", "d"]]})
+    rows = training_rows([{"left": ["a", "b"], "right": ["c", "d"]}])
+    assert rows.columns == ("left_1", "left_2", "right_1", "right_2")
 
 
 def test_chosen_columns_are_not_left_out() -> None:

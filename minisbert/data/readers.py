@@ -294,15 +294,38 @@ def _read_parquet(path: Path) -> Content:
         raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
     try:
         with parquet.ParquetFile(path) as file:
-            groups, size = map(file.metadata.row_group, range(file.metadata.num_row_groups)), path.stat().st_size
-            if (unpacked := sum(group.total_byte_size for group in groups)) > _largest_unpacked(size):
-                raise InputError(
-                    f"{path}: its {size:,} bytes unpack to {unpacked:,}; expected at most {_LARGEST_RATIO} times"
-                )
-            columns: Columns = file.read(without_index(file.schema_arrow.names)).to_pydict()
-    except (ArrowException, OSError) as error:
+            names, groups = without_index(file.schema_arrow.names), range(file.metadata.num_row_groups)
+            leaves = list(map(file.schema.column, range(file.metadata.num_columns)))
+            parts = [
+                (leaf, file.metadata.row_group(group).column(n)) for group in groups for n, leaf in enumerate(leaves)
+            ]
+            sizes = (part.total_uncompressed_size + part.num_values * max(8, leaf.length) for leaf, part in parts)
+            _check_unpacked(path, sum(sizes))
+            # First with texts as entries of a dictionary, which holds one that all rows share only once.
+            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+            with parquet.ParquetFile(path, read_dictionary=texts) as encoded:
+                read = (column for group in groups for column in encoded.read_row_group(group, names).columns)
+                _check_unpacked(path, sum(_unpacked_size(array) for column in read for array in column.chunks))
+            columns: Columns = file.read(names).to_pydict()
+    except (ArrowException, OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a parquet file: write it again") from None
     return Content(columns, None, str(path))
+
+
+def _check_unpacked(path: Path, unpacked: int) -> None:
+    if unpacked > _largest_unpacked(size := path.stat().st_size):
+        raise InputError(f"{path}: its {size:,} bytes unpack to {unpacked:,}; expected at most {_LARGEST_RATIO} times")
+
+
+def _unpacked_size(array: Any) -> int:
+    """Bytes of an Arrow array with each text of its dictionaries written out."""
+    from pyarrow import compute, types
+
+    if types.is_dictionary(array.type):
+        return compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
+    if types.is_nested(array.type):
+        return sum(map(_unpacked_size, array.flatten() if types.is_struct(array.type) else [array.values]))
+    return int(array.nbytes)
 
 
 _TEXT_READERS: dict[str, _Reader] = {".tsv": _read_tsv, ".csv": _read_csv, ".jsonl": _read_jsonl, ".json": _read_json}

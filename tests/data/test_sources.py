@@ -434,6 +434,56 @@ def test_a_parquet_file_that_unpacks_to_much_more(tmp_path: Path, monkeypatch: p
         training_rows(tmp_path / "rows.parquet")
 
 
+@pytest.mark.parametrize(
+    "column",
+    [
+        ["x" * 100_000] * 1000,
+        [["x" * 10_000] * 10] * 1000,
+        [[{"title": "T", "text": "x" * 100_000}]] * 1000,
+        [None] * 200_000,
+        [b"x" * 10_000] * 1000,
+    ],
+    ids=["texts", "lists", "passages", "nulls", "fixed"],
+)
+def test_a_parquet_file_whose_dictionary_unpacks_to_much_more(
+    column: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path = tmp_path / "rows.parquet"
+    kind = pyarrow.binary(10_000) if isinstance(column[0], bytes) else None
+    table = pyarrow.table({"a": ["a"] * len(column), "b": pyarrow.array(column, kind)})
+    parquet.write_table(table, path, compression="zstd")
+    assert sum(parquet.ParquetFile(path).metadata.row_group(0).column(i).total_uncompressed_size for i in (0, 1)) < 2e5
+    monkeypatch.setattr("minisbert.data.readers._LARGEST_UNPACKED", 300_000)
+    monkeypatch.setattr("minisbert.data.readers._LARGEST_RATIO", 1)
+    with pytest.raises(InputError, match=r"its [\d,]+ bytes unpack to [\d,]{7,}; expected at most 1 times"):
+        as_table(path)
+    monkeypatch.setattr("minisbert.data.readers._LARGEST_UNPACKED", 200_000_000)
+    assert as_table(path).columns["b"] == column
+
+
+def test_parquet_of_every_type_of_column(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    columns = {
+        "text": ["one", "two", None],
+        "category": pyarrow.array(["x", "x", "y"]).dictionary_encode(),
+        "codes": pyarrow.array([5, 5, 6]).dictionary_encode(),
+        "bytes": [b"a", b"b", b"c"],
+        "map": pyarrow.array([[("k", "v")], [], None], pyarrow.map_(pyarrow.string(), pyarrow.string())),
+        "fixed": pyarrow.array([["a", "b"]] * 3, pyarrow.list_(pyarrow.string(), 2)),
+        "passages": [[{"text": "t", "ids": ["1", "2"]}], [], None],
+        "large": pyarrow.array(["one", "two", "three"], pyarrow.large_string()),
+        "flag": [True, False, None],
+    }
+    table = pyarrow.table(columns)
+    parquet.write_table(table, tmp_path / "rows.parquet", row_group_size=2)
+    assert as_table(tmp_path / "rows.parquet").columns == table.to_pydict()
+
+
 def test_cursors_with_rows_of_other_kinds() -> None:
     def as_dict(cursor: sqlite3.Cursor, row: Any) -> dict[str, Any]:
         return dict(zip((column[0] for column in cursor.description), row, strict=True))

@@ -35,7 +35,10 @@ _SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
 
 def shown(value: Any) -> str:
     """Return the repr of a value for an error message, with long texts and collections abbreviated."""
-    return _SHORT.repr(value)
+    try:
+        return _SHORT.repr(value)
+    except ValueError:  # an integer of more digits than Python writes
+        return f"a value of type {type(value).__name__}"
 
 
 def first_line(error: BaseException) -> str:

@@ -85,15 +85,13 @@ def training_rows(
         ConfigError: the scale is empty.
     """
     if scale is not None and not _is_scale(scale):
-        raise ConfigError(f"got the scale {scale}; expected two finite numbers, the smaller first: pass (0, 5)")
+        raise ConfigError(f"got the scale {shown(scale)}; expected two finite numbers, the smaller first: pass (0, 5)")
     if isinstance(data, TrainingRows):
         if columns is not None or scale is not None:
             option = "columns" if columns is not None else "scale"
-            raise ConfigError(
-                f"got {option} for rows that have been read; expected it when they are read: pass it there"
-            )
+            raise ConfigError(f"got {option} for rows that have been read; expected none: pass it when they are read")
         return data
-    table = as_table(data)
+    table = as_table(data, columns)
     if columns is not None:
         table = table.select(columns)
     labels_like = [name for name in table.columns if name.lower() in LABEL_NAMES]
@@ -121,7 +119,8 @@ def training_rows(
 def _is_scale(scale: Any) -> bool:
     if not isinstance(scale, (tuple, list)) or len(scale) != 2 or not all(map(_is_number, scale)):
         return False
-    return bool(-math.inf < scale[0] < scale[1] < math.inf)
+    low, high = map(_number, scale)
+    return low is not None and high is not None and 0 < high - low < math.inf
 
 
 def _label_column(table: Table) -> str | None:
@@ -206,7 +205,7 @@ def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[
             got = f"column {name} holds {shown(value)}"
             raise table.error(row, f"{got}; expected a finite number as label: fix or drop the row")
         if scale is not None:
-            low, high = scale
+            low, high = map(float, scale)
             if not low <= number <= high:
                 got = f"got the label {number:g}"
                 raise table.error(row, f"{got}; expected {low:g} to {high:g}: fix the row or the scale")

@@ -77,9 +77,10 @@ class Table:
         return replace(self, columns={name: self.columns[name] for name in columns})
 
 
-def as_table(data: Any) -> Table:
+def as_table(data: Any, columns: Any = None) -> Table:
     """Read rows from a path, a frame, table or data set, rows in any form, or a dict of columns.
 
+    With `columns`, which `Table.select` takes later, others may be left out, such as images that are slow to decode.
     Rows are dicts, tuples (named or not), lists, objects with `texts` and `label` such as the reference's InputExample,
     or rows of sqlite3.
 
@@ -92,7 +93,7 @@ def as_table(data: Any) -> Table:
     elif isinstance(data, (str, Path)):
         content = read_columns(Path(data))
         table = Table(content.columns, content.source, content.lines, content.typed)
-    elif (read := columns_of(data)) is not None:
+    elif (read := columns_of(data, columns)) is not None:
         table = _from_columns(read)
     elif isinstance(data, Mapping):
         table = _from_columns(data)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any
 
-from ..errors import InputError, InputTypeError, warn
+from ..errors import InputError, InputTypeError, MinisbertError, first_line, warn
 
 # What `datasets` calls the index of a pandas frame that it took over.
 _INDEX_LEVEL = "__index_level_0__"
@@ -27,11 +27,13 @@ _CONVERSIONS = {
 }
 
 
-def columns_of(data: Any) -> dict[str, Any] | None:
+def columns_of(data: Any, chosen: Any = None) -> dict[str, Any] | None:
     """Read the columns of a frame, table, data set, cursor or array with named fields; None for any other object.
 
+    Only those in the list `chosen` are read if it names some of them and nothing else.
+
     Raises:
-        InputError: two columns have one name, or a name has several levels.
+        InputError: two columns have one name, a name has several levels, or the library of the object cannot read it.
         InputTypeError: it has columns but cannot be read.
     """
     read = _reader(data)
@@ -39,9 +41,18 @@ def columns_of(data: Any) -> dict[str, Any] | None:
         if _has_columns(data):
             raise InputTypeError(f"got a {_type_name(data)} as data; expected rows or columns: {_conversion(data)}")
         return None
-    names, columns = read(data)
-    check_names(names)
-    return {name: columns(name) for name in without_index(names)}
+    try:
+        names, columns = read(data)
+        check_names(names)
+        names = without_index(names)
+        if isinstance(chosen, (list, tuple)) and chosen and all(name in names for name in chosen):
+            names = list(chosen)
+        return {name: columns(name) for name in names}
+    except (MinisbertError, MemoryError):
+        raise
+    except Exception as error:  # libraries raise errors of any type, for a closed database or an image that is broken
+        got = f"a {_type_name(data)} that cannot be read ({type(error).__name__}: {first_line(error)})"
+        raise InputError(f"got {got}; expected rows: fix what it reads, or choose columns that can be read") from error
 
 
 def check_names(names: Iterable[Any]) -> None:
@@ -116,8 +127,8 @@ def values_of(name: str, values: Any) -> list[Any]:
         return list(values)
     try:  # an array, tensor or series
         result = convert()
-    except RuntimeError:  # a tensor without data
-        result = None
+    except (RuntimeError, UnicodeDecodeError) as error:  # a tensor without data, a text of Arrow that is no text
+        raise InputTypeError(f"column {name} cannot be read ({first_line(error)}); {expected}") from None
     if not isinstance(result, list):
         raise InputTypeError(f"column {name} holds no values; {expected}")
     return result

@@ -129,10 +129,10 @@ def _row_pairs(pairs: Iterable[tuple[Hashable, Hashable]], rows: Mapping[Any, in
     """Convert pairs of ids to pairs of rows, the lower row first."""
     result = set()
     for pair in pairs:
-        if len(pair) != 2 or pair[0] == pair[1]:
+        if not hasattr(pair, "__getitem__") or len(pair) != 2 or pair[0] == pair[1]:
             raise InputError(f"got the duplicates {pair!r}; expected two different ids: drop the pair")
         for key in pair:
-            if key not in rows:
+            if not isinstance(key, Hashable) or key not in rows:
                 raise InputError(
                     f"got the duplicates {pair!r}, and {key!r} is not in sentences_map; expected ids of sentences: "
                     f"drop the pair or add the sentence"

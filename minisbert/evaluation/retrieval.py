@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -297,15 +297,14 @@ def _relevant_rows(
             raise InputTypeError(
                 f"relevant_docs[{query!r}] is a {got}; expected a set of document ids: put them in one"
             )
-        wanted = set(documents)
-        unknown = wanted - row_of.keys()
-        if unknown:
+        documents = list(documents)
+        if unknown := [key for key in documents if not isinstance(key, Hashable) or key not in row_of]:
             raise InputError(
                 f"relevant_docs[{query!r}] names the document {min(unknown, key=str)!r}; expected ids in corpus: drop "
                 f"it or add the document"
             )
-        if wanted:
-            relevant[query] = [row_of[key] for key in wanted]
+        if documents:
+            relevant[query] = [row_of[key] for key in set(documents)]
     if not relevant:
         raise InputError(
             f"got {len(queries)} queries, none with relevant documents; expected at least one: add to relevant_docs"

@@ -220,7 +220,7 @@ def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None
 
 
 def _rows(recipe: Recipe, data: Any, columns: Sequence[str] | None, scale: tuple[float, float] | None) -> TrainingRows:
-    table = as_table(data)
+    table = as_table(data, columns)
     # Naming every column says that a last one that spells numbers is a label.
     rows = training_rows(table, columns=columns or list(table.columns), scale=scale)
     if recipe.texts and len(rows.texts) != len(recipe.texts):

@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -398,10 +399,27 @@ def test_label_outside_of_scale(scale: tuple[float, float], write: Callable[...,
     assert f"expected {low:g} to {high:g}" in message
 
 
-@pytest.mark.parametrize("scale", [(5, 0), (1, 1), (math.nan, 1.0), (0.0, math.inf)])
+def test_scale_of_decimals() -> None:
+    scale: Any = (Decimal(0), Decimal(5))
+    rows = training_rows([("a", "b", 2.5), ("c", "d", Decimal(5))], scale=scale)
+    assert rows.labels == [0.5, 1.0]
+
+
+@pytest.mark.parametrize(
+    "scale",
+    [
+        *((5, 0), (1, 1), (math.nan, 1.0), (0.0, math.inf)),
+        *((0, 10**400), (-(10**5000), 0), (-1e308, 1e308), (Decimal("NaN"), 1), (0, Decimal("sNaN"))),
+    ],
+)
 def test_impossible_scale(scale: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match="scale"):
         training_rows(COLUMNS, scale=scale)
+
+
+def test_a_label_of_more_digits_than_python_writes() -> None:
+    message = refused([("a", "b", 10**5000)])
+    assert "column column_2 holds a value of type int; expected a finite number as label" in message
 
 
 def test_scale_without_labels() -> None:

@@ -175,6 +175,62 @@ def test_a_cursor_without_a_result() -> None:
         training_rows(sqlite3.connect(":memory:").cursor())
 
 
+def closed_database() -> Any:
+    connection = sqlite3.connect(":memory:")
+    cursor = connection.execute("select 'a' as question, 'b' as answer")
+    connection.close()
+    return cursor
+
+
+def database_of_bytes() -> Any:
+    return sqlite3.connect(":memory:").execute("select cast(x'ff61' as text) as question, 'b' as answer")
+
+
+def arrow_of_bytes() -> Any:
+    pyarrow = pytest.importorskip("pyarrow")
+    column = pyarrow.array([b"\xffa"]).view(pyarrow.string())
+    return pyarrow.table({"question": column, "answer": ["b"]})
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (closed_database, "sqlite3.Cursor that cannot be read .ProgrammingError: Cannot operate on a closed database"),
+        (database_of_bytes, "sqlite3.Cursor that cannot be read .OperationalError: Could not decode to UTF-8 column"),
+        (arrow_of_bytes, "pyarrow.Table that cannot be read .UnicodeDecodeError: 'utf-8' codec can't decode byte 0xff"),
+    ],
+)
+def test_sources_that_cannot_be_read(data: Callable[[], Any], message: str) -> None:
+    with pytest.raises(InputError, match=f"got a {message}.*; expected rows: fix what it reads, or choose columns"):
+        training_rows(data())
+
+
+def test_texts_of_arrow_that_are_no_utf_8(tmp_path: Path) -> None:
+    table = arrow_of_bytes()
+    with pytest.raises(InputTypeError, match=r"column question cannot be read \('utf-8' codec can't decode byte 0xff"):
+        training_rows({name: table[name] for name in table.column_names})
+    pytest.importorskip("pyarrow.parquet").write_table(table, tmp_path / "rows.parquet")
+    with pytest.raises(InputError, match=r"rows.parquet cannot be read \('utf-8' codec can't decode byte 0xff"):
+        training_rows(tmp_path / "rows.parquet")
+    assert training_rows(table, columns=["answer"]).texts == {"answer": ["b"]}
+
+
+def test_columns_that_are_not_chosen_are_not_decoded() -> None:
+    datasets = pytest.importorskip("datasets")
+    pytest.importorskip("PIL")
+    features = datasets.Features(
+        {"image": datasets.Image(), "a": datasets.Value("string"), "b": datasets.Value("string")}
+    )
+    data = datasets.Dataset.from_dict(
+        {"image": [{"bytes": b"no image", "path": None}], "a": ["x"], "b": ["y"]}, features=features
+    )
+    assert training_rows(data, columns=("b", "a")).texts == {"b": ["y"], "a": ["x"]}
+    with pytest.raises(InputError, match=r"datasets.Dataset that cannot be read \(UnidentifiedImageError: .* choose"):
+        training_rows(data)
+    with pytest.raises(InputError, match=r"there is no 'c' in the data; expected some of \['question', 'answer'"):
+        training_rows(dataset(), columns=("answer", "c"))
+
+
 def test_decimals_are_labels() -> None:
     rows = training_rows([("a", "b", Decimal("0.25")), ("c", "d", Decimal(1))])
     assert rows.labels == [0.25, 1.0]

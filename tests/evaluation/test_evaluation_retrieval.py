@@ -287,6 +287,7 @@ QUERIES, CORPUS, WANTED = {"1": "q"}, {"a": "x", "b": "y"}, {"1": {"a"}}
         ((QUERIES, {"a": "x", "b": 5}, WANTED), {}, InputTypeError, ["corpus['b'] is 5", "string"]),
         ((QUERIES, {"a": "x", 2: "y"}, WANTED), {}, InputTypeError, ["without an order", "one type"]),
         ((QUERIES, CORPUS, {"1": {"c"}}), {}, InputError, ["relevant_docs['1']", "document 'c'", "drop it"]),
+        ((QUERIES, CORPUS, {"1": [["a"]]}), {}, InputError, ["relevant_docs['1']", "document ['a']", "drop it"]),
         ((QUERIES, CORPUS, {"2": {"a"}}), {}, InputError, ["query '2'", "drop it"]),
         ((QUERIES, CORPUS, {1: {"a"}}), {}, InputError, ["query 1"]),
         ((QUERIES, CORPUS, {"1": "a"}), {}, InputTypeError, ["relevant_docs['1'] is a str", "set"]),

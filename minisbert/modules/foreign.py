@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
 from ..storage.files import is_file
 from ..storage.lora import ADAPTER_CONFIG
-from ..storage.weights import other_dtypes, read_weights, weight_files
+from ..storage.weights import FLOATS, read_header, read_weights, two_models, warn_of_unused_layers, weight_files
 
 # Encoder-decoder models, and the class that loads the encoder alone.
 _ENCODER_CLASSES: Mapping[str, str] = {
@@ -138,16 +138,21 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
     Raises:
         ModelError: the files lack weights, whatever prefix is taken from their names, or the weights are not floats.
     """
-    _check_floats(folder, described)
-    if not is_file(folder / ADAPTER_CONFIG):  # for which transformers would look elsewhere
+    files = weight_files(folder)
+    # transformers would look elsewhere for the base of an adapter, and read a file without a header a second time.
+    read_here = is_file(folder / ADAPTER_CONFIG) or any(file.suffix != ".safetensors" for file in files)
+    tensors = read_weights(folder) if read_here else {}
+    dtypes = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    dtypes = dtypes or {name: dtype for file in files for name, dtype in read_header(file).dtypes.items()}
+    names = described.state_dict()
+    _check_floats(folder, names, dtypes)
+    prefix = _prefix(folder, names, dtypes) if names.keys().isdisjoint(dtypes) else ""
+    warn_of_unused_layers(folder, (name.removeprefix(prefix) for name in dtypes), names)
+    if not tensors:
         model, missing = _attempt(type(described), folder, **options)
         if not missing:
             return model
-    tensors = read_weights(folder)
-    if options["dtype"] == "auto":  # transformers takes it from the files
-        options["dtype"] = next((tensor.dtype for tensor in tensors.values() if tensor.is_floating_point()), None)
-    names = described.state_dict()
-    prefix = _prefix(folder, names, tensors) if names.keys().isdisjoint(tensors) else ""
+        tensors = read_weights(folder)
     state = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
     model, missing = _attempt(type(described), None, state_dict=state, **options)
     if missing:
@@ -158,17 +163,17 @@ def _load(folder: Path, described: nn.Module, **options: Any) -> nn.Module:
     return model
 
 
-def _check_floats(folder: Path, described: nn.Module) -> None:
+def _check_floats(folder: Path, expected: Mapping[str, Tensor], dtypes: Mapping[str, str]) -> None:
     """Raise ModelError if weights are of a dtype from which transformers would cast them."""
-    floats = [name for name, tensor in described.state_dict().items() if tensor.is_floating_point()]
-    for found, dtype in other_dtypes(folder).items():
-        if any(f".{found}".endswith(f".{name}") for name in floats):
+    floats = [name for name, tensor in expected.items() if tensor.is_floating_point()]
+    for found, dtype in dtypes.items():
+        if dtype not in {*FLOATS, *FLOATS.values()} and any(f".{found}".endswith(f".{name}") for name in floats):
             raise ModelError(
                 f"the weights in {folder} are {dtype} for {found}; expected floats: save the model without quantization"
             )
 
 
-def _prefix(folder: Path, names: Iterable[str], tensors: Iterable[str]) -> str:
+def _prefix(folder: Path, names: Collection[str], tensors: Iterable[str]) -> str:
     """Return what comes before `names` in the names of `tensors`.
 
     Raises:
@@ -177,12 +182,8 @@ def _prefix(folder: Path, names: Iterable[str], tensors: Iterable[str]) -> str:
     counts = Counter(
         found.removesuffix(name) for name in names for found in tensors if found.endswith(f".{name}")
     ).most_common(2)
-    if len(counts) == 2 and counts[1][1] * 2 > counts[0][1]:
-        first, second = sorted(prefix for prefix, _ in counts)
-        raise ModelError(
-            f"the weights in {folder} are of two models, {first}* and {second}*; expected one: remove the tensors of "
-            f"the other"
-        )
+    if len(counts) == 2 and counts[1][1] * 2 > len(names):
+        raise two_models(folder, (prefix for prefix, _ in counts))
     return counts[0][0] if counts else ""
 
 

@@ -15,7 +15,7 @@ from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
 from ..storage.other_forms import quantized_by
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
-from ..storage.weights import load_into, read_weights, write_weights
+from ..storage.weights import load_into, read_weights, two_models, write_weights
 from ..text import TextTokenizer
 from .architectures import checkpoint_names, encoder_config, is_native
 from .encoder import Encoder
@@ -189,7 +189,7 @@ class Transformer(nn.Module):
         folder = self._weights_folder
         state: dict[str, Tensor] = encoder.state_dict()
         try:
-            saved = _canonical(read_weights(folder)) if folder is not None and folder.is_dir() else {}
+            saved = _canonical(read_weights(folder), folder) if folder is not None and folder.is_dir() else {}
         except ModelError:
             saved = {}
         for prefix, module in encoder.named_modules():
@@ -223,20 +223,25 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
     """Load the encoder, and the tensors of the checkpoint that it does not need but a saved copy should have."""
     with torch.device("meta"):
         encoder = Encoder(encoder_config(config))
-    tensors = _canonical(read_weights(folder))
+    tensors = _canonical(read_weights(folder), folder)
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
     name = dtype or read_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
     encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
     return encoder, {name: tensor for name, tensor in tensors.items() if name.startswith("pooler.")}
 
 
-def _canonical(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
     """Rename the tensors of a checkpoint to the names that transformers now writes for a model without a head.
 
     In a checkpoint with a head, names have the architecture as prefix ("bert."), and more if a wrapper around the model
     was saved ("0.auto_model."). The name of the word embeddings shows the prefix.
+
+    Raises:
+        ModelError: there are several prefixes, and all tensors have one.
     """
-    prefixes = (name.removesuffix(_WORD_EMBEDDINGS) for name in tensors if name.endswith(_WORD_EMBEDDINGS))
+    prefixes = {name.removesuffix(_WORD_EMBEDDINGS) for name in tensors if name.endswith(_WORD_EMBEDDINGS)}
+    if len(prefixes) > 1 and "" not in prefixes:
+        raise two_models(folder, prefixes)
     prefix = min(prefixes, key=len, default="")
     return {
         name.removeprefix(prefix)

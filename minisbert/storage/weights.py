@@ -9,15 +9,16 @@ from __future__ import annotations
 import json
 import math
 import pickletools
+import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
 
 from safetensors import SafetensorError
 
-from ..errors import ModelError, first_line
+from ..errors import ModelError, first_line, warn
 from .files import is_file, open_file, read_json_object
 from .lora import ADAPTER_CONFIG, ADAPTER_FILES, merge_adapter
 from .other_forms import other_form
@@ -31,12 +32,13 @@ PICKLE = "pytorch_model.bin"
 _FORMS = (SAFETENSORS, f"{SAFETENSORS}.index.json", PICKLE, f"{PICKLE}.index.json")
 
 # The floating dtypes of safetensors, which are counted as parameters.
-_FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1}
 _LONGEST_HEADER = 10_000_000  # bytes; the largest checkpoints have some hundred thousand in a file
 _MOST_AXES = 64
 _PICKLES = 5  # pickles before the tensors in a file of torch 1.5 and older
 _LONGEST_NAME = 1000  # characters
+_NUMBER = re.compile(r"\.\d+\.")  # of a layer, in the name of a tensor
 
 
 # ---- files and headers ----------------------------------------------------------------------------------------------
@@ -96,7 +98,7 @@ def read_header(path: Path) -> Header:
         raise ModelError(f"{path} cannot be read: got no list of tensors; expected safetensors: copy the file again")
     parameters: dict[str, int] = {}
     for tensor in tensors:
-        if dtype := _FLOATS.get(tensor["dtype"]):
+        if dtype := FLOATS.get(tensor["dtype"]):
             parameters[dtype] = parameters.get(dtype, 0) + math.prod(tensor["shape"])
     dtypes = {name: tensor["dtype"] for name, tensor in named.items()}
     return Header(dtypes, parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
@@ -142,19 +144,17 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
     return tensors
 
 
-def other_dtypes(folder: Path) -> dict[str, str]:
-    """Return the dtypes of the tensors in the checkpoint of `folder` that are not floats which can be loaded, by name.
+def two_models(folder: Path, prefixes: Iterable[str]) -> ModelError:
+    """Return the error for weights of two models, as of a teacher and a student, by the prefixes of their names."""
+    got = " and ".join(f"{prefix}*" for prefix in sorted(prefixes))
+    return ModelError(f"the weights in {folder} are of two models, {got}; expected one: remove the other")
 
-    Raises:
-        ModelError: a file cannot be read.
-    """
-    dtypes: dict[str, str] = {}
-    for file in weight_files(folder):
-        if file.suffix == ".safetensors":
-            dtypes.update(read_header(file).dtypes)
-        else:
-            dtypes.update({name: str(tensor.dtype).removeprefix("torch.") for name, tensor in _read_file(file).items()})
-    return {name: dtype for name, dtype in dtypes.items() if dtype not in {*_FLOATS, *_FLOATS.values()}}
+
+def warn_of_unused_layers(folder: Path, found: Iterable[str], used: Collection[str]) -> None:
+    """Warn if the names of tensors that are `found` are of more layers than those that are `used`."""
+    names = (name for name in found if name not in used and _NUMBER.sub(".0.", name, count=1) in used)
+    if layers := {_NUMBER.split(name, maxsplit=1)[0] + _NUMBER.findall(name)[0] for name in names}:
+        warn(f"{folder}: {len(layers)} layers of the weights are left unused, since config.json asks for fewer: fix it")
 
 
 def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True) -> None:
@@ -173,6 +173,8 @@ def load_into(
     module: nn.Module, tensors: Mapping[str, Tensor], *, source: Path, names: Mapping[str, str] | None = None
 ) -> None:
     """Load `tensors` into `module`, which may be on the meta device. Surplus tensors are ignored.
+
+    Surplus layers are counted in a warning.
 
     Args:
         module: the module to load into.
@@ -206,6 +208,7 @@ def load_into(
                 f"the weights in {source} are {tensor.dtype} for {names[name]}; expected one of "
                 f"{', '.join(map(str, floats))}: save the model without quantization"
             )
+    warn_of_unused_layers(source, tensors, set(names.values()))
     module.load_state_dict(loaded, assign=True)
     module.requires_grad_(True)
 
@@ -233,9 +236,7 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many types here, and its messages have many lines
         reason = first_line(error)
-        raise ModelError(
-            f"{path} cannot be read as tensors ({reason}); expected safetensors: convert the file"
-        ) from None
+        raise ModelError(f"{path} cannot be read as tensors ({reason}); expected safetensors: convert it") from None
     if not isinstance(loaded, dict) or not all(map(_is_named_tensor, loaded, loaded.values())):
         raise ModelError(f"{path} holds something other than tensors by name; expected safetensors: convert it")
     return loaded

@@ -61,6 +61,55 @@ def test_two_models_in_one_file_are_named(folder: Path) -> None:
         SentenceTransformer(folder, device="cpu")
 
 
+def test_a_model_beside_the_one_that_transformers_takes_is_named(folder: Path) -> None:
+    own = transformers.AutoModel.from_pretrained(folder).base_model_prefix
+    tensors = load_file(folder / "model.safetensors")
+    both = {f"{prefix}.{name}": tensor.clone() for prefix in (own, "zz") for name, tensor in tensors.items()}
+    save_file(both, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"of two models, {own}\.\* and zz\.\*; expected one: remove the other"):
+        SentenceTransformer(folder, device="cpu")
+
+
+@pytest.mark.parametrize("prefix", ["", "0.auto_model."])
+@pytest.mark.parametrize("pickled", [True, False])
+def test_layers_that_are_left_unused(pickled: bool, prefix: str, folder: Path) -> None:
+    rename(folder, lambda name: prefix + name)
+    if pickled:
+        torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    config = json.loads((folder / "config.json").read_text())
+    key = "num_layers" if config["model_type"] == "t5" else "num_hidden_layers"
+    config.pop("layer_types", None)
+    (folder / "config.json").write_text(json.dumps({**config, key: 1}))
+    with pytest.warns(UserWarning, match="1 layers of the weights are left unused, since config.json") as caught:
+        SentenceTransformer(folder, device="cpu")
+    assert len(caught) == 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("prefix", ["", "0.auto_model."])
+def test_pickled_weights_are_read_once(
+    dtype: torch.dtype, prefix: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = {name: tensor.to(dtype) for name, tensor in load_file(folder / "model.safetensors").items()}
+    config = json.loads((folder / "config.json").read_text())
+    config = {name: value for name, value in config.items() if name not in ("dtype", "torch_dtype")}
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    model = SentenceTransformer(folder, device="cpu")
+    right = model.encode(TEXTS)
+    torch.save({prefix + name: tensor for name, tensor in tensors.items()}, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    loaded, load = [], torch.load
+    monkeypatch.setattr(torch, "load", lambda *args, **options: loaded.append(args[0]) or load(*args, **options))
+    again = SentenceTransformer(folder, device="cpu")
+    assert loaded == [folder / "pytorch_model.bin"]
+    assert [parameter.dtype for parameter in again.parameters()] == [
+        parameter.dtype for parameter in model.parameters()
+    ]
+    assert again.encode(TEXTS).tolist() == right.tolist()
+
+
 @pytest.mark.parametrize("pickled", [True, False])
 def test_weights_that_are_not_floats_are_refused(pickled: bool, folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")

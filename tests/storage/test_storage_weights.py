@@ -51,6 +51,32 @@ def test_names_before_the_names(architecture: str, prefix: str, tiny: Callable[[
     assert (tmp_path / "saved" / WEIGHTS).read_bytes() == original
 
 
+def test_two_models_in_one_file(folder: Path) -> None:
+    """The reference takes bert.*, and takes names as they are before those with a prefix."""
+    expected = load(folder).encode(TEXTS)
+    other = {name: tensor + 1 for name, tensor in load_file(folder / WEIGHTS).items()}
+    change(folder, lambda tensors: tensors | {f"zz.{name}": tensor for name, tensor in other.items()})
+    assert np.array_equal(load(folder).encode(TEXTS), expected)
+    change(folder, lambda tensors: {n if n.startswith("zz.") else f"bert.{n}": t for n, t in tensors.items()})
+    with pytest.raises(ModelError, match=r"are of two models, bert\.\* and zz\.\*; expected one: remove the other"):
+        load(folder)
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_layers_that_are_left_unused(architecture: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny(architecture), tmp_path / "model")
+    key = "n_layers" if architecture == "distilbert" else "num_hidden_layers"
+    number = read(folder / "config.json")[key]
+    edit(folder / "config.json", **{key: 1})
+    with pytest.warns(
+        UserWarning, match=rf"{number - 1} layers of the weights are left unused, since config"
+    ) as caught:
+        model = load(folder)
+    assert len(caught) == 1
+    model.save_pretrained(tmp_path / "saved")
+    assert np.array_equal(load(tmp_path / "saved").encode(TEXTS), model.encode(TEXTS))
+
+
 def test_oldest_names_of_layer_norms(folder: Path, tmp_path: Path) -> None:
     expected, original = load(folder).encode(TEXTS), (folder / WEIGHTS).read_bytes()
     renames = (("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta"))

@@ -114,8 +114,11 @@ class Checkout:
             "OMP_NUM_THREADS": str(options.threads),
             "RAYON_NUM_THREADS": str(options.threads),
         }
-        if not options.plain:
-            build = [sys.executable, "-m", "minisbert", "kernels", "--build"]
+        if options.plain:
+            environment["MINISBERT_ISA"] = "none"
+        else:
+            in_package, on_demand = ["setup.py", "build_ext", "--inplace"], ["-m", "minisbert", "kernels", "--build"]
+            build = [sys.executable, *(in_package if (root / "setup.py").is_file() else on_demand)]
             subprocess.run(build, env=environment, cwd=root, check=True, capture_output=True)
         command = [sys.executable, __file__, str(root), "--serve"]
         if options.data is not None:

@@ -161,7 +161,7 @@ def _int8(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
 def _native(dtype: torch.dtype) -> Maker:
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
         if not native.available(dtype):
-            raise ConfigError("not built, or not for this processor")
+            raise ConfigError("not of this processor")
         if dtype == torch.int8:
             weight, bias = torch.randint(-127, 128, (outputs, inputs), dtype=dtype), torch.randn(outputs)
             scale, steps = torch.full((outputs,), 0.01), torch.full((rows,), 0.02)

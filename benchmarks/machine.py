@@ -33,7 +33,7 @@ def fingerprint() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "versions": {name: _version(name) for name in PACKAGES},
-        "fused_operations": machine()["fused operations"],
+        "cpp_kernels": machine()["C++ kernels"],
         "commit": _commit(),
         "date": date.today().isoformat(),
     }

@@ -105,7 +105,7 @@ def headline() -> str:
     version = machine["versions"][REFERENCE]
     return (
         _table((f"times as fast as {REFERENCE} {version}", "float32", "bfloat16", "int8"), rows)
-        + f"\n\nMeasured on {machine['threads']} threads of an {machine['cpu']} with the C++ kernels built; the "
+        + f"\n\nMeasured on {machine['threads']} threads of an {machine['cpu']} with the C++ kernels; the "
         f"reference computes in float32. A fresh process has its first embedding after {ours:.1f} s instead of "
         f"{theirs:.1f} s."
     )

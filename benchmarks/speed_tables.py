@@ -22,7 +22,7 @@ def machine_line(result: dict[str, Any]) -> str:
         for name, number in machine["versions"].items()
         if name != "minisbert" and number != "not installed"
     )
-    fused = ", fused operations built" if machine.get("fused_operations") == "built" else ""
+    fused = f", C++ kernels {machine['cpp_kernels']}" if "cpp_kernels" in machine else ""
     device = (
         f"an {gpu['name']} ({gpu['memory_gb']:.0f} GB, driver {gpu['driver']}, CUDA {gpu['cuda']}, triton "
         f"{gpu['triton']}) and "

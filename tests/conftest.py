@@ -65,29 +65,23 @@ def minilm() -> Path:
 
 
 @pytest.fixture(scope="session")
-def built_kernels(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the fused operations built in it."""
-    from minisbert.kernels.cpu_ops import build
+def with_native() -> None:
+    """The C++ kernels."""
+    from minisbert.kernels import library
 
-    if build.compiler() is None:
-        pytest.skip("no C++ compiler")
-    folder = tmp_path_factory.mktemp("home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HOME", str(folder))
-        build.build()
-    return folder
+    if library.refusal() is not None:
+        pytest.skip(str(library.refusal()))
 
 
-@pytest.fixture(scope="module")
-def home(built_kernels: Path) -> Iterator[Path]:
-    """That folder, as where the fused operations are looked for."""
-    from minisbert.kernels.cpu_ops import build
+@pytest.fixture
+def without_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """PyTorch alone, as where minisbert was installed without a compiler."""
+    from minisbert.kernels import library
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HF_HOME", str(built_kernels))
-        build.library.cache_clear()
-        yield built_kernels
-    build.library.cache_clear()
+    monkeypatch.setenv("MINISBERT_ISA", "none")
+    library.functions.cache_clear()
+    yield
+    library.functions.cache_clear()
 
 
 @pytest.fixture(scope="session")

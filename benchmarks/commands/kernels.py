@@ -123,7 +123,7 @@ def _repeated(
 
 
 def _operations() -> Any:
-    """The C++ kernels, if they are built and the mode allows them, or the definitions."""
+    """The C++ kernels, if they run here and the mode allows them, or the definitions."""
     return fused if kernels.fast() and fused.available() else plain
 
 

@@ -1,7 +1,7 @@
 """C++ kernels for what an encoder computes between its matrix products, one pass each: `native/fused.cpp`.
 
 The functions have the signatures of their definitions in `operations/plain.py`, for contiguous float32 tensors of the
-CPU; they need the library of `build.py`. `Fused` is the protocol over them. Results do not depend on the number of
+CPU; they need the library of `library.py`. `Fused` is the protocol over them. Results do not depend on the number of
 threads. Dropout draws one seed for each call from torch's default generator: `torch.manual_seed` and a saved state of
 that generator govern it.
 """
@@ -21,15 +21,15 @@ from minisbert.packing import PackedBatch
 
 from ..operations.plain import AdamWStep, Plain
 from ..operations.protocol import Activation, AttentionSpec, Projections, norm_fits, supports_rows
-from . import build, onednn
-from .build import check, check_texts, pointer
+from . import library, onednn
+from .library import check, check_texts, pointer
 
 _LARGEST_HEAD = 128  # that the attention kernel takes
 
 
 def available() -> bool:
-    """Return True if the library is built for this machine."""
-    return build.library() is not None
+    """Return True if the library runs on this machine."""
+    return library.functions() is not None
 
 
 class Fused(onednn.OneDnn):
@@ -154,19 +154,22 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     _check_dim(dim)
     check_texts(batch.offsets, tokens)
     out = torch.empty(batch.offsets.shape[0] - 1, dim)
-    build.required().mean_pool(values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr())
+    library.required().mean_pool(values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr())
     return out
 
 
 def adamw_rows_(param: Tensor, grad: Tensor, exp_avg: Tensor, exp_avg_sq: Tensor, rows: Tensor, to: AdamWStep) -> None:
-    """One step of AdamW without weight decay on some rows of a float32 table, in place; torch's own to the bit."""
+    """One step of AdamW without weight decay on some rows of a float32 table, in place.
+
+    It is torch's own to the bit if both multiply and add in one step (from the level `avx2` on).
+    """
     count, dim = grad.shape
     _check_dim(dim)
     check("rows", rows, count, None, torch.int64)
     check("grad", grad, count, dim, torch.float32)
     for name, table in (("param", param), ("exp_avg", exp_avg), ("exp_avg_sq", exp_avg_sq)):
         check(name, table, param.shape[0], dim, torch.float32)
-    fine = build.required().adamw_rows(
+    fine = library.required().adamw_rows(
         *(param.data_ptr(), grad.data_ptr(), exp_avg.data_ptr(), exp_avg_sq.data_ptr(), rows.data_ptr()),
         *(count, param.shape[0], dim, *to),
     )
@@ -195,7 +198,7 @@ def _dropout(probability: float) -> _Dropout:
 def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Tensor | None) -> Tensor:
     tokens, dim = qkv.shape[0], qkv.shape[1] // 3
     out = torch.empty(tokens, dim)
-    build.required().attention_forward(
+    library.required().attention_forward(
         *(qkv.data_ptr(), out.data_ptr(), offsets.data_ptr(), offsets.shape[0] - 1),
         *(heads, dim // heads, 1 / math.sqrt(dim // heads), *drop, pointer(lse)),
     )
@@ -218,7 +221,7 @@ class _Attention(torch.autograd.Function):
         grad = grads[0].contiguous()
         d_qkv = torch.empty_like(qkv)
         head_dim = qkv.shape[1] // 3 // ctx.heads
-        build.required().attention_backward(
+        library.required().attention_backward(
             *(qkv.data_ptr(), out.data_ptr(), grad.data_ptr(), lse.data_ptr(), d_qkv.data_ptr()),
             *(offsets.data_ptr(), offsets.shape[0] - 1, ctx.heads, head_dim, 1 / math.sqrt(head_dim), *ctx.drop),
         )
@@ -229,7 +232,7 @@ def _add_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout, *saved: Tensor | None
 ) -> Tensor:
     out = torch.empty(x.shape)
-    build.required().add_norm_forward(
+    library.required().add_norm_forward(
         *(*x.shape, x.data_ptr(), pointer(residual), weight.data_ptr(), bias.data_ptr(), eps),
         *(out.data_ptr(), *map(pointer, saved), *drop),
     )
@@ -258,7 +261,7 @@ class _AddNorm(torch.autograd.Function):
         d_sum = torch.empty_like(xhat) if need_residual or not dropped else None
         d_x = torch.empty_like(xhat) if need_x and dropped else None
         d_weight, d_bias = torch.empty_like(weight), torch.empty_like(weight)
-        build.required().add_norm_backward(
+        library.required().add_norm_backward(
             *(*xhat.shape, grad.data_ptr(), xhat.data_ptr(), rstd.data_ptr(), weight.data_ptr()),
             *(pointer(d_x), pointer(d_sum), d_weight.data_ptr(), d_bias.data_ptr(), *ctx.drop),
         )
@@ -267,7 +270,7 @@ class _AddNorm(torch.autograd.Function):
 
 def _gelu(x: Tensor) -> Tensor:
     out = torch.empty_like(x)
-    build.required().gelu_forward(x.numel(), x.data_ptr(), out.data_ptr())
+    library.required().gelu_forward(x.numel(), x.data_ptr(), out.data_ptr())
     return out
 
 
@@ -283,7 +286,7 @@ class _Gelu(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         grad = grads[0].contiguous()
         d_x = torch.empty_like(x)
-        build.required().gelu_backward(x.numel(), x.data_ptr(), grad.data_ptr(), d_x.data_ptr())
+        library.required().gelu_backward(x.numel(), x.data_ptr(), grad.data_ptr(), d_x.data_ptr())
         return d_x
 
 

@@ -1,4 +1,4 @@
-"""The whole encoder in C++ for inference, where it is built: `native/encoder.cpp`.
+"""The whole encoder in C++ for inference, where its library runs: `native/encoder.cpp`.
 
 Products are in the dtype of the weights, float32, or bfloat16 or int8 if the processor multiplies those; everything
 else is in float32. The weights are read where the modules keep them, so that no copy can go stale. Only their addresses
@@ -20,8 +20,8 @@ from minisbert.packing import PackedBatch
 
 from ..operations.protocol import as_built
 from ..operations.quantized import QuantizedLinear
-from . import build
-from .build import check, check_texts, pointer
+from . import library
+from .library import check, check_texts, pointer
 
 _NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # as encoder.cpp numbers the dtypes
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
@@ -56,9 +56,9 @@ class Unsupported(Exception):  # noqa: N818  # an answer more than an error
 
 
 def available(dtype: torch.dtype) -> bool:
-    """Return True if the encoder is built for this machine, with products in `dtype`."""
-    library = build.library()
-    return library is not None and bool(library.encoder_dtypes() & _NUMBERS.get(dtype, 0))
+    """Return True if the encoder runs on this machine, with products in `dtype`."""
+    found = library.functions()
+    return found is not None and bool(found.dtypes & _NUMBERS.get(dtype, 0))
 
 
 class NativeEncoder:
@@ -93,7 +93,7 @@ class NativeEncoder:
             self._norm(modules.norm),
             layers,
         )
-        self._run = build.required().encoder_run
+        self._run = library.required().encoder_run
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
         """Embed tokens: ids, positions and types, int64, (tokens,), to float32, (tokens, dim).
@@ -177,13 +177,13 @@ class Binding:
         return Binding, self._settings
 
     def __call__(self, root: nn.Module, modules: Callable[[], EncoderModules | None]) -> NativeEncoder | None:
-        """Return the encoder in C++, or None if it is not built or does not compute what the modules do.
+        """Return the encoder in C++, or None if it does not run here or does not compute what the modules do.
 
         Args:
             root: the encoder.
             modules: gives those of its modules that have weights, or None if it computes something else.
         """
-        if build.library() is None:
+        if library.functions() is None:
             return None
         bound = self._bound
         if bound is None or not bound[0].holds():
@@ -266,7 +266,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None = None,
             check(name, value, size, None, torch.float32)
     out = torch.empty(rows, columns)
     layer = _Linear(weight.data_ptr(), bias.data_ptr(), pointer(scale))
-    build.required().encoder_product(
+    library.required().encoder_product(
         *(_NUMBERS[dtype], rows, columns, depth, x.data_ptr(), pointer(steps), ctypes.byref(layer)),
         *(torch.get_num_threads(), out.data_ptr()),
     )

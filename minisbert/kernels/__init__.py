@@ -29,7 +29,7 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import build, fused, native, onednn
+    from kernels.cpu_ops import fused, library, native, onednn
     from kernels.cpu_ops.native import submodules
     from kernels.operations import plain
     from kernels.operations.padded import Padded
@@ -37,7 +37,7 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
     from kernels.operations.quantized import QuantizedLinear
 else:
-    from .cpu_ops import build, fused, native, onednn
+    from .cpu_ops import fused, library, native, onednn
     from .cpu_ops.native import submodules
     from .operations import plain
     from .operations.padded import Padded
@@ -55,10 +55,10 @@ __all__ = [
     "QuantizedLinear",
     "Tables",
     "adamw_rows_",
-    "build",
     "choose",
     "contrastive",
     "current_mode",
+    "library",
     "native",
     "on_gpu",
     "onednn",

@@ -17,7 +17,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import build, onednn
+from minisbert.kernels.cpu_ops import onednn
 from minisbert.kernels.operations.quantized import quantize_rows
 from torch.nn.utils import prune
 
@@ -30,12 +30,9 @@ TEXTS = [" ".join(_DRAW.choices(WORDS, k=_DRAW.randint(0, 30))) for _ in range(6
 
 
 @pytest.fixture(params=["native", "onednn"])
-def operations(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+def operations(request: pytest.FixtureRequest) -> str:
     """With the encoder in C++, and with oneDNN's products between plain definitions."""
-    if request.param == "native":
-        request.getfixturevalue("home")
-    else:
-        monkeypatch.setattr(build, "library", lambda: None)
+    request.getfixturevalue("with_native" if request.param == "native" else "without_native")
     return str(request.param)
 
 
@@ -238,7 +235,7 @@ def test_gradients_and_copies(operations: str, tiny: Callable[[str], Path]) -> N
 @pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_fused_layers_train_as_plain_ones(
-    precision: PrecisionMode, minilm: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+    precision: PrecisionMode, minilm: Path, with_native: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without dropout, which each draws in its own way."""
     rows = {"a": TEXTS[:24], "b": TEXTS[24:48], "label": [0.1, 0.9] * 12}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from minisbert.kernels.cpu_ops import build, fused, onednn
+from minisbert.kernels.cpu_ops import fused, onednn
 from torch import Tensor
 
 from minisbert import kernels
@@ -68,9 +66,7 @@ def test_cpu_linear_in_bfloat16(tokens: int, with_bias: bool) -> None:
         torch.testing.assert_close(got.double(), expected, rtol=0, atol=1e-2 * float(expected.abs().max()))
 
 
-def test_operations_are_chosen_by_mode_dtype_and_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HOME", str(tmp_path))  # nothing is built there
-    build.library.cache_clear()
+def test_operations_are_chosen_by_mode_dtype_and_batch(without_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onednn, "available", lambda: True)
     monkeypatch.setattr(onednn, "bfloat16_available", lambda: True)
     batch = pack(TokenizedTexts(np.zeros(3, np.int32), np.array([1, 2]), 0))
@@ -97,7 +93,7 @@ def test_operations_are_chosen_by_mode_dtype_and_batch(monkeypatch: pytest.Monke
         pass
 
 
-def test_built_operations_are_chosen(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_built_operations_are_chosen(with_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, x = pack(TokenizedTexts(np.zeros(3, np.int32), np.array([1, 2]), 0)), torch.zeros(3, 4)
     assert type(kernels.choose(x, batch)) is fused.Fused
     for half in (True, False):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import torch
@@ -27,7 +26,7 @@ BOUNDS = {torch.float32: 6e-6, torch.bfloat16: 3e-2, torch.int8: 1e-1}
 
 
 @pytest.fixture(params=DTYPES, ids=str)
-def dtype(request: pytest.FixtureRequest, home: Path) -> torch.dtype:
+def dtype(request: pytest.FixtureRequest, with_native: None) -> torch.dtype:
     if not native.available(request.param):
         pytest.skip("the processor has no such product")
     found: torch.dtype = request.param
@@ -161,7 +160,7 @@ def test_a_product_is_the_same_for_any_number_of_rows(dtype: torch.dtype) -> Non
             assert torch.equal(few, many[:rows])
 
 
-def test_a_product_takes_what_it_is_made_for(home: Path) -> None:
+def test_a_product_takes_what_it_is_made_for(with_native: None) -> None:
     x, weight, bias = torch.ones(2, 32), torch.ones(16, 32), torch.ones(16)
     with pytest.raises(ConfigError, match="got x of shape"):
         native.linear(x[:, :16], weight, bias)
@@ -171,7 +170,7 @@ def test_a_product_takes_what_it_is_made_for(home: Path) -> None:
         native.linear(x, weight, bias, torch.ones(16))
 
 
-def test_int8_products_are_exact_sums_of_whole_numbers(home: Path) -> None:
+def test_int8_products_are_exact_sums_of_whole_numbers(with_native: None) -> None:
     """Against a layer that quantizes in plain PyTorch, to float32's own rounding."""
     if not native.available(torch.int8):
         pytest.skip("the processor has no such product")
@@ -241,13 +240,13 @@ def test_wrong_input(dtype: torch.dtype) -> None:
         encoder(ids[:6], positions[:6], None, batch)
 
 
-def test_sizes_that_are_not_taken(home: Path) -> None:
+def test_sizes_that_are_not_taken(with_native: None) -> None:
     for sizes in ((48, 2, 96), (48, 3, 100)):  # heads of 24; an inner size that is not a multiple of 16
         with pytest.raises(native.Unsupported):
             NativeEncoder(modules_of(*sizes, torch.float32))
 
 
-def test_weights_that_are_not_taken(home: Path) -> None:
+def test_weights_that_are_not_taken(with_native: None) -> None:
     def refused(change: Callable[[EncoderModules], object]) -> None:
         modules = modules_of(48, 3, 96, torch.float32)
         result = change(modules)

@@ -224,23 +224,18 @@ CHANGES: dict[str, Callable[[Encoder], None]] = {
 }
 
 
-@pytest.mark.parametrize("built", [False, True], ids=["not built", "built"])
+@pytest.mark.parametrize("kernels_of", ["without_native", "with_native"])
 @pytest.mark.parametrize("training", [False, True], ids=["inference", "training"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_is_not_as_built_is_called(
     change: str,
     training: bool,
-    built: bool,
+    kernels_of: str,
     request: pytest.FixtureRequest,
-    tmp_path: object,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every implementation gives what the definitions give, gradients included, and the change shows."""
-    if built:
-        request.getfixturevalue("home")
-    else:
-        monkeypatch.setenv("HF_HOME", str(tmp_path))
-        kernels.build.library.cache_clear()
+    request.getfixturevalue(kernels_of)
     monkeypatch.setattr(onednn, "available", lambda: True)
     config = EncoderConfig(**SIZES, num_hidden_layers=2, hidden_dropout_prob=0, attention_probs_dropout_prob=0)
     encoder, batch = Encoder(config), batch_of(*LENGTHS)

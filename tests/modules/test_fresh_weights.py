@@ -14,7 +14,7 @@ import tiny_models
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import build, native, onednn
+from minisbert.kernels.cpu_ops import native, onednn
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
@@ -34,13 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_models.build(tmp_path_factory.mktemp("wide") / "bert", "bert", dim=64)
 
 
-@pytest.fixture(params=["built", "not built"])
-def built(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    if request.param == "built":
-        request.getfixturevalue("home")
-        return True
-    monkeypatch.setattr(build, "library", lambda: None)
-    return False
+@pytest.fixture(params=["with_native", "without_native"])
+def built(request: pytest.FixtureRequest) -> bool:
+    request.getfixturevalue(request.param)
+    return bool(request.param == "with_native")
 
 
 def load(folder: Path, dtype: Any = "float32") -> SentenceTransformer:
@@ -230,7 +227,7 @@ def test_weights_in_shared_memory(built: bool, folder: Path) -> None:
     check(model, LARGE, VALUES["one column"], plain=True)
 
 
-def test_an_address_with_another_shape_or_dtype(home: Path, folder: Path) -> None:
+def test_an_address_with_another_shape_or_dtype(with_native: None, folder: Path) -> None:
     """Memory is used again: the same address says nothing about what is there."""
     model = load(folder)
     before = model.encode(SMALL)

@@ -13,7 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from common import WORDS
-from minisbert.kernels.cpu_ops import build, onednn
+from minisbert.kernels.cpu_ops import onednn
 from torch import nn
 
 from minisbert import SentenceTransformer, Trainer, kernels, losses
@@ -27,12 +27,9 @@ def load(folder: Path, **options: Any) -> SentenceTransformer:
     return SentenceTransformer(folder, device="cpu", **{"dtype": "int8", **options})
 
 
-@pytest.fixture(params=["built", "not built", "reference"])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    if request.param == "built":
-        request.getfixturevalue("home")
-    else:
-        monkeypatch.setattr(build, "library", lambda: None)
+@pytest.fixture(params=["native", "onednn", "reference"])
+def way(request: pytest.FixtureRequest) -> Any:
+    request.getfixturevalue("with_native" if request.param == "native" else "without_native")
     with kernels.use("reference" if request.param == "reference" else "auto"):
         yield request.param
 

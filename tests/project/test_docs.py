@@ -21,7 +21,7 @@ DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
 RUN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]  # pages whose snippets are executed
 PAGES = [*RUN, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
 DATA_LANGUAGES = ("tsv", "text")  # with a title: a file that the page's commands read
-SET_UP = ("python3 -m venv ", "source ", "minisbert kernels --build")  # .ci/run does this
+SET_UP = ("python3 -m venv ", "source ")  # .ci/run does this
 
 
 class Block(NamedTuple):

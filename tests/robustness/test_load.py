@@ -15,7 +15,6 @@ import numpy as np
 import pytest
 import tiny_models
 import torch
-from minisbert.kernels.cpu_ops import build
 from places import ROOT
 
 from minisbert import SentenceTransformer
@@ -24,14 +23,10 @@ _THREADS = 8
 _SECONDS = 120  # until what hangs is given up
 
 
-@pytest.fixture(params=["built", "not built"])
-def home(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A place for the C++ kernels, where they are or are not."""
-    folder: Path = request.getfixturevalue("built_kernels") if request.param == "built" else tmp_path
-    monkeypatch.setenv("HF_HOME", str(folder))
-    build.library.cache_clear()
-    yield folder
-    build.library.cache_clear()
+@pytest.fixture(params=["with_native", "without_native"])
+def either(request: pytest.FixtureRequest) -> None:
+    """The C++ kernels, or PyTorch alone."""
+    request.getfixturevalue(request.param)
 
 
 @pytest.fixture
@@ -60,7 +55,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_threads_get_what_one_gets_alone(home: Path, wide: Path) -> None:
+def test_threads_get_what_one_gets_alone(either: None, wide: Path) -> None:
     draw = random.Random(0)
     calls = [
         [" ".join(draw.choices(tiny_models.WORDS, k=draw.choice((1, 2, 5, 30)))) for _ in range(texts)]
@@ -133,11 +128,11 @@ print(torch.get_num_threads(), np.array_equal(model.encode(texts), wanted))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_embeds(home: Path, wide: Path) -> None:
+def test_a_forked_process_embeds(either: None, wide: Path) -> None:
     """Threads that computed before the fork are not in the child: to wait for them would never end."""
     # Newer Pythons warn of each fork of a process with threads.
     warned = "import warnings; warnings.simplefilter('ignore', DeprecationWarning)"
-    assert run(f"{warned}\n{_FORKS}", wide, HF_HOME=str(home)) == "0\n0\n0\n2 True\n"
+    assert run(f"{warned}\n{_FORKS}", wide) == "0\n0\n0\n2 True\n"
 
 
 _MANY = """

@@ -17,7 +17,7 @@ from minisbert.training.optimization import EmbeddingAdamW, clip_gradients
 @pytest.mark.parametrize("built", [True, False])
 def test_it_is_adamw(built: bool, request: pytest.FixtureRequest) -> None:
     if built:
-        request.getfixturevalue("home")
+        request.getfixturevalue("with_native")
     torch.manual_seed(0)
     dense, sparse = nn.Embedding(40, 32), nn.Embedding(40, 32, sparse=True)
     sparse.load_state_dict(dense.state_dict())
@@ -69,7 +69,7 @@ def test_training_with_it_is_training_without(tiny: Callable[[str], Path], monke
     assert 0 < untouched.sum() < len(untouched)
 
 
-def test_rows_of_any_size(home: Path) -> None:
+def test_rows_of_any_size(with_native: None) -> None:
     """Sizes that the fused operation does not take go through the definition."""
     torch.manual_seed(0)
     found = []

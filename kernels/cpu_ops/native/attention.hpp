@@ -2,8 +2,6 @@
 
 #pragma once
 
-#include <algorithm>
-
 #include "products.hpp"
 #include "random.hpp"
 #include "threads.hpp"
@@ -68,7 +66,7 @@ struct Rows {
 
 // Floats of the scores that are worked on at a time, for a text of at most `length` tokens.
 INLINE int64_t score_floats(int64_t length) {
-    return std::max(SCORES, std::max<int64_t>(block_rows(length), 8) * padded(length));
+    return larger(SCORES, larger(block_rows(length), 8) * padded(length));
 }
 
 // Floats of buffer that a head of at most `length` tokens takes.

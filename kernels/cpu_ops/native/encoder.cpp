@@ -99,7 +99,7 @@ struct Scratch {
     Buffer panel, attention;
 
     Scratch(const Encoder& e, int64_t longest)
-        : panel(scratch_words<K>(std::max(e.dim, e.inner))), attention(attention_floats(longest, e.dim / e.heads)) {}
+        : panel(scratch_words<K>(larger(e.dim, e.inner))), attention(attention_floats(longest, e.dim / e.heads)) {}
 };
 
 // The forward pass of some texts, with memory for at most `rows` tokens at a time.
@@ -118,16 +118,16 @@ struct Pass {
     Input* input;
 
     Pass(const Encoder& e, int64_t rows, const float* packed_weights = nullptr)
-        : encoder(e), packed(packed_weights), buffer(rows * (widest(e) + 2 * e.dim + 1 + std::max(e.dim, e.inner)) + 5 * 16) {
+        : encoder(e), packed(packed_weights), buffer(rows * (widest(e) + 2 * e.dim + 1 + larger(e.dim, e.inner)) + 5 * 16) {
         wide = buffer.take(rows * widest(e));
         inner = (Activation*)wide;  // queries, keys and values are not needed any more then
         sums = buffer.take(rows * e.dim);
         attended = (Activation*)buffer.take(rows * e.dim);
         scales = buffer.take(rows);
-        input = (Input*)buffer.take(rows * std::max(e.dim, e.inner));
+        input = (Input*)buffer.take(rows * larger(e.dim, e.inner));
     }
 
-    static int64_t widest(const Encoder& e) { return std::max(3 * e.dim, e.inner); }
+    static int64_t widest(const Encoder& e) { return larger(3 * e.dim, e.inner); }
 
     // Rows as a product reads them.
     const Input* prepare(int64_t rows, int64_t dim, const Activation* from, const Team& team) {
@@ -253,10 +253,10 @@ template <class K>
 void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions, const int64_t* types,
             const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts], most = longest(offsets, texts);
-    const int64_t members = std::min(threads, Product<K>{nullptr, 1, encoder.dim, encoder.dim}.panels());
+    const int64_t members = smaller(threads, Product<K>{nullptr, 1, encoder.dim, encoder.dim}.panels());
     if (too_few(texts, tokens, most, threads, members)) {
-        const int64_t rows = std::max(MOST_ROWS * threads, most);
-        Pass<K> pass(encoder, std::min(tokens, rows));
+        const int64_t rows = larger(MOST_ROWS * threads, most);
+        Pass<K> pass(encoder, smaller(tokens, rows));
 #pragma omp parallel num_threads((int)members)
         {
             Team team = {0, 1};
@@ -272,7 +272,7 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
         return;
     }
     int64_t next = 0;
-    const int64_t rows = std::max(MOST_ROWS, most);
+    const int64_t rows = larger(MOST_ROWS, most);
     const bool ahead = is_int8<K> && tokens >= MANY_ROWS && encoder.layers;
     Buffer memory(ahead ? encoder.layers * LayerProducts<K>(encoder, 0, nullptr).packed_words() : 0);
     const float* packed = ahead ? memory.data : nullptr;
@@ -288,7 +288,7 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
                 from = next;
                 if (from < texts) {  // smaller parts towards the end, so that threads end together
                     const int64_t part = (tokens - offsets[from]) / (2 * threads);
-                    next = texts_until(offsets, from, texts, std::clamp(part, LEAST_ROWS, MOST_ROWS));
+                    next = texts_until(offsets, from, texts, larger(LEAST_ROWS, smaller(part, MOST_ROWS)));
                 }
                 to = next;
             }
@@ -302,14 +302,14 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
 template <class K>
 void multiply_rows(int64_t rows, int64_t columns, int64_t depth, const void* x, const float* scales,
                    const Linear* layer, int64_t threads, float* out) {
-    const int64_t part = std::min((rows + threads - 1) / threads, MOST_ROWS);
+    const int64_t part = smaller((rows + threads - 1) / threads, MOST_ROWS);
     const Product<K> product = {layer, 1, columns, depth};
 #pragma omp parallel num_threads((int)threads)
     {
         Buffer panel(scratch_words<K>(depth));
 #pragma omp for schedule(dynamic, 1)
         for (int64_t from = 0; from < rows; from += part)
-            multiply<K>(std::min(rows - from, part), (const typename K::Input*)x + from * depth,
+            multiply<K>(smaller(rows - from, part), (const typename K::Input*)x + from * depth,
                         scales ? scales + from : nullptr, product, 0, product.panels(), panel.data,
                         product.source(0),
                         [&](int64_t row, int64_t column, vf value)
@@ -354,7 +354,7 @@ auto of_dtype(int64_t dtype, const F& use) {
 extern "C" {
 
 // The dtypes of products that are available: a sum of FLOAT32, BFLOAT16 and INT8.
-int64_t encoder_dtypes() {
+int64_t EXPORT(encoder_dtypes)() {
     int64_t dtypes = FLOAT32;
 #ifdef HAS_BFLOAT16
     dtypes += BFLOAT16;
@@ -366,8 +366,8 @@ int64_t encoder_dtypes() {
 }
 
 // One product alone. In int8, x is uint8 with its zero at 128, and one step of a row stands for scales[row].
-void encoder_product(int64_t dtype, int64_t rows, int64_t columns, int64_t depth, const void* x, const float* scales,
-                     const Linear* layer, int64_t threads, float* out) {
+void EXPORT(encoder_product)(int64_t dtype, int64_t rows, int64_t columns, int64_t depth, const void* x,
+                             const float* scales, const Linear* layer, int64_t threads, float* out) {
     of_dtype(dtype, [&](auto k) {
         multiply_rows<decltype(k)>(rows, columns, depth, x, scales, layer, threads, out);
     });
@@ -375,9 +375,9 @@ void encoder_product(int64_t dtype, int64_t rows, int64_t columns, int64_t depth
 
 // Ids, positions and types (or null) of packed tokens to `out`, (tokens, dim). Returns 0, having computed nothing, if a
 // number is not in its table, or the offsets fall or are not of `tokens` tokens.
-int64_t encoder_run(int64_t dtype, const Encoder* encoder, const int64_t* ids, const int64_t* positions,
-                    const int64_t* types, const int32_t* offsets, int64_t texts, int64_t tokens, int64_t threads,
-                    float* out) {
+int64_t EXPORT(encoder_run)(int64_t dtype, const Encoder* encoder, const int64_t* ids, const int64_t* positions,
+                            const int64_t* types, const int32_t* offsets, int64_t texts, int64_t tokens,
+                            int64_t threads, float* out) {
     return of_dtype(dtype, [&](auto k) {
         return checked<decltype(k)>(*encoder, ids, positions, types, offsets, texts, tokens, threads, out);
     });

@@ -10,8 +10,9 @@ extern "C" {
 
 // qkv (tokens, 3 * heads * dim) to out (tokens, heads * dim); lse (tokens, heads) for the backward pass, or null.
 // Dropout: row token * heads + head, column the key's place in its text.
-void attention_forward(const float* qkv, float* out, const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim,
-                       float scale, uint32_t threshold, float keep_scale, uint64_t seed, float* lse) {
+void EXPORT(attention_forward)(const float* qkv, float* out, const int32_t* offsets, int64_t texts, int64_t heads,
+                               int64_t dim, float scale, uint32_t threshold, float keep_scale, uint64_t seed,
+                               float* lse) {
     const int64_t width = heads * dim, row = 3 * width, floats = attention_floats(longest(offsets, texts), dim);
     each_text(offsets, texts, heads, 20.0 * (double)dim, 2.0 * (double)dim, floats, [&](int64_t t, int64_t h,
                                                                                        Buffer& buffer) {
@@ -24,9 +25,9 @@ void attention_forward(const float* qkv, float* out, const int32_t* offsets, int
 }
 
 // Writes d_qkv (tokens, 3 * heads * dim). The weights are computed again from lse.
-void attention_backward(const float* qkv, const float* out, const float* d_out, const float* lse, float* d_qkv,
-                        const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim, float scale,
-                        uint32_t threshold, float keep_scale, uint64_t seed) {
+void EXPORT(attention_backward)(const float* qkv, const float* out, const float* d_out, const float* lse,
+                                float* d_qkv, const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim,
+                                float scale, uint32_t threshold, float keep_scale, uint64_t seed) {
     const int64_t width = heads * dim, row = 3 * width, most = longest(offsets, texts);
     const int64_t floats = 2 * dim * padded(most) + 2 * score_floats(most) + 256;
     each_text(offsets, texts, heads, 40.0 * (double)dim, 5.0 * (double)dim, floats, [&](int64_t t, int64_t h,
@@ -80,9 +81,9 @@ void attention_backward(const float* qkv, const float* out, const float* d_out, 
 
 // out = normalized(dropout(x) + residual) * weight + bias. residual, xhat (the normalized values) and rstd may be null.
 // Dropout: row the token, column the dimension.
-void add_norm_forward(int64_t tokens, int64_t dim, const float* x, const float* residual, const float* weight,
-                      const float* bias, float eps, float* out, float* xhat, float* rstd, uint32_t threshold,
-                      float keep_scale, uint64_t seed) {
+void EXPORT(add_norm_forward)(int64_t tokens, int64_t dim, const float* x, const float* residual,
+                              const float* weight, const float* bias, float eps, float* out, float* xhat,
+                              float* rstd, uint32_t threshold, float keep_scale, uint64_t seed) {
 #pragma omp parallel if (tokens * dim > SMALL)
     {
         Buffer buffer(dim);
@@ -104,9 +105,9 @@ void add_norm_forward(int64_t tokens, int64_t dim, const float* x, const float* 
 }
 
 // d_sum is the gradient of dropout(x) + residual, which is the residual's too; d_x may be null without dropout.
-void add_norm_backward(int64_t tokens, int64_t dim, const float* d_out, const float* xhat, const float* rstd,
-                       const float* weight, float* d_x, float* d_sum, float* d_weight, float* d_bias,
-                       uint32_t threshold, float keep_scale, uint64_t seed) {
+void EXPORT(add_norm_backward)(int64_t tokens, int64_t dim, const float* d_out, const float* xhat,
+                               const float* rstd, const float* weight, float* d_x, float* d_sum, float* d_weight,
+                               float* d_bias, uint32_t threshold, float keep_scale, uint64_t seed) {
     const int64_t block = tokens > 64 * 32 ? (tokens + 63) / 64 : 32, blocks = (tokens + block - 1) / block;
     Buffer buffer(blocks * 2 * dim);
 #pragma omp parallel if (tokens * dim > SMALL)
@@ -149,14 +150,14 @@ void add_norm_backward(int64_t tokens, int64_t dim, const float* d_out, const fl
 }
 
 // x * (1 + erf(x / sqrt 2)) / 2.
-void gelu_forward(int64_t count, const float* x, float* out) {
+void EXPORT(gelu_forward)(int64_t count, const float* x, float* out) {
 #pragma omp parallel for schedule(static) if (count > SMALL)
     for (int64_t i = 0; i < count / W; i++) store(out + i * W, gelu(load(x + i * W)));
     const int64_t done = count / W * W, left = count - done;
     if (left) store_some(out + done, gelu(load_some(x + done, left)), left);
 }
 
-void gelu_backward(int64_t count, const float* x, const float* d_out, float* d_x) {
+void EXPORT(gelu_backward)(int64_t count, const float* x, const float* d_out, float* d_x) {
     const auto derivative = [](vf value) {
         vf below, density;
         normal(value, below, density);
@@ -169,7 +170,7 @@ void gelu_backward(int64_t count, const float* x, const float* d_out, float* d_x
 }
 
 // Mean of the rows of each text.
-void mean_pool(const float* values, const int32_t* offsets, int64_t texts, int64_t dim, float* out) {
+void EXPORT(mean_pool)(const float* values, const int32_t* offsets, int64_t texts, int64_t dim, float* out) {
     each_text(offsets, texts, 1, (double)dim, 0, 0, [&](int64_t t, int64_t, Buffer&) {
         float* to = out + t * dim;
         const int64_t start = offsets[t], end = offsets[t + 1];
@@ -184,9 +185,9 @@ void mean_pool(const float* values, const int32_t* offsets, int64_t texts, int64
 
 // AdamW without weight decay on some rows, in rising order: grad is (count, dim), the others are whole tables. Returns
 // 0, having changed nothing, if the rows do not rise or are not in the table of `table_rows`.
-int64_t adamw_rows(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, const int64_t* rows,
-                   int64_t count, int64_t table_rows, int64_t dim, double lr, double beta1, double beta2, double eps,
-                   int64_t step) {
+int64_t EXPORT(adamw_rows)(float* param, const float* grad, float* exp_avg, float* exp_avg_sq, const int64_t* rows,
+                           int64_t count, int64_t table_rows, int64_t dim, double lr, double beta1, double beta2,
+                           double eps, int64_t step) {
     for (int64_t i = 0; i < count; i++)
         if (rows[i] < 0 || rows[i] >= table_rows || (i && rows[i] <= rows[i - 1])) return 0;
     const float step_size = (float)(lr / (1 - pow(beta1, (double)step)));
@@ -209,7 +210,8 @@ int64_t adamw_rows(float* param, const float* grad, float* exp_avg, float* exp_a
 }
 
 // 1 where dropout keeps the element: out (rows, columns), for rows first_row and on.
-void dropout_mask(uint64_t seed, int64_t first_row, int64_t rows, int64_t columns, uint32_t threshold, uint8_t* out) {
+void EXPORT(dropout_mask)(uint64_t seed, int64_t first_row, int64_t rows, int64_t columns, uint32_t threshold,
+                          uint8_t* out) {
 #pragma omp parallel for schedule(static) if (rows * columns > SMALL)
     for (int64_t i = 0; i < rows; i++) {
         const Dropout drop = Dropout::row(seed, (uint64_t)(first_row + i), threshold, 1.0f);

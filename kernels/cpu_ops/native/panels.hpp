@@ -12,8 +12,6 @@
 #include <immintrin.h>
 #endif
 
-#include <algorithm>
-
 #include "vectors.hpp"
 
 extern "C" {
@@ -51,8 +49,7 @@ struct Float32 {
     }
 };
 
-// oneDNN has the better product where the processor has matrix registers.
-#if defined(__AVX512BF16__) && !defined(__AMX_BF16__)
+#if defined(__AVX512BF16__)
 #define HAS_BFLOAT16
 struct Bfloat16 {
     typedef bf16 Input;
@@ -66,7 +63,7 @@ struct Bfloat16 {
 };
 #endif
 
-#if defined(__AVX512VNNI__) && !defined(__AMX_INT8__)
+#if defined(__AVX512VNNI__)
 #define HAS_INT8
 // Inputs are 0 to 255 with their zero at 128; the sums start from minus what that zero adds to them.
 struct Int8 {
@@ -234,7 +231,7 @@ struct Panel {
         const int64_t steps = product.steps(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
         const int64_t part = product.packed ? steps : CHUNK;
         for (int64_t from = 0; from < steps; from += part) {
-            const int64_t to = std::min(from + part, steps);
+            const int64_t to = smaller(from + part, steps);
             if (!product.packed) pack(from, to);
             for (int64_t t = 0; t < tiles; t++) {
                 const int64_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;

@@ -34,7 +34,7 @@ struct Buffer {
 
 int64_t longest(const int32_t* offsets, int64_t texts) {
     int64_t most = 0;
-    for (int64_t t = 0; t < texts; t++) most = offsets[t + 1] - offsets[t] > most ? offsets[t + 1] - offsets[t] : most;
+    for (int64_t t = 0; t < texts; t++) most = larger(most, offsets[t + 1] - offsets[t]);
     return most;
 }
 

@@ -11,6 +11,13 @@
 
 #include <utility>
 
+// Every file is compiled once for each instruction set, with LEVEL as its name. Functions of the library carry it in
+// theirs; all others are in unnamed namespaces, templates of the standard library included: the linker would merge
+// copies of one name, and might keep one that the processor cannot run.
+#define NAMED_(level, name) level##_##name
+#define NAMED(level, name) NAMED_(level, name)
+#define EXPORT(name) __attribute__((visibility("default"))) NAMED(LEVEL, name)
+
 #if defined(__AVX512F__)
 constexpr int W = 16;  // floats in a vector
 #elif defined(__AVX__)
@@ -87,6 +94,9 @@ INLINE vf rounded(vf product) {
     asm("" : "+m"(product));
     return product;
 }
+
+INLINE int64_t smaller(int64_t a, int64_t b) { return b < a ? b : a; }
+INLINE int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
 INLINE vf max(vf a, vf b) { return a > b ? a : b; }
 INLINE vf abs(vf x) { return as_float(bits(x) & 0x7fffffff); }

@@ -13,6 +13,7 @@ from minisbert.kernels.cpu_ops import native
 from torch import Tensor
 
 from minisbert.errors import ConfigError
+from minisbert.kernels import QuantizedLinear
 
 ROWS = (256, 1_024, 4_096)
 Product: TypeAlias = Callable[[Tensor], Tensor]
@@ -162,13 +163,11 @@ def _native(dtype: torch.dtype) -> Maker:
     def make(rows: int, inputs: int, outputs: int) -> tuple[Product, Tensor]:
         if not native.available(dtype):
             raise ConfigError("not of this processor")
+        layer, x = torch.nn.Linear(inputs, outputs), torch.randn(rows, inputs)
         if dtype == torch.int8:
-            weight, bias = torch.randint(-127, 128, (outputs, inputs), dtype=dtype), torch.randn(outputs)
-            scale, steps = torch.full((outputs,), 0.01), torch.full((rows,), 0.02)
-            x = torch.randint(0, 256, (rows, inputs), dtype=torch.uint8)
-            return lambda x: native.linear(x, weight, bias, scale, steps), x
-        weight, x = torch.randn(outputs, inputs).to(dtype), torch.randn(rows, inputs).to(dtype)
-        bias = torch.randn(outputs).to(dtype)
-        return lambda x: native.linear(x, weight, bias), x
+            quantized = QuantizedLinear.of(layer)
+            return lambda x: native.linear(x, quantized), x
+        layer.to(dtype)
+        return lambda x: native.linear(x, layer), x.to(dtype)
 
     return make

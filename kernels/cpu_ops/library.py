@@ -155,7 +155,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "adamw_rows": (_POINTER,) * 5 + (_INT,) * 3 + (_DOUBLE,) * 4 + (_INT,),
     "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
     "encoder_dtypes": (),
-    "encoder_product": (_INT,) * 4 + (_POINTER,) * 3 + (_INT, _POINTER),
+    "encoder_product": (_INT,) * 4 + (_POINTER,) * 2 + (_INT, _POINTER),
     "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT,) * 3 + (_POINTER,),
 }
 _RESULTS = ("adamw_rows", "encoder_dtypes", "encoder_run")

@@ -19,7 +19,7 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
 from ..operations.protocol import as_built
-from ..operations.quantized import QuantizedLinear
+from ..operations.quantized import QuantizedLinear, packed_shape
 from . import library
 from .library import check, check_texts, pointer
 
@@ -74,13 +74,14 @@ class NativeEncoder:
 
     def __init__(self, modules: EncoderModules) -> None:
         self._modules, up = modules, modules.layers[0].up if modules.layers else None
-        word, raised = _tensor(modules.word, "weight"), _tensor(up, "weight")
-        self._product, self._float = raised.dtype, word.dtype
-        self._dim, self._inner, heads = word.shape[-1], raised.shape[0], modules.heads
+        word, quantized = _tensor(modules.word, "weight"), isinstance(up, QuantizedLinear)
+        self._product, self._float = torch.int8 if quantized else word.dtype, word.dtype
+        self._dim, heads = word.shape[-1], modules.heads
+        self._inner = up.out_features if isinstance(up, QuantizedLinear) else _tensor(up, "weight").shape[0]
         dim, inner = self._dim, self._inner
         if (
             not available(self._product)
-            or self._float != (torch.float32 if self._product == torch.int8 else self._product)
+            or (quantized and self._float != torch.float32)
             or not (dim % heads == 0 and dim // heads % 16 == 0 and inner % 16 == 0 and max(dim, inner) <= 1 << 16)
         ):
             raise Unsupported
@@ -140,12 +141,13 @@ class NativeEncoder:
         )
 
     def _linear(self, module: nn.Module, columns: int, depth: int) -> _Linear:
-        quantized = self._product == torch.int8
-        kind = QuantizedLinear if quantized else nn.Linear
+        if self._product != torch.int8:
+            weight = self._address(module, nn.Linear, "weight", columns, depth)
+            return _Linear(weight, self._address(module, nn.Linear, "bias", columns), None)
         return _Linear(
-            self._address(module, kind, "weight", columns, depth, dtype=self._product),
-            self._address(module, kind, "bias", columns),
-            self._address(module, kind, "scale", columns) if quantized else None,
+            self._address(module, QuantizedLinear, "packed", *packed_shape(columns, depth), dtype=torch.int32),
+            self._address(module, QuantizedLinear, "bias", columns),
+            self._address(module, QuantizedLinear, "factors", depth),
         )
 
     def _norm(self, module: nn.Module) -> _Norm:
@@ -244,30 +246,30 @@ def submodules(module: nn.Module) -> list[nn.Module]:
     return found
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None = None, steps: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, module: nn.Linear | QuantizedLinear) -> Tensor:
     """One product of the encoder alone, to test and to measure: (rows, in) to float32, (rows, out).
 
     Args:
-        x: in the dtype of the weight; for int8 uint8, with its zero at 128.
-        weight: (out, in), float32, bfloat16 or int8.
-        bias: (out,), float32, or bfloat16 with a bfloat16 weight.
-        scale: float32, (out,), with an int8 weight only: the value of one step of each row of the weight.
-        steps: float32, (rows,), with an int8 weight only: the value of one step of each row of x.
+        x: in the dtype of the weight; float32 for int8.
+        module: with a bias; its sizes are multiples of 16.
     """
-    (columns, depth), rows, dtype = weight.shape, x.shape[0], weight.dtype
-    quantized = dtype == torch.int8
-    check("weight", weight, columns, depth, dtype)
-    check("x", x, rows, depth, torch.uint8 if quantized else dtype)
-    check("bias", bias, columns, None, torch.float32 if quantized else dtype)
-    for name, value, size in (("scale", scale, columns), ("steps", steps, rows)):
-        if (value is None) == quantized:
-            raise ConfigError(f"got {name}={value}; expected it with int8 weights, and only with these")
-        if value is not None:
-            check(name, value, size, None, torch.float32)
+    columns, depth, rows = module.out_features, module.in_features, x.shape[0]
+    dtype = torch.int8 if isinstance(module, QuantizedLinear) else module.weight.dtype
+    floats = torch.float32 if dtype == torch.int8 else dtype
+    check("x", x, rows, depth, floats)
+    if module.bias is None or columns % 16 or depth % 16:
+        raise ConfigError(f"got {module}; expected a bias, and sizes that 16 divides")
+    check("bias", module.bias, columns, None, floats)
+    if isinstance(module, QuantizedLinear):
+        check("packed", module.packed, *packed_shape(columns, depth), torch.int32)
+        check("factors", module.factors, depth, None, floats)
+        layer = _Linear(module.packed.data_ptr(), module.bias.data_ptr(), module.factors.data_ptr())
+    else:
+        check("weight", module.weight, columns, depth, dtype)
+        layer = _Linear(module.weight.data_ptr(), module.bias.data_ptr(), None)
     out = torch.empty(rows, columns)
-    layer = _Linear(weight.data_ptr(), bias.data_ptr(), pointer(scale))
     library.required().encoder_product(
-        *(_NUMBERS[dtype], rows, columns, depth, x.data_ptr(), pointer(steps), ctypes.byref(layer)),
+        *(_NUMBERS[dtype], rows, columns, depth, x.data_ptr(), ctypes.byref(layer)),
         *(torch.get_num_threads(), out.data_ptr()),
     )
     return out
@@ -282,7 +284,7 @@ def _tensor(module: nn.Module | None, name: str) -> Tensor:
 
 
 class _Linear(ctypes.Structure):
-    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("scale", _POINTER))
+    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("factors", _POINTER))
 
 
 class _Norm(ctypes.Structure):

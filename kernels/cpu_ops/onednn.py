@@ -1,4 +1,4 @@
-"""Matrix products of the CPU through oneDNN, in float32, bfloat16 or int8, straight from the weights.
+"""Matrix products of the CPU through oneDNN, in float32 or bfloat16, straight from the weights.
 
 `torch.nn.functional.linear` sends float32 products to Intel MKL, which takes a generic path on other makers'
 processors. oneDNN, which every CPU build of torch carries, chooses by instruction set instead and is about twice as
@@ -22,7 +22,7 @@ from minisbert.packing import PackedBatch
 
 from ..operations.plain import Plain
 from ..operations.protocol import Activation, AttentionSpec, Projections, as_built
-from ..operations.quantized import QuantizedLinear, quantize_rows
+from ..operations.quantized import QuantizedLinear
 
 
 @cache
@@ -43,17 +43,8 @@ def bfloat16_available() -> bool:
     return hasattr(torch.ops.mkldnn, "_linear_pointwise") and supported is not None and bool(supported())
 
 
-@cache
-def int8_available() -> bool:
-    """Return True if this torch has the int8 product and it is exact on this processor; some saturate at 16 bits."""
-    if not hasattr(torch, "_int_mm") or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-        return False
-    extremes = torch.full((16, 64), -127, dtype=torch.int8)
-    return bool((torch._int_mm(extremes, -extremes.t()) == -64 * 127**2).all())
-
-
 class OneDnn(Plain):
-    """The operations with products through oneDNN: of float32 weights, and in inference of int8 weights."""
+    """The operations with products through oneDNN, in float32; int8 weights are dequantized for each."""
 
     dtype = torch.float32
 
@@ -61,8 +52,8 @@ class OneDnn(Plain):
         """See `Plain`."""
         if self._takes(module, x):
             return self._product(x, module.weight, module.bias)
-        if _takes_quantized(module, x):
-            return int8_linear(x, module.weight, module.scale, module.bias)
+        if self._offered() and as_built(module, QuantizedLinear) and x.dtype == module.factors.dtype == torch.float32:
+            return self._product(module.quantized_input(x), module.weight(), module.bias)
         return super().linear(x, module)
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
@@ -150,22 +141,6 @@ def half_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return cast(Tensor, _Linear.apply(x, weight, bias, torch.bfloat16))  # type: ignore[no-untyped-call]
 
 
-def int8_linear(x: Tensor, weight: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
-    """A `QuantizedLinear` with quantized inputs, without gradient: float32, (tokens, in) to (tokens, out).
-
-    Each token has its own scale; the products are exact sums of whole numbers.
-
-    Args:
-        x: (tokens, in).
-        weight: int8, (out, in).
-        scale: (out,): the value of one step of each row of `weight`.
-        bias: (out,), or None.
-    """
-    whole, steps = quantize_rows(x)
-    product = (torch._int_mm(whole, weight.t()) * scale).mul_(steps[:, None])  # int32 times float32 is float32
-    return product if bias is None else product.add_(bias)
-
-
 class _Linear(torch.autograd.Function):
     """A linear layer, float32 in and out, with products in another dtype."""
 
@@ -186,13 +161,6 @@ class _Linear(torch.autograd.Function):
             grad.sum(0) if need_bias else None,  # (out,)
             None,
         )
-
-
-def _takes_quantized(module: nn.Module, x: Tensor) -> TypeGuard[QuantizedLinear]:
-    """Return True if `int8_linear` computes what `module` does, in inference."""
-    if torch.is_grad_enabled() or not as_built(module, QuantizedLinear) or not int8_available():
-        return False
-    return x.dtype == module.scale.dtype == torch.float32
 
 
 def _side_by_side(tensors: Sequence[Tensor]) -> Tensor | None:

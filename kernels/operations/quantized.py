@@ -1,71 +1,148 @@
-"""Linear layers whose weights are int8: how floats are quantized, and the definition of their product.
+"""Linear layers in int8: how weights and inputs are quantized and stored, and the definition of the product.
 
-Rows are quantized symmetrically, each with its own scale: a whole number from -127 to 127 stands for itself times the
-scale. A weight has one scale for each output.
+Everything is quantized symmetrically in blocks of `BLOCK` inputs, each row with a scale of its own in each block: a
+whole number from -127 to 127 stands for itself times the scale. A few inputs are often much larger than the others and
+would take all the steps of their block. Inputs are therefore multiplied with a factor each before they are quantized,
+and the weights divided by it, which is SmoothQuant (https://arxiv.org/abs/2211.10438) with an exponent of one half.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+BLOCK = 128  # inputs that share a scale
+_COLUMNS, _GROUP = 16, 4  # outputs that are packed side by side, and inputs of one of them that fill 32 bits
+_ZERO = 128  # of inputs in the kernel, which are 1 to 255 there
+_SMALLEST = 0.1  # largest value that counts as an input's, as a share of the average over all inputs
+
 
 class QuantizedLinear(nn.Module):
     """A linear layer with int8 weights, for inference.
 
-    Its definition multiplies with the dequantized weights. Kernels may quantize the inputs too, token by token.
-
     Attributes:
-        weight: int8, (out, in), a buffer.
-        scale: float32, (out,), a buffer: the value of one step of each row of `weight`.
+        packed: int32, a buffer, (ceil(out / 16), words): the weights as the kernel reads them. For each block of inputs
+            there are 16 words of minus 128 times the sum of each output's weights, 16 scales (the bits of floats), and
+            for each 4 inputs 16 words that hold 4 weights of one output each.
+        factors: (in,), a buffer: what inputs are multiplied with before they are quantized.
         bias: (out,), or None.
     """
 
-    weight: Tensor
-    scale: Tensor
+    packed: Tensor
+    factors: Tensor
 
-    def __init__(self, weight: Tensor, scale: Tensor, bias: nn.Parameter | None) -> None:
+    def __init__(self, packed: Tensor, factors: Tensor, bias: nn.Parameter | None, out_features: int) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
-        self.register_buffer("scale", scale)
+        self.in_features, self.out_features = factors.shape[0], out_features
+        self.register_buffer("packed", packed)
+        self.register_buffer("factors", factors)
         self.bias = bias
 
     @classmethod
-    def of(cls, linear: nn.Linear) -> QuantizedLinear:
-        """Quantize a linear layer."""
-        weight, scale = quantize_rows(linear.weight.detach())
-        return cls(weight, scale, linear.bias)
+    def of(cls, linear: nn.Linear, factors: Tensor | None = None) -> QuantizedLinear:
+        """Quantize a linear layer.
+
+        Args:
+            linear: the layer.
+            factors: float32, (in,), of its inputs; by default 1.
+        """
+        if factors is None:
+            factors = torch.ones(linear.in_features)
+        return cls(_pack(linear.weight.detach().float() / factors), factors, linear.bias, linear.out_features)
 
     def quantized_from(self, weight: Tensor) -> bool:
-        """Return True if these are the int8 values and scales of `weight`, floats."""
-        values, scale = quantize_rows(weight.float())
-        return torch.equal(values, self.weight.cpu()) and torch.equal(scale.to(self.scale.dtype), self.scale.cpu())
+        """Return True if these are the int8 weights of `weight`, floats."""
+        fits = weight.shape == (self.out_features, self.in_features)
+        return fits and torch.equal(_pack(weight.float() / self.factors.float()).to(self.packed.device), self.packed)
+
+    def weight(self) -> Tensor:
+        """Return the weights of the inputs times their factors, dequantized: float32, (out, in)."""
+        parts = []
+        for size, words in zip(_sizes(self.in_features), self._blocks(), strict=True):
+            scales, steps = words[:, 1].view(torch.float32), words[:, 2:]  # (strips, 16), (strips, steps, 16)
+            turned = steps.transpose(1, 2).clone(memory_format=torch.contiguous_format)
+            whole = turned.view(torch.int8)  # (strips, 16, inputs)
+            parts.append((whole * scales[:, :, None]).flatten(0, 1)[: self.out_features, :size])
+        return torch.cat(parts, dim=1)
+
+    def quantized_input(self, x: Tensor) -> Tensor:
+        """Return inputs times their factors, quantized and dequantized: (tokens, in), in float32."""
+        parts = []
+        for part in torch.split(x.float() * self.factors.float(), BLOCK, dim=1):
+            by, scale = _steps(part)
+            parts.append((part * by).round() * scale)
+        return torch.cat(parts, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """(tokens, in) to (tokens, out)."""
-        return F.linear(x, self.weight * self.scale[:, None], self.bias)
+        """Multiply quantized inputs with the weights: (tokens, in) to (tokens, out)."""
+        bias = None if self.bias is None else self.bias.float()
+        return F.linear(self.quantized_input(x), self.weight(), bias).to(x.dtype)
 
     def extra_repr(self) -> str:
         """Return the sizes, for `repr`."""
-        return f"in_features={self.weight.shape[1]}, out_features={self.weight.shape[0]}, bias={self.bias is not None}"
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
+
+    def _blocks(self) -> Iterator[Tensor]:
+        """Give the words of each block of inputs: (strips, 2 + steps, 16)."""
+        words, start = self.packed.view(self.packed.shape[0], -1, _COLUMNS), 0
+        for size in _sizes(self.in_features):
+            end = start + 2 + -(-size // _GROUP)
+            yield words[:, start:end]
+            start = end
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        weight = state_dict.get(f"{prefix}weight")
-        if isinstance(weight, Tensor) and weight.dtype != torch.int8:
+        if f"{prefix}weight" in state_dict:
             errors: list[str] = rest[-1]
             errors.append(
-                f"got {prefix}weight in {weight.dtype} for an int8 model; expected torch.int8: load the model with "
-                f"dtype='float32' to change its weights"
+                f"got {prefix}weight in {state_dict[f'{prefix}weight'].dtype} for an int8 model; expected torch.int8: "
+                f"load the model with dtype='float32' to change its weights"
             )
             return
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize rows: float32, (rows, dim), to int8, (rows, dim), and the scale of each row, (rows,)."""
-    most = x.abs().amax(1)
-    by = torch.where(most > 0, 127 / most, 0)[:, None]
-    return (x * by).round().to(torch.int8), most / 127
+def input_factors(inputs: Tensor, weights: Sequence[Tensor]) -> Tensor:
+    """Return factors with which inputs and weights are about equally hard to quantize: (in,).
+
+    Args:
+        inputs: examples of inputs, (tokens, in).
+        weights: of all layers that take them, (out, in) each.
+    """
+    largest = inputs.abs().amax(0).float()
+    heaviest = torch.stack([weight.abs().amax(0).float() for weight in weights]).amax(0)
+    # Inputs that were small in the examples may be larger in other texts.
+    largest, heaviest = (value.clamp_min(_SMALLEST * float(value.mean()) or 1.0) for value in (largest, heaviest))
+    return (heaviest / largest).sqrt()
+
+
+def packed_shape(outputs: int, inputs: int) -> tuple[int, int]:
+    """Return the shape of packed weights."""
+    blocks, steps = -(-inputs // BLOCK), -(-inputs // _GROUP)
+    return -(-outputs // _COLUMNS), _COLUMNS * (2 * blocks + steps)
+
+
+def _sizes(inputs: int) -> list[int]:
+    """Return the sizes of the blocks of inputs."""
+    return [min(BLOCK, inputs - start) for start in range(0, inputs, BLOCK)]
+
+
+def _steps(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return what rows are multiplied with to have values up to 127, and what 1 stands for then: (rows, 1) each."""
+    most = x.abs().amax(1, keepdim=True)
+    return torch.where(most > 0, 127 / most, 0), most / 127
+
+
+def _pack(weight: Tensor) -> Tensor:
+    """Quantize and pack weights: float32, (out, in), to int32, (strips, words)."""
+    blocks = []
+    for part in torch.split(F.pad(weight, (0, 0, 0, -weight.shape[0] % _COLUMNS)), BLOCK, dim=1):
+        by, scale = _steps(part)
+        whole = F.pad((part * by).round().to(torch.int8), (0, -part.shape[1] % _GROUP))  # (rows, inputs)
+        steps = whole.view(torch.int32).view(-1, _COLUMNS, whole.shape[1] // _GROUP).transpose(1, 2)
+        zero = -_ZERO * whole.sum(1, dtype=torch.int32)
+        blocks += [zero.view(-1, 1, _COLUMNS), scale.view(torch.int32).view(-1, 1, _COLUMNS), steps]
+    return torch.cat(blocks, dim=1).flatten(1)

@@ -61,7 +61,7 @@ def choices() -> list[Choice]:
     encoders = {
         "float32": onednn.available(),
         "bfloat16": onednn.bfloat16_available(),
-        "int8": onednn.int8_available(),
+        "int8": onednn.available(),
     }
     if current_mode() == "reference":
         names = ("linear", *fused, *(f"encoder {dtype}" for dtype in encoders))

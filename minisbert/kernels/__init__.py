@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
     from kernels.operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
-    from kernels.operations.quantized import QuantizedLinear
+    from kernels.operations.quantized import QuantizedLinear, input_factors
 else:
     from .cpu_ops import fused, library, native, onednn
     from .cpu_ops.native import submodules
@@ -43,7 +43,7 @@ else:
     from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
     from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
-    from .operations.quantized import QuantizedLinear
+    from .operations.quantized import QuantizedLinear, input_factors
 
 __all__ = [
     "AdamWStep",
@@ -58,6 +58,7 @@ __all__ = [
     "choose",
     "contrastive",
     "current_mode",
+    "input_factors",
     "library",
     "native",
     "on_gpu",

@@ -141,7 +141,7 @@ class EmbeddingModel(ModuleStack):
                 raise ConfigError(
                     f"got dtype='int8' for {got}; expected a native encoder on the CPU: choose another dtype"
                 )
-            native.quantize()
+            self.transformer.quantize()
         elif model_name_or_path is not None and native is not None:
             native.align_weights()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .. import kernels
 from ..cuda_graphs import GpuEncoder
 from ..errors import ConfigError, InputError
-from ..kernels import AttentionSettings, QuantizedLinear, native, submodules
+from ..kernels import AttentionSettings, QuantizedLinear, input_factors, native, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
@@ -163,12 +163,32 @@ class Encoder(nn.Module):
                         for value, copy in zip(values, copies, strict=True):
                             value.data = copy
 
-    def quantize(self) -> None:
-        """Put int8 weights in place of the floats of all linear layers; embeddings, norms and biases stay floats."""
+    def quantize(self, examples: PackedBatch) -> None:
+        """Put int8 weights in place of the floats of all linear layers; embeddings, norms and biases stay floats.
+
+        Args:
+            examples: texts by whose inputs to each layer its weights are scaled.
+        """
+        inputs: dict[nn.Module, Tensor] = {}
+        linears = [module for module in submodules(self.layers) if isinstance(module, nn.Linear)]
+        hooks = [
+            module.register_forward_pre_hook(lambda module, x: inputs.update({module: x[0]})) for module in linears
+        ]
+        with torch.no_grad(), kernels.use("reference"):
+            self._embed(examples)
+        for hook in hooks:
+            hook.remove()
+        taking: dict[int, list[nn.Linear]] = {}  # the layers that take the same inputs have the same factors
+        for module in linears:
+            taking.setdefault(id(inputs[module]), []).append(module)
+        quantized: dict[nn.Module, QuantizedLinear] = {}
+        for modules in taking.values():
+            factors = input_factors(inputs[modules[0]], [module.weight.detach() for module in modules])
+            quantized.update({module: QuantizedLinear.of(module, factors) for module in modules})
         for parent in submodules(self.layers):
-            for name, module in parent.named_children():
-                if isinstance(module, nn.Linear):
-                    setattr(parent, name, QuantizedLinear.of(module))
+            for name, child in parent.named_children():
+                if child in quantized:
+                    setattr(parent, name, quantized[child])
 
     def _bert_attention(self) -> AttentionSettings | None:
         """Return the attention of all layers, or None if this does not compute what BERT does or a part is changed."""

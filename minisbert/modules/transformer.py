@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, ModelError, warn
 from ..kernels import QuantizedLinear
+from ..packing import pack
 from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
 from ..storage.files import read_json_object, write_json
 from ..storage.other_forms import quantized_by
@@ -18,6 +19,7 @@ from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokeniz
 from ..storage.weights import load_into, read_weights, two_models, write_weights
 from ..text import TextTokenizer
 from .architectures import checkpoint_names, encoder_config, is_native
+from .calibration import SENTENCES
 from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
@@ -113,6 +115,11 @@ class Transformer(nn.Module):
         token = self.config.get("pad_token_id")
         return token if isinstance(token, int) and token > 0 else 0
 
+    def quantize(self) -> None:
+        """Put int8 weights in place of the floats of the linear layers of an encoder that is native."""
+        if isinstance(self.auto_model, Encoder):
+            self.auto_model.quantize(pack(self.tokenizer(list(SENTENCES))))
+
     def forward(self, features: Features) -> Features:
         """Set the token embeddings: (tokens, dim)."""
         features.token_embeddings = self.auto_model(features.batch)
@@ -203,7 +210,8 @@ class Transformer(nn.Module):
                     f"them there again: put them back, or load the model with dtype='float32' before you save it"
                 )
             state[name] = weight.to(encoder.embeddings.word.weight.dtype)
-            del state[f"{prefix}.scale"]
+            for own in ("packed", "factors"):
+                del state[f"{prefix}.{own}"]
         return state
 
     def _initial_length(self, saved: int | None) -> int:

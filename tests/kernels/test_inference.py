@@ -18,7 +18,6 @@ import torch
 import torch.nn.functional as F
 from common import WORDS
 from minisbert.kernels.cpu_ops import onednn
-from minisbert.kernels.operations.quantized import quantize_rows
 from torch.nn.utils import prune
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
@@ -65,34 +64,13 @@ def test_bfloat16(name: str, operations: str, model_folder: Callable[[str], Path
     assert cosines(load(folder, dtype="bfloat16").encode(TEXTS), load(folder).encode(TEXTS)).min() > 0.9997
 
 
-@pytest.mark.skipif(not onednn.int8_available(), reason="this torch has no products in int8")
 def test_int8(operations: str, minilm: Path) -> None:
     model = load(minilm, dtype="int8")
-    found, expected = model.encode(TEXTS), plainly(model)
-    assert np.abs(found - expected).max() > 1e-6
-    assert cosines(found, expected).min() > 0.97
-    assert cosines(found, expected).mean() > 0.99
+    found = model.encode(TEXTS)
+    assert cosines(found, plainly(model)).min() > 0.999
+    assert cosines(found, load(minilm).encode(TEXTS)).min() > 0.998
     with pytest.raises(ConfigError, match="dtype 'int8'; training needs float32"):
         Trainer(model, [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
-
-
-@pytest.mark.skipif(not onednn.int8_available(), reason="this torch has no products in int8")
-@pytest.mark.parametrize(("inner", "outer"), [(32, 48), (384, 1536), (20, 7)])
-@pytest.mark.parametrize("tokens", [0, 1, 33])
-def test_int8_linear(inner: int, outer: int, tokens: int) -> None:
-    torch.manual_seed(inner)
-    x, weight, bias = torch.randn(tokens, inner), torch.randn(outer, inner), torch.randn(outer)
-    whole, scales = quantize_rows(weight)
-    most = x.double().abs().amax(1, keepdim=True)
-    steps = torch.round((x * (127 / x.abs().amax(1, keepdim=True))).double())
-    for added in (bias, None):
-        expected = (steps @ whole.double().T) * scales.double() * most / 127
-        expected = expected if added is None else expected + added.double()
-        got = onednn.int8_linear(x, whole, scales, added)
-        torch.testing.assert_close(got.double(), expected, rtol=1e-5, atol=1e-5)
-    if tokens:
-        exact = F.linear(x, weight)
-        assert float((onednn.int8_linear(x, whole, scales, None) - exact).norm() / exact.norm()) < 0.02
 
 
 def test_query_key_and_value_side_by_side(

@@ -54,7 +54,7 @@ def test_every_level_embeds(level: str, dtype: str, minilm: Path) -> None:
     if dtype == "float32":
         assert abs(got - expected).max() < 1e-6
     else:
-        assert (got * expected).sum(1).min() > {"bfloat16": 0.999, "int8": 0.97}[dtype]
+        assert (got * expected).sum(1).min() > {"bfloat16": 0.999, "int8": 0.997}[dtype]
 
 
 def test_a_level_that_does_not_run_is_refused(with_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,14 @@ def test_no_file_brings_names_that_the_linker_would_merge() -> None:
         assert headers <= {"immintrin.h", "math.h", "omp.h", "stdint.h", "stdlib.h", "string.h", "utility",
                            "type_traits", "cpuid.h"}, file.name  # fmt: skip
         used = set(re.findall(r"std::(\w+)", text))
-        assert used <= {"integer_sequence", "make_integer_sequence", "integral_constant", "conditional_t"}, file.name
+        assert used <= {
+            "integer_sequence",
+            "make_integer_sequence",
+            "integral_constant",
+            "conditional_t",
+            "true_type",
+            "false_type",
+        }, file.name
 
 
 def test_no_second_openmp_is_loaded(with_native: None) -> None:

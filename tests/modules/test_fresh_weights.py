@@ -19,7 +19,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from minisbert import SentenceTransformer, kernels
-from minisbert.kernels import AttentionSettings
+from minisbert.kernels import AttentionSettings, QuantizedLinear
 from minisbert.modules.encoder import Encoder
 
 _DRAW = random.Random(5)
@@ -69,6 +69,12 @@ def add(weight: torch.Tensor, index: Any, value: float) -> None:
     weight.data[index] += value
 
 
+def weight_of(module: nn.Module) -> torch.Tensor:
+    """The weight of a linear layer; packed, in int8."""
+    weight: torch.Tensor = module.packed if isinstance(module, QuantizedLinear) else module.weight
+    return weight
+
+
 def in_place(model: SentenceTransformer) -> None:
     with torch.no_grad():
         for weight in model.parameters():
@@ -83,22 +89,21 @@ def fused_step(model: SentenceTransformer) -> None:
 
 
 def other_state(model: SentenceTransformer) -> dict[str, torch.Tensor]:
-    return {
-        name: value * 3 // 2 if value.dtype == torch.int8 else value * 1.5 for name, value in model.state_dict().items()
-    }
+    return {name: value * 1.5 if value.is_floating_point() else value for name, value in model.state_dict().items()}
 
 
 def swapped(model: SentenceTransformer) -> None:
     new = copy.deepcopy(attention(model).query)
-    new.weight.data *= -1
+    new.bias.data *= -1
+    new.bias.data += 1
     attention(model).query = new
 
 
 # In any dtype, int8 included.
 VALUES: dict[str, Change] = {
-    "one element": lambda model: add(up(model).weight, (3, 5), 40),
-    "one column": lambda model: add(up(model).weight, (slice(None), 20), 3),
-    "one row": lambda model: add(attention(model).value.weight, 7, 3),
+    "one element": lambda model: add(weight_of(up(model)), (3, 45), 40),
+    "one column": lambda model: add(weight_of(up(model)), (slice(None), 44), 40),
+    "one row": lambda model: add(weight_of(attention(model).value), 2, 3),
     "a bias": lambda model: add(attention(model).output.bias, 0, 3),
     "a norm": lambda model: add(attention(model, 1).norm.weight, 1, 3),
     "the words": lambda model: add(encoder_of(model).embeddings.word.weight, slice(None), torch.arange(64) / 9),

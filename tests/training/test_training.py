@@ -188,7 +188,9 @@ def test_best_weights_are_kept(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-def test_mixed_precision_follows_fp32_and_keeps_float32_weights(folder: Path, precision: Any) -> None:
+def test_mixed_precision_follows_fp32_and_keeps_float32_weights(
+    folder: Path, precision: Any, without_native: None
+) -> None:
     entries: dict[str, list[float]] = {"fp32": [], precision: []}
     for mode, values in entries.items():
         config = TrainingConfig(epochs=2, batch_size=8, learning_rate=1e-4, precision=mode, log_every=1)  # type: ignore[arg-type]

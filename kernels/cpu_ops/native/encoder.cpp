@@ -10,8 +10,8 @@
 #include <type_traits>
 
 #include "attention.hpp"
+#include "int8.hpp"
 #include "norm.hpp"
-#include "panels.hpp"
 
 extern "C" {
 
@@ -38,9 +38,6 @@ struct Encoder {
 namespace {
 
 constexpr int64_t MOST_ROWS = 384, LEAST_ROWS = 32;  // tokens that go through the layers together, in a thread
-// Tokens for which all int8 weights are packed at once, ahead: their products are so fast that packing them again for
-// every MOST_ROWS takes a tenth of the time. In the other dtypes it would gain nothing, and take up to 4 times the memory.
-constexpr int64_t MANY_ROWS = 4 * MOST_ROWS;
 
 struct Team {
     int64_t member, members;
@@ -57,41 +54,20 @@ struct Team {
     }
 };
 
-// The products of a layer; if `packed` is not null, all weights of the encoder are packed there.
+// The products of a layer.
 template <class K>
 struct LayerProducts {
     Product<K> qkv, output, up, down;
 
-    INLINED LayerProducts(const Encoder& e, int64_t l, const float* packed)
+    INLINED LayerProducts(const Encoder& e, int64_t l)
         : qkv{e.layer[l].qkv, 3, e.dim, e.dim},
           output{&e.layer[l].output, 1, e.dim, e.dim},
           up{&e.layer[l].up, 1, e.inner, e.dim},
-          down{&e.layer[l].down, 1, e.dim, e.inner} {
-        if (!packed) return;
-        packed += l * packed_words();
-        for (Product<K>* product : {&qkv, &output, &up, &down}) {
-            product->packed = packed;
-            packed += product->packed_words();
-        }
-    }
-
-    INLINED int64_t packed_words() const {
-        return qkv.packed_words() + output.packed_words() + up.packed_words() + down.packed_words();
-    }
+          down{&e.layer[l].down, 1, e.dim, e.inner} {}
 };
 
-// Pack the weights of all layers, by all threads of a team.
 template <class K>
-void pack_all(const Encoder& encoder, const float* packed) {
-    for (int64_t l = 0; l < encoder.layers; l++) {
-        const LayerProducts<K> products(encoder, l, packed);
-        for (const Product<K>* product : {&products.qkv, &products.output, &products.up, &products.down}) {
-#pragma omp for nowait
-            for (int64_t p = 0; p < product->panels(); p++) pack_ahead(*product, p);
-        }
-    }
-#pragma omp barrier
-}
+constexpr bool is_int8 = sizeof(typename K::Input) == 1;
 
 // Memory of one thread: a packed panel, and what attention needs for a head of at most `longest` tokens.
 template <class K>
@@ -111,28 +87,30 @@ struct Pass {
     typedef std::conditional_t<QUANTIZED, float, Input> Activation;  // before it is quantized, if it is
 
     const Encoder& encoder;
-    const float* packed;  // the weights, or null if they are packed panel by panel
     Buffer buffer;
     float *wide, *sums, *scales;
     Activation *attended, *inner;
     Input* input;
 
-    Pass(const Encoder& e, int64_t rows, const float* packed_weights = nullptr)
-        : encoder(e), packed(packed_weights), buffer(rows * (widest(e) + 2 * e.dim + 1 + larger(e.dim, e.inner)) + 5 * 16) {
+    Pass(const Encoder& e, int64_t rows)
+        : encoder(e), buffer(rows * (widest(e) + 2 * e.dim + 2 * larger(e.dim, e.inner)) + 5 * 16) {
         wide = buffer.take(rows * widest(e));
         inner = (Activation*)wide;  // queries, keys and values are not needed any more then
         sums = buffer.take(rows * e.dim);
         attended = (Activation*)buffer.take(rows * e.dim);
-        scales = buffer.take(rows);
+        scales = buffer.take(rows * larger(e.dim, e.inner));
         input = (Input*)buffer.take(rows * larger(e.dim, e.inner));
     }
 
     static int64_t widest(const Encoder& e) { return larger(3 * e.dim, e.inner); }
 
     // Rows as a product reads them.
-    const Input* prepare(int64_t rows, int64_t dim, const Activation* from, const Team& team) {
+    const Input* prepare(int64_t rows, const Activation* from, const Product<K>& product, const Team& team) {
         if constexpr (QUANTIZED) {
-            team.share(rows, [&](int64_t i) { scales[i] = quantize(dim, from + i * dim, input + i * dim); });
+            const int64_t depth = product.depth, blocks = block_count(depth);
+            team.share(rows, [&](int64_t i) {
+                quantize(depth, from + i * depth, product.layers->factors, input + i * depth, scales + i * blocks);
+            });
             team.wait();
             return input;
         } else {
@@ -141,24 +119,38 @@ struct Pass {
     }
 
     // The residual stream as a product reads it.
-    const Input* prepare(int64_t rows, const float* hidden, const Team& team) {
+    const Input* prepare_hidden(int64_t rows, const float* hidden, const Product<K>& product, const Team& team) {
         if constexpr (HALF)
             return input;
         else
-            return prepare(rows, encoder.dim, hidden, team);
+            return prepare(rows, hidden, product, team);
     }
 
-    // to = function(from times the weights, plus the bias); `next` is the product after this one.
+    // to = function(from times the weights, plus the bias), rows `width` apart; `next` is the product after this one.
     template <class T, class F>
-    void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, const Product<K>& next,
-                      Scratch<K>& scratch, const Team& team, const F& function) {
-        const int64_t panels = product.panels(), width = product.count * product.columns;
-        multiply<K>(rows, from, scales, product, team.first(panels), team.first(panels, 1),
-                    scratch.panel.data,
-                    next.source(team.first(next.panels())),
-                    [&](int64_t row, int64_t column, vf value)
-                        ALWAYS_INLINE { store(to + row * width + column, function(value)); });
+    void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, int64_t width,
+                      const Product<K>& next, Scratch<K>& scratch, const Team& team, const F& function) {
+        const int64_t panels = product.panels();
+        multiply(rows, from, scales, product, team.first(panels), team.first(panels, 1), scratch.panel.data,
+                 next.weights(team.first(next.panels()) * PANEL),
+                 [&](int64_t row, int64_t column, vf value)
+                     ALWAYS_INLINE { store(to + row * width + column, function(value)); });
         team.wait();
+    }
+
+    // Queries, keys and values, in one product if their inputs have the same factors.
+    template <class F>
+    void multiply_qkv(int64_t rows, const float* hidden, const Product<K>& qkv, const Product<K>& next,
+                      Scratch<K>& scratch, const Team& team, const F& function) {
+        const int64_t dim = encoder.dim;
+        bool together = true;
+        for (int64_t i = 1; i < 3 && is_int8<K>; i++)
+            together &= !memcmp(qkv.layers[i].factors, qkv.layers->factors, (size_t)dim * 4);
+        for (int64_t i = 0; i < (together ? 1 : 3); i++) {
+            const Product<K> product = {qkv.layers + i, together ? 3 : 1, dim, dim};
+            multiply_all(rows, prepare_hidden(rows, hidden, product, team), product, wide + i * dim, 3 * dim, next,
+                         scratch, team, function);
+        }
     }
 
     // Row i of the residual stream, normalized; in bfloat16 also as the next product reads it.
@@ -207,9 +199,9 @@ struct Pass {
         const auto activation = [](vf x) ALWAYS_INLINE { return gelu(x); };
         for (int64_t l = 0; l < encoder.layers; l++) {
             const Layer& layer = encoder.layer[l];
-            const LayerProducts<K> products(encoder, l, packed), after(encoder, (l + 1) % encoder.layers, packed);
+            const LayerProducts<K> products(encoder, l), after(encoder, (l + 1) % encoder.layers);
             const auto& [qkv, output, up, down] = products;
-            multiply_all(rows, prepare(rows, hidden, team), qkv, wide, output, scratch, team, identity);
+            multiply_qkv(rows, hidden, qkv, output, scratch, team, identity);
             team.share(texts * encoder.heads, [&](int64_t i) {
                 const int64_t text = i / encoder.heads, h = i % encoder.heads, start = offsets[text] - offsets[0];
                 const float* q = wide + start * 3 * dim + h * head;
@@ -217,11 +209,11 @@ struct Pass {
                        attended + start * dim + h * head, dim, scratch.attention, Rows());
             });
             team.wait();
-            multiply_all(rows, prepare(rows, dim, attended, team), output, sums, up, scratch, team, identity);
+            multiply_all(rows, prepare(rows, attended, output, team), output, sums, dim, up, scratch, team, identity);
             add_norm(rows, layer.attention_norm, hidden, team);
-            multiply_all(rows, prepare(rows, hidden, team), up, inner, down, scratch, team, activation);
-            multiply_all(rows, prepare(rows, encoder.inner, inner, team), down, sums, after.qkv, scratch,
-                         team, identity);
+            multiply_all(rows, prepare_hidden(rows, hidden, up, team), up, inner, encoder.inner, down, scratch, team,
+                         activation);
+            multiply_all(rows, prepare(rows, inner, down, team), down, sums, dim, after.qkv, scratch, team, identity);
             add_norm(rows, layer.output_norm, hidden, team);
         }
     }
@@ -273,13 +265,9 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
     }
     int64_t next = 0;
     const int64_t rows = larger(MOST_ROWS, most);
-    const bool ahead = is_int8<K> && tokens >= MANY_ROWS && encoder.layers;
-    Buffer memory(ahead ? encoder.layers * LayerProducts<K>(encoder, 0, nullptr).packed_words() : 0);
-    const float* packed = ahead ? memory.data : nullptr;
 #pragma omp parallel num_threads((int)threads)
     {
-        if (packed) pack_all<K>(encoder, packed);
-        Pass<K> pass(encoder, rows, packed);
+        Pass<K> pass(encoder, rows);
         Scratch<K> scratch(encoder, most);
         for (;;) {
             int64_t from, to;
@@ -298,22 +286,33 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
     }
 }
 
-// x (rows, depth) times the weight of `layer` plus its bias, to float32, (rows, columns).
+// x (rows, depth) times the weight of `layer` plus its bias, to float32, (rows, columns). x is in float32, or in
+// bfloat16 for such weights.
 template <class K>
-void multiply_rows(int64_t rows, int64_t columns, int64_t depth, const void* x, const float* scales,
-                   const Linear* layer, int64_t threads, float* out) {
+void multiply_rows(int64_t rows, int64_t columns, int64_t depth, const void* x, const Linear* layer, int64_t threads,
+                   float* out) {
     const int64_t part = smaller((rows + threads - 1) / threads, MOST_ROWS);
     const Product<K> product = {layer, 1, columns, depth};
 #pragma omp parallel num_threads((int)threads)
     {
-        Buffer panel(scratch_words<K>(depth));
+        Buffer memory(scratch_words<K>(depth) + (is_int8<K> ? 2 * part * depth : 0) + 64);
+        float *scratch = memory.take(scratch_words<K>(depth)), *scales = nullptr;
+        typename K::Input* quantized = nullptr;
+        if (is_int8<K>) scales = memory.take(part * depth), quantized = (typename K::Input*)memory.take(part * depth);
 #pragma omp for schedule(dynamic, 1)
-        for (int64_t from = 0; from < rows; from += part)
-            multiply<K>(smaller(rows - from, part), (const typename K::Input*)x + from * depth,
-                        scales ? scales + from : nullptr, product, 0, product.panels(), panel.data,
-                        product.source(0),
-                        [&](int64_t row, int64_t column, vf value)
-                            ALWAYS_INLINE { store(out + (from + row) * columns + column, value); });
+        for (int64_t from = 0; from < rows; from += part) {
+            const int64_t count = smaller(rows - from, part);
+            const auto* input = (const typename K::Input*)x + from * depth;
+            if constexpr (is_int8<K>) {
+                for (int64_t i = 0; i < count; i++)
+                    quantize(depth, (const float*)x + (from + i) * depth, layer->factors, quantized + i * depth,
+                             scales + i * block_count(depth));
+                input = quantized;
+            }
+            multiply(count, input, scales, product, 0, product.panels(), scratch, product.weights(0),
+                     [&](int64_t row, int64_t column, vf value)
+                         ALWAYS_INLINE { store(out + (from + row) * columns + column, value); });
+        }
     }
 }
 
@@ -365,11 +364,11 @@ int64_t EXPORT(encoder_dtypes)() {
     return dtypes;
 }
 
-// One product alone. In int8, x is uint8 with its zero at 128, and one step of a row stands for scales[row].
+// One product alone.
 void EXPORT(encoder_product)(int64_t dtype, int64_t rows, int64_t columns, int64_t depth, const void* x,
-                             const float* scales, const Linear* layer, int64_t threads, float* out) {
+                             const Linear* layer, int64_t threads, float* out) {
     of_dtype(dtype, [&](auto k) {
-        multiply_rows<decltype(k)>(rows, columns, depth, x, scales, layer, threads, out);
+        multiply_rows<decltype(k)>(rows, columns, depth, x, layer, threads, out);
     });
 }
 

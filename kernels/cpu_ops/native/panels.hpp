@@ -1,9 +1,8 @@
 // Matrix products with weights as torch stores them: row-major, (columns, depth).
 //
 // Weights are packed a panel at a time, right before the panel is used, into memory of the calling thread that stays
-// in its cache; or all of them ahead (`pack_ahead`). No packed weight outlives the forward pass, so none can go stale.
-// In a panel of up to PANEL vectors of columns, each step along the depth holds GROUP weights of every column, which
-// fill 32 bits. Each sum is taken in the order of the depth, starting from the bias, for any number of rows and
+// in its cache. No packed weight outlives the forward pass, so none can go stale. In a panel of up to PANEL vectors of
+// columns, each step along the depth holds GROUP weights of every column, which fill 32 bits. Each sum is taken in the order of the depth, starting from the bias, for any number of rows and
 // threads: the product of a row has the same bits in any batch.
 
 #pragma once
@@ -16,10 +15,10 @@
 
 extern "C" {
 
-// A linear layer. In int8, a column of the weight stands for its whole numbers times its scale.
+// A linear layer. In int8 the weight is packed, and the inputs are multiplied with their factors first.
 struct Linear {
     const void *weight, *bias;  // (columns, depth), (columns,)
-    const float* scale;         // (columns,), of int8 only
+    const float* factors;       // (depth,), of int8 only
 };
 }
 
@@ -31,14 +30,13 @@ constexpr int TILE_ROWS = 8;
 #else
 constexpr int TILE_ROWS = 4;
 #endif
-// Before the weights of a panel, for each vector of columns: bias, and in int8 scale and what the inputs' zero adds.
-constexpr int HEADER = 3;
+constexpr int HEADER = 1;  // vectors before the weights of each vector of columns: its bias
 // With few rows, weights are packed CHUNK steps at a time, which stay in the first-level cache until they are used.
 constexpr int64_t FEW_ROWS = 16, CHUNK = 32;
+constexpr int64_t KEPT_ROWS = 32;  // whose sums are kept in memory between two parts of the depth, at most
 
 struct Float32 {
     typedef float Input;
-    typedef float Weight;
     typedef float Parameter;  // biases, normalizations and embedding tables
     typedef vf Sum;
     static constexpr int GROUP = 1;
@@ -53,7 +51,6 @@ struct Float32 {
 #define HAS_BFLOAT16
 struct Bfloat16 {
     typedef bf16 Input;
-    typedef bf16 Weight;
     typedef bf16 Parameter;
     typedef vf Sum;
     static constexpr int GROUP = 2;
@@ -63,30 +60,11 @@ struct Bfloat16 {
 };
 #endif
 
-#if defined(__AVX512VNNI__)
-#define HAS_INT8
-// Inputs are 0 to 255 with their zero at 128; the sums start from minus what that zero adds to them.
-struct Int8 {
-    typedef uint8_t Input;
-    typedef int8_t Weight;
-    typedef float Parameter;
-    typedef vi Sum;
-    static constexpr int GROUP = 4;
-    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
-        return (vi)_mm512_dpbusd_epi32((__m512i)sum, _mm512_set1_epi32(group), (__m512i)weights);
-    }
-};
-#endif
-
-template <class K>
-constexpr bool is_int8 = sizeof(typename K::Weight) == 1;
-
 // Linear layers of the same shape and input; the columns of their outputs are side by side.
 template <class K>
 struct Product {
     const Linear* layers;
     int64_t count, columns, depth;  // columns of one layer
-    const float* packed = nullptr;  // all panels, if they are packed ahead
 
     INLINED int64_t vectors() const { return count * columns / W; }
     INLINED int64_t panels() const { return (vectors() + PANEL - 1) / PANEL; }
@@ -99,20 +77,14 @@ struct Product {
         return (const char*)layer(vector).weight + column(vector) * steps() * 4;
     }
 
-    // Words of memory for a packed panel with its header, and for all panels.
+    // Words of memory for a packed panel with its header.
     INLINED int64_t panel_words() const { return PANEL * W * (HEADER + steps()); }
-    INLINED int64_t packed_words() const { return panels() * panel_words(); }
-    INLINED const float* packed_panel(int64_t panel) const { return packed + panel * panel_words(); }
-    // What a product with a panel reads first.
-    INLINED const char* source(int64_t panel) const {
-        return packed ? (const char*)packed_panel(panel) : weights(panel * PANEL);
-    }
 };
 
-// Memory of a thread for a packed panel, and for the sums of few rows between two chunks.
+// Memory of a thread for a packed panel, and for sums of its columns.
 template <class K>
 INLINE int64_t scratch_words(int64_t depth) {
-    return PANEL * W * (HEADER + FEW_ROWS + depth / K::GROUP);
+    return PANEL * W * (HEADER + KEPT_ROWS + depth / K::GROUP);
 }
 
 // One panel of C vectors of columns: packed, and multiplied with rows.
@@ -132,10 +104,6 @@ struct Panel {
             const Linear& layer = product.layer(vector + c);
             const int64_t column = product.column(vector + c);
             store(header + c * W, load((const typename K::Parameter*)layer.bias + column));
-            if constexpr (is_int8<K>) {
-                store(header + (C + c) * W, load(layer.scale + column));
-                store(header + (2 * C + c) * W, vf{});
-            }
         });
     }
 
@@ -144,18 +112,15 @@ struct Panel {
         for (int64_t c = 0; c < C; c++) {
             const char* weights = product.weights(vector + c);
             int32_t* out = packed + c * W;
-            vi zero[4] = {bits(load(header + (2 * C + c) * W))};  // four sums, since one would wait for itself
             int64_t i = from;
-            for (; i + W <= to; i += W, out += W * C * W) pack_block<true>(weights + i * 4, W, out, zero);
-            if (i < to) pack_block<false>(weights + i * 4, to - i, out, zero);
-            if constexpr (is_int8<K>)
-                store(header + (2 * C + c) * W, as_float(zero[0] + zero[1] + zero[2] + zero[3]));
+            for (; i + W <= to; i += W, out += W * C * W) pack_block<true>(weights + i * 4, W, out);
+            if (i < to) pack_block<false>(weights + i * 4, to - i, out);
         }
     }
 
     // W columns of weights, of W steps or of `count`.
     template <bool ALL>
-    INLINED void pack_block(const char* weights, int64_t count, int32_t* out, vi* zero) const {
+    INLINED void pack_block(const char* weights, int64_t count, int32_t* out) const {
         const int64_t row = product.steps() * 4;
         vf block[W];
         repeat<W>([&](auto c) ALWAYS_INLINE {
@@ -165,7 +130,6 @@ struct Panel {
         });
         transpose(block);
         repeat<W>([&](auto s) ALWAYS_INLINE {
-            if constexpr (is_int8<K>) zero[s % 4] = K::plus(zero[s % 4], (int32_t)0x80808080, bits(block[s]));
             if (ALL || s < count) memcpy(out + s * C * W, &block[s], 4 * W);
         });
     }
@@ -173,8 +137,7 @@ struct Panel {
     template <int R>
     INLINED void start(typename K::Sum (&sum)[R][C]) const {
         repeat<C>([&](auto c) {
-            sum[0][c] = typename K::Sum{};
-            if constexpr (!is_int8<K>) sum[0][c] = load(header + c * W);
+            sum[0][c] = load(header + c * W);
             repeat<R - 1>([&](auto r) { sum[r + 1][c] = sum[0][c]; });
         });
     }
@@ -193,16 +156,6 @@ struct Panel {
                 memcpy(&group, a + r * product.depth + i * K::GROUP, 4);
                 repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], group, weights[c]); });
             });
-        }
-    }
-
-    // The result of a sum of `row`, as a float.
-    INLINED vf result(typename K::Sum sum, int64_t c, const float* scales, int64_t row) const {
-        if constexpr (is_int8<K>) {
-            const vi whole = sum - bits(load(header + (2 * C + c) * W));
-            return __builtin_convertvector(whole, vf) * (scales[row] * load(header + (C + c) * W)) + load(header + c * W);
-        } else {
-            return sum;
         }
     }
 
@@ -226,13 +179,12 @@ struct Panel {
 
     // All of a panel for few rows, which are split into tiles of about the same size.
     template <class F>
-    INLINED void multiply_few(int64_t rows, const typename K::Input* a, const float* scales, float* sums,
-                              const char* next, const F& use) const {
+    INLINED void multiply_few(int64_t rows, const typename K::Input* a, float* sums, const char* next,
+                              const F& use) const {
         const int64_t steps = product.steps(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-        const int64_t part = product.packed ? steps : CHUNK;
-        for (int64_t from = 0; from < steps; from += part) {
-            const int64_t to = smaller(from + part, steps);
-            if (!product.packed) pack(from, to);
+        for (int64_t from = 0; from < steps; from += CHUNK) {
+            const int64_t to = smaller(from + CHUNK, steps);
+            pack(from, to);
             for (int64_t t = 0; t < tiles; t++) {
                 const int64_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
                 repeat<TILE_ROWS>([&](auto r) {
@@ -241,17 +193,12 @@ struct Panel {
             }
         }
         for (int64_t row = 0; row < rows; row++)
-            for (int64_t c = 0; c < C; c++) {
-                typename K::Sum sum;
-                memcpy(&sum, sums + (row * C + c) * W, sizeof sum);
-                use(row, (vector + c) * W, result(sum, c, scales, row));
-            }
+            for (int64_t c = 0; c < C; c++) use(row, (vector + c) * W, load(sums + (row * C + c) * W));
     }
 
     // The packed panel for rows from `row` on. The first tiles fetch the next panel.
     template <int R, class F>
-    INLINED void multiply(int64_t row, int64_t rows, const typename K::Input* a, const float* scales, const char* next,
-                          const F& use) const {
+    INLINED void multiply(int64_t row, int64_t rows, const typename K::Input* a, const char* next, const F& use) const {
         const int64_t steps = product.steps();
         for (; rows - row >= R; row += R) {
             typename K::Sum sum[R][C];
@@ -262,11 +209,11 @@ struct Panel {
                 accumulate<R, 0>(sum, a + row * product.depth, steps, nullptr);
             repeat<R>([&](auto r) ALWAYS_INLINE {
                 repeat<C>([&](auto c) ALWAYS_INLINE {
-                    use(row + r, (vector + c) * W, result(sum[r][c], c, scales, row + r));
+                    use(row + r, (vector + c) * W, sum[r][c]);
                 });
             });
         }
-        if constexpr (R > 1) multiply<R / 2>(row, rows, a, scales, next, use);
+        if constexpr (R > 1) multiply<R / 2>(row, rows, a, next, use);
     }
 };
 
@@ -282,55 +229,27 @@ INLINE void with_panel(const Product<K>& product, int64_t p, float* memory, cons
         use(Panel<K, 1>(product, vector, memory));
 }
 
-// Pack panel p of a product ahead.
-template <class K>
-void pack_ahead(const Product<K>& product, int64_t p) {
-    with_panel(product, p, (float*)product.packed_panel(p), [&](const auto& panel) ALWAYS_INLINE {
-        panel.start_packing();
-        panel.pack(0, product.steps());
-    });
-}
-
 // Calls use(row, column, values) for every vector of `rows` rows times the weights plus the bias, in panels `first` to
 // `last`.
 //
 // Args:
-//     a: (rows, depth); in int8 with `scales`, what one step of each row stands for.
+//     a: (rows, depth).
 //     memory: of this thread, for scratch_words() words.
 //     next: weights that are needed after the last panel, and are fetched into the cache meanwhile.
 template <class K, class F>
-__attribute__((noinline)) void multiply(int64_t rows, const typename K::Input* a, const float* scales,
+__attribute__((noinline)) void multiply(int64_t rows, const typename K::Input* a, const float*,
                                         const Product<K>& product, int64_t first, int64_t last, float* memory,
                                         const char* next, const F& use) {
     float* sums = memory + product.panel_words();
     for (int64_t p = first; p < last; p++) {
-        const char* then = p + 1 < last ? product.source(p + 1) : next;
-        with_panel(product, p, product.packed ? (float*)product.packed_panel(p) : memory, [&](const auto& panel)
-                   ALWAYS_INLINE {
-            if (!product.packed) panel.start_packing();
-            if (rows <= FEW_ROWS) return panel.multiply_few(rows, a, scales, sums, then, use);
-            if (!product.packed) panel.pack(0, product.steps());
-            panel.template multiply<TILE_ROWS>(0, rows, a, scales, then, use);
+        const char* then = p + 1 < last ? product.weights((p + 1) * PANEL) : next;
+        with_panel(product, p, memory, [&](const auto& panel) ALWAYS_INLINE {
+            panel.start_packing();
+            if (rows <= FEW_ROWS) return panel.multiply_few(rows, a, sums, then, use);
+            panel.pack(0, product.steps());
+            panel.template multiply<TILE_ROWS>(0, rows, a, then, use);
         });
     }
-}
-
-// Quantize a row to whole numbers from -127 to 127, plus 128; returns what one step stands for (0 for a row of zeros).
-INLINE float quantize(int64_t dim, const float* row, uint8_t* out) {
-    vf top = {}, strange = {};  // NaN where the row holds NaN or an infinity
-    for (int64_t d = 0; d < dim; d += W) {
-        const vf value = load(row + d);
-        top = max(top, abs(value));
-        strange += value * 0.0f;
-    }
-    const float most = largest(top) + total(strange), by = most > 0 ? 127.0f / most : 0.0f;
-    for (int64_t d = 0; d < dim; d += W) {
-        const vf scaled = rounded(load(row + d) * by);
-        const vi whole = (bits(scaled + ROUND) - bits(splat(ROUND))) + 128;
-        const vb narrow = __builtin_convertvector(whole, vb);
-        memcpy(out + d, &narrow, sizeof narrow);
-    }
-    return most / 127.0f;
 }
 
 }  // namespace

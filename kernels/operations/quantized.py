@@ -133,7 +133,8 @@ def _sizes(inputs: int) -> list[int]:
 def _steps(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return what rows are multiplied with to have values up to 127, and what 1 stands for then: (rows, 1) each."""
     most = x.abs().amax(1, keepdim=True)
-    return torch.where(most > 0, 127 / most, 0), most / 127
+    by = most.new_tensor(127) / most  # 127 / most would be 127 times a rounded reciprocal
+    return torch.where(most > 0, by, 0), most / 127
 
 
 def _pack(weight: Tensor) -> Tensor:

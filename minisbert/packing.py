@@ -125,6 +125,8 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
     `restore` of the result gives back the order of `rows`.
     """
     rows = np.arange(len(texts.lengths)) if rows is None else rows
+    if len(rows) == 1:
+        return _one(texts, int(rows[0]), prompt_length)
     order = np.argsort(texts.lengths[rows], kind="stable")
     sorted_rows = rows[order]
     lengths = texts.lengths[sorted_rows]
@@ -143,6 +145,24 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
         offsets=torch.from_numpy(offsets.astype(np.int32)),
         runs=tuple(_runs(lengths)),
         restore=torch.from_numpy(restore),
+        prompt_length=prompt_length,
+        token_types=torch.from_numpy(types) if types is not None and types.any() else None,
+    )
+
+
+def _one(texts: TokenizedTexts, row: int, prompt_length: int) -> PackedBatch:
+    """Pack one text, in a fraction of the time."""
+    length = int(texts.lengths[row])
+    start = int(texts.offsets[row]) if row else 0
+    types = None if texts.types is None else texts.types[start : start + length].astype(np.int64)
+    return PackedBatch(
+        input_ids=torch.from_numpy(texts.ids[start : start + length].astype(np.int64)),
+        positions=torch.arange(length),
+        text_index=torch.zeros(length, dtype=torch.int64),
+        lengths=torch.tensor([length]),
+        offsets=torch.tensor([0, length], dtype=torch.int32),
+        runs=(Run(0, 1, length),),
+        restore=torch.zeros(1, dtype=torch.int64),
         prompt_length=prompt_length,
         token_types=torch.from_numpy(types) if types is not None and types.any() else None,
     )

@@ -10,7 +10,9 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from typing import NamedTuple
+from itertools import chain
+from operator import attrgetter, is_
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +25,7 @@ from ..operations.quantized import QuantizedLinear, packed_shape
 from . import library
 from .library import check, check_texts, pointer
 
+_DTYPE = attrgetter("dtype")
 _NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # as encoder.cpp numbers the dtypes
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
@@ -200,7 +203,7 @@ class Watch:
     """Tells if a module still computes the same, from weights at the same addresses.
 
     All of it counts but the values of the weights: its parts and their classes, hooks, methods put in place of
-    `forward`, tensors with their addresses, dtypes and shapes, and some settings. The check takes about 30 microseconds
+    `forward`, tensors with their addresses, dtypes and shapes, and some settings. The check takes about 25 microseconds
     for six layers.
 
     Args:
@@ -209,31 +212,37 @@ class Watch:
     """
 
     def __init__(self, root: nn.Module, settings: Collection[str]) -> None:
-        parts = submodules(root)[1:]
-        self._parts, self._attributes = parts, [vars(part) for part in parts]
-        self._children = [part._modules for part in (root, *parts) if part._modules]
+        self._parts = parts = submodules(root)[1:]
+        self._attributes = [vars(part) for part in parts]
+        children = [part._modules for part in (root, *parts) if part._modules]
+        named = [named for part in parts for named in (part._parameters, part._buffers) if named]
+        self._holders: list[dict[str, Any]] = [*children, *named]
         self._hooks = [hooks for part in parts for hooks in (part._forward_hooks, part._forward_pre_hooks)]
         self._settings = [(values, name) for values in self._attributes for name in settings if name in values]
-        self._named = [named for part in parts for named in (part._parameters, part._buffers) if named]
-        self._held = [tensor for named in self._named for tensor in named.values() if tensor is not None]
+        self._held = self._objects()
+        self._tensors = [value for value in self._held if isinstance(value, Tensor)]
         self._seen = self._state()
 
     def holds(self) -> bool:
         """Return True if nothing has changed."""
+        found = self._objects()
+        same = len(found) == len(self._held) and all(map(is_, found, self._held))
         overridden = any(self._hooks) or any("forward" in values for values in self._attributes)
-        return not overridden and self._state() == self._seen
+        return same and not overridden and self._state() == self._seen
+
+    def _objects(self) -> list[Any]:
+        """Parts, parameters and buffers."""
+        return list(chain.from_iterable(map(dict.values, self._holders)))
 
     def _state(self) -> list[object]:
-        """Parts, their classes, settings and tensors; address, dtype and shape of those held; which are contiguous."""
+        """Classes of the parts, settings, and addresses, dtypes and shapes of tensors; which are contiguous."""
         return [
-            [list(children.values()) for children in self._children],
             list(map(type, self._parts)),
             [values.get(name) for values, name in self._settings],
-            [id(tensor) for named in self._named for tensor in named.values()],  # those held keep theirs
-            list(map(Tensor.data_ptr, self._held)),
-            [tensor.dtype for tensor in self._held],
-            [tensor.shape for tensor in self._held],
-            list(map(Tensor.is_contiguous, self._held)),
+            list(map(Tensor.data_ptr, self._tensors)),
+            list(map(_DTYPE, self._tensors)),
+            list(map(Tensor.size, self._tensors)),
+            list(map(Tensor.is_contiguous, self._tensors)),
         ]
 
 

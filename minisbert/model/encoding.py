@@ -188,7 +188,11 @@ def _read_values(features: Features, options: EncodeOptions, *, token_types: boo
         return list(torch.split(rows, batch.lengths.tolist()))  # (tokens, ...) to one tensor for each text
 
     if options.output_value != "token_embeddings":
-        sentences = features.sentences.float()[batch.restore][:, : options.truncate_dim]  # (texts, dim)
+        sentences = features.sentences.float()  # (texts, dim)
+        if batch.texts > 1:
+            sentences = sentences[batch.restore]
+        if options.truncate_dim is not None:
+            sentences = sentences[:, : options.truncate_dim]
         sentences = normalize_embeddings(sentences) if options.normalize else sentences
         if options.output_value == "sentence_embedding":
             return sentences
@@ -258,6 +262,9 @@ def collect(run: Run, values: Values) -> Values:
     if run.device.type == "cuda" and not values.is_cuda:
         batches = copy_to_host(batches, side_stream_copies(run.device))
     for rows, embeddings in batches:
+        if len(values) == 1:
+            values.copy_(embeddings)
+            continue
         targets = torch.from_numpy(rows)
         if values.is_cuda:
             (targets,) = to_device([targets], values.device)

@@ -162,7 +162,7 @@ struct Pass {
             for (int64_t d = 0; d < dim; d += W) store(input + i * dim + d, load(row + d));
     }
 
-    // hidden = normalized(sums + hidden).
+    // hidden = normalized(sums + hidden). In int8 a row is quantized next, by the same thread, which waits then.
     void add_norm(int64_t rows, const Norm& norm, float* hidden, const Team& team) {
         const int64_t dim = encoder.dim;
         team.share(rows, [&](int64_t i) {
@@ -170,7 +170,7 @@ struct Pass {
             for (int64_t d = 0; d < dim; d += W) store(row + d, load(row + d) + load(sums + i * dim + d));
             normalize(row, i, norm);
         });
-        team.wait();
+        if (!QUANTIZED) team.wait();
     }
 
     // hidden = normalized sum of the embeddings of a word, a token type (if the model has them) and a position.
@@ -188,7 +188,7 @@ struct Pass {
             }
             normalize(row, i, encoder.norm);
         });
-        team.wait();
+        if (!QUANTIZED) team.wait();
     }
 
     // The layers, for texts at offsets[0] to offsets[texts]; hidden: their rows, from the embeddings to the result.

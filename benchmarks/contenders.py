@@ -1,16 +1,21 @@
-"""What is compared: each contender is made once and then turns texts into embeddings."""
+"""What is compared: each contender is made once, in a process of its own, and then turns texts into embeddings.
+
+In one process their thread pools would take time from each other: some wait actively after their work.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Mapping
+import multiprocessing
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import peers
 from numpy.typing import NDArray
-from onnx_export import export
 
 from minisbert import SentenceTransformer
 from minisbert.storage.locate import packaged_model
@@ -20,15 +25,15 @@ BATCH_SIZE = 32  # the reference's default, and what the goals are against
 BATCH_SIZES = (8, 16, 32, 64, 128)
 REFERENCE, ONNX = "sentence-transformers", "ONNX Runtime"
 DTYPES = {"minisbert fp32": "float32", "minisbert bf16": "bfloat16", "minisbert int8": "int8"}
+NAMES = (*DTYPES, REFERENCE, *peers.PEERS)
+_PRECISIONS = {"float32": "fp32", "bfloat16": "bf16", "int8": "int8"}
 # Which of the machine's limits a contender is measured against.
 PRECISIONS = {
-    "minisbert fp32": "fp32",
-    "minisbert bf16": "bf16",
-    "minisbert int8": "int8",
+    **{name: _PRECISIONS[dtype] for name, dtype in DTYPES.items()},
     REFERENCE: "fp32",
-    ONNX: "fp32",
+    **{name: _PRECISIONS[dtype] for name, (_, dtype) in peers.PEERS.items()},
 }
-EXACT = 1e-5  # an exported graph that is further from the reference is not timed
+EXACT = 1e-5  # a peer in float32 that is further from the model is not timed
 
 
 class NotAvailableError(Exception):
@@ -43,11 +48,13 @@ class Contender:
         name: what it is called in the result.
         encode: texts to float32 (texts, dim), in texts' order; the second argument is the batch size, which only
             contenders with `batches` heed.
+        seconds: of each of some calls, one after the other, with one of the texts each.
         batches: whether it works in batches of a fixed number of texts.
     """
 
     name: str
     encode: Callable[[list[str], int], NDArray[np.float32]]
+    seconds: Callable[[list[str], int], list[float]]
     batches: bool = False
 
     def at(self, batch_size: int) -> Encode:
@@ -56,7 +63,7 @@ class Contender:
 
 
 def make_all(
-    threads: int, folder: Path | None = None, names: tuple[str, ...] = (*DTYPES, REFERENCE, ONNX)
+    threads: int, folder: Path | None = None, names: tuple[str, ...] = NAMES
 ) -> tuple[dict[str, Contender], dict[str, str]]:
     """The contenders that can be made, by name, and for each other one the reason why it cannot."""
     folder = folder or packaged_model()
@@ -67,70 +74,78 @@ def make_all(
     for name in names:
         try:
             made[name] = make(name, folder, threads)
-        except Exception as error:  # whatever it is, the others can still be measured
-            missing[name] = f"{type(error).__name__}: {error}".splitlines()[0]
+        except NotAvailableError as error:  # the others can still be measured
+            missing[name] = str(error)
     return made, missing
 
 
 def make(name: str, folder: Path, threads: int) -> Contender:
-    """Load a contender's model."""
-    makers: Mapping[str, Callable[[Path, int], Contender]] = {REFERENCE: _reference, ONNX: _onnx}
-    return makers[name](folder, threads) if name in makers else _minisbert(name, folder)
+    """Load a contender's model in a process that ends with this one."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    context.Process(target=_serve, args=(name, folder, threads, theirs), daemon=True).start()
+    theirs.close()
+    batches = name not in DTYPES
 
+    def ask(*question: Any) -> Any:
+        try:
+            ours.send(question)
+            answer = ours.recv()
+        except (EOFError, BrokenPipeError):
+            raise NotAvailableError("its process ended") from None
+        if isinstance(answer, str):
+            raise NotAvailableError(answer)
+        return answer
 
-def _minisbert(name: str, folder: Path) -> Contender:
-    dtype: Any = DTYPES[name]
-    model = SentenceTransformer(folder, device="cpu", dtype=dtype, truncation="count")
-    return Contender(name, lambda texts, _: model.encode(texts))
-
-
-def _reference(folder: Path, threads: int) -> Contender:
-    import sentence_transformers
-
-    model = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+    ask("encode", ["a"], 1)
     return Contender(
-        REFERENCE,
-        lambda texts, batch_size: model.encode(texts, batch_size=batch_size, show_progress_bar=False),
-        batches=True,
+        name,
+        lambda texts, batch_size: ask("encode", texts, batch_size),
+        lambda texts, calls: ask("seconds", texts, calls),
+        batches=batches,
     )
 
 
-def _onnx(folder: Path, threads: int) -> Contender:
-    model = SentenceTransformer(folder, device="cpu", truncation="count")
-    with tempfile.TemporaryDirectory() as place:
-        runtime = OnnxEncoder(model, export(model, Path(place) / "model.onnx"), threads)
+def _serve(name: str, folder: Path, threads: int, questions: Connection) -> None:
+    """Answer questions with arrays and lists, or with a text that says what is wrong."""
+    import torch
+
+    torch.set_num_threads(threads)
+    try:
+        encode = _function(name, folder, threads)
+    except Exception as error:  # whatever it is, it is told
+        questions.recv()
+        questions.send(f"{type(error).__name__}: {error}".splitlines()[0])
+        return
+    while True:
+        try:
+            kind, texts, number = questions.recv()
+        except EOFError:
+            return
+        if kind == "encode":
+            questions.send(encode(texts, number))
+            continue
+        seconds = []
+        for call in range(number):
+            start = time.perf_counter()
+            encode([texts[call % len(texts)]], 1)
+            seconds.append(time.perf_counter() - start)
+        questions.send(seconds)
+
+
+def _function(name: str, folder: Path, threads: int) -> Callable[[list[str], int], NDArray[np.float32]]:
+    if name == REFERENCE:
+        import sentence_transformers
+
+        theirs = sentence_transformers.SentenceTransformer(str(folder), device="cpu")
+        return lambda texts, batch_size: theirs.encode(texts, batch_size=batch_size, show_progress_bar=False)
+    dtype: Any = DTYPES.get(name, "float32")
+    model = SentenceTransformer(folder, device="cpu", dtype=dtype, truncation="count")
+    if name in DTYPES:
+        return lambda texts, _: model.encode(texts)
+    peer = peers.make(name, folder, threads)
     texts = ["a", "The first text.", "The second text of these three is somewhat longer than the others."]
-    difference = float(np.abs(runtime(texts, 2) - model.encode(texts)).max())
-    if difference > EXACT:
-        raise NotAvailableError(f"the exported graph differs by {difference:.1e}; expected at most {EXACT:g}")
-    return Contender(ONNX, runtime, batches=True)
-
-
-class OnnxEncoder:
-    """A graph in ONNX Runtime: texts tokenized once, sorted by tokens, padded to the longest of each batch."""
-
-    def __init__(self, model: SentenceTransformer, graph: Path, threads: int) -> None:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        # Its threads wait actively after a run, which would take time from whoever is measured next.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        self._session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
-        self._tokenizer, self._dim = model.transformer.tokenizer, model.transformer.embedding_dimension
-
-    def __call__(self, texts: list[str], batch_size: int) -> NDArray[np.float32]:
-        """Texts to (texts, dim)."""
-        tokens = self._tokenizer(texts)
-        order = np.argsort(-tokens.lengths, kind="stable")
-        embeddings = np.empty((len(texts), self._dim), np.float32)
-        for start in range(0, len(texts), batch_size):
-            rows = order[start : start + batch_size]
-            mask = (np.arange(tokens.lengths[rows[0]]) < tokens.lengths[rows][:, None]).astype(np.int32)
-            ids = np.zeros_like(mask)
-            ids[mask == 1] = np.concatenate(
-                [tokens.ids[tokens.offsets[row] : tokens.offsets[row] + tokens.lengths[row]] for row in rows]
-            )
-            (embeddings[rows],) = self._session.run(["embeddings"], {"input_ids": ids, "attention_mask": mask})
-        return embeddings
+    difference = float(np.abs(peer(texts, 2) - model.encode(texts)).max())
+    if PRECISIONS[name] == "fp32" and difference > EXACT:
+        raise NotAvailableError(f"it differs by {difference:.1e}; expected at most {EXACT:g}")
+    return peer

@@ -17,7 +17,8 @@ import torch
 from minisbert.cli.kernels import machine
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy", "onnxruntime", "onnx")
+PACKAGES = ("minisbert", "torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
+PEERS = ("onnxruntime", "openvino", "nncf", "ctranslate2")
 
 
 def fingerprint() -> dict[str, Any]:
@@ -32,7 +33,7 @@ def fingerprint() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": {name: _version(name) for name in (*PACKAGES, *PEERS)},
         "cpp_kernels": machine()["C++ kernels"],
         "commit": _commit(),
         "date": date.today().isoformat(),

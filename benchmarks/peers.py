@@ -1,4 +1,4 @@
-"""Other ways to run the same model on a CPU, each in the best setting for it: the extra `bench-peers` installs them.
+"""Other ways to run the same model on a CPU, each in its best setting: the extra `bench-peers` installs them.
 
 All of them get texts tokenized once, sorted by tokens, and padded to the longest of each batch, as ONNX Runtime does.
 """
@@ -50,11 +50,20 @@ def onnx_runtime(model: SentenceTransformer, folder: Path, threads: int, dtype: 
     with tempfile.TemporaryDirectory() as place:
         graph = export(model, Path(place) / "model.onnx")
         if dtype == "int8":
+            import onnx
             from onnxruntime.quantization import QuantType, quantize_dynamic
 
             kinds = ["MatMul", "Attention"]  # not the embedding tables, whose rows would share one scale
             small = graph.with_name("int8.onnx")
-            quantize_dynamic(graph, small, weight_type=QuantType.QInt8, per_channel=True, op_types_to_quantize=kinds)
+            types = {"DefaultTensorType": onnx.TensorProto.FLOAT}  # of what fused operators give
+            quantize_dynamic(
+                graph,
+                small,
+                weight_type=QuantType.QInt8,
+                per_channel=True,
+                op_types_to_quantize=kinds,
+                extra_options=types,
+            )
             graph = small
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1

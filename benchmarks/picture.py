@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-COLOURS = {"minisbert": "#0072b2", "sentence-transformers": "#d55e00", "ONNX Runtime": "#999999"}
+COLOURS = {
+    "minisbert": "#0072b2",
+    "sentence-transformers": "#d55e00",
+    "ONNX Runtime": "#999999",
+    "OpenVINO": "#009e73",
+    "CTranslate2": "#cc79a7",
+}
 
 
 def draw(result: dict[str, Any], path: Path) -> Path:
@@ -14,7 +20,8 @@ def draw(result: dict[str, Any], path: Path) -> Path:
 
     classes: dict[str, dict[str, Any]] = result["classes"]
     names = list(dict.fromkeys(name for one in classes.values() for name in one["contenders"]))
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    names = [name for name in names if f"{name}, best batch" not in names]  # each in its best setting
+    figure = Figure(figsize=(9, 0.25 * len(names) + 1), layout="constrained")
     for column, (kind, one) in enumerate(classes.items()):
         axes = figure.add_subplot(1, len(classes), column + 1)
         shown = {name: one["contenders"][name]["texts_per_second"] for name in names if name in one["contenders"]}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 REFERENCE = "sentence-transformers"
+# The peers that compute in a precision of ours.
+PEERS_OF = {
+    "minisbert fp32": ("ONNX Runtime", "OpenVINO fp32", "CTranslate2 fp32"),
+    "minisbert bf16": ("OpenVINO bf16",),
+    "minisbert int8": ("OpenVINO int8", "ONNX Runtime int8", "CTranslate2 int8"),
+}
 
 
 def markdown(header: tuple[str, ...], rows: Iterable[tuple[Any, ...]]) -> str:
@@ -58,11 +64,24 @@ def encode(result: dict[str, Any]) -> str:
             f"size is the best of 8 to 128. {_missing(result)}The limit is that of the useful floating-point "
             f"operations at the best rate of matrix products of these shapes, measured in the same rounds.",
             markdown(header, speeds),
+            "How many times as fast as others in the same precision, each at its best batch size:",
+            markdown(("times as fast", *classes), list(_against(classes))),
             markdown(
                 ("", "share of the limit", "largest difference", "smallest cosine", "STS-B dev Spearman"), quality
             ),
         ]
     )
+
+
+def _against(classes: dict[str, dict[str, Any]]) -> Iterator[tuple[str, ...]]:
+    for ours, others in PEERS_OF.items():
+        for other in others:
+            found = (
+                one["contenders"].get(ours, {}).get("times_as_fast_as", {}).get(f"{other}, best batch")
+                for one in classes.values()
+            )
+            if any(ratios := [ratio(fast) for fast in found]):
+                yield f"{ours} against {other}", *ratios
 
 
 def _speed(one: dict[str, Any] | None) -> str:
@@ -115,13 +134,18 @@ def train(result: dict[str, Any]) -> str:
 
 def latency(result: dict[str, Any]) -> str:
     """Return the latency of one short text."""
-    rows = []
+    rows, shares = [], []
     for name, one in result["contenders"].items():
-        times = ratio(one.get("times_as_fast"))
-        rows.append((name, f"{one['p50'] * 1000:.1f} ms", f"{one['p90'] * 1000:.1f} ms", times))
+        busy = result["one core busy"][name]
+        times = (f"{each[part] * 1000:.2f} ms" for each in (one, busy) for part in ("p50", "p90"))
+        rows.append((name, *times, ratio(one.get("times_as_fast"))))
+        shares += [(f"{name} against {other}", ratio(share)) for other, share in one["share_of_time"].items()]
+    header = ("", "median", "90 % within", "median, one core busy", "90 % within", "times as fast as the reference")
     return (
-        f"One short text (`benchmarks/run.py latency`, {result['calls']} calls each, in blocks that take turns). "
-        f"{_missing(result)}\n\n" + markdown(("", "median", "90 % within", "times as fast as the reference"), rows)
+        f"One short text of 10 to 20 tokens (`benchmarks/run.py latency`, {result['calls']} calls each, in blocks that "
+        f"take turns, each contender in a process of its own); also while another process keeps a core busy. "
+        f"{_missing(result)}\n\n{markdown(header, rows)}\n\nThe share of the time of others in the same precision "
+        f"(below 1 is faster):\n\n{markdown(('', 'share of the time'), shares)}"
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import peers
 import timing
 import workloads
 from contenders import BATCH_SIZE, BATCH_SIZES, PRECISIONS, REFERENCE, Contender, Encode, make_all
@@ -112,7 +113,7 @@ def compare(
     return {"contenders": result, "limits": limits, "seconds_at_limit": at_limit}
 
 
-BASELINES = tuple(f"{name}{at}" for name in (REFERENCE, "ONNX Runtime") for at in ("", ", best batch"))
+BASELINES = tuple(f"{name}{at}" for name in (REFERENCE, *peers.PEERS) for at in ("", ", best batch"))
 
 
 def best_batch_size(one: Contender, texts: list[str], tried: Sequence[int]) -> int:

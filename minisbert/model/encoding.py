@@ -189,7 +189,7 @@ def _read_values(features: Features, options: EncodeOptions, *, token_types: boo
 
     if options.output_value != "token_embeddings":
         sentences = features.sentences.float()  # (texts, dim)
-        if batch.texts > 1:
+        if batch.texts > 1 or options.output_value is None:  # then they are handed out, and ordinary tensors
             sentences = sentences[batch.restore]
         if options.truncate_dim is not None:
             sentences = sentences[:, : options.truncate_dim]

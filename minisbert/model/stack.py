@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning, warn
 from ..modules import Dense, Pooling, Transformer
+from ..modules.encoder import Encoder
 from ..modules.features import Features
 from ..similarity import Embeddings, SimilarityFunction
 from ..storage.layout import ModelSettings
@@ -83,6 +84,9 @@ class ModuleStack(nn.Sequential):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
+        encoder = self.transformer.auto_model
+        if isinstance(encoder, Encoder):  # finding the first of all parameters takes longer
+            return encoder.embeddings.word.weight.device
         return next(self.parameters()).device
 
     @property

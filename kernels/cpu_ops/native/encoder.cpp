@@ -196,7 +196,7 @@ struct Pass {
         const int64_t dim = encoder.dim, rows = offsets[texts] - offsets[0], head = dim / encoder.heads;
         const float scale = 1.0f / sqrtf((float)head);
         const auto identity = [](vf x) ALWAYS_INLINE { return x; };
-        const auto activation = [](vf x) ALWAYS_INLINE { return gelu(x); };
+        const auto activation = [](vf x) ALWAYS_INLINE { return HALF ? gelu_to_round(x) : gelu(x); };
         for (int64_t l = 0; l < encoder.layers; l++) {
             const Layer& layer = encoder.layer[l];
             const LayerProducts<K> products(encoder, l), after(encoder, (l + 1) % encoder.layers);

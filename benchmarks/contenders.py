@@ -48,13 +48,13 @@ class Contender:
         name: what it is called in the result.
         encode: texts to float32 (texts, dim), in texts' order; the second argument is the batch size, which only
             contenders with `batches` heed.
-        seconds: of each of some calls, one after the other, with one of the texts each.
+        seconds: of each of some calls, one after the other, with one of the texts each, where it can tell.
         batches: whether it works in batches of a fixed number of texts.
     """
 
     name: str
     encode: Callable[[list[str], int], NDArray[np.float32]]
-    seconds: Callable[[list[str], int], list[float]]
+    seconds: Callable[[list[str], int], list[float]] | None = None
     batches: bool = False
 
     def at(self, batch_size: int) -> Encode:

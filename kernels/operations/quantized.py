@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-BLOCK = 128  # inputs that share a scale
+BLOCK = 96  # inputs that share a scale
 _COLUMNS, _GROUP = 16, 4  # outputs that are packed side by side, and inputs of one of them that fill 32 bits
 _ZERO = 128  # of inputs in the kernel, which are 1 to 255 there
 _SMALLEST = 0.1  # largest value that counts as an input's, as a share of the average over all inputs

@@ -10,7 +10,7 @@
 
 namespace {
 
-constexpr int64_t BLOCK = 128;
+constexpr int64_t BLOCK = 96;
 
 INLINE int64_t block_count(int64_t depth) { return (depth + BLOCK - 1) / BLOCK; }
 

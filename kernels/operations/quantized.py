@@ -8,7 +8,7 @@ and the weights divided by it, which is SmoothQuant (https://arxiv.org/abs/2211.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -61,20 +61,25 @@ class QuantizedLinear(nn.Module):
 
     def weight(self) -> Tensor:
         """Return the weights of the inputs times their factors, dequantized: float32, (out, in)."""
-        parts = []
-        for size, words in zip(_sizes(self.in_features), self._blocks(), strict=True):
-            scales, steps = words[:, 1].view(torch.float32), words[:, 2:]  # (strips, 16), (strips, steps, 16)
-            turned = steps.transpose(1, 2).clone(memory_format=torch.contiguous_format)
-            whole = turned.view(torch.int8)  # (strips, 16, inputs)
-            parts.append((whole * scales[:, :, None]).flatten(0, 1)[: self.out_features, :size])
+        parts, start = [], 0
+        for blocks, size in _blocks(self.in_features):
+            end = start + _COLUMNS * blocks * (2 + -(-size // _GROUP))
+            words = self.packed[:, start:end].view(
+                -1, blocks, (end - start) // blocks // _COLUMNS, _COLUMNS
+            )  # (strips, blocks, 2 + steps, 16)
+            turned = words[:, :, 2:].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
+            whole = turned.view(torch.int8)[..., :size]  # (strips, 16, blocks, inputs)
+            scales = words[:, :, 1].view(torch.float32).transpose(1, 2)  # (strips, 16, blocks)
+            parts.append((whole * scales[..., None]).flatten(2).flatten(0, 1)[: self.out_features])
+            start = end
         return torch.cat(parts, dim=1)
 
     def quantized_input(self, x: Tensor) -> Tensor:
         """Return inputs times their factors, quantized and dequantized: (tokens, in), in float32."""
         parts = []
-        for part in torch.split(x.float() * self.factors.float(), BLOCK, dim=1):
+        for part in _in_blocks(x.float() * self.factors.float()):
             by, scale = _steps(part)
-            parts.append((part * by).round() * scale)
+            parts.append(((part * by).round() * scale).flatten(1))
         return torch.cat(parts, dim=1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,14 +90,6 @@ class QuantizedLinear(nn.Module):
     def extra_repr(self) -> str:
         """Return the sizes, for `repr`."""
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
-
-    def _blocks(self) -> Iterator[Tensor]:
-        """Give the words of each block of inputs: (strips, 2 + steps, 16)."""
-        words, start = self.packed.view(self.packed.shape[0], -1, _COLUMNS), 0
-        for size in _sizes(self.in_features):
-            end = start + 2 + -(-size // _GROUP)
-            yield words[:, start:end]
-            start = end
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         if f"{prefix}weight" in state_dict:
@@ -125,25 +122,35 @@ def packed_shape(outputs: int, inputs: int) -> tuple[int, int]:
     return -(-outputs // _COLUMNS), _COLUMNS * (2 * blocks + steps)
 
 
-def _sizes(inputs: int) -> list[int]:
-    """Return the sizes of the blocks of inputs."""
-    return [min(BLOCK, inputs - start) for start in range(0, inputs, BLOCK)]
+def _blocks(inputs: int) -> list[tuple[int, int]]:
+    """Return the number and the size of whole blocks of inputs, and of what is left as one more."""
+    whole, rest = divmod(inputs, BLOCK)
+    return [(blocks, size) for blocks, size in ((whole, BLOCK), (1, rest)) if blocks * size]
+
+
+def _in_blocks(x: Tensor) -> list[Tensor]:
+    """Cut rows into blocks: (rows, in) to (rows, blocks, inputs), for blocks of each size."""
+    parts, start = [], 0
+    for blocks, size in _blocks(x.shape[1]):
+        parts.append(x[:, start : start + blocks * size].reshape(len(x), blocks, size))
+        start += blocks * size
+    return parts
 
 
 def _steps(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return what rows are multiplied with to have values up to 127, and what 1 stands for then: (rows, 1) each."""
-    most = x.abs().amax(1, keepdim=True)
+    """Return what blocks are multiplied with to have values up to 127, and what 1 stands for: (rows, blocks, 1)."""
+    most = x.abs().amax(-1, keepdim=True)
     by = most.new_tensor(127) / most  # 127 / most would be 127 times a rounded reciprocal
     return torch.where(most > 0, by, 0), most / 127
 
 
 def _pack(weight: Tensor) -> Tensor:
     """Quantize and pack weights: float32, (out, in), to int32, (strips, words)."""
-    blocks = []
-    for part in torch.split(F.pad(weight, (0, 0, 0, -weight.shape[0] % _COLUMNS)), BLOCK, dim=1):
+    parts = []
+    for part in _in_blocks(F.pad(weight, (0, 0, 0, -weight.shape[0] % _COLUMNS))):
         by, scale = _steps(part)
-        whole = F.pad((part * by).round().to(torch.int8), (0, -part.shape[1] % _GROUP))  # (rows, inputs)
-        steps = whole.view(torch.int32).view(-1, _COLUMNS, whole.shape[1] // _GROUP).transpose(1, 2)
-        zero = -_ZERO * whole.sum(1, dtype=torch.int32)
-        blocks += [zero.view(-1, 1, _COLUMNS), scale.view(torch.int32).view(-1, 1, _COLUMNS), steps]
-    return torch.cat(blocks, dim=1).flatten(1)
+        whole = F.pad((part * by).round().to(torch.int8), (0, -part.shape[2] % _GROUP))  # (rows, blocks, inputs)
+        zero = -_ZERO * whole.sum(2, keepdim=True, dtype=torch.int32)
+        words = torch.cat([zero, scale.view(torch.int32), whole.view(torch.int32)], dim=2)  # (rows, blocks, 2 + steps)
+        parts.append(words.view(-1, _COLUMNS, *words.shape[1:]).permute(0, 2, 3, 1).flatten(1))
+    return torch.cat(parts, dim=1).contiguous()

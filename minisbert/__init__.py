@@ -11,6 +11,7 @@ Names are imported when they are first used: `import minisbert` alone loads noth
 
 from __future__ import annotations
 
+import gc
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -55,7 +56,13 @@ def __getattr__(name: str) -> Any:
     """Import a public name when it is first used."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f".{_HOMES.get(name, name)}", __name__)
+    collects = gc.isenabled()
+    gc.disable()  # imported objects stay; one search for garbage among them and those of torch takes 80 ms
+    try:
+        module = import_module(f".{_HOMES.get(name, name)}", __name__)
+    finally:
+        if collects:
+            gc.enable()
     return getattr(module, name) if name in _HOMES else module
 
 

@@ -131,6 +131,7 @@ class EmbeddingModel(ModuleStack):
         super().__init__(modules, settings, truncation=truncation)
         self.base_model, self.base_model_revision = base_model, base_revision
         self._other_settings = settings.other
+        saved_dtype = next(self.parameters()).dtype
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
         encoder = self.transformer.auto_model
@@ -142,8 +143,8 @@ class EmbeddingModel(ModuleStack):
                     f"got dtype='int8' for {got}; expected a native encoder on the CPU: choose another dtype"
                 )
             self.transformer.quantize()
-        elif model_name_or_path is not None and native is not None:
-            native.align_weights()
+        elif model_name_or_path is not None and native is not None and next(native.parameters()).dtype != saved_dtype:
+            native.align_weights()  # again, since the conversion has scattered them
 
     # ---- embeddings -------------------------------------------------------------------------------------------------
 

@@ -231,11 +231,12 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
     """Load the encoder, and the tensors of the checkpoint that it does not need but a saved copy should have."""
     with torch.device("meta"):
         encoder = Encoder(encoder_config(config))
-    tensors = _canonical(read_weights(folder), folder)
+    tensors = _canonical(read_weights(folder, mapped=True), folder)
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
     name = dtype or read_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
     encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
-    return encoder, {name: tensor for name, tensor in tensors.items() if name.startswith("pooler.")}
+    encoder.align_weights()
+    return encoder, {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("pooler.")}
 
 
 def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

@@ -117,10 +117,13 @@ def _describes_tensor(value: Any) -> bool:
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
-def read_weights(folder: Path) -> dict[str, Tensor]:
+def read_weights(folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
     """Read all tensors of the checkpoint in `folder` to the CPU; a LoRA adapter beside them is merged.
 
-    The tensors are in memory of their own: what is written to the files later changes nothing.
+    Args:
+        folder: of the model.
+        mapped: tensors may be a view of their file, for a caller that copies them at once. By default they are in
+            memory of their own: what is written to the files later changes nothing.
 
     Raises:
         ModelError: there is no checkpoint, or it is incomplete, or it has an adapter that cannot be merged.
@@ -132,7 +135,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise ModelError(f"{folder} has no weights; expected {SAFETENSORS} (or {PICKLE}): copy the whole model again")
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors.update(_read_file(file))
+        tensors.update(_read_file(file, mapped=mapped))
     if is_file(folder / ADAPTER_CONFIG):
         adapter = next((folder / name for name in ADAPTER_FILES if is_file(folder / name)), None)
         if adapter is None:
@@ -213,16 +216,16 @@ def load_into(
     module.requires_grad_(True)
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
-    return _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
+def _read_file(path: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    return _read_safetensors(path, mapped=mapped) if path.suffix == ".safetensors" else _read_pickle(path)
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def _read_safetensors(path: Path, *, mapped: bool) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     read_header(path)  # refuses pipes, and headers that torch would fail on
     try:
-        return {name: tensor.clone() for name, tensor in load_file(path).items()}  # which are a view of the file
+        return {name: tensor if mapped else tensor.clone() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
         raise ModelError(f"{path} cannot be read ({error}); expected safetensors: copy the file again") from None
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from itertools import islice
-from statistics import fmean
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -390,7 +389,7 @@ def _summary(mined: Sequence[Mined], pairs: _Pairs, columns: Mapping[str, list[A
     positives = [score for one in mined for _, score in one.positives]
     negatives = [score for one in mined for _, score in one.negatives]
     if negatives:
-        text += f"; mean score {fmean(positives):.3f} of positives, {fmean(negatives):.3f} of negatives"
+        text += f"; mean score {np.mean(positives):.3f} of positives, {np.mean(negatives):.3f} of negatives"
     short = sum(len(one.negatives) < num_negatives for one in mined)
     if short:
         text += (

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -230,7 +229,11 @@ def _spells_integer(text: str) -> bool:
 def _is_number(value: Any) -> bool:
     if isinstance(value, np.timedelta64):  # which numpy counts among the integers
         return False
-    return isinstance(value, (int, float, Decimal, np.integer, np.floating, np.bool_))
+    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
+        return True
+    from decimal import Decimal  # few need it
+
+    return isinstance(value, Decimal)
 
 
 def _number(value: Any) -> float | None:

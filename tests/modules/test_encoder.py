@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from minisbert.kernels.cpu_ops import onednn
+from tiny_models import build
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from minisbert import kernels
+from minisbert import SentenceTransformer, kernels
 from minisbert.kernels import AttentionSettings
+from minisbert.model.embedding_model import DType
 from minisbert.modules.architectures import EncoderConfig
 from minisbert.modules.encoder import Encoder
 from minisbert.packing import PackedBatch, pack
@@ -257,3 +260,21 @@ def test_what_is_not_as_built_is_called(
     assert same == (change == "a hook on gradients" and not training)
     for got, expected in zip(after, results("reference"), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5 * max(1.0, float(expected.abs().max())))
+
+
+@pytest.mark.parametrize("dtype", [None, "bfloat16"])
+def test_loaded_weights_are_copied_and_side_by_side(tmp_path: Path, dtype: DType | None) -> None:
+    """What is written into their file later changes nothing, and products read them from aligned addresses."""
+    folder = build(tmp_path / "bert", "bert")
+    model = SentenceTransformer(folder, device="cpu", dtype=dtype)
+    tensors = {**model.state_dict(), **model.transformer.extra_tensors}
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    file = folder / "model.safetensors"
+    with file.open("r+b") as opened:
+        opened.write(bytes(file.stat().st_size))
+    assert {name for name, tensor in tensors.items() if not torch.equal(tensor, before[name])} == set()
+    for layer in model.transformer.auto_model.layers:
+        query, key, value = (getattr(layer.attention, name).weight for name in ("query", "key", "value"))
+        assert (key.data_ptr(), value.data_ptr()) == (query.data_ptr() + query.nbytes, key.data_ptr() + key.nbytes)
+        linears = (query, layer.attention.output.weight, layer.feed_forward.up.weight, layer.feed_forward.down.weight)
+        assert all(weight.data_ptr() % 64 == 0 for weight in linears)

@@ -1,4 +1,4 @@
-"""minisbert beside sentence-transformers and ONNX Runtime, in one run, interleaved, with equal threads.
+"""minisbert beside sentence-transformers and other runtimes, in one run, interleaved, with equal threads.
 
     python benchmarks/run.py encode|train|latency|startup|memory|kernels|gpu [--quick] [--data FOLDER]
 

@@ -72,7 +72,9 @@ TITLES = {
     "kernels": "Operations",
     "gpu": "On a GPU",
 }
-PICTURES = {"encode": "Texts per second by length class: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2"}
+PICTURES = {
+    "encode": "Texts per second by length class: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2"
+}
 # The marks are also those of a snippet, by which the documentation includes the tables.
 START, END = "<!-- --8<-- [start:measured] -->", "<!-- --8<-- [end:measured] -->"
 HEADLINE_START, HEADLINE_END = "<!-- headline: start -->", "<!-- headline: end -->"

@@ -73,7 +73,7 @@ TITLES = {
     "gpu": "On a GPU",
 }
 PICTURES = {
-    "encode": "Texts per second by length class: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2"
+    "encode": "Texts per second by length: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2"
 }
 # The marks are also those of a snippet, by which the documentation includes the tables.
 START, END = "<!-- --8<-- [start:measured] -->", "<!-- --8<-- [end:measured] -->"

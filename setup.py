@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,19 @@ if platform.machine() in ("x86_64", "AMD64"):
     }
 
 
-def compiler() -> str | None:
-    """Return the C++ compiler: the one in the environment variable CXX, or g++; none but on Linux."""
-    return shutil.which(os.environ.get("CXX") or "g++") if sys.platform == "linux" else None
+def compiler() -> list[str]:
+    """Return the command of the C++ compiler, from the environment variable CXX or g++; empty if there is none.
+
+    The kernels are for Linux only.
+    """
+    command = shlex.split(os.environ.get("CXX") or "g++")
+    if sys.platform != "linux" or not command or shutil.which(command[0]) is None:
+        sys.stderr.write(f"minisbert goes without its C++ kernels: no compiler {' '.join(command)} here\n")
+        return []
+    return command
+
+
+COMPILER = compiler()
 
 
 class BuildLibrary(build_ext):
@@ -67,7 +78,7 @@ class BuildLibrary(build_ext):
         for level, error in left_out.items():
             self.warn(f"the kernels go without {level}: {error}")
         held = [level for level in LEVELS if level not in left_out]
-        sources = hashlib.sha256("\0".join(file.read_text() for file in sorted(NATIVE.glob("*.?pp"))).encode())
+        sources = hashlib.sha256(b"\0".join(file.read_bytes() for file in sorted(NATIVE.glob("*.?pp"))))
         names = [f"-DHOLDS_{level}" for level in held]
         _run("-c", NATIVE / "levels.cpp", "-o", folder / "levels.o", *names, f'-DSOURCES="{sources.hexdigest()}"')
         objects = [folder / f"{Path(source).stem}-{level}.o" for level, source in jobs if level in held]
@@ -94,8 +105,11 @@ def _compile(folder: Path, level: str, source: str) -> str | None:
 
 
 def _run(*arguments: object, flags: tuple[str, ...] = FLAGS) -> None:
-    command = [str(compiler()), *flags, *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")  # noqa: S603
+    command = [*COMPILER, *flags, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, errors="replace")  # noqa: S603
+    except OSError as error:
+        raise CompileError(f"{command[0]}: {error}") from None
     if done.returncode:
         lines = done.stderr.splitlines()
         raise CompileError(next((line for line in lines if "error" in line), "".join(lines[:1]) or "no reason given"))
@@ -108,6 +122,6 @@ library = Extension(
     optional=True,
 )
 setup(
-    ext_modules=[library] if compiler() else [],
+    ext_modules=[library] if COMPILER else [],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
 )

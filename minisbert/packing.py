@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -157,19 +156,16 @@ def _one(texts: TokenizedTexts, row: int, prompt_length: int) -> PackedBatch:
     start = int(texts.offsets[row]) if row else 0
     types = None if texts.types is None else texts.types[start : start + length].astype(np.int64)
     return PackedBatch(
-        torch.from_numpy(texts.ids[start : start + length].astype(np.int64)),
-        *_shape_of_one(length),
-        prompt_length,
-        torch.from_numpy(types) if types is not None and types.any() else None,
+        input_ids=torch.from_numpy(texts.ids[start : start + length].astype(np.int64)),
+        positions=torch.from_numpy(np.arange(length, dtype=np.int64)),
+        text_index=torch.from_numpy(np.zeros(length, np.int64)),
+        lengths=torch.from_numpy(np.array([length], np.int64)),
+        offsets=torch.from_numpy(np.array([0, length], np.int32)),
+        runs=(Run(0, 1, length),),
+        restore=torch.from_numpy(np.zeros(1, np.int64)),
+        prompt_length=prompt_length,
+        token_types=torch.from_numpy(types) if types is not None and types.any() else None,
     )
-
-
-@lru_cache(maxsize=64)
-def _shape_of_one(length: int) -> tuple[Tensor, Tensor, Tensor, Tensor, tuple[Run, ...], Tensor]:
-    """Return positions, text_index, lengths, offsets, runs and restore of one text, which nobody changes."""
-    places = torch.arange(length), torch.zeros(length, dtype=torch.int64)
-    sizes = torch.tensor([length]), torch.tensor([0, length], dtype=torch.int32)
-    return *places, *sizes, (Run(0, 1, length),), torch.zeros(1, dtype=torch.int64)
 
 
 def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PaddedBatch:

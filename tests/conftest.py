@@ -76,12 +76,12 @@ def with_native() -> None:
 @pytest.fixture
 def without_native(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """PyTorch alone, as where minisbert was installed without a compiler."""
-    from minisbert.kernels import library
+    from common import forget_the_level
 
     monkeypatch.setenv("MINISBERT_ISA", "none")
-    library.functions.cache_clear()
+    forget_the_level()
     yield
-    library.functions.cache_clear()
+    forget_the_level()
 
 
 @pytest.fixture(scope="session")

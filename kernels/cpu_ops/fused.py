@@ -153,7 +153,7 @@ def mean_pool(values: Tensor, batch: PackedBatch) -> Tensor:
     check("values", values, None, dim, torch.float32)
     _check_dim(dim)
     check_texts(batch.offsets, tokens)
-    out = torch.empty(batch.offsets.shape[0] - 1, dim)
+    out = values.new_empty(batch.offsets.shape[0] - 1, dim)
     library.required().mean_pool(values.data_ptr(), batch.offsets.data_ptr(), out.shape[0], dim, out.data_ptr())
     return out
 
@@ -197,7 +197,7 @@ def _dropout(probability: float) -> _Dropout:
 
 def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Tensor | None) -> Tensor:
     tokens, dim = qkv.shape[0], qkv.shape[1] // 3
-    out = torch.empty(tokens, dim)
+    out = qkv.new_empty(tokens, dim)
     library.required().attention_forward(
         *(qkv.data_ptr(), out.data_ptr(), offsets.data_ptr(), offsets.shape[0] - 1),
         *(heads, dim // heads, 1 / math.sqrt(dim // heads), *drop, pointer(lse)),
@@ -208,7 +208,7 @@ def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Te
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout) -> Tensor:
-        lse = torch.empty(qkv.shape[0], heads)
+        lse = qkv.new_empty(qkv.shape[0], heads)
         out = _attention(qkv, offsets, heads, drop, lse)
         ctx.save_for_backward(qkv, offsets, lse, out)
         ctx.heads, ctx.drop = heads, drop
@@ -231,7 +231,7 @@ class _Attention(torch.autograd.Function):
 def _add_norm(
     x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout, *saved: Tensor | None
 ) -> Tensor:
-    out = torch.empty(x.shape)
+    out = torch.empty_like(x)
     library.required().add_norm_forward(
         *(*x.shape, x.data_ptr(), pointer(residual), weight.data_ptr(), bias.data_ptr(), eps),
         *(out.data_ptr(), *map(pointer, saved), *drop),
@@ -244,7 +244,7 @@ class _AddNorm(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout
     ) -> Tensor:
-        xhat, rstd = torch.empty_like(x), torch.empty(x.shape[0])
+        xhat, rstd = torch.empty_like(x), x.new_empty(x.shape[0])
         out = _add_norm(x, residual, weight, bias, eps, drop, xhat, rstd)
         ctx.save_for_backward(xhat, rstd, weight)
         ctx.drop = drop

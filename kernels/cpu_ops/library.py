@@ -60,18 +60,22 @@ def required() -> SimpleNamespace:
     return found
 
 
+@cache
 def level() -> str | None:
-    """Return the name of the level that runs, or None if none does.
+    """Return the name of the level that runs, or None if none does. MINISBERT_ISA is read at the first use.
 
     Raises:
         ConfigError: MINISBERT_ISA names no level that runs here, or the library is not that of the sources beside it.
     """
-    runs, wanted = levels(), os.environ.get("MINISBERT_ISA")
-    if wanted and wanted not in ("none", *(runs or LEVELS)):
+    wanted = os.environ.get("MINISBERT_ISA")
+    if wanted == "none":
+        return None
+    runs = levels()
+    if wanted and wanted not in (runs or LEVELS):
         raise ConfigError(
             f"got MINISBERT_ISA={wanted}; expected a level that runs here ({', '.join(runs) or 'none does'}), or none"
         )
-    return None if wanted == "none" or not runs else wanted or runs[-1]
+    return (wanted or runs[-1]) if runs else None
 
 
 def levels() -> tuple[str, ...]:
@@ -100,10 +104,13 @@ def _load() -> Any:
         loaded = ctypes.CDLL(str(FILE))
     except OSError as error:
         return f"{FILE.name} cannot be loaded: {str(error).splitlines()[0]}"
-    loaded.library_sources.restype = ctypes.c_char_p
-    loaded.library_levels.restype = loaded.library_matrix_dtypes.restype = _INT
-    texts = [file.read_text() for file in sorted(_SOURCES.glob("*.?pp"))]
-    if texts and hashlib.sha256("\0".join(texts).encode()).hexdigest().encode() != loaded.library_sources():
+    try:
+        loaded.library_sources.restype = ctypes.c_char_p
+        loaded.library_levels.restype = loaded.library_matrix_dtypes.restype = _INT
+    except AttributeError:
+        return f"{FILE.name} is another library"
+    texts = [file.read_bytes() for file in sorted(_SOURCES.glob("*.?pp"))]
+    if texts and hashlib.sha256(b"\0".join(texts)).hexdigest().encode() != loaded.library_sources():
         raise ConfigError(
             f"got {FILE}, compiled from other sources than those beside it; expected the same: install minisbert again"
         )

@@ -112,7 +112,7 @@ class NativeEncoder:
                 "got ids, positions or types of other sizes or dtypes; expected int64, one for each token"
             )
         check("offsets", offsets, None, None, torch.int32)
-        out = torch.empty(tokens, self._dim)
+        out = torch.empty(tokens, self._dim, dtype=torch.float32, device="cpu")
         done = self._run(
             *(_NUMBERS[self._product], ctypes.byref(self._encoder), *map(pointer, numbers)),
             *(offsets.data_ptr(), offsets.shape[0] - 1, tokens, torch.get_num_threads(), out.data_ptr()),
@@ -162,6 +162,7 @@ class NativeEncoder:
     ) -> int:
         value = _tensor(module, name)
         regular = value.layout == torch.strided and value.device.type == "cpu" and value.is_contiguous()
+        regular = regular and value.untyped_storage().nbytes() >= value.nbytes  # its memory may have been given back
         if not as_built(module, kind) or value.shape != shape or value.dtype != (dtype or self._float) or not regular:
             raise Unsupported
         return value.data_ptr()
@@ -276,7 +277,7 @@ def linear(x: Tensor, module: nn.Linear | QuantizedLinear) -> Tensor:
     else:
         check("weight", module.weight, columns, depth, dtype)
         layer = _Linear(module.weight.data_ptr(), module.bias.data_ptr(), None)
-    out = torch.empty(rows, columns)
+    out = torch.empty(rows, columns, dtype=torch.float32, device="cpu")
     library.required().encoder_product(
         *(_NUMBERS[dtype], rows, columns, depth, x.data_ptr(), ctypes.byref(layer)),
         *(torch.get_num_threads(), out.data_ptr()),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 BLOCK = 96  # inputs that share a scale
 _COLUMNS, _GROUP = 16, 4  # outputs that are packed side by side, and inputs of one of them that fill 32 bits
 _ZERO = 128  # of inputs in the kernel, which are 1 to 255 there
+_LEAST = 1e-36  # largest value of a block that counts as zeros; 127 divided by it is still finite
 _SMALLEST = 0.1  # largest value that counts as an input's, as a share of the average over all inputs
 
 
@@ -51,7 +52,7 @@ class QuantizedLinear(nn.Module):
             factors: float32, (in,), of its inputs; by default 1.
         """
         if factors is None:
-            factors = torch.ones(linear.in_features)
+            factors = torch.ones(linear.in_features, dtype=torch.float32, device=linear.weight.device)
         return cls(_pack(linear.weight.detach().float() / factors), factors, linear.bias, linear.out_features)
 
     def quantized_from(self, weight: Tensor) -> bool:
@@ -99,6 +100,10 @@ class QuantizedLinear(nn.Module):
                 f"load the model with dtype='float32' to change its weights"
             )
             return
+        packed = state_dict.get(f"{prefix}packed")
+        if isinstance(packed, Tensor) and packed.dtype != torch.int32:  # cast, the bits of its scales are lost
+            rest[-1].append(f"got {prefix}packed in {packed.dtype}; expected torch.int32: do not cast an int8 state")
+            return
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
@@ -141,7 +146,7 @@ def _steps(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return what blocks are multiplied with to have values up to 127, and what 1 stands for: (rows, blocks, 1)."""
     most = x.abs().amax(-1, keepdim=True)
     by = most.new_tensor(127) / most  # 127 / most would be 127 times a rounded reciprocal
-    return torch.where(most > 0, by, 0), most / 127
+    return torch.where(most > _LEAST, by, 0), most / 127
 
 
 def _pack(weight: Tensor) -> Tensor:

@@ -239,7 +239,7 @@ def allocate(
             raise ConfigError(f"got out with output_value={options.output_value!r}; expected sentence_embedding")
         return [None] * shape[0]
     if out is None:
-        return torch.empty(shape, device=device)
+        return torch.empty(shape, dtype=torch.float32, device=device)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != np.float32:
         got = f"shape {out.shape} and dtype {out.dtype}" if isinstance(out, np.ndarray) else f"a {type(out).__name__}"
         raise InputError(f"got out with {got}; expected an array of shape {shape} and dtype float32")

@@ -206,8 +206,8 @@ class Transformer(nn.Module):
             weight = saved.get(checkpoint_names(self.config, [name])[name])
             if weight is None or not module.quantized_from(weight):
                 raise ModelError(
-                    f"got an int8 model whose float weights are no longer in {folder or 'a folder'}; expected to read "
-                    f"them there again: put them back, or load the model with dtype='float32' before you save it"
+                    f"got an int8 model and no floats that it was quantized from in {folder or 'a folder'}; expected "
+                    f"to read them again: put them back, or load the model with dtype='float32' before you save it"
                 )
             state[name] = weight.to(encoder.embeddings.word.weight.dtype)
             for own in ("packed", "factors"):

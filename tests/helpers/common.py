@@ -116,3 +116,14 @@ def value_and_gradients(
 def as_tuples(hits: Any) -> list[list[tuple[int, float]]]:
     """What `semantic_search` returns, as pairs of a row of the corpus and its score."""
     return [[(hit["corpus_id"], hit["score"]) for hit in row] for row in hits]
+
+
+# ---- the C++ kernels ------------------------------------------------------------------------------------------------
+
+
+def forget_the_level() -> None:
+    """Let the next use read MINISBERT_ISA again."""
+    from minisbert.kernels import library
+
+    library.functions.cache_clear()
+    library.level.cache_clear()

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from common import forget_the_level
 from minisbert.kernels.cpu_ops import fused, library
 from places import ROOT
 
@@ -29,9 +30,9 @@ def level(request: pytest.FixtureRequest, with_native: None, monkeypatch: pytest
     if request.param not in library.levels():
         pytest.skip("the processor cannot run it")
     monkeypatch.setenv("MINISBERT_ISA", request.param)
-    library.functions.cache_clear()
+    forget_the_level()
     yield request.param
-    library.functions.cache_clear()
+    forget_the_level()
 
 
 def test_every_level_computes_its_operations(level: str) -> None:
@@ -59,8 +60,10 @@ def test_every_level_embeds(level: str, dtype: str, minilm: Path) -> None:
 
 def test_a_level_that_does_not_run_is_refused(with_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINISBERT_ISA", "avx3")
+    library.level.cache_clear()
     with pytest.raises(ConfigError, match=r"got MINISBERT_ISA=avx3; expected .*portable.*, or none$"):
         library.level()
+    library.level.cache_clear()
 
 
 def test_without_the_library_everything_goes_through_torch(without_native: None) -> None:
@@ -98,6 +101,7 @@ def test_a_library_that_is_not_there_or_not_whole(copied: Path) -> None:
     source.write_text(f"{before}\n")
     assert re.search(r"ConfigError: got .*libminisbert.so, compiled from other sources .*install minisbert again$",
                      told(copied))  # fmt: skip
+    assert told(copied, MINISBERT_ISA="none") == "None | MINISBERT_ISA is none"
     source.write_text(before)
     file.write_bytes(b"no library")
     assert told(copied).startswith("None | libminisbert.so cannot be loaded: ")
@@ -164,7 +168,15 @@ def test_a_compiler_that_fails_or_is_not_there(tmp_path: Path) -> None:
     failing = tmp_path / "failing"
     failing.write_text("#!/bin/sh\necho 'fused.cpp:3: error: no luck' >&2\nexit 1\n")
     failing.chmod(0o755)
-    for compiler, expected in ((failing, "fused.cpp:3: error: no luck"), ("no-such-compiler", "running build_ext")):
+    no_program = tmp_path / "no program"
+    no_program.write_text("no program")
+    no_program.chmod(0o755)
+    for compiler, expected in (
+        (failing, "fused.cpp:3: error: no luck"),
+        (f"{failing} -O3", "fused.cpp:3: error: no luck"),
+        ("no-such-compiler", "no compiler no-such-compiler here"),
+        (f"'{no_program}'", "Exec format error"),
+    ):
         command = [sys.executable, "setup.py", "-v", "build_ext", "-b", str(tmp_path / "b"), "-t", str(tmp_path / "t")]
         done = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "CXX": str(compiler)}

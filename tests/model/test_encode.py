@@ -670,3 +670,45 @@ def test_options_of_other_kinds(options: dict[str, Any], message: str, tiny: Cal
 def test_names_of_models_that_are_none(name: Any) -> None:
     with pytest.raises(ModelError, match="expected a model folder or name: pass a text"):
         SentenceTransformer(name)
+
+
+# ---- what the caller has set in torch -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model that the encoder in C++ takes."""
+    return tiny_models.build(tmp_path_factory.mktemp("wide") / "bert", "bert", dim=64)
+
+
+@pytest.mark.parametrize("kernels_of", ["with_native", "without_native"])
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_defaults_of_torch_change_nothing(
+    dtype: Any, kernels_of: str, wide: Path, request: pytest.FixtureRequest
+) -> None:
+    request.getfixturevalue(kernels_of)
+    model = SentenceTransformer(wide, device="cpu", dtype=dtype)
+    expected, alone = model.encode(TEXTS * 20), model.encode(TEXTS[0])
+    before = torch.get_default_dtype()
+    try:
+        for default in (torch.float64, torch.bfloat16, torch.float16):
+            torch.set_default_dtype(default)
+            assert np.array_equal(model.encode(TEXTS * 20), expected)
+            assert np.array_equal(model.encode(TEXTS[0]), alone)
+    finally:
+        torch.set_default_dtype(before)
+    with torch.device("meta"):
+        assert np.array_equal(model.encode(TEXTS[0]), alone)
+    with torch.inference_mode():
+        assert np.array_equal(model.encode(TEXTS[0]), alone)
+    assert np.array_equal(model.encode(TEXTS[0]), alone)
+
+
+def test_memory_of_a_weight_that_was_given_back(wide: Path) -> None:
+    model = SentenceTransformer(wide, device="cpu")
+    weight = model.transformer.auto_model.layers[0].attention.output.weight
+    weight.data = weight.data.clone()
+    model.encode(TEXTS)
+    weight.untyped_storage().resize_(0)
+    with pytest.raises(RuntimeError):  # torch's own
+        model.encode(TEXTS)

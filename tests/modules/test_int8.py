@@ -150,6 +150,22 @@ def test_floats_are_not_loaded_into_it(tiny: Callable[[str], Path]) -> None:
     assert np.array_equal(model.encode(TEXTS), load(tiny("bert")).encode(TEXTS))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int64])
+def test_a_state_that_was_cast_is_refused(dtype: torch.dtype, tiny: Callable[[str], Path]) -> None:
+    model = load(tiny("bert"))
+    with pytest.raises(RuntimeError, match=r"packed in torch.*; expected torch.int32"):
+        model.load_state_dict({name: value.to(dtype) for name, value in model.state_dict().items()})
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-38, 1e-30])
+def test_tiny_inputs_and_weights(scale: float) -> None:
+    layer, x = nn.Linear(96, 16), torch.randn(3, 96) * scale
+    quantized = QuantizedLinear.of(layer)
+    torch.testing.assert_close(quantized(x), layer.bias.expand(3, 16), rtol=0, atol=1e-6)
+    layer.weight.data *= scale
+    assert bool(QuantizedLinear.of(layer)(torch.randn(3, 96)).isfinite().all())
+
+
 def test_it_is_not_trained(tiny: Callable[[str], Path]) -> None:
     with pytest.raises(ConfigError, match="dtype 'int8'; training needs float32"):
         Trainer(load(tiny("bert")), [("a", "b")], loss=losses.MultipleNegativesRankingLoss())
@@ -200,6 +216,6 @@ def test_it_is_not_saved_without_its_floats(change: str, tiny: Callable[[str], P
         model.transformer.auto_model.layers[1].feed_forward.down.packed[0, 0] += 1
     else:
         model.transformer._weights_folder = None
-    with pytest.raises(ModelError, match="got an int8 model whose float weights are no longer in .*dtype='float32'"):
+    with pytest.raises(ModelError, match="got an int8 model and no floats that .* in .*dtype='float32'"):
         model.save_pretrained(tmp_path / "saved")
     assert not (tmp_path / "saved" / "model.safetensors").exists()

@@ -11,6 +11,7 @@
 namespace {
 
 constexpr int64_t BLOCK = 96;
+constexpr float LEAST = 1e-36f;  // largest value of a block that counts as zeros
 
 INLINE int64_t block_count(int64_t depth) { return (depth + BLOCK - 1) / BLOCK; }
 
@@ -26,7 +27,7 @@ INLINE void quantize(int64_t depth, const T* row, const float* factors, uint8_t*
             top = max(top, abs(value));
             strange += value * 0.0f;
         }
-        const float most = largest(top) + total(strange), by = most > 0 ? 127.0f / most : 0.0f;
+        const float most = largest(top) + total(strange), by = most > LEAST ? 127.0f / most : 0.0f;
         for (int64_t d = from; d < to; d += W) {
             const vf scaled = rounded(rounded(load(row + d) * load(factors + d)) * by);
             const vi whole = (bits(scaled + ROUND) - bits(splat(ROUND))) + 128;

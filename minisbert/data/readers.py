@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from ..errors import InputError, shown
 from ..storage.files import is_file, open_file
-from .sources import without_index
+from .sources import check_names, without_index
 
 Columns: TypeAlias = dict[str, list[Any]]
 
@@ -294,6 +294,7 @@ def _read_parquet(path: Path) -> Content:
         raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
     try:
         with parquet.ParquetFile(path) as file:
+            check_names(file.schema_arrow.names, source=f"{path}: ")
             names, groups = without_index(file.schema_arrow.names), range(file.metadata.num_row_groups)
             leaves = list(map(file.schema.column, range(file.metadata.num_columns)))
             parts = [
@@ -307,7 +308,9 @@ def _read_parquet(path: Path) -> Content:
                 read = (column for group in groups for column in encoded.read_row_group(group, names).columns)
                 _check_unpacked(path, sum(_unpacked_size(array) for column in read for array in column.chunks))
             columns: Columns = file.read(names).to_pydict()
-    except (ArrowException, OSError, UnicodeDecodeError) as error:
+    except InputError:
+        raise
+    except (ArrowException, OSError, ValueError) as error:  # the last for fields of one name in a struct
         raise InputError(f"{path} cannot be read ({error}); expected a parquet file: write it again") from None
     return Content(columns, None, str(path))
 

@@ -55,12 +55,13 @@ def columns_of(data: Any, chosen: Any = None) -> dict[str, Any] | None:
         raise InputError(f"got {got}; expected rows: fix what it reads, or choose columns that can be read") from error
 
 
-def check_names(names: Iterable[Any]) -> None:
-    """Raise InputError if two names of columns are the same as texts."""
+def check_names(names: Iterable[Any], *, source: str = "") -> None:
+    """Raise InputError, which begins with the source, if two names of columns are the same as texts."""
     texts = [str(name) for name in names]
     if len(set(texts)) < len(texts):
         twice = next(name for name in texts if texts.count(name) > 1)
-        raise InputError(f"got several columns called {twice!r}; expected a different name for each: rename them")
+        got = f"{source}got several columns called {twice!r}"
+        raise InputError(f"{got}; expected a different name for each: rename them")
 
 
 def without_index(names: list[str]) -> list[str]:
@@ -127,7 +128,7 @@ def values_of(name: str, values: Any) -> list[Any]:
         return list(values)
     try:  # an array, tensor or series
         result = convert()
-    except (RuntimeError, UnicodeDecodeError) as error:  # a tensor without data, a text of Arrow that is no text
+    except (RuntimeError, ValueError) as error:  # a tensor without data, a text or struct of Arrow that is none
         raise InputTypeError(f"column {name} cannot be read ({first_line(error)}); {expected}") from None
     if not isinstance(result, list):
         raise InputTypeError(f"column {name} holds no values; {expected}")

@@ -520,6 +520,25 @@ def test_a_parquet_file_whose_dictionary_unpacks_to_much_more(
     assert as_table(path).columns["b"] == column
 
 
+def test_columns_of_one_name_in_arrow(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    path, columns = tmp_path / "rows.parquet", [arrow.array(["a", "b"]), arrow.array(["c", "d"]), arrow.array([1, 0])]
+    twice = arrow.Table.from_arrays(columns, names=["x", "x", "score"])
+    parquet.write_table(twice, path)
+    with pytest.raises(InputError, match="^got several columns called 'x'; expected a different name for each"):
+        as_table(twice)
+    with pytest.raises(InputError, match=r"rows\.parquet: got several columns called 'x'; expected a different name"):
+        as_table(path)
+    struct = arrow.StructArray.from_arrays(columns[:2], names=["x", "x"])
+    parquet.write_table(arrow.table({"s": struct}), path)
+    with pytest.raises(InputError, match=r"rows\.parquet cannot be read \(.*duplicate field names are present"):
+        as_table(path)
+    with pytest.raises(InputTypeError, match="column s cannot be read .*duplicate field names are present"):
+        as_table({"s": struct})
+
+
 def test_parquet_of_every_type_of_column(tmp_path: Path) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

@@ -30,6 +30,7 @@ _ENCODER_CLASSES: Mapping[str, str] = {
 
 _LARGEST = 10**9  # of any integer in a configuration
 _MOST_PARTS = 1000  # of layers, blocks and the like
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
 _PARTS = ("layer", "block", "group", "depth", "expert")
 _UNSAVED = 20_000_000  # elements that a checkpoint may leave out, such as a pooler and tables of positions
 
@@ -216,8 +217,9 @@ def _described(folder: Path, loader: Any, config: Any) -> nn.Module:
     """
     for name, number in _integers(config.to_dict()):
         most = _MOST_PARTS if any(part in name for part in _PARTS) else _LARGEST
-        if abs(number) > most:
-            raise ModelError(f"config.json in {folder}: got {number} for {name}; expected at most {most}")
+        if abs(number) > most or (number < 0 and name in _LAYERS):
+            limits = f"at most {most}{', and no negative number' if name in _LAYERS else ''}"
+            raise ModelError(f"config.json in {folder}: got {number} for {name}; expected {limits}")
     with torch.device("meta"):
         model: nn.Module = getattr(loader, "from_config", loader)(config)
     _check_positions(folder, model, getattr(config, "position_embedding_type", None))

@@ -39,6 +39,7 @@ _MOST_AXES = 64
 _PICKLES = 5  # pickles before the tensors in a file of torch 1.5 and older
 _LONGEST_NAME = 1000  # characters
 _NUMBER = re.compile(r"\.\d+\.")  # of a layer, in the name of a tensor
+_LAYER = re.compile(r"\b(layers?|block)\.\d+\.")
 
 
 # ---- files and headers ----------------------------------------------------------------------------------------------
@@ -155,7 +156,11 @@ def two_models(folder: Path, prefixes: Iterable[str]) -> ModelError:
 
 def warn_of_unused_layers(folder: Path, found: Iterable[str], used: Collection[str]) -> None:
     """Warn if the names of tensors that are `found` are of more layers than those that are `used`."""
-    names = (name for name in found if name not in used and _NUMBER.sub(".0.", name, count=1) in used)
+    rest = [name for name in found if name not in used and _NUMBER.search(name)]
+    if any(map(_LAYER.search, used)):
+        names = [name for name in rest if _NUMBER.sub(".0.", name, count=1) in used]
+    else:  # the word embeddings alone
+        names = [name for name in rest if _LAYER.search(name)]
     if layers := {_NUMBER.split(name, maxsplit=1)[0] + _NUMBER.findall(name)[0] for name in names}:
         warn(f"{folder}: {len(layers)} layers of the weights are left unused, since config.json asks for fewer: fix it")
 

@@ -86,6 +86,21 @@ def test_layers_that_are_left_unused(pickled: bool, prefix: str, folder: Path) -
     assert len(caught) == 1
 
 
+@pytest.mark.parametrize("folder", ["Electra", "T5"], indirect=True)
+def test_no_layer_and_a_negative_number_of_them(folder: Path, tmp_path: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    key = "num_layers" if config["model_type"] == "t5" else "num_hidden_layers"
+    (folder / "config.json").write_text(json.dumps({**config, key: -1}))
+    with pytest.raises(ModelError, match=f"got -1 for {key}; expected at most 1000, and no negative number"):
+        SentenceTransformer(folder, device="cpu")
+    (folder / "config.json").write_text(json.dumps({**config, key: 0}))
+    with pytest.warns(UserWarning, match="2 layers of the weights are left unused, since config.json") as caught:
+        model = SentenceTransformer(folder, device="cpu")
+    assert len(caught) == 1
+    model.save_pretrained(tmp_path / "saved")
+    assert SentenceTransformer(tmp_path / "saved", device="cpu").encode(TEXTS).tolist() == model.encode(TEXTS).tolist()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("prefix", ["", "0.auto_model."])
 def test_pickled_weights_are_read_once(

@@ -62,14 +62,15 @@ def test_two_models_in_one_file(folder: Path) -> None:
         load(folder)
 
 
+@pytest.mark.parametrize("kept", [1, 0])
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
-def test_layers_that_are_left_unused(architecture: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_layers_that_are_left_unused(kept: int, architecture: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shutil.copytree(tiny(architecture), tmp_path / "model")
     key = "n_layers" if architecture == "distilbert" else "num_hidden_layers"
     number = read(folder / "config.json")[key]
-    edit(folder / "config.json", **{key: 1})
+    edit(folder / "config.json", **{key: kept})
     with pytest.warns(
-        UserWarning, match=rf"{number - 1} layers of the weights are left unused, since config"
+        UserWarning, match=rf"{number - kept} layers of the weights are left unused, since config"
     ) as caught:
         model = load(folder)
     assert len(caught) == 1

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from .errors import ConfigError, InputError, warn
+from .errors import ConfigError, InputError, first_line, warn
 from .model import EmbeddingModel
 
 if TYPE_CHECKING:
@@ -48,9 +48,10 @@ class SentenceTransformer(EmbeddingModel):
         if output_path is not None:
             try:
                 Path(output_path).mkdir(parents=True, exist_ok=True)
-            except OSError as error:
+            except (OSError, TypeError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or first_line(error)
                 raise InputError(
-                    f"cannot make the folder {output_path} ({error.strerror}); expected a path that can be written"
+                    f"cannot make the folder {output_path} ({reason}); expected a path that can be written"
                 ) from None
         from .evaluation.evaluator import as_evaluator
 
@@ -189,8 +190,10 @@ class SentenceTransformer(EmbeddingModel):
 def _takes_path(evaluator: Any) -> bool:
     """Return True if an evaluator is called with a folder after the model; another second argument is an option."""
     try:
-        parameters = list(inspect.signature(evaluator).parameters.values())
+        signature = inspect.signature(evaluator)
+        signature.bind(None, None)
     except (TypeError, ValueError):
         return False
-    second = parameters[1] if len(parameters) > 1 else None
-    return second is not None and (second.name == "output_path" or second.default is second.empty)
+    _, second, *_ = (*signature.parameters.values(), None)
+    named = second is not None and (second.name == "output_path" or second.default is second.empty)
+    return named and not isinstance(evaluator, EmbeddingModel)

@@ -9,16 +9,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, InputError, InputTypeError, shown, warn
+from ..model import EmbeddingModel
 from ..similarity import SimilarityFunction
 from ..text import check_texts
-
-if TYPE_CHECKING:
-    from ..model import EmbeddingModel
 
 _logger = logging.getLogger(__name__)
 
@@ -208,7 +206,10 @@ class SequentialEvaluator(Evaluator):
         super().__init__()
         if not isinstance(evaluators, Iterable):
             raise ConfigError(f"got {shown(evaluators)} as evaluators; expected several: put it in a list")
-        self.evaluators = [as_evaluator(evaluator) for evaluator in evaluators]
+        try:
+            self.evaluators = [as_evaluator(evaluator) for evaluator in evaluators]
+        except RecursionError:
+            raise ConfigError("got a list of evaluators that holds itself; expected it not to: take it out") from None
         if not self.evaluators:
             raise InputError("got no evaluators; expected at least one: put one in the list")
         if not callable(main_score_function) or not _takes(main_score_function, []):
@@ -307,7 +308,7 @@ def as_evaluator(value: Any) -> Evaluator:
         return evaluator
     if isinstance(value, (list, tuple)):
         return SequentialEvaluator(value)
-    if isinstance(value, type) or not callable(value):
+    if isinstance(value, (type, EmbeddingModel)) or not callable(value):
         raise ConfigError(
             f"got {shown(value)} as evaluator; expected one, or a function of the model that gives a number or numbers "
             f"by name"

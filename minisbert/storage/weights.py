@@ -156,11 +156,9 @@ def two_models(folder: Path, prefixes: Iterable[str]) -> ModelError:
 
 def warn_of_unused_layers(folder: Path, found: Iterable[str], used: Collection[str]) -> None:
     """Warn if the names of tensors that are `found` are of more layers than those that are `used`."""
-    rest = [name for name in found if name not in used and _NUMBER.search(name)]
-    if any(map(_LAYER.search, used)):
-        names = [name for name in rest if _NUMBER.sub(".0.", name, count=1) in used]
-    else:  # the word embeddings alone
-        names = [name for name in rest if _LAYER.search(name)]
+    some = any(map(_LAYER.search, used))  # or the word embeddings alone
+    rest = (name for name in found if name not in used)
+    names = (name for name in rest if (_NUMBER.sub(".0.", name, count=1) in used if some else _LAYER.search(name)))
     if layers := {_NUMBER.split(name, maxsplit=1)[0] + _NUMBER.findall(name)[0] for name in names}:
         warn(f"{folder}: {len(layers)} layers of the weights are left unused, since config.json asks for fewer: fix it")
 

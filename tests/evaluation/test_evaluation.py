@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -442,6 +443,29 @@ def test_evaluate_takes_functions_too(model: SentenceTransformer, tmp_path: Path
     assert model.evaluate([share]) == {"score": 1.0, "sequential_score": 1.0}
     with pytest.raises(ConfigError, match="as evaluator; expected one"):
         model.evaluate("spearman")
+
+
+def test_evaluate_calls_a_function_as_its_signature_allows(model: SentenceTransformer, tmp_path: Path) -> None:
+    assert model.evaluate(lambda model, *, output_path=None: 1.0, tmp_path) == {"score": 1.0}
+    assert model.evaluate(partial(lambda model, output_path: output_path, output_path=3)) == {"score": 3.0}
+    assert model.evaluate(lambda model, **options: len(options)) == {"score": 0.0}
+    assert model.evaluate(lambda *given, **options: len(given), tmp_path) == 2
+    assert model.evaluate(lambda model, folder, epoch, steps: epoch + steps) == {"score": -2.0}
+    for wrong in (lambda model, *, z: 1, lambda model, folder, z: 1):
+        with pytest.raises(ConfigError, match="the evaluator lambda, which cannot be called with a model alone"):
+            model.evaluate(wrong)
+    with pytest.raises(ConfigError, match="as evaluator; expected one"):
+        model.evaluate(model)
+    circle: list[Any] = [share]
+    circle.append(circle)
+    with pytest.raises(ConfigError, match="got a list of evaluators that holds itself"):
+        model.evaluate(circle)
+
+
+@pytest.mark.parametrize("path", [5, b"x", "a\0b"])
+def test_evaluate_into_what_is_no_folder(path: Any, model: SentenceTransformer) -> None:
+    with pytest.raises(InputError, match="cannot make the folder .*; expected a path that can be written"):
+        model.evaluate(share, path)
 
 
 @pytest.mark.parametrize("evaluators", [None, share, 3])

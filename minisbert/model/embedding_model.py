@@ -299,6 +299,8 @@ class EmbeddingModel(ModuleStack):
         if pool is not None:
             if device is not None:
                 raise ConfigError(f"got a pool and device={device!r}; expected one of them: a pool has its own devices")
+            if not isinstance(pool, EncodingPool):
+                raise ConfigError(f"got pool={pool!r}; expected one of processes: pass start_multi_process_pool()")
             pool.check_model(self)
             return nullcontext(pool)
         if device is None or isinstance(device, (str, torch.device)):

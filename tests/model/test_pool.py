@@ -136,6 +136,8 @@ def test_a_changed_model_needs_a_new_pool(
 def test_wrong_use(model: SentenceTransformer, workers: EncodingPool) -> None:
     with pytest.raises(ConfigError, match="got a pool and device='cpu'"):
         model.encode(TEXTS, pool=workers, device="cpu")
+    with pytest.raises(ConfigError, match="got pool=3; expected one of processes: pass start_multi_process_pool"):
+        model.encode("a cat", pool=3)  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="got chunk_size=0; expected a whole number of at least 1"):
         model.encode(TEXTS, pool=workers, chunk_size=0)
     with pytest.raises(ConfigError, match="got no devices"):

@@ -8,12 +8,13 @@ each declares the options of its commands with `add`, and imports what a command
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import sys
 import warnings
-from collections.abc import Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
@@ -32,8 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            options.run(options)
-            _flush()
+            with contextlib.redirect_stdout(_Output(sys.stdout)):
+                options.run(options)
+                sys.stdout.flush()
         except MinisbertError as error:
             return _fail(str(error), 2)
         except BrokenPipeError:
@@ -48,22 +50,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _flush() -> None:
-    """Flush standard output.
+class _Output:
+    """Standard output; InputError says that it cannot be written to, as on a full disk."""
 
-    Raises:
-        InputError: it cannot be written to.
-    """
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        _discard_output()
-        raise InputError(
-            f"cannot write to standard output ({error.strerror}); expected a file or terminal that can be written to: "
-            f"check the free space"
-        ) from error
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> Any:
+        return self._checked(self._stream.write, text)
+
+    def flush(self) -> None:
+        self._checked(self._stream.flush)
+
+    def _checked(self, call: Callable[..., Any], *given: str) -> Any:
+        try:
+            return call(*given)
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            _discard_output()
+            raise InputError(
+                f"cannot write to standard output ({error.strerror}); expected a file or terminal that can be written "
+                f"to: check the free space"
+            ) from error
 
 
 def _discard_output() -> None:

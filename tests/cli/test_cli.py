@@ -734,6 +734,24 @@ def test_a_reader_that_goes_away(model: str) -> None:
     assert process.wait() == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["kernels", "inspect"])
+def test_a_full_disk(command: str, unbuffered: str, model: str) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "minisbert", command, *([model] if command == "inspect" else [])],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert re.fullmatch(r"minisbert: error: cannot write to standard output \(No space left.*free space\n", done.stderr)
+
+
 def test_python_m_exits_with_the_status_and_one_line(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-m", "minisbert", "evaluate", "m", "--sts", str(tmp_path / "none.tsv")],

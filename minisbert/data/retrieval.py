@@ -18,7 +18,7 @@ from itertools import dropwhile
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, shown
 from ..storage.files import is_file
 from .readers import read_lines, read_objects
 from .rows import Table, as_table
@@ -87,6 +87,9 @@ def _read_objects(path: Path) -> Table:
 def _read_qrels(path: Path) -> Table:
     numbered = ((number, line.split()) for number, line in enumerate(read_lines(path), start=1))
     lines = list(dropwhile(lambda line: _is_comment(line[1]), numbered))
+    if lines and not _is_trec(lines[0][1]) and _is_number(lines[0][1][-1]):
+        got = f"{path}, line {lines[0][0]}: got {shown(lines[0][1])}"
+        raise InputError(f"{got}; expected the names query-id, corpus-id and score in the first line: add them")
     if not lines or not _is_trec(lines[0][1]):
         return as_table(path)
     while not lines[-1][1]:

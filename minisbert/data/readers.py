@@ -142,7 +142,7 @@ def _read_tsv(path: Path) -> Content:
     content = _text(path)
     if '"' in content and (quoted := _quoted_fields(path, content)) is not None:
         return _with_header(path, *quoted, note=" (quoted fields)")
-    texts = _lines(content)
+    texts = _lines(content if "\n" in content else content.replace("\r", "\n"))
     skip_empty = bool(texts) and "\t" in texts[0]  # in a file of one column an empty line is an empty text
     lines = [number for number, text in enumerate(texts, start=1) if text or not skip_empty]
     return _with_header(path, (texts[number - 1].split("\t") for number in lines), lines)

@@ -59,9 +59,8 @@ def check_names(names: Iterable[Any], *, source: str = "") -> None:
     """Raise InputError, which begins with the source, if two names of columns are the same as texts."""
     texts = [str(name) for name in names]
     if len(set(texts)) < len(texts):
-        twice = next(name for name in texts if texts.count(name) > 1)
-        got = f"{source}got several columns called {twice!r}"
-        raise InputError(f"{got}; expected a different name for each: rename them")
+        two = next(name for name in texts if texts.count(name) > 1)
+        raise InputError(f"{source}got several columns called {two!r}; expected a different name for each: rename them")
 
 
 def without_index(names: list[str]) -> list[str]:
@@ -82,12 +81,17 @@ def rows_of(data: Any) -> list[Any] | None:
 
     Raises:
         InputTypeError: it gives batches, not rows.
+        InputError: a data set says that it has more rows than it has.
     """
     if _gives_batches(data):
         raise InputTypeError("got a DataLoader, which gives batches; expected rows: pass its dataset")
     if isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
         return list(data)
-    return [data[index] for index in range(len(data))] if _is_map_style(data) else None
+    try:
+        return [data[index] for index in range(len(data))] if _is_map_style(data) else None
+    except IndexError as error:
+        got = f"a {_type_name(data)} of {len(data)} rows that lacks one ({first_line(error)})"
+        raise InputError(f"got {got}; expected as many rows as its len(): fix its __len__") from error
 
 
 def row_as_mapping(row: Any) -> Any:

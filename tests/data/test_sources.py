@@ -520,6 +520,15 @@ def test_a_parquet_file_whose_dictionary_unpacks_to_much_more(
     assert as_table(path).columns["b"] == column
 
 
+def test_a_data_set_of_fewer_rows_than_it_says() -> None:
+    class Longer(MapStyle):
+        def __len__(self) -> int:
+            return len(DICTS) + 1
+
+    with pytest.raises(InputError, match=rf"Longer of {len(DICTS) + 1} rows that lacks one .*: fix its __len__"):
+        as_table(Longer())
+
+
 def test_columns_of_one_name_in_arrow(tmp_path: Path) -> None:
     arrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet

@@ -109,7 +109,17 @@ def headline() -> str:
         _table((f"times as fast as {REFERENCE} {version}", "float32", "bfloat16", "int8"), rows)
         + f"\n\nMeasured on {machine['threads']} threads of an {machine['cpu']} with the C++ kernels; the "
         f"reference computes in float32. A fresh process has its first embedding after {ours:.1f} s instead of "
-        f"{theirs:.1f} s."
+        f"{theirs:.1f} s.{_elsewhere(machine, trained['machine'])}"
+    )
+
+
+def _elsewhere(machine: dict[str, Any], training: dict[str, Any]) -> str:
+    """Say where training was measured, if it was on another processor."""
+    if machine["family_model"] == training["family_model"]:
+        return ""
+    return (
+        f" Training was measured on {training['date']} on another processor of that name (family/model "
+        f"{training['family_model']}, the others on {machine['family_model']})."
     )
 
 

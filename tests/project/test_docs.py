@@ -143,5 +143,7 @@ def test_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> No
     assert f"{report.HEADLINE_START}\n\n{report.headline()}\n\n{report.HEADLINE_END}" in readme
     picture = (ROOT / "benchmarks" / "results" / "encode.svg").read_text(encoding="utf-8")
     for one in report._read("encode")["classes"].values():
-        for contender in one["contenders"].values():
+        for name, contender in one["contenders"].items():
+            if f"{name}, best batch" in one["contenders"]:
+                continue  # drawn in its best setting
             assert f"<!-- {contender['texts_per_second']:,.0f} -->" in picture  # the text of what is drawn as outlines

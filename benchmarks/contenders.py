@@ -143,7 +143,7 @@ def _function(name: str, folder: Path, threads: int) -> Callable[[list[str], int
     model = SentenceTransformer(folder, device="cpu", dtype=dtype, truncation="count")
     if name in DTYPES:
         return lambda texts, _: model.encode(texts)
-    peer = peers.make(name, folder, threads)
+    peer = peers.make(name, model, folder, threads)
     texts = ["a", "The first text.", "The second text of these three is somewhat longer than the others."]
     difference = float(np.abs(peer(texts, 2) - model.encode(texts)).max())
     if PRECISIONS[name] == "fp32" and difference > EXACT:

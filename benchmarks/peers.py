@@ -156,9 +156,8 @@ PEERS: dict[str, tuple[Callable[[SentenceTransformer, Path, int, str], Run], str
 }
 
 
-def make(name: str, folder: Path, threads: int) -> Callable[[list[str], int], NDArray[Any]]:
-    """A peer as a function of texts and a batch size."""
-    model = SentenceTransformer(folder, device="cpu", truncation="count")
+def make(name: str, model: SentenceTransformer, folder: Path, threads: int) -> Callable[[list[str], int], NDArray[Any]]:
+    """A peer of the model in a folder as a function of texts and a batch size."""
     runner, dtype = PEERS[name]
     return Padded(model, runner(model, folder, threads, dtype))
 

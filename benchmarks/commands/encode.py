@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peers
 import timing
 import workloads
-from contenders import BATCH_SIZE, BATCH_SIZES, PRECISIONS, REFERENCE, Contender, Encode, make_all
+from contenders import BATCH_SIZE, BATCH_SIZES, ONNX, PRECISIONS, REFERENCE, Contender, Encode, make_all
 from limits import Rates, forward_flops, share
 from machine import table
 from numpy.typing import NDArray
 from scipy.stats import spearmanr
+from speed_tables import PEERS_OF
 
 from minisbert import SentenceTransformer
 from minisbert.data.roles import training_rows
@@ -104,7 +104,7 @@ def compare(
             "texts_per_second": len(texts) / median,
             "tokens_per_second": sum(lengths) / median,
             "times_as_fast_as": {
-                other: timing.times_as_fast(taken, than) for other, than in seconds.items() if other in BASELINES
+                other: timing.times_as_fast(taken, than) for other, than in seconds.items() if other in baselines(name)
             },
             "share_of_limit": share(flops, median, limit["gflops"]) if limit else None,
             **(differences(embeddings[name], embeddings[REFERENCE]) if REFERENCE in embeddings else {}),
@@ -113,7 +113,9 @@ def compare(
     return {"contenders": result, "limits": limits, "seconds_at_limit": at_limit}
 
 
-BASELINES = tuple(f"{name}{at}" for name in (REFERENCE, *peers.PEERS) for at in ("", ", best batch"))
+def baselines(name: str) -> tuple[str, ...]:
+    """What a contender is compared with: the reference, ONNX Runtime, and peers in its precision at their best."""
+    return REFERENCE, ONNX, *(f"{peer}, best batch" for peer in PEERS_OF.get(name, ()))
 
 
 def best_batch_size(one: Contender, texts: list[str], tried: Sequence[int]) -> int:
@@ -177,7 +179,7 @@ def _class_table(kind: str, found: Mapping[str, Any]) -> str:
     ]
     for name, one in found["contenders"].items():
         fast = one["times_as_fast_as"]
-        ours, onnx = (fast.get(other, {}) for other in (REFERENCE, "ONNX Runtime"))
+        ours, onnx = (fast.get(other, {}) for other in (REFERENCE, ONNX))
         rows.append(
             (
                 name,

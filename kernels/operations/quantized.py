@@ -64,10 +64,9 @@ class QuantizedLinear(nn.Module):
         """Return the weights of the inputs times their factors, dequantized: float32, (out, in)."""
         parts, start = [], 0
         for blocks, size in _blocks(self.in_features):
-            end = start + _COLUMNS * blocks * (2 + -(-size // _GROUP))
-            words = self.packed[:, start:end].view(
-                -1, blocks, (end - start) // blocks // _COLUMNS, _COLUMNS
-            )  # (strips, blocks, 2 + steps, 16)
+            rows = 2 + -(-size // _GROUP)
+            end = start + blocks * rows * _COLUMNS
+            words = self.packed[:, start:end].view(-1, blocks, rows, _COLUMNS)  # (strips, blocks, 2 + steps, 16)
             turned = words[:, :, 2:].permute(0, 3, 1, 2).clone(memory_format=torch.contiguous_format)
             whole = turned.view(torch.int8)[..., :size]  # (strips, 16, blocks, inputs)
             scales = words[:, :, 1].view(torch.float32).transpose(1, 2)  # (strips, 16, blocks)

@@ -115,7 +115,7 @@ def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float
             f"{_LARGEST_HEAD}"
         )
     check_texts(batch.offsets, qkv.shape[0])
-    drop = _dropout(dropout)
+    drop = dropout_of(dropout)
     if torch.is_grad_enabled() and qkv.requires_grad:
         return cast(Tensor, _Attention.apply(qkv, batch.offsets, heads, drop))  # type: ignore[no-untyped-call]
     return _attention(qkv, batch.offsets, heads, drop, None)
@@ -132,7 +132,7 @@ def add_norm(
     check("bias", bias, dim, None, torch.float32)
     if residual is not None:
         check("residual", residual, tokens, dim, torch.float32)
-    drop = _dropout(dropout)
+    drop = dropout_of(dropout)
     inputs = (x, weight, bias) if residual is None else (x, residual, weight, bias)
     if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
         return cast(Tensor, _AddNorm.apply(x, residual, weight, bias, eps, drop))  # type: ignore[no-untyped-call]
@@ -182,20 +182,27 @@ def draw_seed() -> int:
     return int(torch.randint(2**63 - 1, (1,)).item())
 
 
-class _Dropout(NamedTuple):
+class Dropout(NamedTuple):
+    """A dropout of one call: a random number of 32 bits keeps its element from `threshold` on, which is then scaled."""
+
     threshold: int
     scale: float
     seed: int
 
 
-def _dropout(probability: float) -> _Dropout:
+def dropout_of(probability: float) -> Dropout:
+    """Return a dropout with a seed of its own, drawn from torch's default generator unless nothing is dropped.
+
+    Raises:
+        ConfigError: the probability is not from 0 to below 1.
+    """
     if not 0 <= probability < 1:
         raise ConfigError(f"got dropout {probability}; expected at least 0 and below 1")
     threshold = min(round(probability * 2**32), 2**32 - 1)
-    return _Dropout(threshold, 1 / (1 - probability), draw_seed() if probability else 0)
+    return Dropout(threshold, 1 / (1 - probability), draw_seed() if probability else 0)
 
 
-def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Tensor | None) -> Tensor:
+def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: Dropout, lse: Tensor | None) -> Tensor:
     tokens, dim = qkv.shape[0], qkv.shape[1] // 3
     out = qkv.new_empty(tokens, dim)
     library.required().attention_forward(
@@ -207,7 +214,7 @@ def _attention(qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout, lse: Te
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, offsets: Tensor, heads: int, drop: _Dropout) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, offsets: Tensor, heads: int, drop: Dropout) -> Tensor:
         lse = qkv.new_empty(qkv.shape[0], heads)
         out = _attention(qkv, offsets, heads, drop, lse)
         ctx.save_for_backward(qkv, offsets, lse, out)
@@ -229,7 +236,7 @@ class _Attention(torch.autograd.Function):
 
 
 def _add_norm(
-    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout, *saved: Tensor | None
+    x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: Dropout, *saved: Tensor | None
 ) -> Tensor:
     out = torch.empty_like(x)
     library.required().add_norm_forward(
@@ -242,7 +249,7 @@ def _add_norm(
 class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: _Dropout
+        ctx: Any, x: Tensor, residual: Tensor | None, weight: Tensor, bias: Tensor, eps: float, drop: Dropout
     ) -> Tensor:
         xhat, rstd = torch.empty_like(x), x.new_empty(x.shape[0])
         out = _add_norm(x, residual, weight, bias, eps, drop, xhat, rstd)

@@ -163,6 +163,10 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
     "encoder_dtypes": (),
     "encoder_product": (_INT,) * 4 + (_POINTER,) * 2 + (_INT, _POINTER),
+    "training_kept": (_INT, _POINTER, _INT),
+    "training_shared": (_INT, _POINTER, _INT, _INT),
+    "training_forward": (_INT,) + (_POINTER,) * 3 + (_INT,) * 3 + (_POINTER,) * 2,
+    "training_backward": (_INT,) + (_POINTER,) * 3 + (_INT,) * 3 + (_POINTER,) * 3 + (_INT,),
     "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT,) * 3 + (_POINTER,),
 }
-_RESULTS = ("adamw_rows", "encoder_dtypes", "encoder_run")
+_RESULTS = ("adamw_rows", "encoder_dtypes", "encoder_run", "training_kept", "training_shared")

@@ -6,6 +6,7 @@ The functions are definitions over tensors, with the signatures of the kernels. 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
 
-from .protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables
+from .protocol import Activation, AttentionSettings, AttentionSpec, LayerInTraining, Memory, Projections, Tables
 
 
 class Plain:
@@ -72,6 +73,12 @@ class Plain:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """Self-attention within each text; see the function `attention`."""
         return attention(query, key, value, batch, spec)
+
+    def layers(
+        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: Memory
+    ) -> Tensor | None:
+        """See `Operations`: these operations run layer by layer."""
+        return None
 
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:
         """See `Operations`."""

@@ -6,6 +6,7 @@ One forward pass uses one implementation from its embeddings to its last layer. 
     Padded    the reference's padded computation, for replay only (padded.py)
     OneDnn    matrix products of the CPU through oneDNN (cpu_ops/onednn.py)
     Fused     C++ kernels between the products, with gradients (cpu_ops/fused.py)
+    Whole     all layers in C++, with gradients (cpu_ops/training.py)
     Triton    CUDA kernels (triton_ops)
 
 Operations take torch modules, not tensors. An implementation reads the weights of a module only if it is `as_built`;
@@ -14,7 +15,8 @@ any other module (hooked, swapped, wrapped in an adapter) is called.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar
 
@@ -86,6 +88,46 @@ class Tables(NamedTuple):
     token_type: nn.Embedding | None
 
 
+class LayerInTraining(NamedTuple):
+    """The modules of a layer of BERT that have weights, and its probabilities of dropout."""
+
+    projections: Projections
+    output: nn.Module
+    attention_norm: nn.Module
+    up: nn.Module
+    down: nn.Module
+    output_norm: nn.Module
+    weight_dropout: float
+    attention_dropout: float
+    output_dropout: float
+
+
+class Memory:
+    """Memory for what a forward pass keeps, used again from step to step while nothing else holds it."""
+
+    def __init__(self) -> None:
+        self._block: Tensor | None = None
+        self._user: weakref.ref[Tensor] | None = None
+
+    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
+        return Memory, ()
+
+    def take(self, size: int) -> Tensor:
+        """Return `size` bytes: the memory of an earlier step if that is done with it, or new memory."""
+        if self._user is not None and self._user() is not None:
+            return torch.empty(size, dtype=torch.uint8)
+        if self._block is None or self._block.shape[0] < size:
+            self._block = None  # before there is a larger one
+            self._block = torch.empty(size, dtype=torch.uint8)
+        taken = self._block[:size]
+        self._user = weakref.ref(taken)
+        return taken
+
+    def release(self) -> None:
+        """Give the memory back to the system, once nothing holds it."""
+        self._block = self._user = None
+
+
 class Operations(Protocol):
     """The operations of one forward pass over a packed batch.
 
@@ -141,6 +183,20 @@ class Operations(Protocol):
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """Compute `activation(linear(x))`, times `gate(x)` unless that is None: (tokens, dim) to (tokens, inner)."""
+        ...
+
+    def layers(
+        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: Memory
+    ) -> Tensor | None:
+        """Run all layers of BERT at once, with gradients, or return None: (tokens, dim) to the same.
+
+        Args:
+            hidden: (tokens, dim).
+            layers: in their order; their activation is exact GELU.
+            heads: of attention.
+            batch: the texts the tokens belong to.
+            memory: for what the backward pass needs.
+        """
         ...
 
     def mean_pool(self, values: Tensor, batch: PackedBatch) -> Tensor:

@@ -29,26 +29,44 @@ if _CHECKOUT.is_dir() and (_CHECKOUT.parent / "pyproject.toml").is_file():
     __path__.append(str(_CHECKOUT))
 
 if TYPE_CHECKING:  # where type checkers find them
-    from kernels.cpu_ops import fused, library, native, onednn
+    from kernels.cpu_ops import fused, library, native, onednn, training
     from kernels.cpu_ops.native import submodules
     from kernels.operations import plain
     from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
-    from kernels.operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
+    from kernels.operations.protocol import (
+        AttentionSettings,
+        AttentionSpec,
+        LayerInTraining,
+        Memory,
+        Operations,
+        Projections,
+        Tables,
+    )
     from kernels.operations.quantized import QuantizedLinear, input_factors
 else:
-    from .cpu_ops import fused, library, native, onednn
+    from .cpu_ops import fused, library, native, onednn, training
     from .cpu_ops.native import submodules
     from .operations import plain
     from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
-    from .operations.protocol import AttentionSettings, AttentionSpec, Operations, Projections, Tables
+    from .operations.protocol import (
+        AttentionSettings,
+        AttentionSpec,
+        LayerInTraining,
+        Memory,
+        Operations,
+        Projections,
+        Tables,
+    )
     from .operations.quantized import QuantizedLinear, input_factors
 
 __all__ = [
     "AdamWStep",
     "AttentionSettings",
     "AttentionSpec",
+    "LayerInTraining",
+    "Memory",
     "Mode",
     "Operations",
     "Projections",
@@ -116,7 +134,7 @@ def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool =
     if values.dtype == torch.float32:
         half = autocast and torch.get_autocast_dtype("cpu") == torch.bfloat16 and onednn.bfloat16_available()
         if fused.available() and (half or not autocast):
-            return fused.Fused(half=half)
+            return training.Whole(half=half)
         if not autocast:
             return onednn.OneDnn()
     if values.dtype == torch.bfloat16 and onednn.bfloat16_available() and not (autocast or torch.is_grad_enabled()):

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 from .. import kernels
 from ..cuda_graphs import GpuEncoder
 from ..errors import ConfigError, InputError
-from ..kernels import AttentionSettings, QuantizedLinear, input_factors, native, submodules
+from ..kernels import (
+    AttentionSettings,
+    LayerInTraining,
+    Memory,
+    Projections,
+    QuantizedLinear,
+    input_factors,
+    native,
+    submodules,
+)
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
@@ -37,6 +46,7 @@ class Encoder(nn.Module):
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self._compiled = False
         self._native = native.Binding("activation", "eps", "norm_first", "settings")
+        self._memory = Memory()  # of training
 
     @property
     def token_types(self) -> bool:
@@ -114,10 +124,22 @@ class Encoder(nn.Module):
         """Run the layers: (tokens, dim)."""
         operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
         hidden: Tensor = self.embeddings(batch, operations)
+        attention = self._bert_attention() if torch.is_grad_enabled() else None
+        if attention is not None:
+            whole = operations.layers(hidden, self._layers_in_training(), attention.heads, batch, self._memory)
+            if whole is not None:
+                return whole
         bias = self._attention_bias(batch)
         for layer in self.layers:
             hidden = layer(hidden, batch, operations, bias)
         return hidden if self.norm is None else operations.norm(hidden, self.norm)
+
+    def train(self, mode: bool = True) -> Encoder:
+        """Set the mode, as torch does; what training keeps from step to step is given back at its end."""
+        if not mode:
+            self._memory.release()
+        super().train(mode)
+        return self
 
     @contextmanager
     def compiled(self) -> Iterator[None]:
@@ -214,6 +236,18 @@ class Encoder(nn.Module):
             layers.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm))
         tables = (embeddings.word, embeddings.position, embeddings.token_type)
         return native.EncoderModules(*tables, embeddings.norm, tuple(layers), attention.heads)
+
+    def _layers_in_training(self) -> list[LayerInTraining]:
+        """Return what the layers of BERT are made of, with the dropout of now."""
+        found = []
+        for layer in cast("Iterable[EncoderLayer]", self.layers):
+            attended, fed = layer.attention, layer.feed_forward
+            drops = (attended.weight_dropout, attended.output_dropout)
+            first, last = drops if attended.training else (0.0, 0.0), fed.dropout if fed.training else 0.0
+            projections = Projections(attended.query, attended.key, attended.value)
+            modules = (attended.output, attended.norm, fed.up, fed.down, fed.norm)
+            found.append(LayerInTraining(projections, *modules, *first, last))
+        return found
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias

@@ -6,17 +6,16 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from kernel_cases import batch_of, close, dropout_mask, exact_attention
 from minisbert.kernels.cpu_ops import fused, library
 from torch import Tensor
 
 from minisbert.errors import ConfigError, InputError
 from minisbert.kernels import AdamWStep, plain
-from minisbert.packing import PackedBatch, pack
-from minisbert.text import TokenizedTexts
+from minisbert.packing import PackedBatch
 
 FORWARD, BACKWARD = 2e-6, 1e-5  # largest difference, as a share of the largest value
 LENGTHS = (1, 2, 3, 15, 16, 17, 31, 33, 64, 65, 100, 257, 512)
@@ -31,35 +30,11 @@ def poisoned(request: pytest.FixtureRequest) -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def batch_of(lengths: list[int]) -> PackedBatch:
-    return pack(TokenizedTexts(np.zeros(sum(lengths), np.int32), np.array(lengths, np.int64), 0))
-
-
 def shifted(value: Tensor) -> Tensor:
     """The same values where no vector is aligned."""
     room = torch.empty(value.numel() + 1, dtype=value.dtype)
     moved = room[1:].view(value.shape)
     return moved.copy_(value)
-
-
-def close(got: Tensor, expected: Tensor, bound: float) -> None:
-    assert got.shape == expected.shape
-    assert bool(got.isfinite().all())
-    if got.numel():
-        largest = float((got.double() - expected.double()).abs().max())
-        assert largest <= bound * max(float(expected.abs().max()), 1e-3), largest
-
-
-def dropout_mask(seed: int, first_row: int, rows: int, columns: int, dropout: float) -> Tensor:
-    """Which elements the operations keep under `seed`: bool, (rows, columns).
-
-    Rows are tokens and columns dimensions in `add_norm`; in `attention_qkv` rows are token * heads + head and columns
-    places in the text.
-    """
-    out = torch.empty(rows, columns, dtype=torch.bool)
-    threshold = min(round(dropout * 2**32), 2**32 - 1)
-    library.required().dropout_mask(seed, first_row, rows, columns, threshold, out.data_ptr())
-    return out
 
 
 def next_seed(seed: int) -> int:
@@ -77,21 +52,6 @@ def slopes(function: Callable[..., Tensor], *inputs: Tensor | None) -> list[Tens
     weights = torch.cos(torch.arange(output.numel(), dtype=torch.float64)).view_as(output).to(output.dtype)
     output.backward(weights)
     return [output.detach(), *(leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None)]
-
-
-def exact_attention(qkv: Tensor, batch: PackedBatch, heads: int, dropout: float, seed: int) -> Tensor:
-    """Attention text by text, head by head, under the mask of `seed`."""
-    dim = qkv.shape[1] // 3
-    outputs = []
-    for start, end in zip(batch.offsets[:-1].tolist(), batch.offsets[1:].tolist(), strict=True):
-        length = end - start
-        q, k, v = qkv[start:end].view(length, 3, heads, dim // heads).permute(1, 2, 0, 3)
-        weights = (q @ k.transpose(1, 2) / math.sqrt(dim // heads)).softmax(-1)  # (heads, length, length)
-        if dropout:
-            mask = dropout_mask(seed, start * heads, length * heads, length, dropout)
-            weights = weights * mask.view(length, heads, length).transpose(0, 1) / (1 - dropout)
-        outputs.append((weights @ v).transpose(0, 1).reshape(length, dim))
-    return torch.cat(outputs) if outputs else qkv[:, :dim]
 
 
 ATTENTION = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from minisbert.kernels.cpu_ops import fused, onednn
+from minisbert.kernels.cpu_ops import onednn, training
 from torch import Tensor
 
 from minisbert import kernels
@@ -95,11 +95,11 @@ def test_operations_are_chosen_by_mode_dtype_and_batch(without_native: None, mon
 
 def test_built_operations_are_chosen(with_native: None, monkeypatch: pytest.MonkeyPatch) -> None:
     batch, x = pack(TokenizedTexts(np.zeros(3, np.int32), np.array([1, 2]), 0)), torch.zeros(3, 4)
-    assert type(kernels.choose(x, batch)) is fused.Fused
+    assert type(kernels.choose(x, batch)) is training.Whole
     for half in (True, False):
         monkeypatch.setattr(onednn, "bfloat16_available", lambda half=half: half)
         with torch.autocast("cpu", torch.bfloat16):
-            assert type(kernels.choose(x, batch)) is (fused.Fused if half else plain.Plain)
+            assert type(kernels.choose(x, batch)) is (training.Whole if half else plain.Plain)
     with torch.autocast("cpu", torch.float16):
         assert type(kernels.choose(x, batch)) is plain.Plain
 

@@ -106,4 +106,94 @@ INLINE void attend(const float* q, const float* k, const float* v, int64_t row, 
     }
 }
 
+// Floats of buffer that the backward pass of a head of at most `length` tokens takes.
+INLINE int64_t attention_backward_floats(int64_t length, int64_t dim) {
+    return 2 * dim * padded(length) + 2 * score_floats(length) + 6 * length * dim + 256;
+}
+
+// A head's rows in float32: as they are, or converted into the buffer.
+template <class T>
+INLINE const float* head_rows(const T* from, int64_t& row, int64_t length, int64_t dim, Buffer& buffer) {
+    if constexpr (sizeof(T) == 4) {
+        return from;
+    } else {
+        float* to = buffer.take(length * dim);
+        for (int64_t i = 0; i < length; i++)
+            for (int64_t d = 0; d < dim; d += W) store(to + i * dim + d, load(from + i * row + d));
+        row = dim;
+        return to;
+    }
+}
+
+// The backward pass of one head of one text. Weights are computed again from the forward pass's `numbered.lse`.
+//
+// Args:
+//     q, k, v: (length, dim), rows `row` apart, as the gradients d_q, d_k and d_v; float32 or bfloat16.
+//     out: what the forward pass gave, and its gradient `d_out`: rows `out_row` apart.
+template <class T>
+INLINE void attend_backward(const T* q_rows, const T* k_rows, const T* v_rows, int64_t row, int64_t length,
+                            int64_t dim, float scale, const T* out, const float* d_out, int64_t out_row, T* d_q_rows,
+                            T* d_k_rows, T* d_v_rows, Buffer& buffer, const Rows& numbered) {
+    constexpr bool IN_PLACE = sizeof(T) == 4;
+    const int64_t wide = padded(length), block = block_rows(length);
+    buffer.used = 0;
+    int64_t from_row = row;
+    const float* q = head_rows(q_rows, from_row, length, dim, buffer);
+    const float* k = head_rows(k_rows, from_row = row, length, dim, buffer);
+    const float* v = head_rows(v_rows, from_row = row, length, dim, buffer);
+    const int64_t to_row = IN_PLACE ? row : dim;
+    const auto gradient = [&](T* rows) {
+        if constexpr (IN_PLACE)
+            return rows;
+        else
+            return buffer.take(length * dim);
+    };
+    float *d_q = gradient(d_q_rows), *d_k = gradient(d_k_rows), *d_v = gradient(d_v_rows);
+    float* keys = buffer.take(dim * wide);
+    float* values = buffer.take(dim * wide);
+    pack_transposed(k, from_row, length, dim, keys);
+    pack_transposed(v, from_row, length, dim, values);
+    float* p = buffer.take(block * wide);
+    float* d_p = buffer.take(block * wide);
+    for (int64_t i = 0; i < length; i += block) {
+        const int64_t rows = smaller(length - i, block);
+        const float* grad = d_out + i * out_row;
+        product<false>(rows, wide, dim, q + i * from_row, from_row, 1, keys, wide, p, wide, nullptr);
+        product<false>(rows, wide, dim, grad, out_row, 1, values, wide, d_p, wide, nullptr);
+        for (int64_t r = 0; r < rows; r++) {
+            vf dot = {};
+            for (int64_t d = 0; d < dim; d += W) dot += load(grad + r * out_row + d) * load(out + (i + r) * out_row + d);
+            const float delta = total(dot);
+            const int64_t number = numbered.first + (i + r) * numbered.step;
+            const Dropout drop = Dropout::row(numbered.seed, (uint64_t)number, numbered.threshold, numbered.keep_scale);
+            float *weights = p + r * wide, *gradients = d_p + r * wide;
+            for (int64_t j = 0; j < wide; j += W) {  // columns beyond the text are not read
+                const vf weight = exp(load(weights + j) * scale - numbered.lse[number]);
+                vf kept = weight, gradient = load(gradients + j);
+                if (numbered.threshold) {
+                    const vf factor = drop(splat(1.0f), j);
+                    kept *= factor, gradient *= factor;
+                }
+                store(weights + j, kept);
+                store(gradients + j, weight * (gradient - delta) * scale);
+            }
+        }
+        product<false>(rows, dim, length, d_p, wide, 1, k, from_row, d_q + i * to_row, to_row, nullptr);
+        if (i == 0) {
+            product<false>(length, dim, rows, d_p, 1, wide, q + i * from_row, from_row, d_k, to_row, nullptr);
+            product<false>(length, dim, rows, p, 1, wide, grad, out_row, d_v, to_row, nullptr);
+        } else {
+            product<true>(length, dim, rows, d_p, 1, wide, q + i * from_row, from_row, d_k, to_row, nullptr);
+            product<true>(length, dim, rows, p, 1, wide, grad, out_row, d_v, to_row, nullptr);
+        }
+    }
+    if constexpr (!IN_PLACE)
+        for (int64_t i = 0; i < length; i++)
+            for (int64_t d = 0; d < dim; d += W) {
+                store(d_q_rows + i * row + d, load(d_q + i * dim + d));
+                store(d_k_rows + i * row + d, load(d_k + i * dim + d));
+                store(d_v_rows + i * row + d, load(d_v + i * dim + d));
+            }
+}
+
 }  // namespace

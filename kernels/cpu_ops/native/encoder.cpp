@@ -84,6 +84,9 @@ struct Pass {
     typedef typename K::Input Input;
     typedef typename K::Parameter Parameter;
     static constexpr bool QUANTIZED = is_int8<K>, HALF = sizeof(Input) == 2;
+    struct Gelu {
+        INLINED vf operator()(vf x) const { return HALF ? gelu_to_round(x) : gelu(x); }
+    };
     typedef std::conditional_t<QUANTIZED, float, Input> Activation;  // before it is quantized, if it is
 
     const Encoder& encoder;
@@ -131,10 +134,16 @@ struct Pass {
     void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, int64_t width,
                       const Product<K>& next, Scratch<K>& scratch, const Team& team, const F& function) {
         const int64_t panels = product.panels();
-        multiply(rows, from, scales, product, team.first(panels), team.first(panels, 1), scratch.panel.data,
-                 next.weights(team.first(next.panels()) * PANEL),
-                 [&](int64_t row, int64_t column, vf value)
-                     ALWAYS_INLINE { store(to + row * width + column, function(value)); });
+        const auto use = [&](int64_t row, int64_t column, vf value)
+                             ALWAYS_INLINE { store(to + row * width + column, function(value)); };
+        const auto multiply_by = [&](const auto& then) {
+            multiply(rows, from, scales, product, team.first(panels), team.first(panels, 1), scratch.panel.data,
+                     next.weights(team.first(next.panels()) * PANEL), then);
+        };
+        if constexpr (std::is_same_v<F, Gelu>)
+            multiply_by(Apart{use});
+        else
+            multiply_by(use);
         team.wait();
     }
 
@@ -196,7 +205,6 @@ struct Pass {
         const int64_t dim = encoder.dim, rows = offsets[texts] - offsets[0], head = dim / encoder.heads;
         const float scale = 1.0f / sqrtf((float)head);
         const auto identity = [](vf x) ALWAYS_INLINE { return x; };
-        const auto activation = [](vf x) ALWAYS_INLINE { return HALF ? gelu_to_round(x) : gelu(x); };
         for (int64_t l = 0; l < encoder.layers; l++) {
             const Layer& layer = encoder.layer[l];
             const LayerProducts<K> products(encoder, l), after(encoder, (l + 1) % encoder.layers);
@@ -212,7 +220,7 @@ struct Pass {
             multiply_all(rows, prepare(rows, attended, output, team), output, sums, dim, up, scratch, team, identity);
             add_norm(rows, layer.attention_norm, hidden, team);
             multiply_all(rows, prepare_hidden(rows, hidden, up, team), up, inner, encoder.inner, down, scratch, team,
-                         activation);
+                         Gelu());
             multiply_all(rows, prepare(rows, inner, down, team), down, sums, dim, after.qkv, scratch, team, identity);
             add_norm(rows, layer.output_norm, hidden, team);
         }

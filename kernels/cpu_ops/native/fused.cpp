@@ -25,57 +25,20 @@ void EXPORT(attention_forward)(const float* qkv, float* out, const int32_t* offs
 }
 
 // Writes d_qkv (tokens, 3 * heads * dim). The weights are computed again from lse.
-void EXPORT(attention_backward)(const float* qkv, const float* out, const float* d_out, const float* lse,
-                                float* d_qkv, const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim,
-                                float scale, uint32_t threshold, float keep_scale, uint64_t seed) {
-    const int64_t width = heads * dim, row = 3 * width, most = longest(offsets, texts);
-    const int64_t floats = 2 * dim * padded(most) + 2 * score_floats(most) + 256;
+void EXPORT(attention_backward)(const float* qkv, const float* out, const float* d_out, float* lse, float* d_qkv,
+                                const int32_t* offsets, int64_t texts, int64_t heads, int64_t dim, float scale,
+                                uint32_t threshold, float keep_scale, uint64_t seed) {
+    const int64_t width = heads * dim, row = 3 * width;
+    const int64_t floats = attention_backward_floats(longest(offsets, texts), dim);
     each_text(offsets, texts, heads, 40.0 * (double)dim, 5.0 * (double)dim, floats, [&](int64_t t, int64_t h,
                                                                                        Buffer& buffer) {
-        const int64_t start = offsets[t], length = offsets[t + 1] - start, wide = padded(length);
+        const int64_t start = offsets[t], length = offsets[t + 1] - start;
         if (!length) return;
-        const float *q = qkv + start * row + h * dim, *k = q + width, *v = k + width;
-        float *d_q = d_qkv + start * row + h * dim, *d_k = d_q + width, *d_v = d_k + width;
-        float* keys = buffer.take(dim * wide);
-        float* values = buffer.take(dim * wide);
-        pack_transposed(k, row, length, dim, keys);
-        pack_transposed(v, row, length, dim, values);
-        const int64_t block = block_rows(length);
-        float* p = buffer.take(block * wide);
-        float* d_p = buffer.take(block * wide);
-        for (int64_t i = 0; i < length; i += block) {
-            const int64_t rows = length - i < block ? length - i : block;
-            const float* grad = d_out + (start + i) * width + h * dim;
-            const float* attended = out + (start + i) * width + h * dim;
-            product<false>(rows, wide, dim, q + i * row, row, 1, keys, wide, p, wide, nullptr);
-            product<false>(rows, wide, dim, grad, width, 1, values, wide, d_p, wide, nullptr);
-            for (int64_t r = 0; r < rows; r++) {
-                vf dot = {};
-                for (int64_t d = 0; d < dim; d += W) dot += load(grad + r * width + d) * load(attended + r * width + d);
-                const float delta = total(dot);
-                const int64_t number = (start + i + r) * heads + h;
-                const Dropout drop = Dropout::row(seed, (uint64_t)number, threshold, keep_scale);
-                float *weights = p + r * wide, *gradients = d_p + r * wide;
-                for (int64_t j = 0; j < wide; j += W) {  // columns beyond the text are not read
-                    const vf weight = exp(load(weights + j) * scale - lse[number]);
-                    vf kept = weight, gradient = load(gradients + j);
-                    if (threshold) {
-                        const vf factor = drop(splat(1.0f), j);
-                        kept *= factor, gradient *= factor;
-                    }
-                    store(weights + j, kept);
-                    store(gradients + j, weight * (gradient - delta) * scale);
-                }
-            }
-            product<false>(rows, dim, length, d_p, wide, 1, k, row, d_q + i * row, row, nullptr);
-            if (i == 0) {
-                product<false>(length, dim, rows, d_p, 1, wide, q + i * row, row, d_k, row, nullptr);
-                product<false>(length, dim, rows, p, 1, wide, grad, width, d_v, row, nullptr);
-            } else {
-                product<true>(length, dim, rows, d_p, 1, wide, q + i * row, row, d_k, row, nullptr);
-                product<true>(length, dim, rows, p, 1, wide, grad, width, d_v, row, nullptr);
-            }
-        }
+        const float* q = qkv + start * row + h * dim;
+        float* d_q = d_qkv + start * row + h * dim;
+        const Rows numbered = {threshold, keep_scale, seed, lse, start * heads + h, heads};
+        attend_backward(q, q + width, q + 2 * width, row, length, dim, scale, out + start * width + h * dim,
+                        d_out + start * width + h * dim, width, d_q, d_q + width, d_q + 2 * width, buffer, numbered);
     });
 }
 
@@ -118,22 +81,12 @@ void EXPORT(add_norm_backward)(int64_t tokens, int64_t dim, const float* d_out, 
             memset(weights, 0, (size_t)dim * 8);
             const int64_t end = (b + 1) * block < tokens ? (b + 1) * block : tokens;
             for (int64_t i = b * block; i < end; i++) {
-                const float *grad = d_out + i * dim, *x = xhat + i * dim;
-                vf plain = {}, scaled = {};
-                for (int64_t d = 0; d < dim; d += W) {
-                    const vf g = load(grad + d), y = load(x + d), s = g * load(weight + d);
-                    store(weights + d, load(weights + d) + g * y);
-                    store(biases + d, load(biases + d) + g);
-                    plain += s, scaled += s * y;
-                }
-                const float mean = total(plain) / (float)dim, spread = total(scaled) / (float)dim, inverse = rstd[i];
                 const Dropout drop = Dropout::row(seed, (uint64_t)i, threshold, keep_scale);
-                for (int64_t d = 0; d < dim; d += W) {
-                    const vf s = load(grad + d) * load(weight + d);
-                    const vf sum = (s - mean - load(x + d) * spread) * inverse;
-                    if (d_sum) store(d_sum + i * dim + d, sum);
-                    if (d_x) store(d_x + i * dim + d, threshold ? drop(sum, d) : sum);
-                }
+                norm_backward(d_out + i * dim, xhat + i * dim, rstd[i], weight, dim, weights, biases,
+                              [&](int64_t d, vf sum) ALWAYS_INLINE {
+                                  if (d_sum) store(d_sum + i * dim + d, sum);
+                                  if (d_x) store(d_x + i * dim + d, threshold ? drop(sum, d) : sum);
+                              });
             }
         }
 #pragma omp for schedule(static)

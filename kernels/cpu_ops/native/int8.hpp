@@ -125,10 +125,7 @@ INLINE void multiply_strips(int64_t rows, const uint8_t* a, const float* scales,
                 });
             }
         }
-        for (int64_t r = 0; r < count; r++)
-            repeat<C>([&](auto c) ALWAYS_INLINE {
-                use(from + r, (vector + c) * W, load(sums + (r * C + c) * W));
-            });
+        use_sums<C>(sums, count, from, vector * W, use);
     }
 }
 

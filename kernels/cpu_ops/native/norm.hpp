@@ -34,4 +34,21 @@ INLINE void affine(const float* xhat, const T* weight, const T* bias, int64_t di
     for (int64_t d = 0; d < dim; d += W) store(out + d, load(xhat + d) * load(weight + d) + load(bias + d));
 }
 
+// The backward pass of a row: use(d, gradient of the row before it was normalized) for each of its vectors. What the row
+// adds to the gradients of weight and bias is added to `weights` and `biases`.
+template <class F>
+INLINE void norm_backward(const float* grad, const float* xhat, float rstd, const float* weight, int64_t dim,
+                          float* weights, float* biases, const F& use) {
+    vf plain = {}, scaled = {};
+    for (int64_t d = 0; d < dim; d += W) {
+        const vf g = load(grad + d), y = load(xhat + d), s = g * load(weight + d);
+        store(weights + d, load(weights + d) + g * y);
+        store(biases + d, load(biases + d) + g);
+        plain += s, scaled += s * y;
+    }
+    const float mean = total(plain) / (float)dim, spread = total(scaled) / (float)dim;
+    for (int64_t d = 0; d < dim; d += W)
+        use(d, (load(grad + d) * load(weight + d) - mean - load(xhat + d) * spread) * rstd);
+}
+
 }  // namespace

@@ -87,6 +87,43 @@ INLINE int64_t scratch_words(int64_t depth) {
     return PANEL * W * (HEADER + KEPT_ROWS + depth / K::GROUP);
 }
 
+// A use of sums with many constants. It is a function of its own, which reads them from memory: the compiler would keep
+// the constants in registers that the sums need.
+template <class F>
+struct Apart {
+    F use;
+};
+template <class F>
+Apart(F) -> Apart<F>;
+
+// Calls use(row, column, values) for every vector of sums, of `rows` rows of C vectors.
+template <int C, class F>
+INLINE void use_sums(const float* sums, int64_t rows, int64_t row, int64_t column, const F& use) {
+#pragma GCC unroll 1
+    for (int64_t r = 0; r < rows; r++)
+        repeat<C>([&](auto c) ALWAYS_INLINE { use(row + r, column + c * W, load(sums + (r * C + c) * W)); });
+}
+
+template <int C, class F>
+__attribute__((noinline)) void use_sums(const float* sums, int64_t rows, int64_t row, int64_t column,
+                                        const Apart<F>& apart) {
+    use_sums<C>(sums, rows, row, column, apart.use);
+}
+
+template <int R, int C, class F>
+INLINE void use_sums(const vf (&sum)[R][C], int64_t row, int64_t column, const F& use) {
+    repeat<R>([&](auto r) ALWAYS_INLINE {
+        repeat<C>([&](auto c) ALWAYS_INLINE { use(row + r, column + c * W, sum[r][c]); });
+    });
+}
+
+template <int R, int C, class F>
+INLINE void use_sums(const vf (&sum)[R][C], int64_t row, int64_t column, const Apart<F>& apart) {
+    alignas(64) float sums[R * C * W];
+    repeat<R>([&](auto r) { repeat<C>([&](auto c) { store(sums + (r * C + c) * W, sum[r][c]); }); });
+    use_sums<C>(sums, R, row, column, apart);
+}
+
 // One panel of C vectors of columns: packed, and multiplied with rows.
 template <class K, int C>
 struct Panel {
@@ -192,8 +229,7 @@ struct Panel {
                 });
             }
         }
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t c = 0; c < C; c++) use(row, (vector + c) * W, load(sums + (row * C + c) * W));
+        use_sums<C>(sums, rows, 0, vector * W, use);
     }
 
     // The packed panel for rows from `row` on. The first tiles fetch the next panel.
@@ -207,11 +243,7 @@ struct Panel {
                 accumulate<R, 1>(sum, a + row * product.depth, steps, next + row / R * steps * 64);
             else
                 accumulate<R, 0>(sum, a + row * product.depth, steps, nullptr);
-            repeat<R>([&](auto r) ALWAYS_INLINE {
-                repeat<C>([&](auto c) ALWAYS_INLINE {
-                    use(row + r, (vector + c) * W, sum[r][c]);
-                });
-            });
+            use_sums<R, C>(sum, row, vector * W, use);
         }
         if constexpr (R > 1) multiply<R / 2>(row, rows, a, next, use);
     }

@@ -202,9 +202,9 @@ INLINE vf gelu(vf x) {
     return x * below;
 }
 
-// GELU within 1e-4, for values that are rounded to bfloat16 next: the distribution function less one half is a polynomial
+// The same within 1e-4, for what is rounded to bfloat16 next: the distribution function less one half is a polynomial
 // on -4.2 to 4.2 (minimax, its ends exact), and constant beyond.
-INLINE vf gelu_to_round(vf x) {
+INLINE vf below_to_round(vf x) {
     const vf low = x < -4.2f ? splat(-4.2f) : x, inside = low > 4.2f ? splat(4.2f) : low, t = inside * inside;
     vf p = t * -9.017678270772933e-10f + 7.94143772964162e-08f;
     p = p * t - 3.0379580948647344e-06f;
@@ -213,7 +213,14 @@ INLINE vf gelu_to_round(vf x) {
     p = p * t + 0.009298241697251797f;
     p = p * t - 0.06552822887897491f;
     p = p * t + 0.3984659016132355f;
-    return x * (inside * p + 0.5f);
+    return inside * p + 0.5f;
 }
+
+INLINE void normal_to_round(vf x, vf& below, vf& density) {
+    below = below_to_round(x);
+    density = exp(x * x * -0.5f) * 0.3989422804f;
+}
+
+INLINE vf gelu_to_round(vf x) { return x * below_to_round(x); }
 
 }  // namespace

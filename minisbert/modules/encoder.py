@@ -19,7 +19,7 @@ from ..errors import ConfigError, InputError
 from ..kernels import AttentionSettings, QuantizedLinear, input_factors, native, submodules
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, activation_name, make_norm
 
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
@@ -106,7 +106,7 @@ class Encoder(nn.Module):
                 if self.recordable:
                     graphs = _GRAPHS.get(self) or _GRAPHS.setdefault(self, GpuEncoder())
                     return graphs(self._embed, submodules(self)[1:], batch)
-            elif (whole := self._native(self, self._bert_modules)) is not None:
+            elif (whole := self._native(self, self._native_modules)) is not None:
                 return whole(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         return self._embed(batch)
 
@@ -202,18 +202,26 @@ class Encoder(nn.Module):
         kinds = {layer.attention.settings for layer in cast("Iterable[EncoderLayer]", self.layers)}
         return kinds.pop() if len(kinds) == 1 else None
 
-    def _bert_modules(self) -> native.EncoderModules | None:
-        """Return the modules with weights, or None if this does not compute what BERT does or a part is changed."""
-        attention, embeddings = self._bert_attention(), self.embeddings
-        if attention is None or embeddings.position is None:
+    def _native_modules(self) -> native.EncoderModules | None:
+        """Return the modules with weights and what layers compute, or None if a part is replaced, patched or hooked."""
+        layers = cast("list[EncoderLayer]", list(self.layers))
+        if self.relative_attention_bias is not None or not all(map(_as_written, submodules(self)[1:])):
             return None
-        layers = []
-        for layer in cast("Iterable[EncoderLayer]", self.layers):
+        norm_first = {part.norm_first for layer in layers for part in (layer.attention, layer.feed_forward)}
+        if norm_first != {self.norm is not None}:
+            return None
+        embeddings, found = self.embeddings, []
+        for layer in layers:
             attended, fed = layer.attention, layer.feed_forward
+            activation = activation_name(fed.activation)
+            if activation is None:
+                return None
             modules = (attended.query, attended.key, attended.value, attended.output, attended.norm)
-            layers.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm))
+            settings = (fed.gate, activation, attended.settings)
+            found.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm, *settings))
         tables = (embeddings.word, embeddings.position, embeddings.token_type)
-        return native.EncoderModules(*tables, embeddings.norm, tuple(layers), attention.heads)
+        heads = layers[0].attention.settings.heads
+        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads, self.norm)
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -243,16 +251,21 @@ def _move_together(groups: Sequence[Sequence[Tensor]]) -> None:
 
 
 _PARTS = frozenset(
-    {Linear, nn.Linear, QuantizedLinear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+    {Linear, nn.Linear, QuantizedLinear, Embedding, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.ModuleList}
     | {Embeddings, SelfAttention, FeedForward, EncoderLayer}
 )
 _REPLACEABLE = frozenset({"forward", "finish"})  # methods that an instance may replace, as `Encoder.compiled` does
 
 
+def _as_written(part: nn.Module) -> bool:
+    """Return True if a part computes what its class says from its weights: not replaced, patched or hooked."""
+    hooks = part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+    return type(part) in _PARTS and not hooks and _REPLACEABLE.isdisjoint(vars(part))
+
+
 def _as_in_bert(part: nn.Module) -> bool:
     """Return True if a part computes what a part of BERT does from its weights: not replaced, patched or hooked."""
-    hooks = part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-    if type(part) not in _PARTS or hooks or not _REPLACEABLE.isdisjoint(vars(part)):
+    if not _as_written(part) or isinstance(part, (nn.RMSNorm, nn.Identity)):
         return False
     if isinstance(part, FeedForward):
         return part.activation is F.gelu and part.gate is None and not part.norm_first

@@ -67,6 +67,8 @@ class EncoderModules(NamedTuple):
         token_type: None for no token types.
         last_norm: normalizes the result of layers whose blocks normalize their input; None if blocks normalize their
             output.
+        relative: the table of the bias of attention scores, (rows, heads), or None.
+        buckets: rows of it for the distances from -reach to reach, and beyond: int32, (2 * reach + 1,).
     """
 
     word: nn.Module
@@ -76,6 +78,8 @@ class EncoderModules(NamedTuple):
     layers: tuple[LayerModules, ...]
     heads: int
     last_norm: nn.Module | None = None
+    relative: nn.Module | None = None
+    buckets: Tensor | None = None
 
 
 class Unsupported(Exception):  # noqa: N818  # an answer more than an error
@@ -125,7 +129,7 @@ class NativeEncoder:
             *(rows for rows, _ in tables),
             *(address for _, address in tables),
             *(self._norm(modules.norm), self._norm(modules.last_norm)),
-            *(len(turns), pointer(self._frequencies), layers),
+            *(len(turns), pointer(self._frequencies), *self._relative(), layers),
         )
         self._run = library.required().encoder_run
 
@@ -164,6 +168,17 @@ class NativeEncoder:
             return 0, None
         rows = _tensor(module, "weight").shape[0]
         return rows, self._address(module, nn.Embedding, "weight", rows, self._dim)
+
+    def _relative(self) -> tuple[int, int | None, int | None]:
+        """Largest distance of the bias of attention scores, and addresses of its buckets and its table."""
+        table, buckets = self._modules.relative, self._modules.buckets
+        if table is None or buckets is None:
+            return 0, None, None
+        rows = _tensor(table, "weight").shape[0]
+        if buckets.dtype != torch.int32 or not bool(((buckets >= 0) & (buckets < rows)).all()):
+            raise Unsupported
+        address = self._address(table, nn.Embedding, "weight", rows, self._modules.heads)
+        return buckets.shape[0] // 2, buckets.data_ptr(), address
 
     def _layer(self, layer: LayerModules, attention: AttentionSettings) -> _Layer:
         dim, inner, heads = self._dim, self._inner, self._modules.heads
@@ -374,5 +389,6 @@ class _Encoder(ctypes.Structure):
         *((name, _INT) for name in ("word_rows", "position_rows", "type_rows")),
         *((name, _POINTER) for name in ("words", "positions", "types")),
         *(("norm", _Norm), ("last_norm", _Norm)),
-        *(("rotations", _INT), ("frequencies", _POINTER), ("layer", ctypes.POINTER(_Layer))),
+        *(("rotations", _INT), ("frequencies", _POINTER)),
+        *(("reach", _INT), ("buckets", _POINTER), ("relative", _POINTER), ("layer", ctypes.POINTER(_Layer))),
     )

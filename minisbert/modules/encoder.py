@@ -205,7 +205,7 @@ class Encoder(nn.Module):
     def _native_modules(self) -> native.EncoderModules | None:
         """Return the modules with weights and what layers compute, or None if a part is replaced, patched or hooked."""
         layers = cast("list[EncoderLayer]", list(self.layers))
-        if self.relative_attention_bias is not None or not all(map(_as_written, submodules(self)[1:])):
+        if not all(map(_as_written, submodules(self)[1:])):
             return None
         norm_first = {part.norm_first for layer in layers for part in (layer.attention, layer.feed_forward)}
         if norm_first != {self.norm is not None}:
@@ -221,7 +221,9 @@ class Encoder(nn.Module):
             found.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm, *settings))
         tables = (embeddings.word, embeddings.position, embeddings.token_type)
         heads = layers[0].attention.settings.heads
-        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads, self.norm)
+        relative = self.relative_attention_bias
+        buckets = None if relative is None else distance_buckets(relative.num_embeddings)
+        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads, self.norm, relative, buckets)
 
     def _attention_bias(self, batch: PackedBatch) -> Tensor | None:
         table = self.relative_attention_bias
@@ -254,7 +256,14 @@ _PARTS = frozenset(
     {Linear, nn.Linear, QuantizedLinear, Embedding, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.ModuleList}
     | {Embeddings, SelfAttention, FeedForward, EncoderLayer}
 )
+_FAR = 128  # distance from which all share the last bucket of their direction
 _REPLACEABLE = frozenset({"forward", "finish"})  # methods that an instance may replace, as `Encoder.compiled` does
+
+
+def distance_buckets(buckets: int) -> Tensor:
+    """Bucket of each distance, to the key from the query, beyond which it stays: int32, (2 * distances + 1,)."""
+    table = relative_buckets(_FAR + 1, buckets, device=torch.device("cpu"))
+    return torch.cat((table[-1, :-1], table[0])).int()
 
 
 def _as_written(part: nn.Module) -> bool:
@@ -272,7 +281,7 @@ def _as_in_bert(part: nn.Module) -> bool:
     return not isinstance(part, SelfAttention) or (part.settings.bidirectional and not part.norm_first)
 
 
-def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:
+def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = _FAR) -> Tensor:
     """Bucket of the distance between every two positions: int64, (length, length).
 
     Half of the buckets are for each direction; within a direction the first half holds one distance each and the

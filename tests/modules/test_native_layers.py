@@ -49,6 +49,11 @@ KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
     "causal windows": lambda heads: attention(heads, {"causal": True, "window": 7}, {}),
     "one key head": lambda heads: attention(heads, {"key_value_heads": 1}),
     "grouped heads": lambda heads: attention(heads, {"key_value_heads": heads // 2}, {}),
+    "relative bias": lambda heads: {"relative_attention_buckets": 32},
+    "relative bias and windows": lambda heads: {
+        "relative_attention_buckets": 9,
+        **attention(heads, {"window": 40, "causal": True}),
+    },
     "modernbert": lambda heads: {
         **{"norm_first": True, "biased": False, "gated": True, "type_vocab_size": 0, "layer_norm_eps": 1e-5},
         **attention(heads, {"rotary_base": 160_000.0}, {"rotary_base": 10_000.0, "window": 3}),
@@ -217,10 +222,7 @@ CHANGES: dict[str, tuple[Callable[[Encoder], object], bool]] = {
         True,
     ),
     "table of positions": (lambda encoder: setattr(encoder.embeddings, "position", nn.Embedding(512, 64)), True),
-    "relative attention bias": (
-        lambda encoder: setattr(encoder, "relative_attention_bias", nn.Embedding(32, 4)),
-        False,
-    ),
+    "relative bias": (lambda encoder: setattr(encoder, "relative_attention_bias", nn.Embedding(32, 4)), True),
 }
 
 

@@ -29,9 +29,10 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
     const int64_t tokens = offsets[texts], most = longest(offsets, texts);
     const int64_t members = smaller(threads, Product<K>{nullptr, 1, encoder.dim, encoder.dim}.panels());
     const Rotations rotations(encoder, most);
+    const RelativeBias<typename K::Parameter> bias(encoder, most);
     if (too_few(texts, tokens, most, threads, members)) {
         const int64_t rows = larger(MOST_ROWS * threads, most);
-        Pass<K> pass(encoder, rotations, smaller(tokens, rows));
+        Pass<K> pass(encoder, rotations, bias, smaller(tokens, rows));
 #pragma omp parallel num_threads((int)members)
         {
             Team team = {0, 1};
@@ -50,7 +51,7 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
     const int64_t rows = larger(MOST_ROWS, most);
 #pragma omp parallel num_threads((int)threads)
     {
-        Pass<K> pass(encoder, rotations, rows);
+        Pass<K> pass(encoder, rotations, bias, rows);
         Scratch<K> scratch(encoder, most);
         for (;;) {
             int64_t from, to;

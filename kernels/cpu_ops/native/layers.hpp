@@ -33,6 +33,9 @@ struct Encoder {
     Norm norm, last_norm;
     int64_t rotations;
     const float* frequencies;  // (rotations, head / 2): angles by which a pair of elements turns in one position
+    int64_t reach;
+    const int32_t* buckets;  // (2 * reach + 1,): rows of `relative` for distances from -reach to reach
+    const void* relative;    // (buckets, heads): bias of the scores of attention, or null
     const Layer* layer;
 };
 }

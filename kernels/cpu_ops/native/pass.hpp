@@ -11,6 +11,7 @@
 #include "int8.hpp"
 #include "layers.hpp"
 #include "norm.hpp"
+#include "relative.hpp"
 #include "rotary.hpp"
 #include "window.hpp"
 
@@ -54,14 +55,16 @@ struct Pass {
 
     const Encoder& encoder;
     const Rotations& rotations;
+    const RelativeBias<Parameter>& bias;
     Buffer buffer;
     float *wide, *sums, *scales, *normalized;
     Activation *attended, *inner;
     Input* input;
 
-    Pass(const Encoder& e, const Rotations& turns, int64_t rows)
+    Pass(const Encoder& e, const Rotations& turns, const RelativeBias<Parameter>& relative, int64_t rows)
         : encoder(e),
           rotations(turns),
+          bias(relative),
           buffer(rows * (widest(e) + (e.norm_first ? 3 : 2) * e.dim + 2 * larger(e.dim, e.inner)) + 6 * 16) {
         wide = buffer.take(rows * widest(e));
         inner = (Activation*)wide;  // queries, keys and values are not needed any more then
@@ -100,7 +103,7 @@ struct Pass {
             return prepare(rows, hidden, product, team);
     }
 
-    // Calls use(row, column, values) with `from` times the weights, plus the bias; `next` is the product after this one.
+    // Calls use(row, column, values) with `from` times the weights, plus the bias; `next` is the product after this.
     template <class F>
     void multiply_each(int64_t rows, const Input* from, const Product<K>& product, const Product<K>& next,
                        Scratch<K>& scratch, const Team& team, const F& use) {
@@ -179,11 +182,11 @@ struct Pass {
             const int64_t length = offsets[text + 1] - offsets[text];
             const float *q = wide + start * width + h * head, *k = wide + start * width + dim + h / shared * head;
             Activation* to = attended + start * dim + h * head;
-            if (layer.before + 1 >= length && layer.after + 1 >= length)
+            if (!encoder.relative && layer.before + 1 >= length && layer.after + 1 >= length)
                 attend(q, k, k + keys, width, length, head, scale, to, dim, scratch.attention, Rows());
             else
-                attend_near(q, k, k + keys, width, length, head, scale, layer.before, layer.after, to, dim,
-                            scratch.attention);
+                attend_near(q, k, k + keys, width, length, head, scale, layer.before, layer.after,
+                            bias.by_distance(h), to, dim, scratch.attention);
         });
         team.wait();
     }

@@ -1,4 +1,5 @@
-// Self-attention in which a token sees a range of the tokens around it: sliding windows and causal attention.
+// Self-attention that is not BERT's: a token sees a range of the tokens around it, as in sliding windows and causal
+// attention, or scores have a bias.
 
 #pragma once
 
@@ -21,11 +22,11 @@ INLINE int64_t window_floats(int64_t length, int64_t dim) {
 }
 
 // One head of one text, as attend(); token i sees the tokens from i - before to i + after. Keys that no query of a
-// block sees are left out.
+// block sees are left out. bias: null, or what is added to unscaled scores, by the distance from query to key.
 template <class T>
 __attribute__((noinline)) void attend_near(const float* q, const float* k, const float* v, int64_t row, int64_t length,
-                                           int64_t dim, float scale, int64_t before, int64_t after, T* out,
-                                           int64_t out_row, Buffer& buffer) {
+                                           int64_t dim, float scale, int64_t before, int64_t after,
+                                           const float* bias, T* out, int64_t out_row, Buffer& buffer) {
     const int64_t wide = padded(length), step = window_row(length, before, after);
     const int64_t block = larger(8, smaller(WINDOW_ROWS, SCORES / step / 8 * 8));
     buffer.used = 0;
@@ -42,6 +43,10 @@ __attribute__((noinline)) void attend_near(const float* q, const float* k, const
         for (int64_t r = 0; r < rows; r++) {
             const int64_t first = larger(0, i + r - before) - from, end = smaller(length, i + r + after + 1) - from;
             float* scores = p + r * step;
+            if (bias) {
+                const float* added = bias + (from - i - r);
+                for (int64_t j = 0; j < columns; j += W) store(scores + j, load(scores + j) + load(added + j));
+            }
             factor[r] = softmax(scores + first, end - first, scale, nullptr);
             memset(scores, 0, (size_t)first * 4);
             memset(scores + end, 0, (size_t)(columns - end) * 4);

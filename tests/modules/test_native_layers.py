@@ -79,7 +79,13 @@ def encoder_of(kind: str, dtype: torch.dtype, head: int = 16) -> Encoder:
     dim, heads, inner = SIZES[head]
     sizes = {"hidden_size": dim, "num_attention_heads": heads, "intermediate_size": inner}
     config = EncoderConfig(
-        **{"vocab_size": 50, "num_hidden_layers": LAYERS, "max_position_embeddings": 512, **sizes, **KINDS[kind](heads)}
+        **{
+            "vocab_size": 50,
+            "num_hidden_layers": LAYERS,
+            "max_position_embeddings": 1200,
+            **sizes,
+            **KINDS[kind](heads),
+        }
     )
     encoder = Encoder(config).eval()
     torch.manual_seed(dim)
@@ -134,6 +140,14 @@ def test_definition(kind: str, head: int, dtype: torch.dtype) -> None:
         got = assert_as_defined(encoder, batch_of(*lengths), dtype)
         assert bound(encoder)
         assert got.shape == (sum(lengths), SIZES[head][0])
+
+
+@pytest.mark.parametrize("kind", ["modernbert", "qwen", "relative bias"])
+def test_a_text_of_many_blocks(kind: str, with_native: None) -> None:
+    """So long that few queries are worked on at a time."""
+    encoder = encoder_of(kind, torch.float32)
+    assert_as_defined(encoder, batch_of(3, 1101), torch.float32)
+    assert bound(encoder)
 
 
 @pytest.mark.parametrize("kind", ["modernbert", "qwen", "causal windows"])
@@ -221,7 +235,7 @@ CHANGES: dict[str, tuple[Callable[[Encoder], object], bool]] = {
         ],
         True,
     ),
-    "table of positions": (lambda encoder: setattr(encoder.embeddings, "position", nn.Embedding(512, 64)), True),
+    "table of positions": (lambda encoder: setattr(encoder.embeddings, "position", nn.Embedding(1200, 64)), True),
     "relative bias": (lambda encoder: setattr(encoder, "relative_attention_bias", nn.Embedding(32, 4)), True),
 }
 

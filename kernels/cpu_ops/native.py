@@ -1,5 +1,7 @@
 """The whole encoder in C++ for inference, where its library runs: `native/encoder.cpp`.
 
+It reads the layers as data: `EncoderModules` says what it computes, and anything else is `Unsupported`.
+
 Products are in the dtype of the weights, float32, or bfloat16 or int8 if the processor multiplies those; everything
 else is in float32. The weights are read where the modules keep them, so that no copy can go stale. Only their addresses
 are kept from one forward pass to the next, and checked before each.
@@ -20,18 +22,29 @@ from torch import Tensor, nn
 from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
-from ..operations.protocol import as_built
+from ..operations.plain import rotary_frequencies
+from ..operations.protocol import AttentionSettings, as_built
 from ..operations.quantized import QuantizedLinear, packed_shape
 from . import library
 from .library import check, check_texts, pointer
 
 _DTYPE = attrgetter("dtype")
 _NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # as encoder.cpp numbers the dtypes
+ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # as activations.hpp numbers them
+_EVERYWHERE = 1 << 40  # tokens, more than any text has
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
 
 class LayerModules(NamedTuple):
-    """The modules of one layer that have weights."""
+    """The modules of one layer that have weights, and what it computes with them.
+
+    Norms may be `nn.LayerNorm`, `nn.RMSNorm`, or `nn.Identity` for none.
+
+    Attributes:
+        gate: multiplies the activation, or None.
+        activation: "gelu", "gelu_tanh", "relu" or "silu".
+        attention: None for BERT's.
+    """
 
     query: nn.Module
     key: nn.Module
@@ -41,17 +54,32 @@ class LayerModules(NamedTuple):
     up: nn.Module
     down: nn.Module
     output_norm: nn.Module
+    gate: nn.Module | None = None
+    activation: str = "gelu"
+    attention: AttentionSettings | None = None
 
 
 class EncoderModules(NamedTuple):
-    """The modules of a BERT encoder that have weights. Its activation is exact GELU."""
+    """The modules of an encoder that have weights.
+
+    Attributes:
+        position: None for no table of positions.
+        token_type: None for no token types.
+        last_norm: normalizes the result of layers whose blocks normalize their input; None if blocks normalize their
+            output.
+        relative: the table of the bias of attention scores, (rows, heads), or None.
+        buckets: rows of it for the distances from -reach to reach, and beyond: int32, (2 * reach + 1,).
+    """
 
     word: nn.Module
-    position: nn.Module
+    position: nn.Module | None
     token_type: nn.Module | None
     norm: nn.Module
     layers: tuple[LayerModules, ...]
     heads: int
+    last_norm: nn.Module | None = None
+    relative: nn.Module | None = None
+    buckets: Tensor | None = None
 
 
 class Unsupported(Exception):  # noqa: N818  # an answer more than an error
@@ -88,19 +116,27 @@ class NativeEncoder:
             or not (dim % heads == 0 and dim // heads % 16 == 0 and inner % 16 == 0 and max(dim, inner) <= 1 << 16)
         ):
             raise Unsupported
+        # What the C++ reads beside the weights is kept here: zeros for biases that are missing, and rotary frequencies.
+        self._zeros = torch.zeros(max(dim, inner), dtype=self._float, device="cpu")
+        attention = [layer.attention or AttentionSettings(heads) for layer in modules.layers]
+        self._bases = sorted({settings.rotary_base for settings in attention if settings.rotary_base is not None})
+        turns = [rotary_frequencies(dim // heads, base, torch.device("cpu")) for base in self._bases]
+        self._frequencies = torch.cat(turns) if turns else None
         tables = [self._table(table) for table in modules[:3]]
-        layers = (_Layer * len(modules.layers))(*map(self._layer, modules.layers))
+        layers = (_Layer * len(modules.layers))(*map(self._layer, modules.layers, attention))
         self._encoder = _Encoder(
-            *(dim, heads, inner, len(layers)),
+            *(dim, heads, inner, len(layers), modules.last_norm is not None),
             *(rows for rows, _ in tables),
             *(address for _, address in tables),
-            self._norm(modules.norm),
-            layers,
+            *(self._norm(modules.norm), self._norm(modules.last_norm)),
+            *(len(turns), pointer(self._frequencies), *self._relative(), layers),
         )
         self._run = library.required().encoder_run
 
     def __call__(self, ids: Tensor, positions: Tensor, types: Tensor | None, batch: PackedBatch) -> Tensor:
         """Embed tokens: ids, positions and types, int64, (tokens,), to float32, (tokens, dim).
+
+        Positions are rows of their table, and do not matter if there is none.
 
         Raises:
             InputError: an id, position or type is beyond its table.
@@ -119,9 +155,10 @@ class NativeEncoder:
         )
         if not done:
             check_texts(offsets, tokens)
+            places = self._encoder.position_rows
             raise InputError(
-                f"got an id, position or type beyond its table; expected ids below {self._encoder.word_rows} and "
-                f"positions below {self._encoder.position_rows}: use the tokenizer of the model"
+                f"got an id, position or type beyond its table; expected ids below {self._encoder.word_rows}"
+                f"{f' and positions below {places}' if places else ''}: use the tokenizer of the model"
             )
         return out
 
@@ -132,30 +169,67 @@ class NativeEncoder:
         rows = _tensor(module, "weight").shape[0]
         return rows, self._address(module, nn.Embedding, "weight", rows, self._dim)
 
-    def _layer(self, layer: LayerModules) -> _Layer:
-        dim, inner = self._dim, self._inner
+    def _relative(self) -> tuple[int, int | None, int | None]:
+        """Largest distance of the bias of attention scores, and addresses of its buckets and its table."""
+        table, buckets = self._modules.relative, self._modules.buckets
+        if table is None or buckets is None:
+            return 0, None, None
+        rows = _tensor(table, "weight").shape[0]
+        if buckets.dtype != torch.int32 or not bool(((buckets >= 0) & (buckets < rows)).all()):
+            raise Unsupported
+        address = self._address(table, nn.Embedding, "weight", rows, self._modules.heads)
+        return buckets.shape[0] // 2, buckets.data_ptr(), address
+
+    def _layer(self, layer: LayerModules, attention: AttentionSettings) -> _Layer:
+        dim, inner, heads = self._dim, self._inner, self._modules.heads
+        key_heads = attention.key_value_heads or heads
+        window = _EVERYWHERE if attention.window is None else attention.window
+        known = isinstance(window, int) and window >= 0 and layer.activation in ACTIVATIONS
+        if attention.heads != heads or heads % key_heads or not known:
+            raise Unsupported
+        width = dim // heads * key_heads
         return _Layer(
-            (_Linear * 3)(*(self._linear(module, dim, dim) for module in (layer.query, layer.key, layer.value))),
+            (_Linear * 3)(
+                self._linear(layer.query, dim, dim),
+                *(self._linear(part, width, dim) for part in (layer.key, layer.value)),
+            ),
             self._linear(layer.output, dim, dim),
             self._norm(layer.attention_norm),
             self._linear(layer.up, inner, dim),
+            _Linear() if layer.gate is None else self._linear(layer.gate, inner, dim),
             self._linear(layer.down, dim, inner),
             self._norm(layer.output_norm),
+            *(ACTIVATIONS.index(layer.activation), key_heads),
+            *(window, 0 if attention.causal else window),
+            -1 if attention.rotary_base is None else self._bases.index(attention.rotary_base),
         )
 
     def _linear(self, module: nn.Module, columns: int, depth: int) -> _Linear:
+        kind = QuantizedLinear if self._product == torch.int8 else nn.Linear
+        bias = self._bias(module, kind, columns)
         if self._product != torch.int8:
-            weight = self._address(module, nn.Linear, "weight", columns, depth)
-            return _Linear(weight, self._address(module, nn.Linear, "bias", columns), None)
+            return _Linear(self._address(module, kind, "weight", columns, depth), bias, None)
         return _Linear(
-            self._address(module, QuantizedLinear, "packed", *packed_shape(columns, depth), dtype=torch.int32),
-            self._address(module, QuantizedLinear, "bias", columns),
-            self._address(module, QuantizedLinear, "factors", depth),
+            self._address(module, kind, "packed", *packed_shape(columns, depth), dtype=torch.int32),
+            bias,
+            self._address(module, kind, "factors", depth),
         )
 
-    def _norm(self, module: nn.Module) -> _Norm:
-        weight, bias = (self._address(module, nn.LayerNorm, name, self._dim) for name in ("weight", "bias"))
-        return _Norm(weight, bias, module.eps)
+    def _norm(self, module: nn.Module | None) -> _Norm:
+        """A norm as the C++ reads it; without a weight it does nothing."""
+        if module is None or as_built(module, nn.Identity):
+            return _Norm()
+        if as_built(module, nn.RMSNorm) and module.eps is not None:
+            weight = self._address(module, nn.RMSNorm, "weight", self._dim)
+            return _Norm(weight, self._zeros.data_ptr(), module.eps, 1)
+        weight = self._address(module, nn.LayerNorm, "weight", self._dim)
+        return _Norm(weight, self._bias(module, nn.LayerNorm, self._dim), module.eps, 0)
+
+    def _bias(self, module: nn.Module, kind: type[nn.Module], size: int) -> int:
+        """Address of a bias, or of zeros if the module has none."""
+        if getattr(module, "bias", None) is None:
+            return self._zeros.data_ptr()
+        return self._address(module, kind, "bias", size)
 
     def _address(
         self, module: nn.Module, kind: type[nn.Module], name: str, *shape: int, dtype: torch.dtype | None = None
@@ -298,21 +372,23 @@ class _Linear(ctypes.Structure):
 
 
 class _Norm(ctypes.Structure):
-    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("eps", ctypes.c_float))
+    _fields_ = (("weight", _POINTER), ("bias", _POINTER), ("eps", ctypes.c_float), ("rms", ctypes.c_int32))
 
 
 class _Layer(ctypes.Structure):
     _fields_ = (
         *(("qkv", _Linear * 3), ("output", _Linear), ("attention_norm", _Norm)),
-        *(("up", _Linear), ("down", _Linear), ("output_norm", _Norm)),
+        *(("up", _Linear), ("gate", _Linear), ("down", _Linear), ("output_norm", _Norm)),
+        *((name, _INT) for name in ("activation", "key_value_heads", "before", "after", "rotation")),
     )
 
 
 class _Encoder(ctypes.Structure):
     _fields_ = (
-        *((name, _INT) for name in ("dim", "heads", "inner", "layers")),
+        *((name, _INT) for name in ("dim", "heads", "inner", "layers", "norm_first")),
         *((name, _INT) for name in ("word_rows", "position_rows", "type_rows")),
         *((name, _POINTER) for name in ("words", "positions", "types")),
-        ("norm", _Norm),
-        ("layer", ctypes.POINTER(_Layer)),
+        *(("norm", _Norm), ("last_norm", _Norm)),
+        *(("rotations", _INT), ("frequencies", _POINTER)),
+        *(("reach", _INT), ("buckets", _POINTER), ("relative", _POINTER), ("layer", ctypes.POINTER(_Layer))),
     )

@@ -107,7 +107,7 @@ def _parameters(layer: LayerInTraining) -> list[Tensor]:
 
 
 class _Run:
-    """What the C++ is told of a pass, but for addresses of gradients, and its memory."""
+    """The arguments of the C++ for a pass, but for addresses of gradients, and its memory."""
 
     def __init__(
         self, layers: Sequence[LayerInTraining], heads: int, dtype: torch.dtype, dim: int, memory: Memory

@@ -134,11 +134,17 @@ def rotate(x: Tensor, positions: Tensor, size: int, base: float) -> Tensor:
         size: of a head.
         base: the angle of pair i is `position / base ** (2 * i / size)`.
     """
-    frequencies = base ** -(torch.arange(0, size, 2, device=x.device, dtype=torch.float32) / size)
+    frequencies = rotary_frequencies(size, base, x.device)
     angles = (positions[:, None] * frequencies)[:, None, :]  # (tokens, 1, size / 2)
     cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
     first, second = x.view(len(x), x.shape[1] // size, size).chunk(2, dim=-1)  # (tokens, heads, size / 2)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).view(x.shape)
+
+
+def rotary_frequencies(size: int, base: float, device: torch.device) -> Tensor:
+    """Return the angles by which the pairs of a head turn in one position: float32, (size / 2,)."""
+    frequencies: Tensor = base ** -(torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
+    return frequencies
 
 
 def _mask(length: int, settings: AttentionSettings, bias: Tensor | None, query: Tensor) -> Tensor | None:

@@ -35,13 +35,14 @@ class QuantizedLinear(nn.Module):
 
     packed: Tensor
     factors: Tensor
+    bias: nn.Parameter | None
 
     def __init__(self, packed: Tensor, factors: Tensor, bias: nn.Parameter | None, out_features: int) -> None:
         super().__init__()
         self.in_features, self.out_features = factors.shape[0], out_features
         self.register_buffer("packed", packed)
         self.register_buffer("factors", factors)
-        self.bias = bias
+        self.register_parameter("bias", bias)  # listed with the parameters even if it is None
 
     @classmethod
     def of(cls, linear: nn.Linear, factors: Tensor | None = None) -> QuantizedLinear:

@@ -65,7 +65,7 @@ class EncoderConfig:
 
     @property
     def layers_as_in_bert(self) -> bool:
-        """True if all layers are those of BERT, which operations over the whole encoder require."""
+        """True if all layers are those of BERT, which CUDA graphs of the whole encoder require."""
         other = self.norm_first or self.rms_norm or self.gated or self.attention or self.relative_attention_buckets
         return self.biased and not other
 

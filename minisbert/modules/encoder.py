@@ -28,7 +28,7 @@ from ..kernels import (
 )
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, activation_name, make_norm
 
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
@@ -116,7 +116,7 @@ class Encoder(nn.Module):
                 if self.recordable:
                     graphs = _GRAPHS.get(self) or _GRAPHS.setdefault(self, GpuEncoder())
                     return graphs(self._embed, submodules(self)[1:], batch)
-            elif (whole := self._native(self, self._bert_modules)) is not None:
+            elif (whole := self._native(self, self._native_modules)) is not None:
                 return whole(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         return self._embed(batch)
 
@@ -224,18 +224,28 @@ class Encoder(nn.Module):
         kinds = {layer.attention.settings for layer in cast("Iterable[EncoderLayer]", self.layers)}
         return kinds.pop() if len(kinds) == 1 else None
 
-    def _bert_modules(self) -> native.EncoderModules | None:
-        """Return the modules with weights, or None if this does not compute what BERT does or a part is changed."""
-        attention, embeddings = self._bert_attention(), self.embeddings
-        if attention is None or embeddings.position is None:
+    def _native_modules(self) -> native.EncoderModules | None:
+        """Return the modules with weights and what layers compute, or None if a part is replaced, patched or hooked."""
+        layers = cast("list[EncoderLayer]", list(self.layers))
+        if not all(map(_as_written, submodules(self)[1:])):
             return None
-        layers = []
-        for layer in cast("Iterable[EncoderLayer]", self.layers):
+        norm_first = {part.norm_first for layer in layers for part in (layer.attention, layer.feed_forward)}
+        if norm_first != {self.norm is not None}:
+            return None
+        embeddings, found = self.embeddings, []
+        for layer in layers:
             attended, fed = layer.attention, layer.feed_forward
+            activation = activation_name(fed.activation)
+            if activation is None:
+                return None
             modules = (attended.query, attended.key, attended.value, attended.output, attended.norm)
-            layers.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm))
+            settings = (fed.gate, activation, attended.settings)
+            found.append(native.LayerModules(*modules, fed.up, fed.down, fed.norm, *settings))
         tables = (embeddings.word, embeddings.position, embeddings.token_type)
-        return native.EncoderModules(*tables, embeddings.norm, tuple(layers), attention.heads)
+        heads = layers[0].attention.settings.heads
+        relative = self.relative_attention_bias
+        buckets = None if relative is None else distance_buckets(relative.num_embeddings)
+        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads, self.norm, relative, buckets)
 
     def _layers_in_training(self) -> list[LayerInTraining]:
         """Return what the layers of BERT are made of, with the dropout of now."""
@@ -277,23 +287,35 @@ def _move_together(groups: Sequence[Sequence[Tensor]]) -> None:
 
 
 _PARTS = frozenset(
-    {Linear, nn.Linear, QuantizedLinear, Embedding, nn.Embedding, nn.LayerNorm, nn.ModuleList}
+    {Linear, nn.Linear, QuantizedLinear, Embedding, nn.Embedding, nn.LayerNorm, nn.RMSNorm, nn.Identity, nn.ModuleList}
     | {Embeddings, SelfAttention, FeedForward, EncoderLayer}
 )
+_FAR = 128  # distance from which all share the last bucket of their direction
 _REPLACEABLE = frozenset({"forward", "finish"})  # methods that an instance may replace, as `Encoder.compiled` does
+
+
+def distance_buckets(buckets: int) -> Tensor:
+    """Bucket of each distance, to the key from the query, beyond which it stays: int32, (2 * distances + 1,)."""
+    table = relative_buckets(_FAR + 1, buckets, device=torch.device("cpu"))
+    return torch.cat((table[-1, :-1], table[0])).int()
+
+
+def _as_written(part: nn.Module) -> bool:
+    """Return True if a part computes what its class says from its weights: not replaced, patched or hooked."""
+    hooks = part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
+    return type(part) in _PARTS and not hooks and _REPLACEABLE.isdisjoint(vars(part))
 
 
 def _as_in_bert(part: nn.Module) -> bool:
     """Return True if a part computes what a part of BERT does from its weights: not replaced, patched or hooked."""
-    hooks = part._forward_hooks or part._forward_pre_hooks or part._backward_hooks or part._backward_pre_hooks
-    if type(part) not in _PARTS or hooks or not _REPLACEABLE.isdisjoint(vars(part)):
+    if not _as_written(part) or isinstance(part, (nn.RMSNorm, nn.Identity)):
         return False
     if isinstance(part, FeedForward):
         return part.activation is F.gelu and part.gate is None and not part.norm_first
     return not isinstance(part, SelfAttention) or (part.settings.bidirectional and not part.norm_first)
 
 
-def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = 128) -> Tensor:
+def relative_buckets(length: int, buckets: int, *, device: torch.device, max_distance: int = _FAR) -> Tensor:
     """Bucket of the distance between every two positions: int64, (length, length).
 
     Half of the buckets are for each direction; within a direction the first half holds one distance each and the

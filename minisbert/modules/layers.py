@@ -157,3 +157,13 @@ def make_norm(config: EncoderConfig) -> nn.Module:
     if config.rms_norm:
         return nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
     return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.biased)
+
+
+def activation_name(activation: Callable[[Tensor], Tensor]) -> str | None:
+    """Return the name of an activation as kernels know it ("gelu", "gelu_tanh", "relu", "silu"), or None."""
+    if isinstance(activation, partial) and not activation.args and activation.keywords == {"approximate": "tanh"}:
+        return "gelu_tanh" if activation.func is F.gelu else None
+    for name, function in (("gelu", F.gelu), ("relu", F.relu), ("silu", F.silu)):
+        if activation is function:
+            return name
+    return None

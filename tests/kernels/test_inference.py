@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 import torch
 import torch.nn.functional as F
 from common import WORDS
@@ -55,6 +56,15 @@ def test_float32(name: str, operations: str, model_folder: Callable[[str], Path]
     bound = model.transformer.auto_model._native._bound  # type: ignore[union-attr]
     whole = bound is not None and bound[1] is not None
     assert whole == (name == "minilm" and operations == "native")  # the others have narrower heads
+
+
+@pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "mpnet"])
+def test_every_architecture_runs_natively(name: str, with_native: None, tmp_path: Path) -> None:
+    model = load(tiny_models.build(tmp_path / name, name, dim=64))
+    assert np.abs(model.encode(TEXTS) - plainly(model)).max() <= 1e-6
+    bound = model.transformer.auto_model._native._bound  # type: ignore[union-attr]
+    assert bound is not None
+    assert bound[1] is not None
 
 
 @pytest.mark.skipif(not onednn.bfloat16_available(), reason="the processor has no products in bfloat16")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from minisbert.kernels.operations.quantized import QuantizedLinear
 from torch import Tensor, nn
 
 from minisbert.errors import ConfigError, InputError
-from minisbert.kernels import plain
+from minisbert.kernels import AttentionSettings, plain
 from minisbert.packing import PackedBatch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.int8)
@@ -254,11 +255,15 @@ def test_weights_that_are_not_taken(with_native: None) -> None:
         with pytest.raises(native.Unsupported):
             NativeEncoder(result if isinstance(result, EncoderModules) else modules)
 
-    def layer(modules: EncoderModules, **parts: nn.Module) -> EncoderModules:
+    def layer(modules: EncoderModules, **parts: Any) -> EncoderModules:
         return modules._replace(layers=(modules.layers[0]._replace(**parts), *modules.layers[1:]))
 
     refused(lambda modules: modules._replace(layers=()))
-    refused(lambda modules: layer(modules, key=nn.Linear(48, 48, bias=False)))
+    refused(lambda modules: layer(modules, activation="tanh"))
+    refused(lambda modules: layer(modules, gate=nn.Linear(48, 80)))
+    refused(lambda modules: layer(modules, attention=AttentionSettings(2)))
+    refused(lambda modules: layer(modules, attention=AttentionSettings(3, key_value_heads=2)))
+    refused(lambda modules: layer(modules, attention=AttentionSettings(3, key_value_heads=1)))
     refused(lambda modules: layer(modules, key=nn.Linear(48, 32)))
     refused(lambda modules: layer(modules, down=nn.Sequential(nn.Linear(96, 48))))
     refused(lambda modules: layer(modules, key=QuantizedLinear.of(nn.Linear(48, 48))))

@@ -1,240 +1,14 @@
-// A whole BERT-family encoder over packed tokens, for inference, with the weights as they are in the modules.
+// A whole encoder over packed tokens, for inference, with the weights as they are in the modules.
 //
 // A thread takes some texts, a few hundred tokens, from the embeddings through all layers to the result: activations
 // stay in its cache, and threads never wait for each other. Where there are too few texts for that, as with a single
 // one, all threads share each stage of the same tokens (a Team).
-//
-// Everything but the products is in float32. A row is computed in the same order of operations in any batch and with
-// any number of threads, so that the embedding of a text has the same bits in any batch.
 
-#include <type_traits>
+#include "pass.hpp"
 
-#include "attention.hpp"
-#include "int8.hpp"
-#include "norm.hpp"
-
-extern "C" {
-
-struct Norm {
-    const void *weight, *bias;  // (dim,)
-    float eps;
-};
-
-struct Layer {
-    Linear qkv[3], output;  // query, key and value; all (dim, dim)
-    Norm attention_norm;
-    Linear up, down;  // (inner, dim), (dim, inner)
-    Norm output_norm;
-};
-
-struct Encoder {
-    int64_t dim, heads, inner, layers;
-    int64_t word_rows, position_rows, type_rows;
-    const void *words, *positions, *types;  // embedding tables, (rows, dim); types may be null
-    Norm norm;
-    const Layer* layer;
-};
-}
 namespace {
 
 constexpr int64_t MOST_ROWS = 384, LEAST_ROWS = 32;  // tokens that go through the layers together, in a thread
-
-struct Team {
-    int64_t member, members;
-
-    template <class F>
-    INLINED void share(int64_t items, const F& work) const {
-        for (int64_t i = first(items); i < first(items, 1); i++) work(i);
-    }
-    INLINED int64_t first(int64_t items, int64_t next = 0) const { return items * (member + next) / members; }
-    INLINED void wait() const {
-        if (members > 1) {
-#pragma omp barrier
-        }
-    }
-};
-
-// The products of a layer.
-template <class K>
-struct LayerProducts {
-    Product<K> qkv, output, up, down;
-
-    INLINED LayerProducts(const Encoder& e, int64_t l)
-        : qkv{e.layer[l].qkv, 3, e.dim, e.dim},
-          output{&e.layer[l].output, 1, e.dim, e.dim},
-          up{&e.layer[l].up, 1, e.inner, e.dim},
-          down{&e.layer[l].down, 1, e.dim, e.inner} {}
-};
-
-template <class K>
-constexpr bool is_int8 = sizeof(typename K::Input) == 1;
-
-// Memory of one thread: a packed panel, and what attention needs for a head of at most `longest` tokens.
-template <class K>
-struct Scratch {
-    Buffer panel, attention;
-
-    Scratch(const Encoder& e, int64_t longest)
-        : panel(scratch_words<K>(larger(e.dim, e.inner))), attention(attention_floats(longest, e.dim / e.heads)) {}
-};
-
-// The forward pass of some texts, with memory for at most `rows` tokens at a time.
-template <class K>
-struct Pass {
-    typedef typename K::Input Input;
-    typedef typename K::Parameter Parameter;
-    static constexpr bool QUANTIZED = is_int8<K>, HALF = sizeof(Input) == 2;
-    struct Gelu {
-        INLINED vf operator()(vf x) const { return HALF ? gelu_to_round(x) : gelu(x); }
-    };
-    typedef std::conditional_t<QUANTIZED, float, Input> Activation;  // before it is quantized, if it is
-
-    const Encoder& encoder;
-    Buffer buffer;
-    float *wide, *sums, *scales;
-    Activation *attended, *inner;
-    Input* input;
-
-    Pass(const Encoder& e, int64_t rows)
-        : encoder(e), buffer(rows * (widest(e) + 2 * e.dim + 2 * larger(e.dim, e.inner)) + 5 * 16) {
-        wide = buffer.take(rows * widest(e));
-        inner = (Activation*)wide;  // queries, keys and values are not needed any more then
-        sums = buffer.take(rows * e.dim);
-        attended = (Activation*)buffer.take(rows * e.dim);
-        scales = buffer.take(rows * larger(e.dim, e.inner));
-        input = (Input*)buffer.take(rows * larger(e.dim, e.inner));
-    }
-
-    static int64_t widest(const Encoder& e) { return larger(3 * e.dim, e.inner); }
-
-    // Rows as a product reads them.
-    const Input* prepare(int64_t rows, const Activation* from, const Product<K>& product, const Team& team) {
-        if constexpr (QUANTIZED) {
-            const int64_t depth = product.depth, blocks = block_count(depth);
-            team.share(rows, [&](int64_t i) {
-                quantize(depth, from + i * depth, product.layers->factors, input + i * depth, scales + i * blocks);
-            });
-            team.wait();
-            return input;
-        } else {
-            return from;
-        }
-    }
-
-    // The residual stream as a product reads it.
-    const Input* prepare_hidden(int64_t rows, const float* hidden, const Product<K>& product, const Team& team) {
-        if constexpr (HALF)
-            return input;
-        else
-            return prepare(rows, hidden, product, team);
-    }
-
-    // to = function(from times the weights, plus the bias), rows `width` apart; `next` is the product after this one.
-    template <class T, class F>
-    void multiply_all(int64_t rows, const Input* from, const Product<K>& product, T* to, int64_t width,
-                      const Product<K>& next, Scratch<K>& scratch, const Team& team, const F& function) {
-        const int64_t panels = product.panels();
-        const auto use = [&](int64_t row, int64_t column, vf value)
-                             ALWAYS_INLINE { store(to + row * width + column, function(value)); };
-        const auto multiply_by = [&](const auto& then) {
-            multiply(rows, from, scales, product, team.first(panels), team.first(panels, 1), scratch.panel.data,
-                     next.weights(team.first(next.panels()) * PANEL), then);
-        };
-        if constexpr (std::is_same_v<F, Gelu>)
-            multiply_by(Apart{use});
-        else
-            multiply_by(use);
-        team.wait();
-    }
-
-    // Queries, keys and values, in one product if their inputs have the same factors.
-    template <class F>
-    void multiply_qkv(int64_t rows, const float* hidden, const Product<K>& qkv, const Product<K>& next,
-                      Scratch<K>& scratch, const Team& team, const F& function) {
-        const int64_t dim = encoder.dim;
-        bool together = true;
-        for (int64_t i = 1; i < 3 && is_int8<K>; i++)
-            together &= !memcmp(qkv.layers[i].factors, qkv.layers->factors, (size_t)dim * 4);
-        for (int64_t i = 0; i < (together ? 1 : 3); i++) {
-            const Product<K> product = {qkv.layers + i, together ? 3 : 1, dim, dim};
-            multiply_all(rows, prepare_hidden(rows, hidden, product, team), product, wide + i * dim, 3 * dim, next,
-                         scratch, team, function);
-        }
-    }
-
-    // Row i of the residual stream, normalized; in bfloat16 also as the next product reads it.
-    void normalize(float* row, int64_t i, const Norm& norm) {
-        const int64_t dim = encoder.dim;
-        standardize(row, dim, norm.eps);
-        affine(row, (const Parameter*)norm.weight, (const Parameter*)norm.bias, dim, row);
-        if constexpr (HALF)
-            for (int64_t d = 0; d < dim; d += W) store(input + i * dim + d, load(row + d));
-    }
-
-    // hidden = normalized(sums + hidden). In int8 a row is quantized next, by the same thread, which waits then.
-    void add_norm(int64_t rows, const Norm& norm, float* hidden, const Team& team) {
-        const int64_t dim = encoder.dim;
-        team.share(rows, [&](int64_t i) {
-            float* row = hidden + i * dim;
-            for (int64_t d = 0; d < dim; d += W) store(row + d, load(row + d) + load(sums + i * dim + d));
-            normalize(row, i, norm);
-        });
-        if (!QUANTIZED) team.wait();
-    }
-
-    // hidden = normalized sum of the embeddings of a word, a token type (if the model has them) and a position.
-    void embed(int64_t rows, const int64_t* ids, const int64_t* positions, const int64_t* types, float* hidden,
-               const Team& team) {
-        const auto *word_table = (const Parameter*)encoder.words, *position_table = (const Parameter*)encoder.positions,
-                   *type_table = (const Parameter*)encoder.types;
-        const int64_t dim = encoder.dim;
-        team.share(rows, [&](int64_t i) {
-            float* row = hidden + i * dim;
-            for (int64_t d = 0; d < dim; d += W) {
-                vf sum = load(word_table + ids[i] * dim + d);
-                if (type_table) sum += load(type_table + (types ? types[i] : 0) * dim + d);
-                store(row + d, sum + load(position_table + positions[i] * dim + d));
-            }
-            normalize(row, i, encoder.norm);
-        });
-        if (!QUANTIZED) team.wait();
-    }
-
-    // The layers, for texts at offsets[0] to offsets[texts]; hidden: their rows, from the embeddings to the result.
-    void layers(const int32_t* offsets, int64_t texts, float* hidden, Scratch<K>& scratch, const Team& team) {
-        const int64_t dim = encoder.dim, rows = offsets[texts] - offsets[0], head = dim / encoder.heads;
-        const float scale = 1.0f / sqrtf((float)head);
-        const auto identity = [](vf x) ALWAYS_INLINE { return x; };
-        for (int64_t l = 0; l < encoder.layers; l++) {
-            const Layer& layer = encoder.layer[l];
-            const LayerProducts<K> products(encoder, l), after(encoder, (l + 1) % encoder.layers);
-            const auto& [qkv, output, up, down] = products;
-            multiply_qkv(rows, hidden, qkv, output, scratch, team, identity);
-            team.share(texts * encoder.heads, [&](int64_t i) {
-                const int64_t text = i / encoder.heads, h = i % encoder.heads, start = offsets[text] - offsets[0];
-                const float* q = wide + start * 3 * dim + h * head;
-                attend(q, q + dim, q + 2 * dim, 3 * dim, offsets[text + 1] - offsets[text], head, scale,
-                       attended + start * dim + h * head, dim, scratch.attention, Rows());
-            });
-            team.wait();
-            multiply_all(rows, prepare(rows, attended, output, team), output, sums, dim, up, scratch, team, identity);
-            add_norm(rows, layer.attention_norm, hidden, team);
-            multiply_all(rows, prepare_hidden(rows, hidden, up, team), up, inner, encoder.inner, down, scratch, team,
-                         Gelu());
-            multiply_all(rows, prepare(rows, inner, down, team), down, sums, dim, after.qkv, scratch, team, identity);
-            add_norm(rows, layer.output_norm, hidden, team);
-        }
-    }
-
-    void run(const int32_t* offsets, int64_t texts, const int64_t* ids, const int64_t* positions, const int64_t* types,
-             float* out, Scratch<K>& scratch, const Team& team) {
-        const int64_t start = offsets[0], rows = offsets[texts] - start;
-        if (!rows) return;
-        float* hidden = out + start * encoder.dim;
-        embed(rows, ids + start, positions + start, types ? types + start : nullptr, hidden, team);
-        layers(offsets, texts, hidden, scratch, team);
-    }
-};
 
 // The end of texts that begin at `from` and have at most `rows` tokens together; at least one text.
 int64_t texts_until(const int32_t* offsets, int64_t from, int64_t texts, int64_t rows) {
@@ -254,9 +28,11 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
             const int32_t* offsets, int64_t texts, int64_t threads, float* out) {
     const int64_t tokens = offsets[texts], most = longest(offsets, texts);
     const int64_t members = smaller(threads, Product<K>{nullptr, 1, encoder.dim, encoder.dim}.panels());
+    const Rotations rotations(encoder, most);
+    const RelativeBias<typename K::Parameter> bias(encoder, most);
     if (too_few(texts, tokens, most, threads, members)) {
         const int64_t rows = larger(MOST_ROWS * threads, most);
-        Pass<K> pass(encoder, smaller(tokens, rows));
+        Pass<K> pass(encoder, rotations, bias, smaller(tokens, rows));
 #pragma omp parallel num_threads((int)members)
         {
             Team team = {0, 1};
@@ -275,7 +51,7 @@ void encode(const Encoder& encoder, const int64_t* ids, const int64_t* positions
     const int64_t rows = larger(MOST_ROWS, most);
 #pragma omp parallel num_threads((int)threads)
     {
-        Pass<K> pass(encoder, rows);
+        Pass<K> pass(encoder, rotations, bias, rows);
         Scratch<K> scratch(encoder, most);
         for (;;) {
             int64_t from, to;
@@ -336,7 +112,8 @@ int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* posit
     if (texts < 0 || offsets[0] || offsets[texts] != tokens) return 0;
     for (int64_t t = 0; t < texts; t++)
         if (offsets[t] > offsets[t + 1]) return 0;
-    if (!within(ids, tokens, encoder.word_rows) || !within(positions, tokens, encoder.position_rows)) return 0;
+    if (!within(ids, tokens, encoder.word_rows)) return 0;
+    if (encoder.positions && !within(positions, tokens, encoder.position_rows)) return 0;
     if (types && encoder.types && !within(types, tokens, encoder.type_rows)) return 0;
     if (tokens) encode<K>(encoder, ids, positions, types, offsets, texts, threads, out);
     return 1;

@@ -1,4 +1,4 @@
-// Layer normalization of rows.
+// Normalization of rows, by mean and variance or by the root mean square.
 
 #pragma once
 
@@ -26,6 +26,17 @@ INLINE float standardize(float* row, int64_t dim, float eps) {
     const float rstd = 1.0f / sqrtf(total(a + b) / (float)dim + eps);
     for (int64_t d = 0; d < dim; d += W) store(row + d, (load(row + d) - mean) * rstd);
     return rstd;
+}
+
+// Divide `row` by its root mean square, in place.
+INLINE void divide_by_root_mean_square(float* row, int64_t dim, float eps) {
+    vf a = {}, b = {};
+    for (int64_t d = 0; d < dim; d += 2 * W) {
+        a += load(row + d) * load(row + d);
+        if (d + W < dim) b += load(row + d + W) * load(row + d + W);
+    }
+    const float by = 1.0f / sqrtf(total(a + b) / (float)dim + eps);
+    for (int64_t d = 0; d < dim; d += W) store(row + d, load(row + d) * by);
 }
 
 // out = xhat * weight + bias; weight and bias are float32 or bfloat16.

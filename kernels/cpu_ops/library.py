@@ -151,6 +151,7 @@ def check_texts(offsets: Tensor, tokens: int) -> None:
 _POINTER, _INT, _UINT64 = ctypes.c_void_p, ctypes.c_int64, ctypes.c_uint64
 _FLOAT, _DOUBLE = ctypes.c_float, ctypes.c_double
 _DROPOUT = (ctypes.c_uint32, _FLOAT, _UINT64)  # threshold, scale of what is kept, seed
+_TRAINING = (_INT, *(_POINTER,) * 3, *(_INT,) * 3)  # dtype, layers, embeddings, offsets, texts, tokens, threads
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "attention_forward": (_POINTER,) * 3 + (_INT,) * 3 + (_FLOAT, *_DROPOUT, _POINTER),
     "attention_backward": (_POINTER,) * 6 + (_INT,) * 3 + (_FLOAT, *_DROPOUT),
@@ -163,10 +164,10 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "dropout_mask": (_UINT64, _INT, _INT, _INT, ctypes.c_uint32, _POINTER),
     "encoder_dtypes": (),
     "encoder_product": (_INT,) * 4 + (_POINTER,) * 2 + (_INT, _POINTER),
-    "training_kept": (_INT, _POINTER, _INT),
-    "training_shared": (_INT, _POINTER, _INT, _INT),
-    "training_forward": (_INT,) + (_POINTER,) * 3 + (_INT,) * 3 + (_POINTER,) * 2,
-    "training_backward": (_INT,) + (_POINTER,) * 3 + (_INT,) * 3 + (_POINTER,) * 3 + (_INT,),
+    "training_kept": _TRAINING,
+    "training_shared": _TRAINING,
+    "training_forward": (*_TRAINING, *(_POINTER,) * 3),
+    "training_backward": (*_TRAINING, *(_POINTER,) * 3, _INT),
     "encoder_run": (_INT,) + (_POINTER,) * 5 + (_INT,) * 3 + (_POINTER,),
 }
 _RESULTS = ("adamw_rows", "encoder_dtypes", "encoder_run", "training_kept", "training_shared")

@@ -16,7 +16,8 @@ from torch.autograd.function import once_differentiable
 
 from minisbert.packing import PackedBatch
 
-from ..operations.protocol import LayerInTraining, Memory, as_built, norm_fits
+from ..operations.memory import TrainingMemory
+from ..operations.protocol import LayerInTraining, as_built, norm_fits
 from . import library
 from .fused import Fused, dropout_of, supports
 from .library import check_texts, pointer
@@ -37,7 +38,7 @@ class Whole(Fused):
         self._dtype = torch.bfloat16 if half else torch.float32
 
     def layers(
-        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: Memory
+        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: TrainingMemory
     ) -> Tensor | None:
         """See `Operations`."""
         if not torch.is_grad_enabled() or not available(self._dtype) or not takes(layers, heads, hidden):
@@ -86,12 +87,12 @@ def run_layers(
     heads: int,
     batch: PackedBatch,
     dtype: torch.dtype,
-    memory: Memory | None = None,
+    memory: TrainingMemory | None = None,
 ) -> Tensor:
     """Run layers that `takes` takes: (tokens, dim) to (tokens, dim), both float32, with products in `dtype`."""
     offsets = batch.offsets.contiguous()
     check_texts(offsets, hidden.shape[0])
-    run = _Run(layers, heads, dtype, hidden.shape[1], memory or Memory())
+    run = _Run(layers, heads, dtype, hidden.shape[1], memory or TrainingMemory())
     parameters = [value for layer in layers for value in _parameters(layer)]
     return cast(Tensor, _Layers.apply(hidden.contiguous(), offsets, run, *parameters))  # type: ignore[no-untyped-call]
 
@@ -110,29 +111,27 @@ class _Run:
     """The arguments of the C++ for a pass, but for addresses of gradients, and its memory."""
 
     def __init__(
-        self, layers: Sequence[LayerInTraining], heads: int, dtype: torch.dtype, dim: int, memory: Memory
+        self, layers: Sequence[LayerInTraining], heads: int, dtype: torch.dtype, dim: int, memory: TrainingMemory
     ) -> None:
         self.number, self.memory, self.threads = _NUMBERS[dtype], memory, torch.get_num_threads()
         self.layers = (_Layer * len(layers))(*map(_layer, layers))
         inner = _linears(layers[0])[4].out_features
         self.all = _Layers_(dim, heads, inner, len(layers), self.layers)
 
-    def sizes(self, tokens: int) -> tuple[int, int]:
-        """Bytes that the forward pass keeps, and that the backward pass needs besides."""
-        functions = library.required()
-        kept = functions.training_kept(self.number, ctypes.byref(self.all), tokens)
-        return kept, functions.training_shared(self.number, ctypes.byref(self.all), tokens, self.threads)
+    def arguments(self, hidden: Tensor, offsets: Tensor) -> tuple[object, ...]:
+        """The first arguments of the functions: dtype, layers, embeddings, offsets, texts, tokens and threads."""
+        sizes = (offsets.shape[0] - 1, hidden.shape[0], self.threads)
+        return self.number, ctypes.byref(self.all), hidden.data_ptr(), offsets.data_ptr(), *sizes
 
 
 class _Layers(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, offsets: Tensor, run: _Run, *parameters: Tensor) -> Tensor:
-        tokens = hidden.shape[0]
-        kept, out = run.memory.take(run.sizes(tokens)[0]), torch.empty_like(hidden)
-        library.required().training_forward(
-            *(run.number, ctypes.byref(run.all), hidden.data_ptr(), offsets.data_ptr(), offsets.shape[0] - 1, tokens),
-            *(run.threads, kept.data_ptr(), out.data_ptr()),
-        )
+        functions, arguments = library.required(), run.arguments(hidden, offsets)
+        kept = run.memory.kept.take(functions.training_kept(*arguments))
+        shared = run.memory.shared.take(functions.training_shared(*arguments))
+        out = torch.empty_like(hidden)
+        functions.training_forward(*arguments, kept.data_ptr(), shared.data_ptr(), out.data_ptr())
         ctx.save_for_backward(hidden, offsets, kept, *parameters)
         ctx.run = run
         return out
@@ -141,26 +140,24 @@ class _Layers(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         hidden, offsets, kept, *parameters = ctx.saved_tensors
-        run, tokens = cast(_Run, ctx.run), hidden.shape[0]
+        run = cast(_Run, ctx.run)
         need_hidden, needed = ctx.needs_input_grad[0], ctx.needs_input_grad[3:]
-        gradients = _gradients(parameters, needed)
+        gradients = _gradients(parameters, needed, run.memory)
         count = len(parameters) // len(run.layers)
         for number, layer in enumerate(run.layers):
             layer.point_to(gradients[number * count : (number + 1) * count])
         lowest = 0 if need_hidden else next(i for i, need in enumerate(needed) if need) // count
         d_hidden = grads[0].clone(memory_format=torch.contiguous_format)
-        shared = torch.empty(run.sizes(tokens)[1], dtype=torch.uint8)
-        library.required().training_backward(
-            *(run.number, ctypes.byref(run.all), hidden.data_ptr(), offsets.data_ptr(), offsets.shape[0] - 1, tokens),
-            *(run.threads, kept.data_ptr(), shared.data_ptr(), d_hidden.data_ptr(), lowest),
-        )
+        functions, arguments = library.required(), run.arguments(hidden, offsets)
+        shared = run.memory.shared.take(functions.training_shared(*arguments))
+        functions.training_backward(*arguments, kept.data_ptr(), shared.data_ptr(), d_hidden.data_ptr(), lowest)
         return d_hidden if need_hidden else None, None, None, *gradients
 
 
-def _gradients(parameters: Sequence[Tensor], needed: Sequence[bool]) -> list[Tensor | None]:
+def _gradients(parameters: Sequence[Tensor], needed: Sequence[bool], memory: TrainingMemory) -> list[Tensor | None]:
     """Memory for the gradients that are needed, side by side."""
     sizes = [value.numel() if need else 0 for value, need in zip(parameters, needed, strict=True)]
-    parts = torch.split(torch.empty(sum(sizes)), sizes)
+    parts = torch.split(memory.gradients.take(4 * sum(sizes)).view(torch.float32), sizes)
     return [part.view_as(value) if need else None for part, value, need in zip(parts, parameters, needed, strict=True)]
 
 

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
 
-from .protocol import Activation, AttentionSettings, AttentionSpec, LayerInTraining, Memory, Projections, Tables
+from .memory import TrainingMemory
+from .protocol import Activation, AttentionSettings, AttentionSpec, LayerInTraining, Projections, Tables
 
 
 class Plain:
@@ -75,7 +76,7 @@ class Plain:
         return attention(query, key, value, batch, spec)
 
     def layers(
-        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: Memory
+        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: TrainingMemory
     ) -> Tensor | None:
         """See `Operations`: these operations run layer by layer."""
         return None

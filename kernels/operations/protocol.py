@@ -15,7 +15,6 @@ any other module (hooked, swapped, wrapped in an adapter) is called.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar
@@ -24,6 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
+
+from .memory import TrainingMemory
 
 Activation: TypeAlias = Callable[[Tensor], Tensor]
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -102,32 +103,6 @@ class LayerInTraining(NamedTuple):
     output_dropout: float
 
 
-class Memory:
-    """Memory for what a forward pass keeps, used again from step to step while nothing else holds it."""
-
-    def __init__(self) -> None:
-        self._block: Tensor | None = None
-        self._user: weakref.ref[Tensor] | None = None
-
-    def __reduce__(self) -> tuple[type[Memory], tuple[()]]:
-        return Memory, ()
-
-    def take(self, size: int) -> Tensor:
-        """Return `size` bytes: the memory of an earlier step if that is done with it, or new memory."""
-        if self._user is not None and self._user() is not None:
-            return torch.empty(size, dtype=torch.uint8)
-        if self._block is None or self._block.shape[0] < size:
-            self._block = None  # before there is a larger one
-            self._block = torch.empty(size, dtype=torch.uint8)
-        taken = self._block[:size]
-        self._user = weakref.ref(taken)
-        return taken
-
-    def release(self) -> None:
-        """Give the memory back to the system, once nothing holds it."""
-        self._block = self._user = None
-
-
 class Operations(Protocol):
     """The operations of one forward pass over a packed batch.
 
@@ -186,7 +161,7 @@ class Operations(Protocol):
         ...
 
     def layers(
-        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: Memory
+        self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: TrainingMemory
     ) -> Tensor | None:
         """Run all layers of BERT at once, with gradients, or return None: (tokens, dim) to the same.
 
@@ -195,7 +170,7 @@ class Operations(Protocol):
             layers: in their order; their activation is exact GELU.
             heads: of attention.
             batch: the texts the tokens belong to.
-            memory: for what the backward pass needs.
+            memory: is used again from pass to pass.
         """
         ...
 

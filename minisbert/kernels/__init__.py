@@ -32,13 +32,13 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.cpu_ops import fused, library, native, onednn, training
     from kernels.cpu_ops.native import submodules
     from kernels.operations import plain
+    from kernels.operations.memory import TrainingMemory
     from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
     from kernels.operations.protocol import (
         AttentionSettings,
         AttentionSpec,
         LayerInTraining,
-        Memory,
         Operations,
         Projections,
         Tables,
@@ -48,13 +48,13 @@ else:
     from .cpu_ops import fused, library, native, onednn, training
     from .cpu_ops.native import submodules
     from .operations import plain
+    from .operations.memory import TrainingMemory
     from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
     from .operations.protocol import (
         AttentionSettings,
         AttentionSpec,
         LayerInTraining,
-        Memory,
         Operations,
         Projections,
         Tables,
@@ -66,12 +66,12 @@ __all__ = [
     "AttentionSettings",
     "AttentionSpec",
     "LayerInTraining",
-    "Memory",
     "Mode",
     "Operations",
     "Projections",
     "QuantizedLinear",
     "Tables",
+    "TrainingMemory",
     "adamw_rows_",
     "choose",
     "contrastive",

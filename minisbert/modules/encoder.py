@@ -19,9 +19,9 @@ from ..errors import ConfigError, InputError
 from ..kernels import (
     AttentionSettings,
     LayerInTraining,
-    Memory,
     Projections,
     QuantizedLinear,
+    TrainingMemory,
     input_factors,
     native,
     submodules,
@@ -46,7 +46,7 @@ class Encoder(nn.Module):
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
         self._compiled = False
         self._native = native.Binding("activation", "eps", "norm_first", "settings")
-        self._memory = Memory()  # of training
+        self._memory = TrainingMemory()
 
     @property
     def token_types(self) -> bool:

@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from kernel_cases import batch_of, close, dropout_mask, exact_attention
 from minisbert.kernels.cpu_ops import fused, library, training
+from minisbert.kernels.operations.memory import Block
 from torch import Tensor, nn
 
 from minisbert import kernels
 from minisbert.errors import ConfigError
-from minisbert.kernels import AttentionSettings, LayerInTraining, Memory, Projections
+from minisbert.kernels import AttentionSettings, LayerInTraining, Projections, TrainingMemory
 from minisbert.modules.architectures import EncoderConfig
 from minisbert.modules.encoder import Encoder
 from minisbert.packing import PackedBatch
@@ -24,8 +25,10 @@ HALF = 0.05  # the same in bfloat16, whose numbers have 8 bits
 
 
 @pytest.fixture(autouse=True)
-def poisoned() -> Iterator[None]:
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """New memory holds no numbers: what is not written shows."""
+    taken = Block.take
+    monkeypatch.setattr(Block, "take", lambda self, size: taken(self, size).fill_(0xFF))
     torch.utils.deterministic.fill_uninitialized_memory = True
     torch.use_deterministic_algorithms(True)
     yield
@@ -197,7 +200,7 @@ def test_frozen_parameters(with_native: None, frozen: str) -> None:
 
 
 def test_memory_is_used_again_when_nothing_holds_it(with_native: None) -> None:
-    batch, memory = batch_of([4, 9, 30]), Memory()
+    batch, memory = batch_of([4, 9, 30]), TrainingMemory()
     modules, layers = layers_of(32, 48)
     hidden = input_of(batch, 32)
 
@@ -205,7 +208,7 @@ def test_memory_is_used_again_when_nothing_holds_it(with_native: None) -> None:
         return training.run_layers(hidden, layers, 2, batch, torch.float32, memory)
 
     expected = bits(slopes(modules, hidden, run()))
-    block = memory._block
+    block = memory.kept._memory
     assert block is not None
     first, second = run(), run()  # both are alive, so that they share nothing
     assert bits(slopes(modules, hidden, first)) == expected
@@ -215,9 +218,9 @@ def test_memory_is_used_again_when_nothing_holds_it(with_native: None) -> None:
     other = run()  # does not touch what `kept` still needs
     assert bits(slopes(modules, hidden, kept)) == expected
     assert bits(slopes(modules, hidden, other)) == expected
-    assert memory._block is block
+    assert memory.kept._memory is block
     memory.release()
-    assert memory._block is None
+    assert memory.kept._memory is None
 
 
 def encoder_of(**settings: object) -> Encoder:
@@ -256,9 +259,9 @@ def test_an_encoder_trains_with_it(with_native: None, monkeypatch: pytest.Monkey
     with torch.no_grad():
         encoder(batch)
     assert calls == [2]
-    assert encoder._memory._block is not None
+    assert encoder._memory.kept._memory is not None
     encoder.eval()
-    assert encoder._memory._block is None
+    assert encoder._memory.kept._memory is None
     gradients(encoder, batch)  # without dropout
     assert calls == [2, 2]
 

@@ -8,23 +8,30 @@
 
 namespace {
 
-// Memory of one thread in the forward pass, for at most `rows` tokens of texts of at most `longest`.
+// Memory of one thread in the forward pass, for at most `rows` tokens.
 template <class K>
 struct ForwardMemory {
-    Buffer buffer, attention;
     float *hidden, *sums, *panel, *wide;
     typename K::Input *input, *inner;
 
-    ForwardMemory(const TrainedLayers& t, int64_t rows, int64_t longest)
-        : buffer(rows * (2 * t.dim + 3 * t.dim + t.dim + t.inner) + scratch_words<K>(larger(t.dim, t.inner)) + 128),
-          attention(attention_floats(longest, t.dim / t.heads)) {
-        hidden = buffer.take(rows * t.dim), sums = buffer.take(rows * t.dim);
-        panel = buffer.take(scratch_words<K>(larger(t.dim, t.inner)));
-        wide = buffer.take(rows * 3 * t.dim);  // queries, keys and values in float32
-        input = (typename K::Input*)buffer.take(rows * t.dim);
-        inner = (typename K::Input*)buffer.take(rows * t.inner);
+    ForwardMemory(Pieces& pieces, const TrainedLayers& t, int64_t rows) {
+        hidden = pieces.take<float>(rows * t.dim), sums = pieces.take<float>(rows * t.dim);
+        panel = pieces.take<float>(scratch_words<K>(larger(t.dim, t.inner)));
+        wide = pieces.take<float>(rows * 3 * t.dim);  // queries, keys and values in float32
+        input = pieces.take<typename K::Input>(rows * t.dim);
+        inner = pieces.take<typename K::Input>(rows * t.inner);
     }
 };
+
+// Groups of texts with about as many tokens each, as many for each thread; and tokens of a group, at most.
+INLINE int64_t forward_groups(int64_t tokens, int64_t threads) {
+    return threads * ((tokens + threads * MOST_ROWS - 1) / (threads * MOST_ROWS));
+}
+
+INLINE int64_t forward_rows(int64_t tokens, int64_t threads, int64_t longest) {
+    const int64_t groups = forward_groups(tokens, threads);
+    return (tokens + groups - 1) / groups + longest;
+}
 
 template <class K>
 struct Forward {
@@ -37,7 +44,7 @@ struct Forward {
 
     // sums = from times the weights plus the bias.
     void multiply_rows(int64_t rows, const Input* from, const Product<K>& product, const Product<K>& next,
-                       ForwardMemory<K>& m) const {
+                       const ForwardMemory<K>& m) const {
         float* sums = m.sums;
         const int64_t dim = t.dim;
         multiply(rows, from, nullptr, product, 0, product.panels(), m.panel, next.weights(0),
@@ -46,7 +53,7 @@ struct Forward {
 
     // hidden = normalized(dropout(sums) + hidden), for tokens from `start` on.
     void add_norm(int64_t rows, int64_t start, const TrainedNorm& norm, const DropoutOf& dropped, float* xhat,
-                  float* rstd, ForwardMemory<K>& m) const {
+                  float* rstd, const ForwardMemory<K>& m) const {
         const int64_t dim = t.dim;
         for (int64_t i = 0; i < rows; i++) {
             float *hidden = m.hidden + i * dim, *row = xhat + (start + i) * dim;
@@ -63,7 +70,8 @@ struct Forward {
     }
 
     // All layers, for texts `from` to `to`.
-    void texts(int64_t from, int64_t to, const float* embedded, float* out, ForwardMemory<K>& m) const {
+    void texts(int64_t from, int64_t to, const float* embedded, float* out, const ForwardMemory<K>& m,
+               Buffer& attention) const {
         const int64_t dim = t.dim, start = offsets[from], rows = offsets[to] - start, head = dim / t.heads;
         const float scale = 1.0f / sqrtf((float)head);
         memcpy(m.hidden, embedded + start * dim, (size_t)(rows * dim) * 4);
@@ -95,7 +103,7 @@ struct Forward {
                     const Rows numbered = {layer.weights.threshold, layer.weights.scale, layer.weights.seed,
                                            k.lse,                   first * t.heads + h, t.heads};
                     attend(q, q + dim, q + 2 * dim, 3 * dim, length, head, scale, k.attended + first * dim + h * head,
-                           dim, m.attention, numbered);
+                           dim, attention, numbered);
                 }
             multiply_rows(rows, k.attended + start * dim, output, up, m);
             add_norm(rows, start, layer.attention_norm, layer.attended, k.attention_xhat, k.attention_rstd, m);
@@ -120,11 +128,10 @@ struct Forward {
 
 template <class K>
 void forward(const TrainedLayers& t, const float* embedded, const int32_t* offsets, int64_t texts, int64_t tokens,
-             int64_t threads, char* kept, float* out) {
+             int64_t threads, char* kept, char* shared, float* out) {
     const Forward<K> pass = {t, offsets, tokens, kept};
-    // Groups of texts with about as many tokens each, as many for each thread.
-    const int64_t groups = threads * ((tokens + threads * MOST_ROWS - 1) / (threads * MOST_ROWS));
-    const int64_t most = longest(offsets, texts), rows = (tokens + groups - 1) / groups + most;
+    const int64_t groups = forward_groups(tokens, threads), most = longest(offsets, texts);
+    const int64_t rows = forward_rows(tokens, threads, most);
 #pragma omp parallel num_threads((int)threads)
     {
         if constexpr (sizeof(typename K::Input) == 2) {
@@ -136,11 +143,19 @@ void forward(const TrainedLayers& t, const float* embedded, const int32_t* offse
                 for (int64_t j = 0; j < Kept<K>::size(t, i % 6); j += W) put(to + j, load(weight + j));
             }
         }
-        ForwardMemory<K> memory(t, rows, most);
+        Pieces counted = {nullptr};
+        ForwardMemory<K>(counted, t, rows);
+        int64_t thread = 0;
+#ifdef _OPENMP
+        thread = omp_get_thread_num();
+#endif
+        Pieces pieces = {shared + thread * counted.bytes};
+        const ForwardMemory<K> memory(pieces, t, rows);
+        Buffer attention(attention_floats(most, t.dim / t.heads));
 #pragma omp for schedule(dynamic, 1)
         for (int64_t g = 0; g < groups; g++) {
             const int64_t from = pass.text_at(texts, g, groups), to = pass.text_at(texts, g + 1, groups);
-            if (to > from) pass.texts(from, to, embedded, out, memory);
+            if (to > from) pass.texts(from, to, embedded, out, memory, attention);
         }
     }
 }

@@ -20,24 +20,28 @@ auto of_dtype(int64_t dtype, const F& use) {
 
 extern "C" {
 
-// Bytes that the forward pass keeps for the backward pass; bytes that the backward pass needs besides.
-int64_t EXPORT(training_kept)(int64_t dtype, const TrainedLayers* t, int64_t tokens) {
+// Bytes that the forward pass keeps for the backward pass.
+int64_t EXPORT(training_kept)(int64_t dtype, const TrainedLayers* t, const float*, const int32_t*, int64_t,
+                              int64_t tokens, int64_t) {
     return of_dtype(dtype, [&](auto k) { return t->layers * kept_bytes<decltype(k)>(*t, tokens); });
 }
 
-int64_t EXPORT(training_shared)(int64_t dtype, const TrainedLayers* t, int64_t tokens, int64_t threads) {
+// Bytes that each of the two passes needs besides.
+int64_t EXPORT(training_shared)(int64_t dtype, const TrainedLayers* t, const float*, const int32_t* offsets,
+                                int64_t texts, int64_t tokens, int64_t threads) {
     return of_dtype(dtype, [&](auto k) {
-        Pieces pieces = {nullptr};
-        BackwardMemory<decltype(k)>(pieces, *t, tokens, tokens_of_a_stage(tokens, threads));
-        return pieces.bytes;
+        Pieces forward = {nullptr}, backward = {nullptr};
+        ForwardMemory<decltype(k)>(forward, *t, forward_rows(tokens, threads, longest(offsets, texts)));
+        BackwardMemory<decltype(k)>(backward, *t, tokens, tokens_of_a_stage(tokens, threads));
+        return larger(forward.bytes * threads, backward.bytes);
     });
 }
 
 // The layers over packed tokens: embedded (tokens, dim) to out, the same. `kept` is for the backward pass.
 void EXPORT(training_forward)(int64_t dtype, const TrainedLayers* t, const float* embedded, const int32_t* offsets,
-                              int64_t texts, int64_t tokens, int64_t threads, char* kept, float* out) {
+                              int64_t texts, int64_t tokens, int64_t threads, char* kept, char* shared, float* out) {
     of_dtype(dtype, [&](auto k) {
-        forward<decltype(k)>(*t, embedded, offsets, texts, tokens, threads, kept, out);
+        forward<decltype(k)>(*t, embedded, offsets, texts, tokens, threads, kept, shared, out);
     });
 }
 

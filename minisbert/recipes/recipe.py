@@ -17,6 +17,7 @@ from ..data.roles import LABEL_NAMES
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import is_count, read_pooling
 from ..training.config import TrainingConfig
+from ..training.schedules import SchedulerName
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 TrainedWith: TypeAlias = Literal["fit", "trainer"]
@@ -32,13 +33,23 @@ _NUMBERS = {
 _CHOICES = {
     "batch_sampler": ("batch_sampler", "no_duplicates"),
     "multi_dataset_batch_sampler": ("proportional", "round_robin"),
+    "lr_scheduler_type": get_args(SchedulerName),
 }
 _FOLLOWED = {
     *_NUMBERS,
-    *("max_steps", "learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "fp16", "bf16", "torch_compile"),
+    *(
+        "lr_scheduler_kwargs",
+        "max_steps",
+        "learning_rate",
+        "weight_decay",
+        "warmup_steps",
+        "warmup_ratio",
+        "fp16",
+        "bf16",
+        "torch_compile",
+    ),
 }
 _EXPECTED = {
-    "lr_scheduler_type": ("linear", "SchedulerType.LINEAR"),
     "optim": ("adamw_torch", "adamw_torch_fused", "OptimizerNames.ADAMW_TORCH", "OptimizerNames.ADAMW_TORCH_FUSED"),
 }
 # Settings that do not affect the weights: what and when to log, save and evaluate, and how the work is spread over a
@@ -250,6 +261,7 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "precision": next((name for name in ("fp16", "bf16") if printed.get(name) == "True"), None),
         "compile": printed.get("torch_compile") == "True",
         **{name: _choice(name, printed.get(name, "")) for name in _CHOICES},
+        "lr_scheduler_kwargs": _mapping(printed, "lr_scheduler_kwargs"),
         "max_steps": max_steps if max_steps > 0 else None,
         **_intervals(facts),
     }
@@ -297,6 +309,18 @@ def _number(printed: Mapping[str, str], name: str) -> float | None:
         return None if text == "None" else float(text)
     except ValueError:
         raise InputError(f"the card prints {name} as {text!r}; expected a number") from None
+
+
+def _mapping(printed: Mapping[str, str], name: str) -> dict[str, Any] | None:
+    """A setting that is a dict, or None if the card does not list it or prints an empty one."""
+    text = printed.get(name, "None")
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = text
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"the card prints {name} as {text!r}; expected a dict")
+    return value or None
 
 
 def _choice(name: str, text: str) -> str | None:

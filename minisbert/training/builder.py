@@ -23,8 +23,9 @@ from .dataset import TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
-from .optimization import LinearSchedule, adamw, sparse_word_table
+from .optimization import adamw, sparse_word_table
 from .record import shown_name
+from .schedules import make_schedule
 
 
 class TrainingSet(NamedTuple):
@@ -109,7 +110,13 @@ class RunBuilder:
     def engine(self, total_steps: int) -> Engine:
         """Make the engine for the model's device, with optimizers and schedule."""
         config, steps = self.config, self.schedule_steps(total_steps)
-        schedule = LinearSchedule(config.learning_rate, config.warmup(steps), steps)
+        schedule = make_schedule(
+            config.lr_scheduler_type,
+            highest=config.learning_rate,
+            warmup=config.warmup(steps),
+            total=steps,
+            parameters=config.lr_scheduler_kwargs,
+        )
         losses = [self.computed_loss(loss) for loss in self.losses()]
         if kernels.on_gpu(next(self.model.parameters())):
             engine: type[Engine] = CapturedEngine
@@ -145,7 +152,7 @@ class RunBuilder:
         )
 
     def schedule_steps(self, total_steps: int) -> int:
-        """Return the update at which the learning rate reaches 0."""
+        """Return the updates that the schedule of the learning rate counts on."""
         return total_steps
 
     def duplicates_seed(self, epoch: int) -> int:

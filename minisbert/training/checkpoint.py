@@ -243,7 +243,8 @@ def check_same_run(
     Raises:
         ConfigError: something differs that decides the result; the message lists it.
     """
-    saved, now = dict(state["config"]), asdict(config)
+    # A setting that is newer than the checkpoint had its default then.
+    saved, now = {**asdict(TrainingConfig()), **state["config"]}, asdict(config)
     may_change = _MAY_CHANGE if config.keep_best else (*_MAY_CHANGE, "eval_every", "eval_each_epoch")
     changed = [
         f"{name} was {saved.get(name)!r} and is {value!r}"

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
-from types import NoneType
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from ..data.rows import DatasetOrder, RowSampling
 from ..errors import ConfigError
+from .checks import mismatch, plain, rates_problem
+from .schedules import SchedulerName, parameter_problem
 
 PrecisionMode: TypeAlias = Literal["fp32", "fp16", "bf16"]
 ReplayVersion: TypeAlias = Literal["5.1", "6.2"]
+
+_MAPPINGS: dict[str, Callable[[Any], str | None]] = {"lr_scheduler_kwargs": rates_problem}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +25,12 @@ class TrainingConfig:
     Attributes:
         epochs: passes over the rows.
         batch_size: rows in one forward pass.
-        learning_rate: highest learning rate; it falls linearly to 0 at the last step.
+        learning_rate: highest learning rate.
+        lr_scheduler_type: course of the rate after the warm-up. "linear" and "cosine" fall to 0 at the last step,
+            "cosine_with_restarts" falls to 0 `num_cycles` times, "cosine_with_min_lr" falls to `min_lr` or to the share
+            `min_lr_rate`, "polynomial" falls to `lr_end` along a curve of degree `power`, "inverse_sqrt" falls with the
+            root of the steps in units of `timescale`. "constant" has no warm-up, "constant_with_warmup" has one.
+        lr_scheduler_kwargs: the parameters named there, such as {"num_cycles": 3}.
         warmup_steps: optimizer steps over which the rate rises from 0; a number below 1 is a share of all steps.
         weight_decay: weight decay of AdamW, for weights that are neither biases nor of normalization layers.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
@@ -54,6 +61,8 @@ class TrainingConfig:
     epochs: int = 3
     batch_size: int = 8
     learning_rate: float = 5e-5
+    lr_scheduler_type: SchedulerName = "linear"
+    lr_scheduler_kwargs: Mapping[str, float] | None = None
     warmup_steps: float = 0
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
@@ -74,12 +83,19 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self)).items():
-            value = _plain(getattr(self, name))
+            value = plain(getattr(self, name))
             object.__setattr__(self, name, value)
-            if problem := _mismatch(value, get_args(hint) or (hint,), least=0 if name == "seed" else 1):
+            if name in _MAPPINGS:
+                problem = _MAPPINGS[name](value) if value is not None else None
+            else:
+                problem = mismatch(value, get_args(hint) or (hint,), least=0 if name == "seed" else 1)
+            if problem:
                 raise ConfigError(f"got {name}={value!r}; expected {problem}")
         if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(f"got warmup_steps={self.warmup_steps}; expected whole steps, or a share below 1")
+        parameters = self.lr_scheduler_kwargs or {}
+        if problem := parameter_problem(self.lr_scheduler_type, parameters, highest=self.learning_rate):
+            raise ConfigError(f"got lr_scheduler_kwargs={self.lr_scheduler_kwargs!r}; expected {problem}")
         if self.replay and (self.precision != "fp32" or self.compile):
             raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
 
@@ -95,29 +111,3 @@ class TrainingConfig:
         """Return the optimizer steps of the warm-up."""
         steps = self.warmup_steps
         return math.ceil(total_steps * steps) if steps < 1 else int(steps)
-
-
-def _plain(value: Any) -> Any:
-    """Convert a number of numpy, such as from a grid of settings, to Python's own."""
-    if isinstance(value, (int, float)):
-        return value
-    if isinstance(value, Integral):
-        return int(value)
-    return float(value) if isinstance(value, Real) else value
-
-
-def _mismatch(value: Any, types: tuple[Any, ...], *, least: int) -> str | None:
-    """Return what a setting of these types must be, or None if `value` is that; `least` bounds whole numbers."""
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if value is None and NoneType in types:
-        return None
-    if bool in types:
-        return None if isinstance(value, bool) else "True or False"
-    if int in types:
-        fits = is_number and isinstance(value, int) and least <= value < 2**32
-        return None if fits else f"a whole number from {least} to {2**32 - 1}"
-    if float in types:  # a whole number can be too large for a float, which every use of it would need
-        return None if is_number and 0 <= value <= sys.float_info.max else "a number from 0"
-    choices = [choice for one in types for choice in get_args(one) or (one,)]  # a Literal, or one in a union
-    shown = ", ".join("None" if choice is NoneType else repr(choice) for choice in choices)
-    return None if isinstance(value, str) and value in choices else f"one of {shown}"

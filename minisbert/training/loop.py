@@ -24,7 +24,8 @@ from .config import TrainingConfig
 from .dataset import TrainingBatch, TrainingBatches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
-from .optimization import LinearSchedule, check_moments, clip_gradients, sparse_gradients
+from .optimization import check_moments, clip_gradients, sparse_gradients
+from .schedules import Schedule
 
 
 @dataclass
@@ -217,7 +218,7 @@ class Engine:
         model: EmbeddingModel,
         losses: Sequence[nn.Module],
         optimizers: Sequence[torch.optim.Optimizer],
-        schedule: LinearSchedule,
+        schedule: Schedule,
         config: TrainingConfig,
     ) -> None:
         self.model, self.losses = model, nn.ModuleList(losses)

@@ -1,10 +1,10 @@
-"""Optimizers and their schedule: parameter groups, AdamW, sparse AdamW of the word table, linear rate, clipping."""
+"""Optimizers: parameter groups, AdamW, sparse AdamW of the word table, clipping."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -15,19 +15,6 @@ from ..modules.encoder import Encoder
 from ..modules.layers import Embedding
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8
-
-
-class LinearSchedule(NamedTuple):
-    """Learning rate by the number of updates done: up to `highest` over `warmup` updates, then down to 0 at `total`."""
-
-    highest: float
-    warmup: int
-    total: int
-
-    def rate(self, done: Tensor) -> Tensor:
-        """Return the learning rate after `done` updates, float64, without waiting for a GPU."""
-        falling = ((self.total - done) / max(1, self.total - self.warmup)).clamp(min=0)
-        return self.highest * torch.where(done < self.warmup, done / max(1, self.warmup), falling)
 
 
 def adamw(

@@ -111,7 +111,9 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         learning_rate="3e-05",
         warmup_ratio="0.1",
         weight_decay="0.1",
-        lr_scheduler_type="cosine",
+        lr_scheduler_type="SchedulerType.COSINE",
+        lr_scheduler_kwargs="{'num_cycles': 1.5}",
+        adam_beta1="0.8",
         batch_sampler="BatchSamplers.NO_DUPLICATES",
         load_best_model_at_end="True",
         dataloader_num_workers="4",
@@ -126,13 +128,15 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         "batch_sampler": "no_duplicates",
         "multi_dataset_batch_sampler": "round_robin",
         "learning_rate": 3e-05,
+        "lr_scheduler_type": "cosine",
+        "lr_scheduler_kwargs": {"num_cycles": 1.5},
         "warmup_steps": 0.1,
         "weight_decay": 0.1,
         "log_every": 100,
         "eval_every": 50,
         "keep_best": True,
     }
-    assert recipe.not_followed == ("lr_scheduler_type=cosine",)
+    assert recipe.not_followed == ("adam_beta1=0.8",)
     assert recipe.evaluator == evaluations[0].evaluator
 
 

@@ -70,6 +70,7 @@ def names(output: Path) -> list[str]:
         {"replay": "6.2", "batch_sampler": "no_duplicates", "save_every": 4},
         {"weight_decay": 0.01, "warmup_steps": 0.3},
         {"precision": "bf16", "gradient_accumulation": 3, "max_grad_norm": 0.1},
+        {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}, "warmup_steps": 1},
     ],
     ids=str,
 )

@@ -14,6 +14,7 @@ GROUPS = {
         "epochs",
         "max_steps",
         "batch_size",
+        "eval_batch_size",
         "gradient_accumulation",
         "batch_sampler",
         "multi_dataset_batch_sampler",
@@ -35,6 +36,10 @@ GROUPS = {
         "save_every",
         "save_total_limit",
         "keep_best",
+        "metric_for_best_model",
+        "greater_is_better",
+        "early_stopping_patience",
+        "early_stopping_threshold",
     ),
 }
 
@@ -56,8 +61,9 @@ def add_settings(parser: argparse.ArgumentParser, *, instead_of: str | None = No
             default = known[name].default
             text = descriptions.get(name, "").replace("%", "%%")
             arguments: dict[str, Any] = {"default": None if instead_of else default, **_type(name, hints[name])}
-            if hints[name] is bool:
-                arguments["action"] = argparse.BooleanOptionalAction if instead_of else "store_true"
+            if bool in (hints[name], *get_args(hints[name])):
+                plain = default is False and not instead_of
+                arguments["action"] = "store_true" if plain else argparse.BooleanOptionalAction
             elif instead_of or default not in (None, ()):
                 text += f" (default: {instead_of or default})"
             group.add_argument(f"--{name.replace('_', '-')}", help=text, **arguments)

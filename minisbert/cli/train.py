@@ -80,6 +80,7 @@ def run_train(options: argparse.Namespace) -> None:
     config = TrainingConfig(**given_settings(options))
     loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
+    eval_rows = read_eval_data(options)
     loss.check_rows(tuple(rows.texts), rows.labels)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
@@ -89,7 +90,15 @@ def run_train(options: argparse.Namespace) -> None:
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
     held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
-    trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
+    trainer = Trainer(
+        model,
+        rows,
+        loss=loss,
+        config=config,
+        eval_data=eval_rows,
+        evaluator=evaluator,
+        output_dir=options.output,
+    )
     history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
     if before:
         print(before_and_after(before, after))
@@ -170,6 +179,9 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
         metavar="LOW-HIGH",
         help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
     )
+    parser.add_argument(
+        "--eval-data", type=Path, metavar="FILE", help="rows like those of --data, to compute the loss on as it trains"
+    )
     parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
     parser.add_argument(
         "--resume",
@@ -185,6 +197,15 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
     add_device(parser)
     parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
     add_settings(parser, instead_of=instead_of)
+
+
+def read_eval_data(options: argparse.Namespace) -> TrainingRows | None:
+    """Read the file of --eval-data as that of --data is read, or return None if there is none."""
+    from ..data.roles import training_rows
+
+    if options.eval_data is None:
+        return None
+    return training_rows(options.eval_data, columns=options.columns, scale=options.scale)
 
 
 def check_output(options: argparse.Namespace) -> None:

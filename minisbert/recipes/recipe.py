@@ -262,6 +262,7 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "compile": printed.get("torch_compile") == "True",
         **{name: _choice(name, printed.get(name, "")) for name in _CHOICES},
         "lr_scheduler_kwargs": _mapping(printed, "lr_scheduler_kwargs"),
+        "eval_batch_size": _number(printed, "per_device_eval_batch_size") if facts.evaluation_datasets else None,
         "max_steps": max_steps if max_steps > 0 else None,
         **_intervals(facts),
     }
@@ -292,8 +293,9 @@ def _intervals(facts: CardFacts) -> dict[str, int | None]:
         return min((int(step) for step in rows if step and 1 <= step < math.inf), default=None)
 
     losses = [name for name in logs.columns if name == "Training Loss"]
-    metrics = [name for name in logs.columns if name not in ("Epoch", "Step") and not name.endswith("Loss")]
-    return {"log_every": first(losses), "eval_every": first(metrics) if facts.evaluations else None}
+    metrics = [name for name in logs.columns if name not in ("Epoch", "Step", *losses)]
+    evaluated = facts.evaluations or facts.evaluation_datasets
+    return {"log_every": first(losses), "eval_every": first(metrics) if evaluated else None}
 
 
 def _is_followed(name: str, value: str) -> bool:

@@ -54,6 +54,7 @@ def prepare(
     output_dir: str | Path | None = None,
     columns: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
+    eval_data: Any = None,
     evaluator: Evaluator | None = None,
     base_model: str | Path | None = None,
     device: str | None = None,
@@ -72,6 +73,7 @@ def prepare(
         output_dir: folder for log, evaluations and checkpoints.
         columns: the columns to use, in order.
         scale: the labels that stand for 0 and 1.
+        eval_data: rows to compute the loss on, as often as the recipe did.
         evaluator: called as often as the recipe's was.
         base_model: start from this model instead of the recipe's.
         device: where to train.
@@ -100,15 +102,18 @@ def prepare(
         else:
             notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
     model = starting_model(recipe, base_model=base_model, device=device)
-    config = _config(recipe, len(rows), model.device, notes, given=settings or {}, evaluated=evaluator is not None)
+    held_out_rows = None if eval_data is None else _rows(recipe, eval_data, columns, scale)
+    evaluated = evaluator is not None or held_out_rows is not None
+    config = _config(recipe, len(rows), model.device, notes, given=settings or {}, evaluated=evaluated)
     if output_dir is None and config.keep_best:
         config = replace(config, keep_best=False)
     of_fit = recipe.trained_with == "fit"
     trainer = (FitTrainer if of_fit else Trainer)(
         model,
         {"_dataset_1": rows} if of_fit else rows,
-        loss={"_dataset_1": loss} if of_fit else loss,
+        loss=loss,
         config=config,
+        eval_data=held_out_rows,
         evaluator=evaluator,
         output_dir=output_dir,
         show_progress_bar=show_progress_bar,

@@ -26,6 +26,8 @@ from .loop import Engine, TrainingRun
 from .optimization import adamw, sparse_word_table
 from .record import shown_name
 from .schedules import make_schedule
+from .selection import loss_metric
+from .validation import EvaluationSet, Validation
 
 
 class TrainingSet(NamedTuple):
@@ -43,14 +45,18 @@ class RunBuilder:
     Attributes:
         model: the model to train.
         sets: the data sets.
+        eval_sets: those to evaluate the loss on.
         config: the settings.
         multiple: sample as from several data sets, even if there is only one.
+        eval_datasets: the rows of `eval_sets`, tokenized by `run`.
     """
 
     model: EmbeddingModel
     sets: Sequence[TrainingSet]
     config: TrainingConfig
     multiple: bool
+    eval_sets: Sequence[TrainingSet] = ()
+    eval_datasets: Sequence[TrainingDataset] = ()
 
     def run(
         self, *, evaluator: Evaluator | None, output_dir: Path | None, on_log: OnLog | None, show_progress_bar: bool
@@ -58,8 +64,10 @@ class RunBuilder:
         """Build a run that starts at its first step."""
         config, sampler = self.config, self.sampler()
         datasets = [self.dataset(part.rows) for part in self.sets]
+        self.eval_datasets = [self.dataset(part.rows) for part in self.eval_sets]
+        tokenized = [*datasets, *self.eval_datasets]
         self.model.report_truncation(
-            sum(dataset.truncated for dataset in datasets), sum(dataset.texts for dataset in datasets)
+            sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
         )
         batches = TrainingBatches(
             datasets,
@@ -69,17 +77,19 @@ class RunBuilder:
             on_epoch_start=self.start_epoch,
         )
         total_steps = config.total_steps(len(sampler))
+        engine = self.engine(total_steps)
         file = output_dir / "train_log.jsonl" if output_dir else None
         return TrainingRun(
             model=self.model,
             config=config,
             batches=batches,
-            engine=self.engine(total_steps),
+            engine=engine,
             log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
             evaluator=evaluator,
             output_dir=output_dir,
-            fingerprint=Fingerprint.of(self.model, datasets, self.losses(), multiple=self.multiple),
+            fingerprint=Fingerprint.of(self.model, tokenized, self.losses(), multiple=self.multiple),
             total_steps=total_steps,
+            validation=self.validation(engine),
             show_progress_bar=show_progress_bar,
             on_evaluation=self.start_evaluation,
         )
@@ -91,21 +101,38 @@ class RunBuilder:
     def sampler(self) -> EpochSampler:
         """Make the sampler, and warn if it cannot place all rows."""
         config, rows = self.config, [part.rows for part in self.sets]
-        no_duplicates = config.batch_sampler == "no_duplicates"
-        sampler = EpochSampler(
-            rows,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            several=config.multi_dataset_batch_sampler if self.multiple else None,
-            no_duplicates=no_duplicates,
-            duplicates_seed=self.duplicates_seed,
-        )
-        if no_duplicates and (left := sampler.left_out(0)):
+        sampler = self._sampler(rows, batch_size=config.batch_size, multiple=self.multiple)
+        if config.batch_sampler == "no_duplicates" and (left := sampler.left_out(0)):
             warn(
                 f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: their texts are in too many "
                 f"other rows for batches of {config.batch_size} without duplicates"
             )
         return sampler
+
+    def _sampler(self, rows: Sequence[TrainingRows], *, batch_size: int, multiple: bool) -> EpochSampler:
+        config = self.config
+        return EpochSampler(
+            rows,
+            batch_size=batch_size,
+            seed=config.seed,
+            several=config.multi_dataset_batch_sampler if multiple else None,
+            no_duplicates=config.batch_sampler == "no_duplicates",
+            duplicates_seed=self.duplicates_seed,
+        )
+
+    def validation(self, engine: Engine) -> Validation | None:
+        """Make what computes the loss on the evaluation data, or None if there is none."""
+        size = self.config.eval_batch_size
+        sets = [
+            EvaluationSet(
+                loss_metric(part.name),
+                rows,
+                self._sampler([part.rows], batch_size=size, multiple=False),
+                self.computed_loss(part.loss),
+            )
+            for part, rows in zip(self.eval_sets, self.eval_datasets, strict=True)
+        ]
+        return Validation(engine, sets) if sets else None
 
     def engine(self, total_steps: int) -> Engine:
         """Make the engine for the model's device, with optimizers and schedule."""

@@ -253,7 +253,7 @@ def check_same_run(
     ]
     before = Fingerprint(**state["identity"])
     if before.data != fingerprint.data:
-        changed.append("the training rows, their order, or the losses differ")
+        changed.append("the rows, their order, or the losses differ")
     if before.modules != fingerprint.modules:
         changed.append("the settings of the model differ")
     if fingerprint.weights not in (before.weights, weights_digest(weights)):

@@ -25,6 +25,7 @@ class TrainingConfig:
     Attributes:
         epochs: passes over the rows.
         batch_size: rows in one forward pass.
+        eval_batch_size: rows of which the loss is computed at once in an evaluation.
         learning_rate: highest learning rate.
         lr_scheduler_type: course of the rate after the warm-up. "linear" and "cosine" fall to 0 at the last step,
             "cosine_with_restarts" falls to 0 `num_cycles` times, "cosine_with_min_lr" falls to `min_lr` or to the share
@@ -51,8 +52,14 @@ class TrainingConfig:
         save_total_limit: number of newest checkpoints to keep; by default all.
         replay: repeat the arithmetic and the random draws of the reference's Trainer of this version, on the CPU in
             fp32: losses and weights are then bitwise its own. By default training is packed, which is faster.
-        keep_best: at the end, go back to the weights with the best primary metric; there is only one evaluation to
-            choose from without `eval_every` or `eval_each_epoch`.
+        keep_best: at the end, go back to the weights of the best evaluation; there is only one to choose from without
+            `eval_every` or `eval_each_epoch`.
+        metric_for_best_model: the metric that decides which evaluation is best, as the log names it, such as
+            "eval_loss"; "eval_" may be left out. By default the evaluator's primary one, or without an evaluator the
+            loss on the evaluation data.
+        greater_is_better: True if its larger value is the better one; by default so, unless its name ends in "loss".
+        early_stopping_patience: stop after this many evaluations in a row without a better metric.
+        early_stopping_threshold: a metric counts as better there if it is better by more than this.
 
     Raises:
         ConfigError: a value is impossible.
@@ -60,6 +67,7 @@ class TrainingConfig:
 
     epochs: int = 3
     batch_size: int = 8
+    eval_batch_size: int = 8
     learning_rate: float = 5e-5
     lr_scheduler_type: SchedulerName = "linear"
     lr_scheduler_kwargs: Mapping[str, float] | None = None
@@ -79,6 +87,10 @@ class TrainingConfig:
     save_every: int | None = None
     save_total_limit: int | None = None
     keep_best: bool = False
+    metric_for_best_model: str | None = None
+    greater_is_better: bool | None = None
+    early_stopping_patience: int | None = None
+    early_stopping_threshold: float = 0.0
     replay: ReplayVersion | None = None
 
     def __post_init__(self) -> None:
@@ -96,6 +108,11 @@ class TrainingConfig:
         parameters = self.lr_scheduler_kwargs or {}
         if problem := parameter_problem(self.lr_scheduler_type, parameters, highest=self.learning_rate):
             raise ConfigError(f"got lr_scheduler_kwargs={self.lr_scheduler_kwargs!r}; expected {problem}")
+        if self.early_stopping_patience and not (self.eval_every or self.eval_each_epoch):
+            raise ConfigError(
+                f"got early_stopping_patience={self.early_stopping_patience} and one evaluation, at the end; expected "
+                f"several: set eval_every or eval_each_epoch"
+            )
         if self.replay and (self.precision != "fp32" or self.compile):
             raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
 

@@ -73,8 +73,9 @@ class Replay(RunBuilder):
         torch.empty((), dtype=torch.int64).random_()
 
     def start_evaluation(self, step: int) -> None:
-        """Draw what the data loader draws before an evaluation."""
-        self.start_epoch()
+        """Draw what the data loader of each evaluation data set draws, or that of none."""
+        for _ in range(max(1, len(self.eval_sets))):
+            self.start_epoch()
 
 
 class FitReplay(Replay):

@@ -109,6 +109,25 @@ TRAINED: dict[str, dict[str, Any]] = {
         "dev": [("triplet", "ranks"), ("similarity", ""), ("binary", "two")],
         "seed": 9,
     },
+    "ours_held_out": {
+        "rows": {"": scored()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("similarity", "dev")],
+        "seed": 2,
+        "held_out": {"": scored(13)},
+        "settings": [
+            {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}},
+            {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}},
+        ],
+    },
+    "ours_several_held_out": {
+        "rows": {"first": pairs(16), "scored": scored(16)},
+        "losses": {"first": "MultipleNegativesRankingLoss", "scored": "CosineSimilarityLoss"},
+        "dev": [],
+        "seed": 7,
+        "held_out": {"scored": scored(9), "first": pairs(11)},
+        "settings": [{"eval_batch_size": 5}, {"per_device_eval_batch_size": 5}],
+    },
     "ours_best": {
         "rows": {"": scored()},
         "losses": {"": "CosineSimilarityLoss"},

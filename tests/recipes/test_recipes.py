@@ -312,6 +312,27 @@ def test_what_fit_does_not_state_is_assumed_and_said(facts: CardFacts) -> None:
     assert long.trainer.config.warmup_steps == FIT_WARMUP
 
 
+def test_the_loss_on_held_out_rows(facts: CardFacts, tmp_path: Path) -> None:
+    """A card with an evaluation data set says how often its loss was computed, and over how many rows at once."""
+    logs = TrainingLogs(
+        ("Epoch", "Step", "Training Loss", "Validation Loss"),
+        (("0.1", "5", "-", "0.5"), ("0.2", "10", "0.1", "0.6")),
+    )
+    trained = with_settings(facts, max_grad_norm="1.0", per_device_eval_batch_size="32")
+    stated = dataclasses.replace(trained, logs=logs, evaluation_datasets=facts.training_datasets, evaluations=())
+    recipe = recipes.recipe_of(stated)
+    assert recipe.settings["eval_every"] == 5
+    assert recipe.settings["eval_batch_size"] == 32
+    plain = recipes.recipe_of(dataclasses.replace(stated, evaluation_datasets=()))
+    assert "eval_every" not in plain.settings
+    assert "eval_batch_size" not in plain.settings
+    ready = recipes.prepare(
+        recipe, scored(40), eval_data=scored(8), device="cpu", output_dir=tmp_path, show_progress_bar=False
+    )
+    history = ready.trainer.train()
+    assert [entry["step"] for entry in history.entries if "eval_loss" in entry][:2] == [5, 10]
+
+
 def test_rows_are_held_out_for_the_evaluation(facts: CardFacts, tmp_path: Path) -> None:
     recipe = dataclasses.replace(
         recipes.recipe_of(facts), evaluator="EmbeddingSimilarityEvaluator", settings={"eval_every": 5}

@@ -71,6 +71,8 @@ def names(output: Path) -> list[str]:
         {"weight_decay": 0.01, "warmup_steps": 0.3},
         {"precision": "bf16", "gradient_accumulation": 3, "max_grad_norm": 0.1},
         {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}, "warmup_steps": 1},
+        {"metric_for_best_model": "eval_loss", "replay": "6.2", "save_every": 3},
+        {"metric_for_best_model": "eval_loss", "learning_rate": 5e-2, "early_stopping_patience": 1, "eval_every": 1},
     ],
     ids=str,
 )
@@ -81,9 +83,12 @@ def test_every_checkpoint_leads_to_the_same_end(settings: dict[str, Any], folder
 
     def run(output: Path, *, resume: bool) -> Trainer:
         evaluator = EmbeddingSimilarityEvaluator(columns["a"], columns["b"], columns["label"])
-        return train(folder, output, config, resume=resume, data=data, evaluator=evaluator)
+        held_out = pairs(9) if "metric_for_best_model" in settings else None
+        return train(folder, output, config, resume=resume, data=data, evaluator=evaluator, eval_data=held_out)
 
     whole = run(tmp_path / "whole", resume=False)
+    if config.early_stopping_patience is not None:
+        assert log(tmp_path / "whole")[-1]["step"] < 8
     checkpoints = Checkpoint.all_in(tmp_path / "whole")
     assert len(checkpoints) >= 2
     for checkpoint in checkpoints:

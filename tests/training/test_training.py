@@ -144,7 +144,7 @@ def test_resume_takes_the_newest_checkpoint_and_starts_anew_without_one(folder: 
         train(folder, replace(config, learning_rate=0.1), resume=True, output_dir=tmp_path)
     model = load(folder)
     other = Trainer(model, scored_pairs(20), loss=losses.CosineSimilarityLoss(), config=config, output_dir=tmp_path)
-    with pytest.raises(ConfigError, match="the training rows, their order, or the losses differ"):
+    with pytest.raises(ConfigError, match="the rows, their order, or the losses differ"):
         other.train(resume=True)
     with pytest.raises(InputError, match="expected a checkpoint folder"):
         other.train(resume=tmp_path / "nothing")

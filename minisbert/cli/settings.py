@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 from dataclasses import fields
 from types import NoneType
@@ -18,12 +19,15 @@ GROUPS = {
         "gradient_accumulation",
         "batch_sampler",
         "multi_dataset_batch_sampler",
+        "prompts",
         "seed",
     ),
     "optimizer and learning rate": (
         "learning_rate",
         "lr_scheduler_type",
         "lr_scheduler_kwargs",
+        "learning_rate_mapping",
+        "freeze",
         "warmup_steps",
         "weight_decay",
         "max_grad_norm",
@@ -104,10 +108,24 @@ def _pair(text: str) -> tuple[str, float]:
     return name, int(value) if value.is_integer() and re.fullmatch(r"\d+", number) else value
 
 
+def _prompts(text: str) -> Any:
+    """Parse a text, or texts by name as JSON."""
+    if not text.lstrip().startswith("{"):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        example = '{"question": "query: "}'
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected a text, or JSON such as {example}") from None
+
+
 _EXAMPLE = "num_cycles=3"
-_PAIRS = ("lr_scheduler_kwargs",)
+_PAIRS = ("lr_scheduler_kwargs", "learning_rate_mapping")
 _PARSERS: dict[str, dict[str, Any]] = {
     "lr_scheduler_kwargs": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
+    "learning_rate_mapping": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
+    "freeze": {"nargs": "+", "metavar": "NAME"},
+    "prompts": {"type": _prompts, "metavar": "TEXT"},
 }
 
 

@@ -37,17 +37,9 @@ _CHOICES = {
 }
 _FOLLOWED = {
     *_NUMBERS,
-    *(
-        "lr_scheduler_kwargs",
-        "max_steps",
-        "learning_rate",
-        "weight_decay",
-        "warmup_steps",
-        "warmup_ratio",
-        "fp16",
-        "bf16",
-        "torch_compile",
-    ),
+    *("max_steps", "learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "fp16", "bf16", "torch_compile"),
+    *("lr_scheduler_kwargs", "learning_rate_mapping", "prompts", "freeze"),
+    *("early_stopping_patience", "early_stopping_threshold"),
 }
 _EXPECTED = {
     "optim": ("adamw_torch", "adamw_torch_fused", "OptimizerNames.ADAMW_TORCH", "OptimizerNames.ADAMW_TORCH_FUSED"),
@@ -59,7 +51,7 @@ _WITHOUT_EFFECT = re.compile(
     r"|push_to_hub\w*|ddp_\w+|tf32|use_cpu|no_cuda|disable_tqdm|remove_unused_columns|overwrite_output_dir|log_level\w*"
     r"|dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|gradient_checkpointing\w*|replay|project"
     r"|trackio_space_id|local_rank|metric_for_best_model|greater_is_better|resume_from_checkpoint|torch_compile_\w+"
-    r"|router_mapping|learning_rate_mapping|fp16_full_eval|bf16_full_eval|skip_memory_metrics|include_\w+"
+    r"|router_mapping|fp16_full_eval|bf16_full_eval|skip_memory_metrics|include_\w+"
 )
 
 
@@ -262,6 +254,11 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "compile": printed.get("torch_compile") == "True",
         **{name: _choice(name, printed.get(name, "")) for name in _CHOICES},
         "lr_scheduler_kwargs": _mapping(printed, "lr_scheduler_kwargs"),
+        "learning_rate_mapping": _mapping(printed, "learning_rate_mapping"),
+        "prompts": _prompts(printed.get("prompts", "None")),
+        "freeze": _names(printed, "freeze"),
+        "early_stopping_patience": _number(printed, "early_stopping_patience"),
+        "early_stopping_threshold": _number(printed, "early_stopping_threshold"),
         "eval_batch_size": _number(printed, "per_device_eval_batch_size") if facts.evaluation_datasets else None,
         "max_steps": max_steps if max_steps > 0 else None,
         **_intervals(facts),
@@ -315,14 +312,32 @@ def _number(printed: Mapping[str, str], name: str) -> float | None:
 
 def _mapping(printed: Mapping[str, str], name: str) -> dict[str, Any] | None:
     """A setting that is a dict, or None if the card does not list it or prints an empty one."""
-    text = printed.get(name, "None")
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
-        value = text
+    value = _literal(printed.get(name, "None"))
     if value is not None and not isinstance(value, dict):
-        raise InputError(f"the card prints {name} as {text!r}; expected a dict")
+        raise InputError(f"the card prints {name} as {printed[name]!r}; expected a dict")
     return value or None
+
+
+def _names(printed: Mapping[str, str], name: str) -> list[str] | None:
+    """A setting that is a list of names, or None if the card does not list it."""
+    value = _literal(printed.get(name, "None"))
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise InputError(f"the card prints {name} as {printed[name]!r}; expected a list of names")
+    return value
+
+
+def _prompts(text: str) -> Any:
+    """The prompts of a card: a dict, or a text as it is."""
+    value = _literal(text)
+    return value if value is None or isinstance(value, dict) else text
+
+
+def _literal(text: str) -> Any:
+    """The value that a text prints, or the text itself if it prints none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
 
 
 def _choice(name: str, text: str) -> str | None:

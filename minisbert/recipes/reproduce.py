@@ -104,7 +104,7 @@ def prepare(
     model = starting_model(recipe, base_model=base_model, device=device)
     held_out_rows = None if eval_data is None else _rows(recipe, eval_data, columns, scale)
     evaluated = evaluator is not None or held_out_rows is not None
-    config = _config(recipe, len(rows), model.device, notes, given=settings or {}, evaluated=evaluated)
+    config = _config(recipe, rows, model.device, notes, given=settings or {}, evaluated=evaluated)
     if output_dir is None and config.keep_best:
         config = replace(config, keep_best=False)
     of_fit = recipe.trained_with == "fit"
@@ -180,7 +180,13 @@ def _modules(recipe: Recipe, base: SentenceTransformer) -> list[nn.Module]:
 
 
 def _config(
-    recipe: Recipe, rows: int, device: torch.device, notes: list[str], *, given: Mapping[str, Any], evaluated: bool
+    recipe: Recipe,
+    rows: TrainingRows,
+    device: torch.device,
+    notes: list[str],
+    *,
+    given: Mapping[str, Any],
+    evaluated: bool,
 ) -> TrainingConfig:
     """The settings of the run; decisions are added to `notes`."""
     known = {field.name for field in fields(TrainingConfig)}
@@ -188,6 +194,8 @@ def _config(
     if unknown:
         raise ConfigError(f"got the setting {unknown[0]!r}; expected one of {', '.join(sorted(known))}")
     settings = {**recipe.settings, **given}
+    if "prompts" in recipe.settings and "prompts" not in given:
+        settings["prompts"] = _renamed(recipe.settings["prompts"], recipe.texts, tuple(rows.texts))
     if not evaluated:
         settings.pop("eval_every", None)
         settings.pop("keep_best", None)
@@ -201,8 +209,16 @@ def _config(
             "keep_best": evaluated,
             **settings,
         }
-        _add_unstated(settings, rows, notes)
+        _add_unstated(settings, len(rows), notes)
     return TrainingConfig(**settings)
+
+
+def _renamed(prompts: Any, before: Sequence[str], now: Sequence[str]) -> Any:
+    """The prompts of the recipe's columns for those of other rows, which may have other names."""
+    if not isinstance(prompts, Mapping):
+        return prompts
+    names = dict(zip(before, now, strict=False))
+    return {names.get(name, name): prompt for name, prompt in prompts.items()}
 
 
 def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None:

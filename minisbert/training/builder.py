@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .. import kernels
 from ..data.roles import TrainingRows
@@ -23,7 +24,9 @@ from .dataset import TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
+from .naming import own_rates
 from .optimization import adamw, sparse_word_table
+from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
 from .schedules import make_schedule
 from .selection import loss_metric
@@ -63,8 +66,8 @@ class RunBuilder:
     ) -> TrainingRun:
         """Build a run that starts at its first step."""
         config, sampler = self.config, self.sampler()
-        datasets = [self.dataset(part.rows) for part in self.sets]
-        self.eval_datasets = [self.dataset(part.rows) for part in self.eval_sets]
+        datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.sets]
+        self.eval_datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.eval_sets]
         tokenized = [*datasets, *self.eval_datasets]
         self.model.report_truncation(
             sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
@@ -151,15 +154,28 @@ class RunBuilder:
             engine = Engine if self.model.device.type == "cpu" else PiecewiseEngine
         return engine(self.model, losses, self.optimizers(), schedule, config)
 
+    def prompts(self, part: TrainingSet) -> dict[str, str]:
+        """Return the prompt of each column of a data set that has one."""
+        return column_prompts(self.config.prompts, list(part.rows.texts), dataset=part.name)
+
+    def own_rates(self) -> dict[nn.Parameter, float]:
+        """Return the parameters with a learning rate of their own."""
+        return own_rates(self.model, self.losses(), self.config.learning_rate_mapping)
+
     def losses(self) -> list[Loss]:
         """Return the loss of each data set."""
         return [part.loss for part in self.sets]
 
     # ---- what a replay builds in another way --------------------------------------------------------------------
 
-    def dataset(self, rows: TrainingRows) -> TrainingDataset:
-        """Tokenize rows."""
-        return TrainingDataset(rows, self.model.transformer.tokenizer)
+    def dataset(self, rows: TrainingRows, prompts: Mapping[str, str]) -> TrainingDataset:
+        """Tokenize rows, with prompts by column."""
+        return TrainingDataset(
+            rows,
+            self.model.transformer.tokenizer,
+            prompts=prompts,
+            leaves_out_prompts=leaves_out_prompts(self.model),
+        )
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss that computes `loss`."""
@@ -174,6 +190,7 @@ class RunBuilder:
             self.losses(),
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
+            own_rates=self.own_rates(),
             word_table=None if dense else sparse_word_table(self.model),
             capturable=on_gpu,
         )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from numbers import Integral, Real
 from types import NoneType
 from typing import Any, get_args
@@ -47,6 +48,27 @@ def rates_problem(value: Any) -> str | None:
         for name, rate in value.items()
     )
     return None if right else "numbers from 0 by name, in a dict"
+
+
+def pattern_rates_problem(value: Any) -> str | None:
+    """Return what rates by regular expression must be, or None if `value` is that."""
+    return rates_problem(value) or _expression_problem(value)
+
+
+def patterns_problem(value: Any) -> str | None:
+    """Return what a list of regular expressions must be, or None if `value` is that."""
+    if not isinstance(value, tuple) or not all(isinstance(one, str) and one for one in value):
+        return "a list of names"
+    return _expression_problem(value)
+
+
+def _expression_problem(expressions: Iterable[str]) -> str | None:
+    for expression in expressions:
+        try:
+            re.compile(expression)
+        except re.error as error:
+            return f"regular expressions, and {expression!r} is none ({error})"
+    return None
 
 
 def _is_number(value: Any) -> bool:

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
 from ..data.rows import DatasetOrder, RowSampling
 from ..errors import ConfigError
-from .checks import mismatch, plain, rates_problem
+from .checks import mismatch, pattern_rates_problem, patterns_problem, plain, rates_problem
+from .prompts import Prompts, prompts_problem
 from .schedules import SchedulerName, parameter_problem
 
 PrecisionMode: TypeAlias = Literal["fp32", "fp16", "bf16"]
 ReplayVersion: TypeAlias = Literal["5.1", "6.2"]
 
-_MAPPINGS: dict[str, Callable[[Any], str | None]] = {"lr_scheduler_kwargs": rates_problem}
+_CHECKS: dict[str, Callable[[Any], str | None]] = {
+    "lr_scheduler_kwargs": rates_problem,
+    "learning_rate_mapping": pattern_rates_problem,
+    "freeze": patterns_problem,
+    "prompts": prompts_problem,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +39,11 @@ class TrainingConfig:
             root of the steps in units of `timescale`. "constant" has no warm-up, "constant_with_warmup" has one.
         lr_scheduler_kwargs: the parameters named there, such as {"num_cycles": 3}.
         warmup_steps: optimizer steps over which the rate rises from 0; a number below 1 is a share of all steps.
+        learning_rate_mapping: highest learning rates of some parameters, by regular expressions that are searched for
+            in their names, such as {"embeddings": 1e-5}. The names are those of the saved weights, behind
+            "model.0.model." as in the reference.
+        freeze: regular expressions with which the names of parameters begin that are not trained, such as "embeddings"
+            or "encoder.layer.[0-2]"; the names are those of the saved weights.
         weight_decay: weight decay of AdamW, for weights that are neither biases nor of normalization layers.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
         precision: "fp32", or mixed precision in "fp16" (with loss scaling) or "bf16". Weights stay in float32.
@@ -45,6 +56,8 @@ class TrainingConfig:
             text is in a batch twice, where it would be its own negative.
         multi_dataset_batch_sampler: with several data sets, "proportional" takes every row of each once an epoch;
             "round_robin" takes a batch of each in turn until one is used up.
+        prompts: put before each text in training and for the loss on evaluation data: a text, or texts by column, by
+            data set, or by data set and column. Evaluators use the model's own prompts.
         log_every: optimizer steps between two log entries.
         eval_every: optimizer steps between two evaluations; by default there is one, at the end.
         eval_each_epoch: evaluate at the end of each epoch too.
@@ -72,6 +85,8 @@ class TrainingConfig:
     lr_scheduler_type: SchedulerName = "linear"
     lr_scheduler_kwargs: Mapping[str, float] | None = None
     warmup_steps: float = 0
+    learning_rate_mapping: Mapping[str, float] | None = None
+    freeze: Sequence[str] = ()
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: PrecisionMode = "fp32"
@@ -81,6 +96,7 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     batch_sampler: RowSampling = "batch_sampler"
     multi_dataset_batch_sampler: DatasetOrder = "proportional"
+    prompts: Prompts | None = None
     log_every: int = 500
     eval_every: int | None = None
     eval_each_epoch: bool = False
@@ -97,8 +113,8 @@ class TrainingConfig:
         for name, hint in get_type_hints(type(self)).items():
             value = plain(getattr(self, name))
             object.__setattr__(self, name, value)
-            if name in _MAPPINGS:
-                problem = _MAPPINGS[name](value) if value is not None else None
+            if name in _CHECKS:
+                problem = _CHECKS[name](value) if value is not None else None
             else:
                 problem = mismatch(value, get_args(hint) or (hint,), least=0 if name == "seed" else 1)
             if problem:

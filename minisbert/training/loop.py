@@ -323,11 +323,12 @@ class Engine:
 
     def update(self, norm: Tensor) -> None:
         """Update the weights at the scheduled rate if `norm` is finite, and drop the gradients."""
-        self.rate = self.schedule.rate(self.updates)
+        highest, factor = self.schedule.highest, self.schedule.factor(self.updates)
+        self.rate = highest * factor
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = float(self.rate)
+                    group["lr"] = float(group.get("highest", highest) * factor)
                 optimizer.step()
             self.updates += 1
         self.scaler.update()

@@ -23,6 +23,8 @@ from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
+from .naming import freezing, frozen_parameters, own_rates
+from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
 from .selection import chosen_metric, loss_metric
@@ -128,6 +130,7 @@ class Trainer:
             torch.enable_grad(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             builder.computing(),
+            freezing(self.model, self.config.freeze),
         ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
@@ -151,8 +154,11 @@ class Trainer:
         self.model.eval()
         self.model.training_record = record_run(
             self.config,
-            [(*part, rows.token_counts) for part, rows in zip(self._sets, run.batches.datasets, strict=True)],
-            [(*part, rows.token_counts) for part, rows in zip(self._eval_sets, builder.eval_datasets, strict=True)],
+            [(*part, rows.plain_token_counts()) for part, rows in zip(self._sets, run.batches.datasets, strict=True)],
+            [
+                (*part, rows.plain_token_counts())
+                for part, rows in zip(self._eval_sets, builder.eval_datasets, strict=True)
+            ],
             self.evaluator,
             run.log.history,
         )
@@ -184,6 +190,14 @@ class Trainer:
             )
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("got a model whose parameters are all frozen; expected some with requires_grad=True")
+        frozen_parameters(model, config.freeze)
+        own_rates(model, [part.loss for part in self._sets], config.learning_rate_mapping)
+        if config.replay and config.prompts and leaves_out_prompts(model):
+            raise ConfigError(
+                f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "
+                f"repeated; expected one without the other: set_pooling_include_prompt(True), or train without replay"
+            )
+        check_prompts(config.prompts, [(name, list(rows.texts)) for name, rows, _ in self._sets + self._eval_sets])
 
     def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
         """Choose the checkpoint to start from, or None to start at the first step."""

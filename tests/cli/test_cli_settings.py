@@ -36,12 +36,32 @@ def test_every_setting_has_an_option_in_one_group() -> None:
             "--lr-scheduler-type polynomial --lr-scheduler-kwargs power=2 lr_end=1e-6",
             {"lr_scheduler_type": "polynomial", "lr_scheduler_kwargs": {"power": 2, "lr_end": 1e-6}},
         ),
+        (
+            r"--learning-rate-mapping embeddings=1e-5 layer\.[01]\.=1e-4 --freeze embeddings .*bias",
+            {
+                "learning_rate_mapping": {"embeddings": 1e-5, r"layer\.[01]\.": 1e-4},
+                "freeze": ("embeddings", ".*bias"),
+            },
+        ),
+        ("--prompts query:", {"prompts": "query:"}),
+        ('--prompts {"a":"why:"}', {"prompts": {"a": "why:"}}),
+        (
+            "--metric-for-best-model f1 --no-greater-is-better",
+            {"metric_for_best_model": "f1", "greater_is_better": False},
+        ),
+        ("--greater-is-better", {"greater_is_better": True}),
     ],
 )
 def test_options(arguments: str, expected: dict[str, Any]) -> None:
     config = TrainingConfig(**parse(*arguments.split()))
     assert asdict(config) == {**asdict(TrainingConfig()), **expected}
-    assert parse(*arguments.split(), instead_of="the card's") == expected
+    again = TrainingConfig(**parse(*arguments.split(), instead_of="the card's"))
+    assert again == config
+
+
+def test_prompts_that_are_no_json() -> None:
+    with pytest.raises(argparse.ArgumentError, match="expected a text, or JSON such as"):
+        parse("--prompts", "{a: b}")
 
 
 @pytest.mark.parametrize("value", ["num_cycles", "=3", "num_cycles=x"])

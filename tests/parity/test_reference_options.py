@@ -34,6 +34,8 @@ NAMES = {
     "eval_every": "eval_steps",
     "keep_best": "load_best_model_at_end",
 }
+# Names of the reference for the parameters of a pattern in `freeze`.
+FROZEN = {"embeddings": "0.model.embeddings.", "encoder.layer.0": "0.model.encoder.layer.0.", ".*bias": "bias"}
 OF_CALLBACK = ("early_stopping_patience", "early_stopping_threshold")
 
 
@@ -64,6 +66,36 @@ RUNS = {
     "beside an evaluator": Run({"": SCORED}, {"": Rows(COSINE, 21)}, {"eval_every": 2}, evaluate=True),
     "several beside an evaluator": Run(SEVERAL, HELD_OUT, {"eval_every": 3}, evaluate=True),
     "best loss": Run({"": SCORED}, {"": Rows(COSINE, 21)}, {"learning_rate": 2e-2, "eval_every": 2, "keep_best": True}),
+    "frozen embeddings": Run({"": TRIPLETS}, {}, {"freeze": ["embeddings"]}),
+    "frozen layer and biases": Run({"": SCORED}, {}, {"freeze": ["encoder.layer.0", ".*bias"], "weight_decay": 0.1}),
+    "learning rates by name": Run(
+        {"": SCORED},
+        {},
+        {
+            "learning_rate_mapping": {r"embeddings\.": 1e-4, r"layer\.1\..*(dense|bias)": 5e-3, "query.weight": 0.0},
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": 2,
+            "weight_decay": 0.1,
+        },
+    ),
+    "learning rates of several data sets": Run(
+        SEVERAL, {}, {"learning_rate_mapping": {r"model\.0\.model\.encoder\.layer\.0": 1e-4}}
+    ),
+    "one prompt": Run({"": TRIPLETS}, {"": HELD_OUT["triplets"]}, {"prompts": "the sky is: "}),
+    "prompts by column": Run(
+        {"": Rows(RANKING, 20, 4)},
+        {"": Rows(RANKING, 9, 4)},
+        {"prompts": {"anchor": "why: ", "positive": "of the sea "}},
+    ),
+    "prompts of one length": Run(
+        {"": Rows(RANKING, 20, 4)},
+        {},
+        {"prompts": {"anchor": "why: ", "positive": "a ", "negative_1": "the ", "negative_2": "not "}},
+    ),
+    "prompts by data set": Run(SEVERAL, HELD_OUT, {"prompts": {"scored": "why: ", "triplets": "the sea "}}),
+    "prompts by data set and column": Run(
+        SEVERAL, HELD_OUT, {"prompts": {"triplets": {"anchor": "why: ", "negative_1": "the sea "}}}
+    ),
     "early stop by the loss": Run({"": SCORED}, {"": Rows(COSINE, 21)}, {**STOPPING, "metric_for_best_model": "loss"}),
     "early stop by a threshold": Run(
         {"": SCORED},
@@ -91,6 +123,9 @@ def their_run(run: Run, folder: Path, output: Path) -> list[LogEntry]:
     """The log of the reference; the trained model is saved in `output`."""
     model = reference.SentenceTransformer(str(folder), device="cpu")
     settings = settings_of(run)
+    for name in settings.pop("freeze", []):
+        for full, parameter in model.named_parameters():
+            parameter.requires_grad_(parameter.requires_grad and FROZEN[name] not in full)
     early = {name: settings.pop(name) for name in OF_CALLBACK if name in settings}
     arguments = {NAMES.get(name, name): value for name, value in settings.items()}
     if "load_best_model_at_end" in arguments:
@@ -105,7 +140,7 @@ def their_run(run: Run, folder: Path, output: Path) -> list[LogEntry]:
                 "save_strategy": "no",
                 "use_cpu": True,
                 "disable_tqdm": True,
-                "eval_strategy": "steps",
+                "eval_strategy": "steps" if run.held_out or run.evaluate else "no",
                 "logging_steps": 1,
                 **arguments,
             }

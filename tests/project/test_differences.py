@@ -331,6 +331,21 @@ def _(folder: Path, place: Path) -> None:
     assert np.array_equal(model.encode(TEXTS), load(place / "best").encode(TEXTS))
 
 
+@row("the best weights, with an evaluator and evaluation rows")
+def _(folder: Path, place: Path) -> None:
+    config = TrainingConfig(epochs=1, keep_best=True)
+    options: dict[str, Any] = {"evaluator": evaluator(), "eval_data": PAIRS, "output_dir": place, "config": config}
+    history = Trainer(load(folder), PAIRS, loss=losses.CosineSimilarityLoss(), **options).train()
+    assert history.best_metric == history.entries[-1]["eval_spearman_cosine"] != history.entries[-1]["eval_loss"]
+
+
+@row("prompts for a column or data set that does not exist")
+def _(folder: Path, place: Path) -> None:
+    config = TrainingConfig(prompts={"question": "query: "})
+    with pytest.raises(ConfigError, match="got prompts for 'question'; expected one of 'column_0', 'column_1'"):
+        Trainer(load(folder), PAIRS, loss=losses.CosineSimilarityLoss(), config=config)
+
+
 @row("losses since the last log entry, at the end of training")
 def _(folder: Path, place: Path) -> None:
     model = load(folder)

@@ -113,6 +113,10 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         weight_decay="0.1",
         lr_scheduler_type="SchedulerType.COSINE",
         lr_scheduler_kwargs="{'num_cycles': 1.5}",
+        learning_rate_mapping="{'embeddings': 1e-05}",
+        prompts="{'sentence_0': 'why: ', 'sentence_1': 'text: '}",
+        freeze="['encoder.layer.0']",
+        early_stopping_patience="3",
         adam_beta1="0.8",
         batch_sampler="BatchSamplers.NO_DUPLICATES",
         load_best_model_at_end="True",
@@ -130,6 +134,10 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         "learning_rate": 3e-05,
         "lr_scheduler_type": "cosine",
         "lr_scheduler_kwargs": {"num_cycles": 1.5},
+        "learning_rate_mapping": {"embeddings": 1e-05},
+        "prompts": {"sentence_0": "why: ", "sentence_1": "text: "},
+        "freeze": ["encoder.layer.0"],
+        "early_stopping_patience": 3,
         "warmup_steps": 0.1,
         "weight_decay": 0.1,
         "log_every": 100,
@@ -310,6 +318,19 @@ def test_what_fit_does_not_state_is_assumed_and_said(facts: CardFacts) -> None:
     assert len(told.notes) == 1
     long = recipes.prepare(recipe, scored(40), device="cpu", settings={"max_steps": 10**6}, show_progress_bar=False)
     assert long.trainer.config.warmup_steps == FIT_WARMUP
+
+
+def test_prompts_follow_the_columns(facts: CardFacts) -> None:
+    recipe = dataclasses.replace(
+        recipes.recipe_of(facts), settings={"prompts": {"sentence_1": "text: "}, "freeze": ["embeddings"]}
+    )
+    assert recipes.parse_recipe(recipes.write_recipe(recipe)) == recipe
+    ready = recipes.prepare(recipe, scored(40), device="cpu", show_progress_bar=False)
+    assert ready.trainer.config.prompts == {list(scored(40))[1]: "text: "}
+    assert recipes.recipe_of(with_settings(facts, max_grad_norm="1.0", prompts="why: ")).settings["prompts"] == "why: "
+    for name in ("learning_rate_mapping", "freeze"):
+        with pytest.raises(InputError, match=f"the card prints {name} as 'x'; expected a "):
+            recipes.recipe_of(with_settings(facts, max_grad_norm="1.0", **{name: "x"}))
 
 
 def test_the_loss_on_held_out_rows(facts: CardFacts, tmp_path: Path) -> None:

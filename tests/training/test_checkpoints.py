@@ -72,6 +72,8 @@ def names(output: Path) -> list[str]:
         {"precision": "bf16", "gradient_accumulation": 3, "max_grad_norm": 0.1},
         {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}, "warmup_steps": 1},
         {"metric_for_best_model": "eval_loss", "replay": "6.2", "save_every": 3},
+        {"freeze": ["embeddings", ".*bias"], "learning_rate_mapping": {"layer.0": 1e-4}, "prompts": {"a": "why: "}},
+        {"learning_rate_mapping": {"word_embeddings": 1e-4, "layer.1": 0.0}, "replay": "6.2", "prompts": "why: "},
         {"metric_for_best_model": "eval_loss", "learning_rate": 5e-2, "early_stopping_patience": 1, "eval_every": 1},
     ],
     ids=str,

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, RandomSampler
 
+from .label_groups import LabelGroups
 from .roles import TrainingRows
 from .rows import DatasetOrder
 
@@ -41,6 +42,7 @@ class EpochSampler:
         no_duplicates: no text is repeated in a batch. Rows that still wait for a later batch when the epoch has its
             `ceil(rows / batch_size)` batches are left out of it.
         duplicates_seed: epoch to the seed of batches without duplicates; by default `seed + epoch`.
+        group_by_label: every label of a batch has at least two rows in it; rows without a partner are left out.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class EpochSampler:
         several: DatasetOrder | None = None,
         no_duplicates: bool = False,
         duplicates_seed: Callable[[int], int] | None = None,
+        group_by_label: bool = False,
     ) -> None:
         self._rows = [len(rows) for rows in datasets]
         self._batch_size = batch_size
@@ -59,6 +62,11 @@ class EpochSampler:
         self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)
         self._several = several
         self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
+        self._groups = (
+            [LabelGroups(rows.labels, batch_size=batch_size, source=rows.source) for rows in datasets]
+            if group_by_label
+            else None
+        )
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""
@@ -79,17 +87,24 @@ class EpochSampler:
             yield Batch(dataset, np.array(rows, dtype=np.int64))
 
     def left_out(self, epoch: int) -> int:
-        """Count the rows that an epoch leaves out only because they would repeat a text."""
+        """Count the rows that an epoch leaves out because they would repeat a text, or have no partner."""
+        if self._groups is not None:
+            return sum(self._rows) - sum(groups.rows for groups in self._groups)
         if self._several == "round_robin" or self._texts is None:
             return 0
         return sum(self._rows) - sum(len(batch.rows) for batch in self.epoch(epoch))
 
     def _batch_counts(self) -> list[int]:
+        if self._groups is not None:
+            return [groups.batches for groups in self._groups]
         return [math.ceil(rows / self._batch_size) for rows in self._rows]
 
     def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
         """Yield the row indices of one data set, batch by batch; nothing is drawn before the first batch."""
-        if self._texts is None:
+        if self._groups is not None:
+            generator.manual_seed(self._seed + epoch)
+            yield from self._groups[dataset].epoch(generator)
+        elif self._texts is None:
             rows = range(self._rows[dataset])
             yield from BatchSampler(RandomSampler(rows, generator=generator), self._batch_size, drop_last=False)
         else:

@@ -14,6 +14,7 @@ from ..card.facts import CardFacts
 from ..card.front_matter import read_yaml
 from ..card.parsing import comes_from_fit, read_card, read_module, read_text
 from ..data.roles import LABEL_NAMES
+from ..data.rows import RowSampling
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import is_count, read_pooling
 from ..training.config import TrainingConfig
@@ -31,7 +32,7 @@ _NUMBERS = {
     "seed": "seed",
 }
 _CHOICES = {
-    "batch_sampler": ("batch_sampler", "no_duplicates"),
+    "batch_sampler": get_args(RowSampling),
     "multi_dataset_batch_sampler": ("proportional", "round_robin"),
     "lr_scheduler_type": get_args(SchedulerName),
 }

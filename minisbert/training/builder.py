@@ -105,11 +105,13 @@ class RunBuilder:
         """Make the sampler, and warn if it cannot place all rows."""
         config, rows = self.config, [part.rows for part in self.sets]
         sampler = self._sampler(rows, batch_size=config.batch_size, multiple=self.multiple)
-        if config.batch_sampler == "no_duplicates" and (left := sampler.left_out(0)):
-            warn(
-                f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: their texts are in too many "
-                f"other rows for batches of {config.batch_size} without duplicates"
+        if config.batch_sampler != "batch_sampler" and (left := sampler.left_out(0)):
+            reason = (
+                f"their texts are in too many other rows for batches of {config.batch_size} without duplicates"
+                if config.batch_sampler == "no_duplicates"
+                else "no other row of their label is left to pair them with, or no other label"
             )
+            warn(f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: {reason}")
         return sampler
 
     def _sampler(self, rows: Sequence[TrainingRows], *, batch_size: int, multiple: bool) -> EpochSampler:
@@ -121,6 +123,7 @@ class RunBuilder:
             several=config.multi_dataset_batch_sampler if multiple else None,
             no_duplicates=config.batch_sampler == "no_duplicates",
             duplicates_seed=self.duplicates_seed,
+            group_by_label=config.batch_sampler == "group_by_label",
         )
 
     def validation(self, engine: Engine) -> Validation | None:
@@ -132,6 +135,7 @@ class RunBuilder:
                 rows,
                 self._sampler([part.rows], batch_size=size, multiple=False),
                 self.computed_loss(part.loss),
+                self.rows_of_last(part),
             )
             for part, rows in zip(self.eval_sets, self.eval_datasets, strict=True)
         ]
@@ -202,6 +206,10 @@ class RunBuilder:
     def duplicates_seed(self, epoch: int) -> int:
         """Return the seed of batches without duplicates."""
         return self.config.seed + epoch
+
+    def rows_of_last(self, part: TrainingSet) -> int | None:
+        """Return the rows that the last batch of an evaluation counts as; None for those that it has."""
+        return None
 
     def start_epoch(self) -> None:
         """Do what comes before the first batch of an epoch: nothing."""

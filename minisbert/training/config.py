@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, get_args, get_type_hints
 
-from ..data.rows import DatasetOrder, RowSampling
+from ..data.rows import SMALLEST_GROUPED, DatasetOrder, RowSampling
 from ..errors import ConfigError
 from .checks import mismatch, pattern_rates_problem, patterns_problem, plain, rates_problem
 from .prompts import Prompts, prompts_problem
@@ -53,7 +53,8 @@ class TrainingConfig:
         max_steps: stop after this many optimizer steps; overrides `epochs`.
         gradient_accumulation: batches whose gradients are averaged for one optimizer step.
         batch_sampler: "batch_sampler" cuts the shuffled rows into batches; "no_duplicates" also makes sure that no
-            text is in a batch twice, where it would be its own negative.
+            text is in a batch twice, where it would be its own negative; "group_by_label" puts at least two rows of
+            each of at least two labels into a batch.
         multi_dataset_batch_sampler: with several data sets, "proportional" takes every row of each once an epoch;
             "round_robin" takes a batch of each in turn until one is used up.
         prompts: put before each text in training and for the loss on evaluation data: a text, or texts by column, by
@@ -129,6 +130,15 @@ class TrainingConfig:
                 f"got early_stopping_patience={self.early_stopping_patience} and one evaluation, at the end; expected "
                 f"several: set eval_every or eval_each_epoch"
             )
+        if self.batch_sampler == "group_by_label":
+            for name in ("batch_size", "eval_batch_size"):
+                if (size := getattr(self, name)) < SMALLEST_GROUPED or size % 2:
+                    raise ConfigError(
+                        f"got {name}={size} with batch_sampler='group_by_label'; expected an even number from "
+                        f"{SMALLEST_GROUPED}, for two rows of each label"
+                    )
+            if self.replay == "5.1":
+                raise ConfigError("got replay='5.1' with group_by_label, which 6.2 changed; expected replay='6.2'")
         if self.replay and (self.precision != "fp32" or self.compile):
             raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
 

@@ -32,7 +32,7 @@ from ..data.roles import TrainingRows
 from ..losses import Loss, MultipleNegativesRankingLoss
 from ..packing import PackedBatch, pack_padded
 from ..text import TextTokenizer
-from .builder import RunBuilder
+from .builder import RunBuilder, TrainingSet
 from .dataset import TrainingDataset
 from .naming import named_parameters
 from .optimization import adamw, parameter_groups
@@ -73,6 +73,10 @@ class Replay(RunBuilder):
         if self.config.replay == "5.1":
             return 0 if self.multiple else epoch
         return super().duplicates_seed(epoch)
+
+    def rows_of_last(self, part: TrainingSet) -> int:
+        """Return the rows that are left after full batches of all rows, even if the sampler leaves some out."""
+        return len(part.rows) % self.config.eval_batch_size or self.config.eval_batch_size
 
     def start_epoch(self) -> None:
         """Draw what the data loader draws when its iteration starts."""

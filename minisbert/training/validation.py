@@ -23,12 +23,14 @@ class EvaluationSet(NamedTuple):
         rows: the rows.
         sampler: cuts them into shuffled batches, the same in every evaluation.
         loss: takes their embeddings.
+        last: rows that the last batch counts as, or None for those that it has.
     """
 
     metric: str
     rows: TrainingDataset
     sampler: EpochSampler
     loss: nn.Module
+    last: int | None = None
 
 
 @dataclass
@@ -55,6 +57,7 @@ class Validation:
         for rows, batch in _batches(one):
             losses.append(self.engine.loss(one.loss, batch.to(self.engine.model.device), self.engine.embed))
             counts.append(rows)
+        counts[-1] = counts[-1] if one.last is None else one.last
         values = torch.stack(losses).cpu().numpy()  # waits for a GPU once
         return float(np.repeat(values, counts).mean())
 

@@ -31,12 +31,13 @@ THEIR_NAMES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """How to make a data set: its loss, rows, text columns, and how many different texts there are."""
+    """How to make a data set: its loss, rows, text columns, and how many different texts and labels there are."""
 
     loss: str
     rows: int = 37
     columns: int = 2
     texts: int | None = None
+    labels: int | None = None  # different ones; by default as many as rows
 
     def make(self) -> dict[str, list[Any]]:
         draw = np.random.default_rng(self.rows)
@@ -45,6 +46,8 @@ class Rows:
         data: dict[str, list[Any]] = {name: draw.choice(texts, self.rows).tolist() for name in names}
         if self.loss == COSINE:
             data["label"] = draw.random(self.rows).round(2).tolist()
+        if self.labels:
+            data["label"] = (np.sqrt(draw.integers(0, self.labels, self.rows) / self.labels)).round(2).tolist()
         return data
 
 

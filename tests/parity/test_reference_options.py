@@ -26,6 +26,7 @@ pytestmark = [
     pytest.mark.usefixtures("one_thread"),
 ]
 
+GROUPED, MORE = Rows(COSINE, 60, labels=7), Rows(COSINE, 41, labels=5)
 SCORED, TRIPLETS = Rows(COSINE, 37), Rows(RANKING, 20, 3)
 NAMES = {
     "epochs": "num_train_epochs",
@@ -62,6 +63,13 @@ RUNS = {
         {"": Rows(RANKING, 37, 2, 25)},
         {"": Rows(RANKING, 16, 2, 90)},
         {"batch_sampler": "no_duplicates", "eval_every": 2},
+    ),
+    "grouped by label": Run({"": GROUPED}, {"": MORE}, {"batch_sampler": "group_by_label", "eval_every": 3}),
+    "several grouped by label": Run({"one": GROUPED, "two": MORE}, {}, {"batch_sampler": "group_by_label"}),
+    "round robin of groups": Run(
+        {"one": GROUPED, "two": MORE},
+        {},
+        {"batch_sampler": "group_by_label", "multi_dataset_batch_sampler": "round_robin", "batch_size": 6},
     ),
     "beside an evaluator": Run({"": SCORED}, {"": Rows(COSINE, 21)}, {"eval_every": 2}, evaluate=True),
     "several beside an evaluator": Run(SEVERAL, HELD_OUT, {"eval_every": 3}, evaluate=True),

@@ -85,6 +85,12 @@ def test_freezing_lasts_for_the_run(folder: Path) -> None:
         ),
         ({"learning_rate_mapping": {"layer": -1}}, "expected numbers from 0 by name"),
         ({"learning_rate_mapping": {"[": 1e-3}}, "expected regular expressions"),
+        (
+            {"batch_sampler": "group_by_label", "batch_size": 5},
+            "got batch_size=5 with .*; expected an even number from 4",
+        ),
+        ({"batch_sampler": "group_by_label", "eval_batch_size": 2}, "got eval_batch_size=2 with .*even number from 4"),
+        ({"batch_sampler": "group_by_label", "replay": "5.1"}, "which 6.2 changed; expected replay='6.2'"),
         ({"prompts": 3}, "expected a text, or texts by the names of columns"),
         ({"prompts": {"a": ["x"]}}, "expected a text, or texts by the names of columns"),
         ({"prompts": {"c": "x"}}, "got prompts for 'c'; expected one of 'a', 'b'"),

@@ -45,7 +45,7 @@ class Validation:
     engine: Engine
     sets: Sequence[EvaluationSet]
 
-    @torch.no_grad()
+    @torch.inference_mode()  # as `encode` does, so that compiled layers serve both
     def __call__(self) -> dict[str, float]:
         """Return the mean loss over the rows of each data set, by the name of the metric."""
         self.engine.model.eval()

@@ -231,6 +231,7 @@ def test_compiled_layers_give_the_same_run(folder: Path) -> None:
             scored_pairs(),
             loss=losses.CosineSimilarityLoss(),
             config=settings,
+            eval_data=scored_pairs(10),
             evaluator=evaluator(),
             show_progress_bar=False,
         ).train()

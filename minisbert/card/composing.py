@@ -319,6 +319,7 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str]:
         "prompts": settings["prompts"] or "None",
         "batch_sampler": settings["batch_sampler"],
         "multi_dataset_batch_sampler": settings["multi_dataset_batch_sampler"],
+        "dataset_weights": settings["dataset_weights"],
         "early_stopping_patience": settings["early_stopping_patience"],
         "early_stopping_threshold": settings["early_stopping_threshold"] or None,
         "replay": settings["replay"],

@@ -19,6 +19,7 @@ GROUPS = {
         "gradient_accumulation",
         "batch_sampler",
         "multi_dataset_batch_sampler",
+        "dataset_weights",
         "prompts",
         "seed",
     ),
@@ -120,10 +121,11 @@ def _prompts(text: str) -> Any:
 
 
 _EXAMPLE = "num_cycles=3"
-_PAIRS = ("lr_scheduler_kwargs", "learning_rate_mapping")
+_PAIRS = ("lr_scheduler_kwargs", "learning_rate_mapping", "dataset_weights")
 _PARSERS: dict[str, dict[str, Any]] = {
     "lr_scheduler_kwargs": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
     "learning_rate_mapping": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
+    "dataset_weights": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
     "freeze": {"nargs": "+", "metavar": "NAME"},
     "prompts": {"type": _prompts, "metavar": "TEXT"},
 }

@@ -116,6 +116,7 @@ class RunBuilder:
 
     def _sampler(self, rows: Sequence[TrainingRows], *, batch_size: int, multiple: bool) -> EpochSampler:
         config = self.config
+        weights = (multiple and config.dataset_weights) or {}
         return EpochSampler(
             rows,
             batch_size=batch_size,
@@ -124,6 +125,7 @@ class RunBuilder:
             no_duplicates=config.batch_sampler == "no_duplicates",
             duplicates_seed=self.duplicates_seed,
             group_by_label=config.batch_sampler == "group_by_label",
+            weights=[weights[part.name] for part in self.sets] if weights else None,
         )
 
     def validation(self, engine: Engine) -> Validation | None:

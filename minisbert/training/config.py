@@ -18,6 +18,7 @@ ReplayVersion: TypeAlias = Literal["5.1", "6.2"]
 
 _CHECKS: dict[str, Callable[[Any], str | None]] = {
     "lr_scheduler_kwargs": rates_problem,
+    "dataset_weights": rates_problem,
     "learning_rate_mapping": pattern_rates_problem,
     "freeze": patterns_problem,
     "prompts": prompts_problem,
@@ -57,6 +58,8 @@ class TrainingConfig:
             each of at least two labels into a batch.
         multi_dataset_batch_sampler: with several data sets, "proportional" takes every row of each once an epoch;
             "round_robin" takes a batch of each in turn until one is used up.
+        dataset_weights: instead of either, draw the data set of each batch by these shares, such as {"graded": 1,
+            "answers": 3}. An epoch has as many batches as all data sets together; one that is used up starts again.
         prompts: put before each text in training and for the loss on evaluation data: a text, or texts by column, by
             data set, or by data set and column. Evaluators use the model's own prompts.
         log_every: optimizer steps between two log entries.
@@ -97,6 +100,7 @@ class TrainingConfig:
     gradient_accumulation: int = 1
     batch_sampler: RowSampling = "batch_sampler"
     multi_dataset_batch_sampler: DatasetOrder = "proportional"
+    dataset_weights: Mapping[str, float] | None = None
     prompts: Prompts | None = None
     log_every: int = 500
     eval_every: int | None = None
@@ -120,6 +124,10 @@ class TrainingConfig:
                 problem = mismatch(value, get_args(hint) or (hint,), least=0 if name == "seed" else 1)
             if problem:
                 raise ConfigError(f"got {name}={value!r}; expected {problem}")
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Refuse settings that contradict each other."""
         if self.warmup_steps >= 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(f"got warmup_steps={self.warmup_steps}; expected whole steps, or a share below 1")
         parameters = self.lr_scheduler_kwargs or {}
@@ -139,6 +147,11 @@ class TrainingConfig:
                     )
             if self.replay == "5.1":
                 raise ConfigError("got replay='5.1' with group_by_label, which 6.2 changed; expected replay='6.2'")
+        if self.dataset_weights is not None and self.replay:
+            raise ConfigError(
+                f"got replay={self.replay!r} with dataset_weights, which the reference does not have; expected one "
+                f"without the other: leave one out"
+            )
         if self.replay and (self.precision != "fp32" or self.compile):
             raise ConfigError(f"got replay={self.replay!r} with precision or compile; expected fp32, not compiled")
 

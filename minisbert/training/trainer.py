@@ -190,6 +190,8 @@ class Trainer:
             )
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("got a model whose parameters are all frozen; expected some with requires_grad=True")
+        if config.dataset_weights is not None:
+            self._check_weights(config.dataset_weights)
         frozen_parameters(model, config.freeze)
         own_rates(model, [part.loss for part in self._sets], config.learning_rate_mapping)
         if config.replay and config.prompts and leaves_out_prompts(model):
@@ -198,6 +200,15 @@ class Trainer:
                 f"repeated; expected one without the other: set_pooling_include_prompt(True), or train without replay"
             )
         check_prompts(config.prompts, [(name, list(rows.texts)) for name, rows, _ in self._sets + self._eval_sets])
+
+    def _check_weights(self, weights: Mapping[str, float]) -> None:
+        """Refuse shares that are not of the data sets."""
+        names = [part.name for part in self._sets]
+        if not self._multiple or set(weights) != set(names) or not all(weights.values()):
+            raise ConfigError(
+                f"got dataset_weights={dict(weights)}; expected a number above 0 for each of several data sets: "
+                f"{', '.join(map(repr, names)) if self._multiple else 'pass train_data by name'}"
+            )
 
     def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
         """Choose the checkpoint to start from, or None to start at the first step."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -147,3 +148,22 @@ def test_what_cannot_be_grouped_by_label() -> None:
         rows = TrainingRows(texts, labels, "label", "the data")  # type: ignore[arg-type]
         with pytest.raises(InputError, match=message):
             EpochSampler([rows], batch_size=4, seed=1, group_by_label=True)
+
+
+@pytest.mark.parametrize("no_duplicates", [False, True])
+def test_data_sets_by_weight(no_duplicates: bool) -> None:
+    sets = [numbered(1000), numbered(80)]
+    sampler = EpochSampler(
+        sets, batch_size=8, seed=3, several="proportional", no_duplicates=no_duplicates, weights=[1, 3]
+    )
+    assert len(sampler) == 135
+    batches = taken(sampler)
+    assert batches == taken(sampler) != taken(sampler, 1)
+    by_set = [[rows for dataset, rows in batches if dataset == number] for number in (0, 1)]
+    assert sum(map(len, by_set)) == 135
+    assert 80 < len(by_set[1]) < 120  # three quarters, and not ten batches
+    # Every row of the small one is seen as often as every other, in another order each time.
+    rounds = [list(chain(*by_set[1][start : start + 10])) for start in range(0, 80, 10)]
+    assert all(sorted(rows) == list(range(80)) for rows in rounds)
+    assert len({tuple(rows) for rows in rounds}) == 8
+    assert len({row for rows in by_set[0] for row in rows}) == sum(map(len, by_set[0]))

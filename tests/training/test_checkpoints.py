@@ -72,6 +72,7 @@ def names(output: Path) -> list[str]:
         {"precision": "bf16", "gradient_accumulation": 3, "max_grad_norm": 0.1},
         {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}, "warmup_steps": 1},
         {"metric_for_best_model": "eval_loss", "replay": "6.2", "save_every": 3},
+        {"dataset_weights": {"one": 1, "two": 3}},
         {"batch_sampler": "group_by_label", "batch_size": 4, "epochs": 3},
         {"freeze": ["embeddings", ".*bias"], "learning_rate_mapping": {"layer.0": 1e-4}, "prompts": {"a": "why: "}},
         {"learning_rate_mapping": {"word_embeddings": 1e-4, "layer.1": 0.0}, "replay": "6.2", "prompts": "why: "},
@@ -80,7 +81,8 @@ def names(output: Path) -> list[str]:
     ids=str,
 )
 def test_every_checkpoint_leads_to_the_same_end(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
-    data = {"one": pairs(24), "two": pairs(8)} if settings.get("batch_sampler") == "no_duplicates" else pairs()
+    several = settings.get("batch_sampler") == "no_duplicates" or "dataset_weights" in settings
+    data = {"one": pairs(24), "two": pairs(8)} if several else pairs()
     if settings.get("batch_sampler") == "group_by_label":
         data["label"] = [row % 4 / 4 for row in range(24)]
     columns = pairs()

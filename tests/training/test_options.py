@@ -125,6 +125,23 @@ def test_rates_by_name(settings: dict[str, Any], folder: Path, tmp_path: Path) -
     assert changed[QUERY] == 0
 
 
+def test_data_sets_by_weight(folder: Path) -> None:
+    data = {"one": pairs(), "two": pairs(9)}
+    history = trainer(folder, data=data, config={"dataset_weights": {"one": 1, "two": 2.5}, "max_steps": 9}).train()
+    assert history.steps == 9
+    for weights, message in (
+        ({"one": 1}, "expected a number above 0 for each of several data sets: 'one', 'two'"),
+        ({"one": 1, "two": 0}, "expected a number above 0 for each"),
+        ([1, 2], "expected numbers from 0 by name"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            trainer(folder, data=data, config={"dataset_weights": weights})
+    with pytest.raises(ConfigError, match="pass train_data by name"):
+        trainer(folder, config={"dataset_weights": {"one": 1}})
+    with pytest.raises(ConfigError, match="which the reference does not have"):
+        TrainingConfig(dataset_weights={"one": 1}, replay="6.2")
+
+
 def loss_on(model: SentenceTransformer, rows: dict[str, Any], first: str, second: str) -> float:
     left, right = model.encode(rows["a"], prompt=first), model.encode(rows["b"], prompt=second)
     scores = model.similarity_pairwise(left, right).double()

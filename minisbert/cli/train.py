@@ -102,9 +102,11 @@ def run_train(options: argparse.Namespace) -> None:
     history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
     if before:
         print(before_and_after(before, after))
+    early = " (stopped early)" if history.stopped_early else ""
+    held_out_loss = f", {after['loss']:.4f} on {options.eval_data}" if options.eval_data else ""
     sys.stderr.write(
-        f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
-        f"{options.output}\n"
+        f"{history.steps} steps{early}, mean loss {history.train_loss:.4f}{held_out_loss}, {history.seconds:.0f} s; "
+        f"the model is in {options.output}\n"
     )
 
 

@@ -343,5 +343,5 @@ def _literal(text: str) -> Any:
 
 def _choice(name: str, text: str) -> str | None:
     """The value of a setting of TrainingConfig, also where it is printed as a member of an enumeration."""
-    value = text.rpartition(".")[2].lower()
+    value = text.rpartition(".")[2].lower().removesuffix("_hashed")  # the same batches without duplicates
     return value if value in _CHOICES[name] else None

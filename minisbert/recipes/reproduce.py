@@ -197,8 +197,9 @@ def _config(
     if "prompts" in recipe.settings and "prompts" not in given:
         settings["prompts"] = _renamed(recipe.settings["prompts"], recipe.texts, tuple(rows.texts))
     if not evaluated:
-        settings.pop("eval_every", None)
-        settings.pop("keep_best", None)
+        for name in ("eval_every", "keep_best", "early_stopping_patience", "early_stopping_threshold"):
+            if name not in given:
+                settings.pop(name, None)
     if settings.get("precision") == "fp16" and "precision" not in given and device.type == "cpu":
         settings["precision"] = "fp32"
         notes.append("fp16 needs a GPU: on the CPU the model is trained in fp32, as the reference does")

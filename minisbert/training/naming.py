@@ -37,8 +37,10 @@ class NamedParameter(NamedTuple):
 
     @property
     def full_names(self) -> tuple[str, ...]:
-        """The names that the reference's settings may use."""
-        return tuple(f"{place}{self.name}" for place in (_REFERENCE if self.in_transformer else ("model.",)))
+        """The names that the reference's settings may use; its losses hold the model, and have names of their own."""
+        if self.in_transformer:
+            return tuple(f"{place}{self.name}" for place in _REFERENCE)
+        return (f"model.{self.name}" if self.name[:1].isdecimal() else self.name,)
 
 
 def named_parameters(model: EmbeddingModel, losses: Sequence[Loss] = ()) -> list[NamedParameter]:

@@ -207,6 +207,7 @@ def test_train_stops_early_by_the_loss_on_held_out_rows(
     found = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
     assert len(found) < 27
     assert found[-1] >= found[-2] == min(found)
+    assert re.search(rf"{len(found)} steps \(stopped early\), mean loss \d\.\d{{4}}, {min(found):.4f} on {data}, ", err)
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert "### Evaluation Dataset" in card
     assert "| Validation Loss |" in card

@@ -118,7 +118,7 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         freeze="['encoder.layer.0']",
         early_stopping_patience="3",
         adam_beta1="0.8",
-        batch_sampler="BatchSamplers.NO_DUPLICATES",
+        batch_sampler="BatchSamplers.NO_DUPLICATES_HASHED",
         load_best_model_at_end="True",
         dataloader_num_workers="4",
     )

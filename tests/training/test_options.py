@@ -125,6 +125,25 @@ def test_rates_by_name(settings: dict[str, Any], folder: Path, tmp_path: Path) -
     assert changed[QUERY] == 0
 
 
+class Scaled(losses.CosineSimilarityLoss):
+    """A loss with a parameter."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, embeddings: Any, labels: Any = None) -> torch.Tensor:
+        return super().forward(embeddings, labels) * self.factor
+
+
+@pytest.mark.parametrize("pattern", ["^factor$", "factor"])
+def test_the_rate_of_a_parameter_of_the_loss(pattern: str, folder: Path) -> None:
+    loss = Scaled()
+    config = {"learning_rate_mapping": {pattern: 1e-2}, "max_steps": 1, "lr_scheduler_type": "constant"}
+    trainer(folder, loss=loss, config=config).train()
+    assert float(loss.factor.detach()) == pytest.approx(1 - 1e-2, abs=1e-6)
+
+
 def test_data_sets_by_weight(folder: Path) -> None:
     data = {"one": pairs(), "two": pairs(9)}
     history = trainer(folder, data=data, config={"dataset_weights": {"one": 1, "two": 2.5}, "max_steps": 9}).train()

@@ -214,3 +214,20 @@ def test_the_mean_is_over_rows(model: SentenceTransformer) -> None:
 
     entry = trainer(model, loss=Size(), eval_data=pairs(19), config={"eval_batch_size": 8}).train().entries[-1]
     assert entry["eval_loss"] == np.float32((8 * 8 + 8 * 8 + 3 * 3) / 19)
+
+
+@pytest.mark.parametrize("settings", [{}, {"replay": "6.2"}, {"early_stopping_patience": 9}], ids=str)
+def test_evaluations_may_change_on_the_way(
+    settings: dict[str, Any], tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    def run(*, resume: bool, **more: Any) -> None:
+        model = SentenceTransformer(tiny("bert"), device="cpu")
+        config = {"save_every": 4, "eval_every": 2, **settings, **more}
+        trainer(model, eval_data=pairs(5), output_dir=tmp_path, config=config).train(resume=resume)
+
+    run(resume=False)
+    if not settings:
+        run(resume=True, eval_every=3, eval_batch_size=2)
+        return
+    with pytest.raises(ConfigError, match="eval_every was 2 and is 3"):  # they draw random numbers, or end the run
+        run(resume=True, eval_every=3)

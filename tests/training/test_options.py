@@ -13,6 +13,7 @@ from training_cases import pairs
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.errors import ConfigError
+from minisbert.training import builder, gpu
 from minisbert.training.naming import named_parameters
 
 WORD = "embeddings.word_embeddings.weight"
@@ -215,3 +216,53 @@ def test_a_replay_of_prompts_that_pooling_leaves_out(folder: Path) -> None:
     model.set_pooling_include_prompt(False)
     with pytest.raises(ConfigError, match="a model whose pooling leaves them out, which is not repeated"):
         trainer(folder, model=model, config={"prompts": "x", "replay": "6.2"})
+
+
+# ---- the engine for GPUs --------------------------------------------------------------------------------------------
+
+
+def options_run(folder: Path, *, include_prompt: bool, device: str = "cpu") -> list[dict[str, float]]:
+    """The log of a run with most options, without dropout."""
+    model = SentenceTransformer(folder, device=device)
+    model.set_pooling_include_prompt(include_prompt)
+    for module in model.modules():
+        for name in ("dropout", "weight_dropout", "output_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    config = {
+        "max_steps": 6,
+        "log_every": 1,
+        "lr_scheduler_type": "cosine_with_restarts",
+        "lr_scheduler_kwargs": {"num_cycles": 2},
+        "warmup_steps": 1,
+        "weight_decay": 0.1,
+        "freeze": ["embeddings.LayerNorm"],
+        "learning_rate_mapping": {"layer.1": 1e-4, "layer.0.output": 0.0},
+        "prompts": {"a": "why: "},
+        "eval_every": 2,
+    }
+    return trainer(folder, model=model, eval_data=pairs(9), config=config).train().entries
+
+
+def check_same(some: list[dict[str, float]], others: list[dict[str, float]], bound: float) -> None:
+    for one, other in zip(some, others, strict=True):
+        for name in {"loss", "eval_loss", "learning_rate"} & one.keys():
+            assert one[name] == pytest.approx(other[name], abs=bound)
+
+
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_its_steps_uncaptured(include_prompt: bool, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, where it computes the same without CUDA graphs."""
+    expected = options_run(folder, include_prompt=include_prompt)
+    monkeypatch.setattr(gpu, "CudaGraphs", lambda device: None)
+    monkeypatch.setattr(gpu, "Recorded", lambda work, record: work)
+    monkeypatch.setattr(gpu, "_is_capturable", lambda model, losses: False)
+    monkeypatch.setattr(builder, "Engine", gpu.CapturedEngine)
+    check_same(options_run(folder, include_prompt=include_prompt), expected, 1e-6)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("include_prompt", [True, False])
+def test_its_steps_on_a_gpu(include_prompt: bool, folder: Path) -> None:
+    expected = options_run(folder, include_prompt=include_prompt)
+    check_same(options_run(folder, include_prompt=include_prompt, device="cuda"), expected, 1e-3)

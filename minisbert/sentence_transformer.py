@@ -85,7 +85,7 @@ class SentenceTransformer(EmbeddingModel):
     ) -> TrainingHistory:
         """Train with the reference's old arguments.
 
-        The schedule reaches 0 at the true last step. With an evaluator and `save_best_model`, model and `output_path`
+        The schedule ends at the true last step. With an evaluator and `save_best_model`, model and `output_path`
         end with the best weights; otherwise with the last.
 
         Args:
@@ -94,7 +94,8 @@ class SentenceTransformer(EmbeddingModel):
             evaluator: called every `evaluation_steps` steps, after each epoch, and at the end.
             epochs: passes over the rows.
             steps_per_epoch: optimizer steps that count as an epoch; by default all batches.
-            scheduler: "WarmupLinear".
+            scheduler: course of the learning rate: "WarmupLinear", "WarmupCosine", "WarmupCosineWithHardRestarts",
+                "WarmupConstant" or "ConstantLR", in any case.
             warmup_steps: optimizer steps over which the learning rate rises from 0.
             optimizer_params: {"lr": learning rate}, 2e-5 by default.
             weight_decay: weight decay of AdamW.
@@ -117,10 +118,11 @@ class SentenceTransformer(EmbeddingModel):
             InputError: the rows do not fit the loss.
         """
         from .training.config import TrainingConfig  # these are not needed to embed
+        from .training.schedules import FIT_SCHEDULES
         from .training.trainer import FitTrainer, read_objectives
 
-        if scheduler != "WarmupLinear":
-            raise ConfigError(f"got scheduler {scheduler!r}; expected 'WarmupLinear'")
+        if not isinstance(scheduler, str) or scheduler.lower() not in FIT_SCHEDULES:
+            raise ConfigError(f"got scheduler {scheduler!r}; expected one of {', '.join(FIT_SCHEDULES)}, in any case")
         if unknown := sorted(set(optimizer_params or {}) - {"lr"}):
             raise ConfigError(f"got optimizer_params {unknown}; expected only 'lr'")
         if replay is not None and steps_per_epoch and epochs > 1:
@@ -141,6 +143,7 @@ class SentenceTransformer(EmbeddingModel):
             epochs=epochs,
             batch_size=batch_size,
             learning_rate=(optimizer_params or {}).get("lr", 2e-5),
+            lr_scheduler_type=FIT_SCHEDULES[scheduler.lower()],
             warmup_steps=warmup_steps,
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,

@@ -16,6 +16,7 @@ from torch import nn
 from ..model import EmbeddingModel
 from ..modules import Normalize, Pooling, Transformer
 from ..training.record import Cell, ColumnRecord, DatasetRecord, EvaluationRecord, TrainingRecord
+from ..training.selection import loss_metric
 from ..version import versions
 from .facts import (
     CardFacts,
@@ -166,20 +167,23 @@ def _versions() -> dict[str, str]:
 
 
 def _trained(card: CardFacts, training: TrainingRecord) -> CardFacts:
-    inner = [loss for one in training.datasets for loss in one.inner_losses]
-    losses = tuple(dict.fromkeys([*(one.loss for one in training.datasets), *inner]))
+    data = [*training.datasets, *training.eval_datasets]
+    inner = [loss for one in data for loss in one.inner_losses]
+    losses = tuple(dict.fromkeys([*(one.loss for one in data), *inner]))
     usual, used = hyperparameters(training.defaults), hyperparameters(training.settings)
     return replace(
         card,
         front_matter=_front_matter(card, training, losses),
         evaluations=evaluations(training.evaluations),
         training_datasets=tuple(map(_dataset, training.datasets)),
+        evaluation_datasets=tuple(map(_dataset, training.eval_datasets)),
         hyperparameters=used,
         non_default_hyperparameters={name: value for name, value in used.items() if usual.get(name) != value},
         logs=training_logs(
             training.log,
             log_every=training.settings["log_every"] if training.settings["replay"] else None,
             primary=[one.primary for one in training.evaluations if one.primary is not None],
+            eval_datasets=[one.name for one in training.eval_datasets],
             best_step=training.best_step,
         ),
         training_time=training_time(training.seconds, training.evaluation_seconds),
@@ -291,11 +295,15 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str]:
     """
     values = {
         "per_device_train_batch_size": settings["batch_size"],
+        "per_device_eval_batch_size": settings["eval_batch_size"],
         "num_train_epochs": settings["epochs"],
         "max_steps": settings["max_steps"] or -1,
         "learning_rate": float(settings["learning_rate"]),
-        "lr_scheduler_type": "linear",
+        "lr_scheduler_type": settings["lr_scheduler_type"],
+        "lr_scheduler_kwargs": settings["lr_scheduler_kwargs"] or "None",
         "warmup_steps": settings["warmup_steps"],
+        "learning_rate_mapping": settings["learning_rate_mapping"] or {},
+        "freeze": list(settings["freeze"]) or None,
         "optim": "adamw_torch",
         "weight_decay": float(settings["weight_decay"]),
         "adam_beta1": 0.9,
@@ -308,8 +316,12 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str]:
         "torch_compile": settings["compile"],
         "load_best_model_at_end": settings["keep_best"],
         "seed": settings["seed"],
+        "prompts": settings["prompts"] or "None",
         "batch_sampler": settings["batch_sampler"],
         "multi_dataset_batch_sampler": settings["multi_dataset_batch_sampler"],
+        "dataset_weights": settings["dataset_weights"],
+        "early_stopping_patience": settings["early_stopping_patience"],
+        "early_stopping_threshold": settings["early_stopping_threshold"] or None,
         "replay": settings["replay"],
     }
     return {name: str(value) for name, value in values.items() if value is not None}
@@ -324,6 +336,7 @@ def training_logs(
     log_every: int | None,
     primary: Collection[str],
     best_step: int | None,
+    eval_datasets: Collection[str] = (),
 ) -> TrainingLogs | None:
     """One row for each step with an entry, or None if there is none.
 
@@ -332,8 +345,10 @@ def training_logs(
         log_every: the loss of any other step, which is the last, is left out, as the reference does; None for all.
         primary: the metrics to show.
         best_step: the step of the saved weights, shown in bold.
+        eval_datasets: names of the data sets whose losses are shown; "" for one without a name.
     """
-    metrics = {f"eval_{name}": name for name in primary}
+    validation = {f"eval_{loss_metric(name)}": _validation_loss(name) for name in eval_datasets}
+    metrics = {**{f"eval_{name}": name for name in primary}, **validation}
     rows: dict[int, dict[str, float | int]] = {}
     for entry in entries:
         shown: dict[str, float | int] = {metrics[name]: value for name, value in entry.items() if name in metrics}
@@ -344,10 +359,16 @@ def training_logs(
             rows.setdefault(step, {"Epoch": float(entry["epoch"]), "Step": step}).update(shown)
     if not rows:
         return None
-    first = ["Epoch", "Step", *([_TRAINING_LOSS] if any(_TRAINING_LOSS in row for row in rows.values()) else [])]
-    columns = tuple(dict.fromkeys([*first, *(name for row in rows.values() for name in row)]))
+    seen = dict.fromkeys(name for row in rows.values() for name in row)
+    losses = [name for name in (_TRAINING_LOSS, *validation.values()) if name in seen]
+    columns = tuple(dict.fromkeys(["Epoch", "Step", *losses, *seen]))
     cells = (tuple(_cell(row.get(column), bold=step == best_step) for column in columns) for step, row in rows.items())
     return TrainingLogs(columns, tuple(cells), tuple(index for index, step in enumerate(rows) if step == best_step))
+
+
+def _validation_loss(name: str) -> str:
+    """Name of the column with the loss on a data set."""
+    return f"{name} loss".replace("_", " ") if name else "Validation Loss"
 
 
 def _cell(value: float | int | None, *, bold: bool) -> str:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
-from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..errors import InputError, ModelError
 from ..storage.files import is_file
@@ -26,6 +24,7 @@ from .options import (
     load_model,
     output_path,
 )
+from .settings import add_settings, given_settings
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
@@ -81,6 +80,7 @@ def run_train(options: argparse.Namespace) -> None:
     config = TrainingConfig(**given_settings(options))
     loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
     rows = training_rows(options.data, columns=options.columns, scale=options.scale)
+    eval_rows = read_eval_data(options)
     loss.check_rows(tuple(rows.texts), rows.labels)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
@@ -90,13 +90,23 @@ def run_train(options: argparse.Namespace) -> None:
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
     held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
-    trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
+    trainer = Trainer(
+        model,
+        rows,
+        loss=loss,
+        config=config,
+        eval_data=eval_rows,
+        evaluator=evaluator,
+        output_dir=options.output,
+    )
     history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
     if before:
         print(before_and_after(before, after))
+    early = " (stopped early)" if history.stopped_early else ""
+    held_out_loss = f", {after['loss']:.4f} on {options.eval_data}" if options.eval_data else ""
     sys.stderr.write(
-        f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
-        f"{options.output}\n"
+        f"{history.steps} steps{early}, mean loss {history.train_loss:.4f}{held_out_loss}, {history.seconds:.0f} s; "
+        f"the model is in {options.output}\n"
     )
 
 
@@ -161,8 +171,6 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
         parser: of the command.
         instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
     """
-    from ..training.config import TrainingConfig
-
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
     parser.add_argument(
         "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
@@ -172,6 +180,9 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
         type=label_scale,
         metavar="LOW-HIGH",
         help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
+    )
+    parser.add_argument(
+        "--eval-data", type=Path, metavar="FILE", help="rows like those of --data, to compute the loss on as it trains"
     )
     parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
     parser.add_argument(
@@ -187,30 +198,16 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
     )
     add_device(parser)
     parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
-    group = parser.add_argument_group("settings (the fields of TrainingConfig)")
-    descriptions, hints = _attribute_descriptions(TrainingConfig), get_type_hints(TrainingConfig)
-    for field in fields(TrainingConfig):
-        hint = hints[field.name]
-        types = [part for part in get_args(hint) if part is not NoneType]  # of `X | None`
-        hint = types[0] if types and get_origin(hint) is not Literal else hint
-        text = descriptions.get(field.name, "").replace("%", "%%")
-        arguments: dict[str, Any] = {"default": None if instead_of else field.default}
-        if hint is bool:
-            arguments["action"] = argparse.BooleanOptionalAction if instead_of else "store_true"
-        else:
-            is_literal = get_origin(hint) is Literal
-            arguments |= {"choices": get_args(hint)} if is_literal else {"type": hint, "metavar": "N"}
-            if instead_of or field.default is not None:
-                text += f" (default: {instead_of or field.default})"
-        group.add_argument(f"--{field.name.replace('_', '-')}", help=text, **arguments)
+    add_settings(parser, instead_of=instead_of)
 
 
-def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the fields of TrainingConfig that have a value."""
-    from ..training.config import TrainingConfig
+def read_eval_data(options: argparse.Namespace) -> TrainingRows | None:
+    """Read the file of --eval-data as that of --data is read, or return None if there is none."""
+    from ..data.roles import training_rows
 
-    values = {field.name: getattr(options, field.name) for field in fields(TrainingConfig)}
-    return {name: value for name, value in values.items() if value is not None}
+    if options.eval_data is None:
+        return None
+    return training_rows(options.eval_data, columns=options.columns, scale=options.scale)
 
 
 def check_output(options: argparse.Namespace) -> None:
@@ -268,11 +265,3 @@ def train_and_save(
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)
     return Trained(history, before, model.training_record.metrics if model.training_record is not None else {})
-
-
-def _attribute_descriptions(documented: type) -> dict[str, str]:
-    """Read the entries under "Attributes:" in a class's docstring."""
-    section = (inspect.getdoc(documented) or "").partition("Attributes:\n")[2].partition("\n\n")[0]
-    entries = re.split(r"\n {4}(?! )", f"\n{section}")[1:]
-    pairs = (" ".join(entry.split()).rstrip(".").partition(": ") for entry in entries)
-    return {name: text for name, _, text in pairs}

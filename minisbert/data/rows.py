@@ -12,7 +12,8 @@ from .readers import read_columns
 from .sources import check_names, columns_of, is_source, row_as_mapping, rows_of, values_of
 
 # The orders in which rows of one data set, and batches of several, are trained on; `sampling.py` makes them.
-RowSampling: TypeAlias = Literal["batch_sampler", "no_duplicates"]
+RowSampling: TypeAlias = Literal["batch_sampler", "no_duplicates", "group_by_label"]
+SMALLEST_GROUPED = 4  # rows of a batch that is grouped by label: two of each of two labels
 DatasetOrder: TypeAlias = Literal["proportional", "round_robin"]
 _LIST_COLUMNS = ("query", "anchor", "pos", "neg")  # beginnings of the names of columns of lists
 

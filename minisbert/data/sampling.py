@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain, count, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import BatchSampler, RandomSampler
 
+from .label_groups import LabelGroups
 from .roles import TrainingRows
 from .rows import DatasetOrder
+
+_ORDERS = 1_000_003  # distance between the seeds of two orders of a data set in one epoch
 
 
 class Batch(NamedTuple):
@@ -31,7 +34,8 @@ class EpochSampler:
     """Cuts data sets into shuffled batches.
 
     An epoch takes every row of every data set once ("proportional": the next batch comes from a data set drawn in
-    proportion to the batches it has) or a batch of each in turn until one is used up ("round_robin").
+    proportion to the batches it has) or a batch of each in turn until one is used up ("round_robin"). With weights, the
+    data set of each batch is drawn by these, and one that is used up is shuffled again.
 
     Args:
         datasets: the rows.
@@ -41,6 +45,8 @@ class EpochSampler:
         no_duplicates: no text is repeated in a batch. Rows that still wait for a later batch when the epoch has its
             `ceil(rows / batch_size)` batches are left out of it.
         duplicates_seed: epoch to the seed of batches without duplicates; by default `seed + epoch`.
+        weights: shares of the batches of several data sets, above 0; they need not add up to 1.
+        group_by_label: every label of a batch has at least two rows in it; rows without a partner are left out.
     """
 
     def __init__(
@@ -52,24 +58,34 @@ class EpochSampler:
         several: DatasetOrder | None = None,
         no_duplicates: bool = False,
         duplicates_seed: Callable[[int], int] | None = None,
+        group_by_label: bool = False,
+        weights: Sequence[float] | None = None,
     ) -> None:
         self._rows = [len(rows) for rows in datasets]
         self._batch_size = batch_size
         self._seed = seed
         self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)
-        self._several = several
+        self._several, self._weights = several, weights
         self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
+        self._groups = (
+            [LabelGroups(rows.labels, batch_size=batch_size, source=rows.source) for rows in datasets]
+            if group_by_label
+            else None
+        )
 
     def __len__(self) -> int:
         """Number of batches of an epoch."""
         batches = self._batch_counts()
-        return min(batches) * len(batches) if self._several == "round_robin" else sum(batches)
+        return min(batches) * len(batches) if self._in_turn else sum(batches)
 
     def epoch(self, epoch: int) -> Iterator[Batch]:
         """Yield the batches of one epoch, counted from 0."""
         generator = torch.Generator().manual_seed(self._seed + epoch)
+        if self._weights is not None:
+            yield from self._weighted(self._weights, generator, epoch)
+            return
         batches = [self._batches(number, generator, epoch) for number in range(len(self._rows))]
-        if self._several == "round_robin":
+        if self._in_turn:
             turns = _round_robin(batches)
         elif self._several == "proportional":
             turns = _proportional(batches, self._batch_counts(), generator)
@@ -79,17 +95,43 @@ class EpochSampler:
             yield Batch(dataset, np.array(rows, dtype=np.int64))
 
     def left_out(self, epoch: int) -> int:
-        """Count the rows that an epoch leaves out only because they would repeat a text."""
-        if self._several == "round_robin" or self._texts is None:
+        """Count the rows that an epoch leaves out because they would repeat a text, or have no partner."""
+        if self._groups is not None:
+            return sum(self._rows) - sum(groups.rows for groups in self._groups)
+        if self._in_turn or self._weights is not None or self._texts is None:
             return 0
         return sum(self._rows) - sum(len(batch.rows) for batch in self.epoch(epoch))
 
+    @property
+    def _in_turn(self) -> bool:
+        return self._several == "round_robin" and self._weights is None
+
+    def _weighted(self, weights: Sequence[float], generator: torch.Generator, epoch: int) -> Iterator[Batch]:
+        """Draw the data set of every batch of an epoch first, and then the batches."""
+        shares = torch.tensor(weights, dtype=torch.float64)
+        turns = torch.multinomial(shares, len(self), replacement=True, generator=generator).tolist()
+        endless = [self._endless(number, epoch) for number in range(len(self._rows))]
+        for turn in turns:
+            yield Batch(turn, np.array(next(endless[turn]), dtype=np.int64))
+
+    def _endless(self, dataset: int, epoch: int) -> Iterator[list[int]]:
+        """Yield the batches of one data set, again and again, in another order each time."""
+        for again in count():
+            order = epoch + again * _ORDERS
+            generator = torch.Generator().manual_seed(self._seed + order)
+            yield from self._batches(dataset, generator, order)
+
     def _batch_counts(self) -> list[int]:
+        if self._groups is not None:
+            return [groups.batches for groups in self._groups]
         return [math.ceil(rows / self._batch_size) for rows in self._rows]
 
     def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
         """Yield the row indices of one data set, batch by batch; nothing is drawn before the first batch."""
-        if self._texts is None:
+        if self._groups is not None:
+            generator.manual_seed(self._seed + epoch)
+            yield from self._groups[dataset].epoch(generator)
+        elif self._texts is None:
             rows = range(self._rows[dataset])
             yield from BatchSampler(RandomSampler(rows, generator=generator), self._batch_size, drop_last=False)
         else:

@@ -14,9 +14,11 @@ from ..card.facts import CardFacts
 from ..card.front_matter import read_yaml
 from ..card.parsing import comes_from_fit, read_card, read_module, read_text
 from ..data.roles import LABEL_NAMES
+from ..data.rows import RowSampling
 from ..errors import ConfigError, InputError, ModelError
 from ..storage.dialects import is_count, read_pooling
 from ..training.config import TrainingConfig
+from ..training.schedules import SchedulerName
 
 _EXPONENT = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+")
 TrainedWith: TypeAlias = Literal["fit", "trainer"]
@@ -30,15 +32,17 @@ _NUMBERS = {
     "seed": "seed",
 }
 _CHOICES = {
-    "batch_sampler": ("batch_sampler", "no_duplicates"),
+    "batch_sampler": get_args(RowSampling),
     "multi_dataset_batch_sampler": ("proportional", "round_robin"),
+    "lr_scheduler_type": get_args(SchedulerName),
 }
 _FOLLOWED = {
     *_NUMBERS,
     *("max_steps", "learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "fp16", "bf16", "torch_compile"),
+    *("lr_scheduler_kwargs", "learning_rate_mapping", "prompts", "freeze"),
+    *("early_stopping_patience", "early_stopping_threshold"),
 }
 _EXPECTED = {
-    "lr_scheduler_type": ("linear", "SchedulerType.LINEAR"),
     "optim": ("adamw_torch", "adamw_torch_fused", "OptimizerNames.ADAMW_TORCH", "OptimizerNames.ADAMW_TORCH_FUSED"),
 }
 # Settings that do not affect the weights: what and when to log, save and evaluate, and how the work is spread over a
@@ -48,7 +52,7 @@ _WITHOUT_EFFECT = re.compile(
     r"|push_to_hub\w*|ddp_\w+|tf32|use_cpu|no_cuda|disable_tqdm|remove_unused_columns|overwrite_output_dir|log_level\w*"
     r"|dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|gradient_checkpointing\w*|replay|project"
     r"|trackio_space_id|local_rank|metric_for_best_model|greater_is_better|resume_from_checkpoint|torch_compile_\w+"
-    r"|router_mapping|learning_rate_mapping|fp16_full_eval|bf16_full_eval|skip_memory_metrics|include_\w+"
+    r"|router_mapping|fp16_full_eval|bf16_full_eval|skip_memory_metrics|include_\w+"
 )
 
 
@@ -250,6 +254,13 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
         "precision": next((name for name in ("fp16", "bf16") if printed.get(name) == "True"), None),
         "compile": printed.get("torch_compile") == "True",
         **{name: _choice(name, printed.get(name, "")) for name in _CHOICES},
+        "lr_scheduler_kwargs": _mapping(printed, "lr_scheduler_kwargs"),
+        "learning_rate_mapping": _mapping(printed, "learning_rate_mapping"),
+        "prompts": _prompts(printed.get("prompts", "None")),
+        "freeze": _names(printed, "freeze"),
+        "early_stopping_patience": _number(printed, "early_stopping_patience"),
+        "early_stopping_threshold": _number(printed, "early_stopping_threshold"),
+        "eval_batch_size": _number(printed, "per_device_eval_batch_size") if facts.evaluation_datasets else None,
         "max_steps": max_steps if max_steps > 0 else None,
         **_intervals(facts),
     }
@@ -280,8 +291,9 @@ def _intervals(facts: CardFacts) -> dict[str, int | None]:
         return min((int(step) for step in rows if step and 1 <= step < math.inf), default=None)
 
     losses = [name for name in logs.columns if name == "Training Loss"]
-    metrics = [name for name in logs.columns if name not in ("Epoch", "Step") and not name.endswith("Loss")]
-    return {"log_every": first(losses), "eval_every": first(metrics) if facts.evaluations else None}
+    metrics = [name for name in logs.columns if name not in ("Epoch", "Step", *losses)]
+    evaluated = facts.evaluations or facts.evaluation_datasets
+    return {"log_every": first(losses), "eval_every": first(metrics) if evaluated else None}
 
 
 def _is_followed(name: str, value: str) -> bool:
@@ -299,7 +311,37 @@ def _number(printed: Mapping[str, str], name: str) -> float | None:
         raise InputError(f"the card prints {name} as {text!r}; expected a number") from None
 
 
+def _mapping(printed: Mapping[str, str], name: str) -> dict[str, Any] | None:
+    """A setting that is a dict, or None if the card does not list it or prints an empty one."""
+    value = _literal(printed.get(name, "None"))
+    if value is not None and not isinstance(value, dict):
+        raise InputError(f"the card prints {name} as {printed[name]!r}; expected a dict")
+    return value or None
+
+
+def _names(printed: Mapping[str, str], name: str) -> list[str] | None:
+    """A setting that is a list of names, or None if the card does not list it."""
+    value = _literal(printed.get(name, "None"))
+    if value is not None and not (isinstance(value, list) and all(isinstance(one, str) for one in value)):
+        raise InputError(f"the card prints {name} as {printed[name]!r}; expected a list of names")
+    return value
+
+
+def _prompts(text: str) -> Any:
+    """The prompts of a card: a dict, or a text as it is."""
+    value = _literal(text)
+    return value if value is None or isinstance(value, dict) else text
+
+
+def _literal(text: str) -> Any:
+    """The value that a text prints, or the text itself if it prints none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text
+
+
 def _choice(name: str, text: str) -> str | None:
     """The value of a setting of TrainingConfig, also where it is printed as a member of an enumeration."""
-    value = text.rpartition(".")[2].lower()
+    value = text.rpartition(".")[2].lower().removesuffix("_hashed")  # the same batches without duplicates
     return value if value in _CHOICES[name] else None

@@ -54,6 +54,7 @@ def prepare(
     output_dir: str | Path | None = None,
     columns: Sequence[str] | None = None,
     scale: tuple[float, float] | None = None,
+    eval_data: Any = None,
     evaluator: Evaluator | None = None,
     base_model: str | Path | None = None,
     device: str | None = None,
@@ -72,6 +73,7 @@ def prepare(
         output_dir: folder for log, evaluations and checkpoints.
         columns: the columns to use, in order.
         scale: the labels that stand for 0 and 1.
+        eval_data: rows to compute the loss on, as often as the recipe did.
         evaluator: called as often as the recipe's was.
         base_model: start from this model instead of the recipe's.
         device: where to train.
@@ -100,15 +102,18 @@ def prepare(
         else:
             notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
     model = starting_model(recipe, base_model=base_model, device=device)
-    config = _config(recipe, len(rows), model.device, notes, given=settings or {}, evaluated=evaluator is not None)
+    held_out_rows = None if eval_data is None else _rows(recipe, eval_data, columns, scale)
+    evaluated = evaluator is not None or held_out_rows is not None
+    config = _config(recipe, rows, model.device, notes, given=settings or {}, evaluated=evaluated)
     if output_dir is None and config.keep_best:
         config = replace(config, keep_best=False)
     of_fit = recipe.trained_with == "fit"
     trainer = (FitTrainer if of_fit else Trainer)(
         model,
         {"_dataset_1": rows} if of_fit else rows,
-        loss={"_dataset_1": loss} if of_fit else loss,
+        loss=loss,
         config=config,
+        eval_data=held_out_rows,
         evaluator=evaluator,
         output_dir=output_dir,
         show_progress_bar=show_progress_bar,
@@ -175,7 +180,13 @@ def _modules(recipe: Recipe, base: SentenceTransformer) -> list[nn.Module]:
 
 
 def _config(
-    recipe: Recipe, rows: int, device: torch.device, notes: list[str], *, given: Mapping[str, Any], evaluated: bool
+    recipe: Recipe,
+    rows: TrainingRows,
+    device: torch.device,
+    notes: list[str],
+    *,
+    given: Mapping[str, Any],
+    evaluated: bool,
 ) -> TrainingConfig:
     """The settings of the run; decisions are added to `notes`."""
     known = {field.name for field in fields(TrainingConfig)}
@@ -183,9 +194,12 @@ def _config(
     if unknown:
         raise ConfigError(f"got the setting {unknown[0]!r}; expected one of {', '.join(sorted(known))}")
     settings = {**recipe.settings, **given}
+    if "prompts" in recipe.settings and "prompts" not in given:
+        settings["prompts"] = _renamed(recipe.settings["prompts"], recipe.texts, tuple(rows.texts))
     if not evaluated:
-        settings.pop("eval_every", None)
-        settings.pop("keep_best", None)
+        for name in ("eval_every", "keep_best", "early_stopping_patience", "early_stopping_threshold"):
+            if name not in given:
+                settings.pop(name, None)
     if settings.get("precision") == "fp16" and "precision" not in given and device.type == "cpu":
         settings["precision"] = "fp32"
         notes.append("fp16 needs a GPU: on the CPU the model is trained in fp32, as the reference does")
@@ -196,8 +210,16 @@ def _config(
             "keep_best": evaluated,
             **settings,
         }
-        _add_unstated(settings, rows, notes)
+        _add_unstated(settings, len(rows), notes)
     return TrainingConfig(**settings)
+
+
+def _renamed(prompts: Any, before: Sequence[str], now: Sequence[str]) -> Any:
+    """The prompts of the recipe's columns for those of other rows, which may have other names."""
+    if not isinstance(prompts, Mapping):
+        return prompts
+    names = dict(zip(before, now, strict=False))
+    return {names.get(name, name): prompt for name, prompt in prompts.items()}
 
 
 def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from torch import nn
 
 from .. import kernels
 from ..data.roles import TrainingRows
@@ -23,8 +24,13 @@ from .dataset import TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
-from .optimization import LinearSchedule, adamw, sparse_word_table
+from .naming import own_rates
+from .optimization import adamw, sparse_word_table
+from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
+from .schedules import make_schedule
+from .selection import loss_metric
+from .validation import EvaluationSet, Validation
 
 
 class TrainingSet(NamedTuple):
@@ -42,23 +48,29 @@ class RunBuilder:
     Attributes:
         model: the model to train.
         sets: the data sets.
+        eval_sets: those to evaluate the loss on.
         config: the settings.
         multiple: sample as from several data sets, even if there is only one.
+        eval_datasets: the rows of `eval_sets`, tokenized by `run`.
     """
 
     model: EmbeddingModel
     sets: Sequence[TrainingSet]
     config: TrainingConfig
     multiple: bool
+    eval_sets: Sequence[TrainingSet] = ()
+    eval_datasets: Sequence[TrainingDataset] = ()
 
     def run(
         self, *, evaluator: Evaluator | None, output_dir: Path | None, on_log: OnLog | None, show_progress_bar: bool
     ) -> TrainingRun:
         """Build a run that starts at its first step."""
         config, sampler = self.config, self.sampler()
-        datasets = [self.dataset(part.rows) for part in self.sets]
+        datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.sets]
+        self.eval_datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.eval_sets]
+        tokenized = [*datasets, *self.eval_datasets]
         self.model.report_truncation(
-            sum(dataset.truncated for dataset in datasets), sum(dataset.texts for dataset in datasets)
+            sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
         )
         batches = TrainingBatches(
             datasets,
@@ -68,17 +80,19 @@ class RunBuilder:
             on_epoch_start=self.start_epoch,
         )
         total_steps = config.total_steps(len(sampler))
+        engine = self.engine(total_steps)
         file = output_dir / "train_log.jsonl" if output_dir else None
         return TrainingRun(
             model=self.model,
             config=config,
             batches=batches,
-            engine=self.engine(total_steps),
+            engine=engine,
             log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
             evaluator=evaluator,
             output_dir=output_dir,
-            fingerprint=Fingerprint.of(self.model, datasets, self.losses(), multiple=self.multiple),
+            fingerprint=Fingerprint.of(self.model, tokenized, self.losses(), multiple=self.multiple),
             total_steps=total_steps,
+            validation=self.validation(engine),
             show_progress_bar=show_progress_bar,
             on_evaluation=self.start_evaluation,
         )
@@ -90,26 +104,55 @@ class RunBuilder:
     def sampler(self) -> EpochSampler:
         """Make the sampler, and warn if it cannot place all rows."""
         config, rows = self.config, [part.rows for part in self.sets]
-        no_duplicates = config.batch_sampler == "no_duplicates"
-        sampler = EpochSampler(
-            rows,
-            batch_size=config.batch_size,
-            seed=config.seed,
-            several=config.multi_dataset_batch_sampler if self.multiple else None,
-            no_duplicates=no_duplicates,
-            duplicates_seed=self.duplicates_seed,
-        )
-        if no_duplicates and (left := sampler.left_out(0)):
-            warn(
-                f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: their texts are in too many "
-                f"other rows for batches of {config.batch_size} without duplicates"
+        sampler = self._sampler(rows, batch_size=config.batch_size, multiple=self.multiple)
+        if config.batch_sampler != "batch_sampler" and (left := sampler.left_out(0)):
+            reason = (
+                f"their texts are in too many other rows for batches of {config.batch_size} without duplicates"
+                if config.batch_sampler == "no_duplicates"
+                else "no other row of their label is left to pair them with, or no other label"
             )
+            warn(f"about {left} of {sum(map(len, rows))} rows are left out of each epoch: {reason}")
         return sampler
+
+    def _sampler(self, rows: Sequence[TrainingRows], *, batch_size: int, multiple: bool) -> EpochSampler:
+        config = self.config
+        weights = (multiple and config.dataset_weights) or {}
+        return EpochSampler(
+            rows,
+            batch_size=batch_size,
+            seed=config.seed,
+            several=config.multi_dataset_batch_sampler if multiple else None,
+            no_duplicates=config.batch_sampler == "no_duplicates",
+            duplicates_seed=self.duplicates_seed,
+            group_by_label=config.batch_sampler == "group_by_label",
+            weights=[weights[part.name] for part in self.sets] if weights else None,
+        )
+
+    def validation(self, engine: Engine) -> Validation | None:
+        """Make what computes the loss on the evaluation data, or None if there is none."""
+        size = self.config.eval_batch_size
+        sets = [
+            EvaluationSet(
+                loss_metric(part.name),
+                rows,
+                self._sampler([part.rows], batch_size=size, multiple=False),
+                self.computed_loss(part.loss),
+                self.rows_of_last(part),
+            )
+            for part, rows in zip(self.eval_sets, self.eval_datasets, strict=True)
+        ]
+        return Validation(engine, sets) if sets else None
 
     def engine(self, total_steps: int) -> Engine:
         """Make the engine for the model's device, with optimizers and schedule."""
         config, steps = self.config, self.schedule_steps(total_steps)
-        schedule = LinearSchedule(config.learning_rate, config.warmup(steps), steps)
+        schedule = make_schedule(
+            config.lr_scheduler_type,
+            highest=config.learning_rate,
+            warmup=config.warmup(steps),
+            total=steps,
+            parameters=config.lr_scheduler_kwargs,
+        )
         losses = [self.computed_loss(loss) for loss in self.losses()]
         if kernels.on_gpu(next(self.model.parameters())):
             engine: type[Engine] = CapturedEngine
@@ -117,15 +160,28 @@ class RunBuilder:
             engine = Engine if self.model.device.type == "cpu" else PiecewiseEngine
         return engine(self.model, losses, self.optimizers(), schedule, config)
 
+    def prompts(self, part: TrainingSet) -> dict[str, str]:
+        """Return the prompt of each column of a data set that has one."""
+        return column_prompts(self.config.prompts, list(part.rows.texts), dataset=part.name)
+
+    def own_rates(self) -> dict[nn.Parameter, float]:
+        """Return the parameters with a learning rate of their own."""
+        return own_rates(self.model, self.losses(), self.config.learning_rate_mapping)
+
     def losses(self) -> list[Loss]:
         """Return the loss of each data set."""
         return [part.loss for part in self.sets]
 
     # ---- what a replay builds in another way --------------------------------------------------------------------
 
-    def dataset(self, rows: TrainingRows) -> TrainingDataset:
-        """Tokenize rows."""
-        return TrainingDataset(rows, self.model.transformer.tokenizer)
+    def dataset(self, rows: TrainingRows, prompts: Mapping[str, str]) -> TrainingDataset:
+        """Tokenize rows, with prompts by column."""
+        return TrainingDataset(
+            rows,
+            self.model.transformer.tokenizer,
+            prompts=prompts,
+            leaves_out_prompts=leaves_out_prompts(self.model),
+        )
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss that computes `loss`."""
@@ -140,17 +196,22 @@ class RunBuilder:
             self.losses(),
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
+            own_rates=self.own_rates(),
             word_table=None if dense else sparse_word_table(self.model),
             capturable=on_gpu,
         )
 
     def schedule_steps(self, total_steps: int) -> int:
-        """Return the update at which the learning rate reaches 0."""
+        """Return the updates that the schedule of the learning rate counts on."""
         return total_steps
 
     def duplicates_seed(self, epoch: int) -> int:
         """Return the seed of batches without duplicates."""
         return self.config.seed + epoch
+
+    def rows_of_last(self, part: TrainingSet) -> int | None:
+        """Return the rows that the last batch of an evaluation counts as; None for those that it has."""
+        return None
 
     def start_epoch(self) -> None:
         """Do what comes before the first batch of an epoch: nothing."""

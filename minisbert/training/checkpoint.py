@@ -29,12 +29,14 @@ from ..storage.files import (
 from ..storage.weights import check_archive
 from .config import TrainingConfig
 from .dataset import TrainingDataset
+from .selection import decides
 
 _STATE = "training_state.pt"
 _MANIFEST = "checkpoint.json"
 _KEYS = {"step", "config", "identity", "step_losses", "loss_total", "history"}
 _KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng"}
 _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
+_OF_EVALUATIONS = ("eval_every", "eval_each_epoch", "eval_batch_size", "metric_for_best_model", "greater_is_better")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
 _LOCK = ".lock"
 
@@ -243,8 +245,10 @@ def check_same_run(
     Raises:
         ConfigError: something differs that decides the result; the message lists it.
     """
-    saved, now = dict(state["config"]), asdict(config)
-    may_change = _MAY_CHANGE if config.keep_best else (*_MAY_CHANGE, "eval_every", "eval_each_epoch")
+    # A setting that is newer than the checkpoint had its default then.
+    saved, now = {**asdict(TrainingConfig()), **state["config"]}, asdict(config)
+    # Evaluations change nothing, unless they decide which weights are kept, or draw random numbers as in a replay.
+    may_change = _MAY_CHANGE if decides(config) or config.replay else (*_MAY_CHANGE, *_OF_EVALUATIONS)
     changed = [
         f"{name} was {saved.get(name)!r} and is {value!r}"
         for name, value in now.items()
@@ -252,7 +256,7 @@ def check_same_run(
     ]
     before = Fingerprint(**state["identity"])
     if before.data != fingerprint.data:
-        changed.append("the training rows, their order, or the losses differ")
+        changed.append("the rows, their order, or the losses differ")
     if before.modules != fingerprint.modules:
         changed.append("the settings of the model differ")
     if fingerprint.weights not in (before.weights, weights_digest(weights)):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Generator, Iterator, Sequence
-from itertools import islice
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from itertools import groupby, islice
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +17,7 @@ from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
 from ..packing import PackedBatch, pack
 from ..prefetch import to_device
-from ..text import TextTokenizer, TokenizedTexts
+from ..text import TextTokenizer, TokenizedTexts, with_prompt
 
 _BLOCK = 16_384  # texts; the tokenizer's output for one text takes some fifty times the memory of its ids
 _SHOWN_ROWS = 16  # of a batch, in a message
@@ -49,17 +49,38 @@ class TrainingBatch(NamedTuple):
 class TrainingDataset:
     """Rows of texts, tokenized once.
 
+    Args:
+        rows: the rows.
+        tokenizer: of the model.
+        prompts: put before the texts of these columns.
+        leaves_out_prompts: True if the tokens of prompts are left out of pooling.
+
     Attributes:
         column_count: number of text columns.
+        prompt_lengths: leading tokens of each column that are left out of pooling.
     """
 
-    def __init__(self, rows: TrainingRows, tokenizer: TextTokenizer) -> None:
+    def __init__(
+        self,
+        rows: TrainingRows,
+        tokenizer: TextTokenizer,
+        *,
+        prompts: Mapping[str, str] | None = None,
+        leaves_out_prompts: bool = False,
+    ) -> None:
+        prompts = prompts or {}
         self.column_count = len(rows.texts)
+        self.prompt_lengths = tuple(
+            tokenizer.prompt_length(prompts[column]) if column in prompts and leaves_out_prompts else 0
+            for column in rows.texts
+        )
         self._rows = len(rows)
+        self._plain = {column: rows.texts[name] for column, name in enumerate(rows.texts) if name in prompts}
+        self._tokenizer = tokenizer
         self._tokens = TokenizedTexts.join(
             [
-                tokenizer(texts[start : start + _BLOCK], first=start)
-                for texts in rows.texts.values()
+                tokenizer(with_prompt([*texts[start : start + _BLOCK]], prompts.get(column, "")), first=start)
+                for column, texts in rows.texts.items()
                 for start in range(0, max(1, len(texts)), _BLOCK)
             ]
         )
@@ -80,6 +101,15 @@ class TrainingDataset:
         """Tokens of each text after the cut: (columns, rows)."""
         return self._tokens.lengths.reshape(self.column_count, self._rows)
 
+    def plain_token_counts(self) -> NDArray[np.int64]:
+        """Count the tokens of each text as `token_counts` does, without its prompt: (columns, rows)."""
+        counts = self.token_counts.copy()
+        for column, texts in self._plain.items():
+            blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
+            plain = np.concatenate([self._tokenizer.count(list(block)) for block in blocks])
+            counts[column] = np.minimum(plain, self._tokenizer.max_length)
+        return counts
+
     def batch(self, rows: NDArray[np.int64], *, dataset: int = 0) -> TrainingBatch:
         """Make the batch of `rows`; `dataset` is the index of this data set."""
         texts, columns = self.pack(rows)
@@ -87,9 +117,20 @@ class TrainingDataset:
         return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()))
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
-        """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn."""
-        texts = np.concatenate([rows + column * self._rows for column in range(self.column_count)])
-        return (pack(self._tokens, texts),), (self.column_count,)
+        """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn.
+
+        Neighbouring columns with prompts of other lengths to leave out are in a batch of their own.
+        """
+        groups = [list(columns) for _, columns in groupby(range(self.column_count), self.prompt_lengths.__getitem__)]
+        packed = [
+            pack(
+                self._tokens,
+                np.concatenate([rows + column * self._rows for column in columns]),
+                prompt_length=self.prompt_lengths[columns[0]],
+            )
+            for columns in groups
+        ]
+        return tuple(packed), tuple(map(len, groups))
 
     def columns(self, rows: NDArray[np.int64]) -> list[list[NDArray[np.int32]]]:
         """Return the token ids of each text of `rows`, column by column."""

@@ -142,8 +142,8 @@ class CapturedEngine(PiecewiseEngine):
 
     def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor], *, parts: int) -> Tensor:
         """Add the gradients of a batch, captured for batches of its size; the result holds until the next call."""
-        (texts,) = batch.texts
-        if not self._captures or self.in_pieces(texts):
+        texts = batch.texts[0]
+        if not self._captures or len(batch.texts) > 1 or self.in_pieces(texts):
             return super().backward_batch(batch, embed, parts=parts)
         key = batch.dataset, parts
         if key not in self._graphs:
@@ -181,11 +181,12 @@ class CapturedEngine(PiecewiseEngine):
         return super().clip(self._loss)
 
     def _update_here(self) -> Tensor:
-        self.rate.copy_(self.schedule.rate(self.updates))
+        highest, factor = self.schedule.highest, self.schedule.factor(self.updates)
+        self.rate.copy_(highest * factor)
         found_inf = 1 - self._norm.isfinite().float()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"].copy_(self.rate)
+                group["lr"].copy_(group.get("highest", highest) * factor)
             # Fused optimizers read on the device itself that they are to change nothing; torch's scaler does the same.
             setattr(optimizer, "found_inf", found_inf)  # noqa: B010
             optimizer.step()

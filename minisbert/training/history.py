@@ -30,9 +30,12 @@ class TrainingHistory:
         seconds: wall time, including that before a resume up to its checkpoint.
         evaluation_seconds: the part of it spent on evaluations.
         tokens: tokens trained on in this run.
-        best_metric: largest primary metric, or None without an evaluator.
+        best_metric: best value of the metric that decides (by default the evaluator's primary one), or None.
         best_step: the step it was reached at.
         skipped_steps: steps that changed nothing because their gradients were not finite, as happens in fp16.
+        evaluations_without_gain: evaluations since the last that was better by more than the threshold of early
+            stopping; None before the first.
+        stopped_early: True if the run ended because of them.
     """
 
     entries: list[LogEntry] = field(default_factory=list)
@@ -44,6 +47,8 @@ class TrainingHistory:
     best_metric: float | None = None
     best_step: int | None = None
     skipped_steps: int = 0
+    evaluations_without_gain: int | None = None
+    stopped_early: bool = False
 
 
 class TrainingLog:

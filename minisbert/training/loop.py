@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,9 @@ from .config import TrainingConfig
 from .dataset import TrainingBatch, TrainingBatches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
-from .optimization import LinearSchedule, check_moments, clip_gradients, sparse_gradients
+from .optimization import check_moments, clip_gradients, sparse_gradients
+from .schedules import Schedule
+from .selection import note_evaluation
 
 
 @dataclass
@@ -38,6 +40,7 @@ class TrainingRun:
         engine: computes a step.
         log: the history, and where it is written.
         evaluator: called as the settings say, or None.
+        validation: computes the loss on evaluation data at the same times, or None.
         output_dir: where checkpoints, `best/` and `eval/` go, or None.
         fingerprint: digests of what decides the result beside the settings.
         total_steps: optimizer steps of the whole run.
@@ -56,14 +59,20 @@ class TrainingRun:
     output_dir: Path | None
     fingerprint: Fingerprint
     total_steps: int
+    validation: Callable[[], dict[str, float]] | None = None
     step: int = 0
     checkpoint: Checkpoint | None = None
     show_progress_bar: bool = True
     on_evaluation: Callable[[int], None] = lambda step: None
 
+    @property
+    def evaluates(self) -> bool:
+        """True if there is something to evaluate with."""
+        return self.evaluator is not None or self.validation is not None
+
 
 def train(run: TrainingRun) -> None:
-    """Train from step `run.step` to the last.
+    """Train from step `run.step` to the last, or until the evaluations no longer get better.
 
     Raises:
         DivergenceError: gradients stay infinite or NaN, or weights become so.
@@ -73,11 +82,12 @@ def train(run: TrainingRun) -> None:
     """
     model, config, engine, log, output_dir = run.model, run.config, run.engine, run.log, run.output_dir
     skipped = SkippedSteps(run.step)
+    end = run.step if log.history.stopped_early else run.total_steps  # a run that stopped early and is resumed
     with (
         StopSignal() as stop,
         _progress_bar(run) as bar,
         engine.running(updates=run.step - log.history.skipped_steps),
-        closing(engine.upcoming(run.batches.steps(run.step, run.total_steps))) as steps,
+        closing(engine.upcoming(run.batches.steps(run.step, end))) as steps,
     ):
         log.start()
         for batches in steps:  # the batches of one optimizer step
@@ -100,14 +110,13 @@ def train(run: TrainingRun) -> None:
             bar.update()
 
             if is_last or _is_due(run.step, config.log_every):
-                _count_skipped(run)
-                entry = log.write_losses(run.step, rate=float(engine.rate), norm=norm)
-                _show(bar, entry)
+                _write_losses(run, norm, bar)
                 skipped.check(run.batches, output_dir)
 
-            ends_epoch = config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
-            if run.evaluator and (is_last or ends_epoch or _is_due(run.step, config.eval_every)):
-                _evaluate(run, run.evaluator)
+            if _evaluation_is_due(run):
+                _evaluate(run)
+                if log.history.stopped_early and log.step_losses:
+                    _write_losses(run, norm, bar)
 
             if output_dir and _is_due(run.step, config.save_every):
                 skipped.check(run.batches, output_dir)
@@ -115,33 +124,46 @@ def train(run: TrainingRun) -> None:
                     _save(run, output_dir)
 
             if stop.received is not None:
-                if output_dir and (run.checkpoint is None or run.checkpoint.step != run.step):
-                    _save(run, output_dir)
-                folder = run.checkpoint.folder if run.checkpoint else None
-                raise interruption(stop.received, step=run.step, total=run.total_steps, checkpoint=folder)
+                _interrupt(run, stop.received)
+            if log.history.stopped_early:
+                break
 
-    check_weights(engine.weights(), run.step, output_dir)
-    if run.step and log.history.skipped_steps == run.step:
+    _finish(run)
+
+
+def _finish(run: TrainingRun) -> None:
+    """Check the weights, go back to the best ones if they are kept, and complete the history."""
+    check_weights(run.engine.weights(), run.step, run.output_dir)
+    if run.step and run.log.history.skipped_steps == run.step:
         warn(f"all {run.step} steps were skipped, because their gradients were not finite: the model is unchanged")
-    if config.keep_best and run.evaluator and run.step:
+    if run.config.keep_best and run.evaluates and run.step:
         _load_best(run)
-    log.finish(run.step)
+    run.log.finish(run.step)
 
 
-def _evaluate(run: TrainingRun, evaluator: Evaluator) -> None:
+def _evaluation_is_due(run: TrainingRun) -> bool:
+    ends_epoch = run.config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
+    is_due = ends_epoch or run.step == run.total_steps or _is_due(run.step, run.config.eval_every)
+    return run.evaluates and is_due
+
+
+def _evaluate(run: TrainingRun) -> None:
     """Log the metrics of the model, and save it in `best/` if they are the best so far and it is to be kept."""
     with run.log.evaluating():
         run.on_evaluation(run.step)
-        folder = run.output_dir / "eval" if run.output_dir else None
-        epoch = run.step / run.batches.steps_per_epoch
-        metrics, metric = metrics_of(evaluator, evaluator(run.model, folder, epoch=epoch, steps=run.step))
+        metrics = run.validation() if run.validation is not None else {}
+        primary = None
+        if run.evaluator is not None:
+            folder = run.output_dir / "eval" if run.output_dir else None
+            epoch = run.step / run.batches.steps_per_epoch
+            result = run.evaluator(run.model, folder, epoch=epoch, steps=run.step)
+            measured, primary = metrics_of(run.evaluator, result)
+            metrics |= measured
         run.log.write_metrics(run.step, metrics)
-        history = run.log.history
-        if not math.isnan(metric) and (history.best_metric is None or metric > history.best_metric):
-            history.best_metric, history.best_step = metric, run.step
-            if run.config.keep_best and run.output_dir:
-                check_weights(run.engine.weights(), run.step, run.output_dir)
-                run.model.save_pretrained(run.output_dir / "best", create_model_card=False)
+        is_best = note_evaluation(run.log.history, run.config, metrics, primary, step=run.step)
+        if is_best and run.config.keep_best and run.output_dir:
+            check_weights(run.engine.weights(), run.step, run.output_dir)
+            run.model.save_pretrained(run.output_dir / "best", create_model_card=False)
 
 
 def _load_best(run: TrainingRun) -> None:
@@ -153,6 +175,14 @@ def _load_best(run: TrainingRun) -> None:
         )
     elif run.output_dir:
         run.model.load_state_dict(saved_weights(run.output_dir / "best", run.model))
+
+
+def _interrupt(run: TrainingRun, number: int) -> NoReturn:
+    """End the run because of a signal, after saving a checkpoint if there is a folder for it."""
+    if run.output_dir and (run.checkpoint is None or run.checkpoint.step != run.step):
+        _save(run, run.output_dir)
+    folder = run.checkpoint.folder if run.checkpoint else None
+    raise interruption(number, step=run.step, total=run.total_steps, checkpoint=folder)
 
 
 def _save(run: TrainingRun, output_dir: Path) -> None:
@@ -171,6 +201,12 @@ def _save(run: TrainingRun, output_dir: Path) -> None:
     run.checkpoint = Checkpoint.save(output_dir, run.model, step=run.step, state=state)
     if run.config.save_total_limit is not None:
         prune(output_dir, newest=run.checkpoint, keep=run.config.save_total_limit)
+
+
+def _write_losses(run: TrainingRun, norm: Tensor, bar: tqdm[Any]) -> None:
+    """Write the losses since the last entry to the log, and show them."""
+    _count_skipped(run)
+    _show(bar, run.log.write_losses(run.step, rate=float(run.engine.rate), norm=norm))
 
 
 def _count_skipped(run: TrainingRun) -> None:
@@ -217,7 +253,7 @@ class Engine:
         model: EmbeddingModel,
         losses: Sequence[nn.Module],
         optimizers: Sequence[torch.optim.Optimizer],
-        schedule: LinearSchedule,
+        schedule: Schedule,
         config: TrainingConfig,
     ) -> None:
         self.model, self.losses = model, nn.ModuleList(losses)
@@ -252,13 +288,7 @@ class Engine:
         Raises:
             ConfigError: the loss is not a scalar with a gradient.
         """
-        with self.autocast():
-            embeddings = [
-                column  # (rows, dim)
-                for texts, columns in zip(batch.texts, batch.columns, strict=True)
-                for column in embed(texts)[texts.restore].chunk(columns)
-            ]
-        loss = self.losses[batch.dataset](embeddings, batch.labels)
+        loss = self.loss(self.losses[batch.dataset], batch, embed)
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             got = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(
@@ -268,6 +298,16 @@ class Engine:
         loss = loss / parts
         torch.autograd.backward(self.scaler.scale(loss))
         return loss.detach()
+
+    def loss(self, of: nn.Module, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Any:
+        """Embed the columns of a batch, and return what the loss `of` makes of them."""
+        with self.autocast():
+            embeddings = [
+                column  # (rows, dim)
+                for texts, columns in zip(batch.texts, batch.columns, strict=True)
+                for column in embed(texts)[texts.restore].chunk(columns)
+            ]
+        return of(embeddings, batch.labels)
 
     def embed(self, texts: PackedBatch) -> Tensor:
         """Embed texts: (texts, dim), in packed order."""
@@ -283,11 +323,12 @@ class Engine:
 
     def update(self, norm: Tensor) -> None:
         """Update the weights at the scheduled rate if `norm` is finite, and drop the gradients."""
-        self.rate = self.schedule.rate(self.updates)
+        highest, factor = self.schedule.highest, self.schedule.factor(self.updates)
+        self.rate = highest * factor
         if math.isfinite(norm):
             for optimizer in self.optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = float(self.rate)
+                    group["lr"] = float(group.get("highest", highest) * factor)
                 optimizer.step()
             self.updates += 1
         self.scaler.update()

@@ -1,10 +1,10 @@
-"""Optimizers and their schedule: parameter groups, AdamW, sparse AdamW of the word table, linear rate, clipping."""
+"""Optimizers: parameter groups, AdamW, sparse AdamW of the word table, clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,25 +17,13 @@ from ..modules.layers import Embedding
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 
 
-class LinearSchedule(NamedTuple):
-    """Learning rate by the number of updates done: up to `highest` over `warmup` updates, then down to 0 at `total`."""
-
-    highest: float
-    warmup: int
-    total: int
-
-    def rate(self, done: Tensor) -> Tensor:
-        """Return the learning rate after `done` updates, float64, without waiting for a GPU."""
-        falling = ((self.total - done) / max(1, self.total - self.warmup)).clamp(min=0)
-        return self.highest * torch.where(done < self.warmup, done / max(1, self.warmup), falling)
-
-
 def adamw(
     model: nn.Module,
     losses: Sequence[nn.Module],
     *,
     learning_rate: float,
     weight_decay: float,
+    own_rates: Mapping[nn.Parameter, float] | None = None,
     word_table: Embedding | None = None,
     capturable: bool = False,
 ) -> list[torch.optim.Optimizer]:
@@ -46,6 +34,7 @@ def adamw(
         losses: the losses; they may have parameters too.
         learning_rate: rate of the first step.
         weight_decay: see above.
+        own_rates: parameters with another highest rate; it is the entry "highest" of their group.
         word_table: word embeddings that get an `EmbeddingAdamW` of their own; only without decay.
         capturable: keep the learning rate on the device of the parameters, so that a CUDA graph can capture a step.
     """
@@ -57,21 +46,42 @@ def adamw(
             if parameter is not table
         ),
         weight_decay=weight_decay,
+        own_rates=own_rates,
     )
-    device = groups[1]["params"][0].device
+    device = next(model.parameters()).device
     rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
     optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=capturable)
     if word_table is None:
         return [optimizer]
-    return [optimizer, EmbeddingAdamW(word_table, lr=learning_rate, betas=_BETAS, eps=_EPS)]
+    sparse = EmbeddingAdamW(word_table, lr=learning_rate, betas=_BETAS, eps=_EPS)
+    own = (own_rates or {}).get(cast(nn.Parameter, word_table.weight))
+    if own is not None:
+        sparse.param_groups[0]["highest"] = own
+    return [optimizer, sparse]
 
 
-def parameter_groups(parameters: Iterable[tuple[nn.Parameter, bool]], *, weight_decay: float) -> list[dict[str, Any]]:
-    """Sort pairs of a parameter and whether it is decayed into the two groups of an optimizer."""
-    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)]
+def parameter_groups(
+    parameters: Iterable[tuple[nn.Parameter, bool]],
+    *,
+    weight_decay: float,
+    own_rates: Mapping[nn.Parameter, float] | None = None,
+) -> list[dict[str, Any]]:
+    """Sort pairs of a parameter and whether it is decayed into the groups of an optimizer.
+
+    The first two are those with and without decay; two more follow for each learning rate in `own_rates`.
+    """
+    rates = own_rates or {}
+    groups: dict[tuple[float | None, bool], dict[str, Any]] = {
+        (rate, decayed): {"params": [], "weight_decay": weight_decay if decayed else 0.0}
+        for rate in (None, *dict.fromkeys(rates.values()))
+        for decayed in (True, False)
+    }
+    for (rate, _), group in groups.items():
+        if rate is not None:
+            group["highest"] = rate
     for parameter, decayed in parameters:
-        groups[0 if decayed else 1]["params"].append(parameter)
-    return groups
+        groups[rates.get(parameter), decayed]["params"].append(parameter)
+    return list(groups.values())
 
 
 def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.Module]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -17,6 +17,7 @@ from ..data.roles import LabelType, TrainingRows
 from ..losses import Loss
 from .config import TrainingConfig
 from .history import TrainingHistory
+from .selection import loss_metric
 
 Cell: TypeAlias = str | bool | int | float
 
@@ -48,7 +49,7 @@ class DatasetRecord:
 
     Attributes:
         name: of the data set; "" for one without a name.
-        rows: number of training rows.
+        rows: number of rows.
         columns: names of all columns, in the order of the data.
         label_column: name of the label column, or None.
         loss: class name of the loss.
@@ -97,7 +98,7 @@ class EvaluationRecord:
 
 @dataclass(frozen=True)
 class Examples:
-    """Short texts of the training rows.
+    """Short texts of the rows to evaluate on, or else of those to train on.
 
     Attributes:
         comparisons: a text and the texts to compare it with, for each of up to five rows.
@@ -114,6 +115,7 @@ class TrainingRecord:
 
     Attributes:
         datasets: the training data.
+        eval_datasets: the data that the loss was evaluated on.
         settings: every setting of the run by name.
         defaults: the default of every setting.
         metrics: results of the last evaluation, or of the best where its weights were kept.
@@ -126,6 +128,7 @@ class TrainingRecord:
     """
 
     datasets: tuple[DatasetRecord, ...]
+    eval_datasets: tuple[DatasetRecord, ...]
     settings: Mapping[str, Any]
     defaults: Mapping[str, Any]
     metrics: Mapping[str, float]
@@ -139,7 +142,8 @@ class TrainingRecord:
 
 def record_run(
     config: TrainingConfig,
-    datasets: Iterable[tuple[str, TrainingRows, Loss, NDArray[np.int64]]],
+    datasets: Sequence[tuple[str, TrainingRows, Loss, NDArray[np.int64]]],
+    eval_datasets: Sequence[tuple[str, TrainingRows, Loss, NDArray[np.int64]]],
     evaluator: Any,
     history: TrainingHistory,
 ) -> TrainingRecord:
@@ -148,10 +152,11 @@ def record_run(
     Args:
         config: settings of the run.
         datasets: name, rows, loss, and tokens of each text, (columns, rows), of each data set.
+        eval_datasets: the same of those that the loss was evaluated on.
         evaluator: of the run, or None.
         history: of the run.
     """
-    datasets = list(datasets)
+    losses = {loss_metric(name) for name, *_ in eval_datasets}
     evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
     best_step = history.best_step if config.keep_best else None
     if best_step is not None:
@@ -160,15 +165,16 @@ def record_run(
     metrics = {name.removeprefix("eval_"): value for name, value in final.items() if name.startswith("eval_")}
     return TrainingRecord(
         datasets=tuple(record_dataset(*dataset) for dataset in datasets),
+        eval_datasets=tuple(record_dataset(*dataset) for dataset in eval_datasets),
         settings=asdict(config),
         defaults=asdict(TrainingConfig()),
         metrics=metrics,
-        evaluations=record_evaluations(evaluator, metrics),
+        evaluations=record_evaluations(evaluator, {key: metrics[key] for key in metrics if key not in losses}),
         log=tuple(history.entries),
         best_step=best_step,
         seconds=history.seconds,
         evaluation_seconds=history.evaluation_seconds,
-        examples=choose_examples({name: rows.texts for name, rows, *_ in datasets}, seed=config.seed),
+        examples=choose_examples({name: rows.texts for name, rows, *_ in eval_datasets or datasets}, seed=config.seed),
     )
 
 

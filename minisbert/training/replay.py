@@ -16,26 +16,26 @@ The order of rows, the losses and the loop are shared with packed training.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import kernels
 from ..data.roles import TrainingRows
 from ..losses import Loss, MultipleNegativesRankingLoss
-from ..model import EmbeddingModel
-from ..modules.architectures import checkpoint_names
-from ..modules.encoder import Encoder
 from ..packing import PackedBatch, pack_padded
 from ..text import TextTokenizer
-from .builder import RunBuilder
+from .builder import RunBuilder, TrainingSet
 from .dataset import TrainingDataset
-from .optimization import adamw, owned_parameters, parameter_groups
+from .naming import named_parameters
+from .optimization import adamw, parameter_groups
 
 
 class Replay(RunBuilder):
@@ -45,11 +45,11 @@ class Replay(RunBuilder):
         """Use the plain definitions for a block of code."""
         return kernels.use("reference")
 
-    def dataset(self, rows: TrainingRows) -> TrainingDataset:
-        """Tokenize rows for padded batches."""
+    def dataset(self, rows: TrainingRows, prompts: Mapping[str, str]) -> TrainingDataset:
+        """Tokenize rows, with prompts by column, for padded batches."""
         transformer = self.model.transformer
         merged = self.config.replay == "6.2"
-        return _PaddedDataset(rows, transformer.tokenizer, padding=transformer.padding_token, merged=merged)
+        return _PaddedDataset(rows, transformer.tokenizer, prompts, padding=transformer.padding_token, merged=merged)
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss, written as the version writes it."""
@@ -60,7 +60,13 @@ class Replay(RunBuilder):
     def optimizers(self) -> list[torch.optim.Optimizer]:
         """Make one AdamW for all parameters."""
         config = self.config
-        return adamw(self.model, self.losses(), learning_rate=config.learning_rate, weight_decay=config.weight_decay)
+        return adamw(
+            self.model,
+            self.losses(),
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            own_rates=self.own_rates(),
+        )
 
     def duplicates_seed(self, epoch: int) -> int:
         """Return the seed of batches without duplicates: 5.1 ignores `seed`, and with several sets the epoch too."""
@@ -68,13 +74,18 @@ class Replay(RunBuilder):
             return 0 if self.multiple else epoch
         return super().duplicates_seed(epoch)
 
+    def rows_of_last(self, part: TrainingSet) -> int:
+        """Return the rows that are left after full batches of all rows, even if the sampler leaves some out."""
+        return len(part.rows) % self.config.eval_batch_size or self.config.eval_batch_size
+
     def start_epoch(self) -> None:
         """Draw what the data loader draws when its iteration starts."""
         torch.empty((), dtype=torch.int64).random_()
 
     def start_evaluation(self, step: int) -> None:
-        """Draw what the data loader draws before an evaluation."""
-        self.start_epoch()
+        """Draw what the data loader of each evaluation data set draws, or that of none."""
+        for _ in range(max(1, len(self.eval_sets))):
+            self.start_epoch()
 
 
 class FitReplay(Replay):
@@ -90,9 +101,10 @@ class FitReplay(Replay):
         groups = parameter_groups(
             (
                 (parameter, "bias" not in name and "LayerNorm.weight" not in name)
-                for name, parameter in _reference_names(self.model, self.losses())
+                for name, parameter, _ in named_parameters(self.model, self.losses())
             ),
             weight_decay=self.config.weight_decay,
+            own_rates=self.own_rates(),
         )
         return [torch.optim.AdamW(groups, lr=self.config.learning_rate)]
 
@@ -108,9 +120,12 @@ class FitReplay(Replay):
 class _PaddedDataset(TrainingDataset):
     """Rows whose columns are padded and embedded one after the other; with `merged`, all but the first together."""
 
-    def __init__(self, rows: TrainingRows, tokenizer: TextTokenizer, *, padding: int, merged: bool) -> None:
-        super().__init__(rows, tokenizer)
-        self._padding, self._merged = padding, merged
+    def __init__(
+        self, rows: TrainingRows, tokenizer: TextTokenizer, prompts: Mapping[str, str], *, padding: int, merged: bool
+    ) -> None:
+        super().__init__(rows, tokenizer, prompts=prompts, leaves_out_prompts=True)
+        # Columns whose prompts have different lengths, or of which one has none, are not embedded together.
+        self._padding, self._merged = padding, merged and len(set(self.prompt_lengths[1:])) <= 1
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
         """Pad the columns of `rows`."""
@@ -119,20 +134,13 @@ class _PaddedDataset(TrainingDataset):
         if self._merged:
             columns = [columns[0], list(chain.from_iterable(columns[1:]))]
             counts = [1, len(counts) - 1]
-        return tuple(pack_padded(texts, padding=self._padding) for texts in columns), tuple(counts)
+        packed = (
+            replace(pack_padded(texts, padding=self._padding), prompt_length=length)
+            for texts, length in zip(columns, self.prompt_lengths, strict=False)  # of merged columns that of the first
+        )
+        return tuple(packed), tuple(counts)
 
 
 class _CrossEntropyRanking(MultipleNegativesRankingLoss):
     def rank(self, scores: Tensor) -> Tensor:
         return F.cross_entropy(scores, torch.arange(len(scores)))
-
-
-def _reference_names(model: EmbeddingModel, losses: list[Loss]) -> list[tuple[str, nn.Parameter]]:
-    """Return all parameters in order, those of the encoder by their names in a checkpoint."""
-    named = []
-    encoder = model.transformer.auto_model
-    names = checkpoint_names(model.transformer.config, encoder.state_dict()) if isinstance(encoder, Encoder) else {}
-    for name, parameter, _ in owned_parameters(model, *losses):
-        plain = name.removeprefix("0.auto_model.")
-        named.append((names.get(plain, plain), parameter))
-    return named

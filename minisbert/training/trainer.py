@@ -23,8 +23,11 @@ from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
+from .naming import freezing, frozen_parameters, own_rates
+from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
+from .selection import chosen_metric, loss_metric
 
 
 class Trainer:
@@ -37,10 +40,12 @@ class Trainer:
         loss: turns the embeddings of a batch and its labels into a number; with several data sets one for all, or a
             dict with one for each name.
         config: settings of the run.
-        evaluator: called every `eval_every` steps and at the end; an evaluator, a list of them, or a function of the
-            model that returns a number or numbers by name.
+        eval_data: rows whose loss is computed every `eval_every` steps and at the end, logged as "eval_loss"; or
+            several data sets by name, logged as "eval_<name>_loss". Their losses are those of `loss`.
+        evaluator: called at the same times; an evaluator, a list of them, or a function of the model that returns a
+            number or numbers by name.
         output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
-        columns: the columns of `train_data` to use, in order; the same of every data set.
+        columns: the columns of all these rows to use, in order; the same of every data set.
         scale: the labels that stand for 0 and 1, in every data set.
         on_log: called with each log entry.
         show_progress_bar: show one on a terminal, and print at the start how the columns are understood.
@@ -59,6 +64,7 @@ class Trainer:
         *,
         loss: Loss | Mapping[str, Loss],
         config: TrainingConfig | None = None,
+        eval_data: Any = None,
         evaluator: Evaluator | Callable[..., Any] | Sequence[Any] | None = None,
         output_dir: str | Path | None = None,
         columns: Sequence[str] | None = None,
@@ -74,10 +80,14 @@ class Trainer:
         named = named_datasets(train_data)
         self._multiple = named is not None
         datasets = named or {"": train_data}
-        self._sets = [
-            _training_set(name, datasets[name], of, columns=columns, scale=scale)
-            for name, of in _losses(loss, datasets, multiple=self._multiple).items()
-        ]
+        held_out = {} if eval_data is None else named_datasets(eval_data) or {"": eval_data}
+        losses = _losses(loss, datasets, held_out, multiple=self._multiple)
+        self._sets, self._eval_sets = (
+            [_training_set(name, data, losses[name], columns=columns, scale=scale) for name, data in some.items()]
+            for some in (datasets, held_out)
+        )
+        for part in self._eval_sets:
+            part.loss.to(model.device)
         for _, rows, of in self._sets:
             of.to(model.device)
             if not of.needs_labels and rows.labels is not None and (negative := sum(x <= 0 for x in rows.labels)):
@@ -112,7 +122,7 @@ class Trainer:
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
         build = RunBuilder if self.config.replay is None else self.replay
-        builder = build(self.model, self._sets, self.config, multiple=self._multiple)
+        builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         device = self.model.device
         with (
             exclusive_lock(self.output_dir),
@@ -120,6 +130,7 @@ class Trainer:
             torch.enable_grad(),
             torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
             builder.computing(),
+            freezing(self.model, self.config.freeze),
         ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
@@ -141,10 +152,16 @@ class Trainer:
                 self._announce(checkpoint, resume=bool(resume))
             train(run)
         self.model.eval()
-        datasets = [
-            (*part, tokenized.token_counts) for part, tokenized in zip(self._sets, run.batches.datasets, strict=True)
-        ]
-        self.model.training_record = record_run(self.config, datasets, self.evaluator, run.log.history)
+        self.model.training_record = record_run(
+            self.config,
+            [(*part, rows.plain_token_counts()) for part, rows in zip(self._sets, run.batches.datasets, strict=True)],
+            [
+                (*part, rows.plain_token_counts())
+                for part, rows in zip(self._eval_sets, builder.eval_datasets, strict=True)
+            ],
+            self.evaluator,
+            run.log.history,
+        )
         return run.log.history
 
     def _check_settings(self) -> None:
@@ -154,10 +171,16 @@ class Trainer:
             raise ConfigError("got save_every and no output_dir; expected a folder for checkpoints: pass output_dir")
         if config.replay is not None and model.device.type != "cpu":
             raise ConfigError(f"got replay on {model.device}; expected the CPU: load the model with device='cpu'")
-        if config.keep_best and (self.evaluator is None or self.output_dir is None):
+        evaluates = self.evaluator is not None or bool(self._eval_sets)
+        if config.keep_best and not (evaluates and self.output_dir):
             raise ConfigError(
-                "got keep_best; it needs an evaluator to compare weights with, and an output_dir to keep the best in"
+                "got keep_best; it needs an evaluator or eval_data to compare weights with, and an output_dir to keep "
+                "the best in"
             )
+        if config.early_stopping_patience is not None and not evaluates:
+            raise ConfigError("got early_stopping_patience; it needs an evaluator or eval_data: pass one of them")
+        if self.evaluator is None and evaluates:
+            chosen_metric(config, {loss_metric(part.name): 0.0 for part in self._eval_sets}, None)
         half = {parameter.dtype for parameter in model.parameters()} - {torch.float32, torch.float64}
         if getattr(model.transformer.auto_model, "quantized", False):
             raise ConfigError("got a model with dtype 'int8'; training needs float32: load it with dtype='float32'")
@@ -167,6 +190,25 @@ class Trainer:
             )
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("got a model whose parameters are all frozen; expected some with requires_grad=True")
+        if config.dataset_weights is not None:
+            self._check_weights(config.dataset_weights)
+        frozen_parameters(model, config.freeze)
+        own_rates(model, [part.loss for part in self._sets], config.learning_rate_mapping)
+        if config.replay and config.prompts and leaves_out_prompts(model):
+            raise ConfigError(
+                f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "
+                f"repeated; expected one without the other: set_pooling_include_prompt(True), or train without replay"
+            )
+        check_prompts(config.prompts, [(name, list(rows.texts)) for name, rows, _ in self._sets + self._eval_sets])
+
+    def _check_weights(self, weights: Mapping[str, float]) -> None:
+        """Refuse shares that are not of the data sets."""
+        names = [part.name for part in self._sets]
+        if not self._multiple or set(weights) != set(names) or not all(weights.values()):
+            raise ConfigError(
+                f"got dataset_weights={dict(weights)}; expected a number above 0 for each of several data sets: "
+                f"{', '.join(map(repr, names)) if self._multiple else 'pass train_data by name'}"
+            )
 
     def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
         """Choose the checkpoint to start from, or None to start at the first step."""
@@ -207,6 +249,9 @@ class Trainer:
             title = f" {shown_name(name)}:" if shown_name(name) else ""
             ignored = " (not used by this loss)" if rows.labels is not None and not loss.needs_labels else ""
             sys.stderr.write(f"{start}:{title} {rows.describe()}{ignored}, {type(loss).__name__}\n")
+        for name, rows, loss in self._eval_sets:
+            title = f" {name}:" if name else ""
+            sys.stderr.write(f"evaluating on:{title} {rows.describe()}, {type(loss).__name__}\n")
 
 
 def _check_types(*, model: object, config: object, on_log: object, output_dir: object) -> None:
@@ -221,17 +266,24 @@ def _check_types(*, model: object, config: object, on_log: object, output_dir: o
         raise ConfigError(f"got output_dir {output_dir!r}; expected the path of a folder")
 
 
-def _losses(loss: Loss | Mapping[str, Loss], datasets: Mapping[str, Any], *, multiple: bool) -> dict[str, Loss]:
+def _losses(
+    loss: Loss | Mapping[str, Loss], datasets: Mapping[str, Any], held_out: Mapping[str, Any], *, multiple: bool
+) -> dict[str, Loss]:
     """Return the loss of each data set."""
+    names = [*datasets, *(name for name in held_out if name not in datasets)]
     if not isinstance(loss, Mapping):
-        return dict.fromkeys(datasets, loss)
+        return dict.fromkeys(names, loss)
     if not multiple:
         raise ConfigError(f"got losses for {list(loss)} and one data set; expected one loss: pass it by itself")
-    if set(loss) != set(datasets):
+    if "" in held_out:
         raise ConfigError(
-            f"got losses for {list(loss)} and data sets {list(datasets)}; expected the same names: give each its loss"
+            f"got losses for {list(loss)} and one evaluation data set; expected a dict: pass eval_data by name"
         )
-    return {name: loss[name] for name in datasets}
+    if set(loss) != set(names):
+        raise ConfigError(
+            f"got losses for {list(loss)} and data sets {names}; expected the same names: give each its loss"
+        )
+    return dict(loss)
 
 
 def _training_set(

@@ -196,6 +196,24 @@ def test_train_options_reach_the_run(done: Callable[..., Any], model: str, data:
     assert [path.name for path in (tmp_path / "out").glob("checkpoint-*")] == ["checkpoint-2"]
 
 
+def test_train_stops_early_by_the_loss_on_held_out_rows(
+    done: Callable[..., Any], model: str, data: str, tmp_path: Path
+) -> None:
+    options = ["--eval-data", data, "--eval-every", 1, "--early-stopping-patience", 1, "--keep-best"]
+    out, err = done(*training(model, data, tmp_path / "out", *options, "--epochs", 9, "--learning-rate", "0.1"))
+    assert out == ""
+    assert f"evaluating on: 10 rows of {data}: texts first + second, label score, CosineSimilarityLoss" in err
+    log = [json.loads(line) for line in (tmp_path / "out" / "train_log.jsonl").read_text().splitlines()]
+    found = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    assert len(found) < 27
+    assert found[-1] >= found[-2] == min(found)
+    assert re.search(rf"{len(found)} steps \(stopped early\), mean loss \d\.\d{{4}}, {min(found):.4f} on {data}, ", err)
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "### Evaluation Dataset" in card
+    assert "| Validation Loss |" in card
+    assert "- `early_stopping_patience`: 1" in card
+
+
 def test_train_keeps_the_best(done: Callable[..., Any], model: str, data: str, tmp_path: Path) -> None:
     done(*training(model, data, tmp_path / "out", "--eval", data, "--eval-every", 1, "--keep-best"))
     best = SentenceTransformer(tmp_path / "out" / "best", device="cpu").encode(FIRST)

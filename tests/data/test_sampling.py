@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 from minisbert.data.roles import TrainingRows
 from minisbert.data.rows import named_datasets
 from minisbert.data.sampling import EpochSampler
+from minisbert.errors import InputError
 
 
 def numbered(count: int) -> TrainingRows:
@@ -117,3 +119,51 @@ def test_rows_that_wait_come_first_in_the_next_batch() -> None:
 )
 def test_several_data_sets_are_told_from_columns(data: Any, several: bool) -> None:
     assert (named_datasets(data) is data) == several
+
+
+@pytest.mark.parametrize("batch_size", [4, 6, 16])
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_by_label(batch_size: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).geometric(0.3, 101).tolist()
+    rows = TrainingRows({"text": [str(row) for row in range(101)]}, labels, "label", "the data")
+    sampler = EpochSampler([rows], batch_size=batch_size, seed=seed, group_by_label=True)
+    for epoch in range(3):
+        batches = [batch.rows.tolist() for batch in sampler.epoch(epoch)]
+        assert len(batches) == len(sampler)
+        assert all(len(batch) == batch_size for batch in batches[:-1])
+        for batch in batches:
+            counts = Counter(labels[row] for row in batch)
+            assert len(counts) > 1
+            assert min(counts.values()) > 1
+        taken = [row for batch in batches for row in batch]
+        assert len(taken) == len(set(taken)) == 101 - sampler.left_out(epoch)
+
+
+def test_what_cannot_be_grouped_by_label() -> None:
+    texts = {"text": ["a", "b", "c", "d"]}
+    for labels, message in (
+        (None, "the data has no label"),
+        ([1, 1, 1, 0], r"1 label\(s\) with two rows or more, of 2"),
+    ):
+        rows = TrainingRows(texts, labels, "label", "the data")  # type: ignore[arg-type]
+        with pytest.raises(InputError, match=message):
+            EpochSampler([rows], batch_size=4, seed=1, group_by_label=True)
+
+
+@pytest.mark.parametrize("no_duplicates", [False, True])
+def test_data_sets_by_weight(no_duplicates: bool) -> None:
+    sets = [numbered(1000), numbered(80)]
+    sampler = EpochSampler(
+        sets, batch_size=8, seed=3, several="proportional", no_duplicates=no_duplicates, weights=[1, 3]
+    )
+    assert len(sampler) == 135
+    batches = taken(sampler)
+    assert batches == taken(sampler) != taken(sampler, 1)
+    by_set = [[rows for dataset, rows in batches if dataset == number] for number in (0, 1)]
+    assert sum(map(len, by_set)) == 135
+    assert 80 < len(by_set[1]) < 120  # three quarters, and not ten batches
+    # Every row of the small one is seen as often as every other, in another order each time.
+    rounds = [list(chain(*by_set[1][start : start + 10])) for start in range(0, 80, 10)]
+    assert all(sorted(rows) == list(range(80)) for rows in rounds)
+    assert len({tuple(rows) for rows in rounds}) == 8
+    assert len({row for rows in by_set[0] for row in rows}) == sum(map(len, by_set[0]))

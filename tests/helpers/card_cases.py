@@ -57,7 +57,14 @@ def examples(columns: Columns, make: Callable[..., Any]) -> list[Any]:
 
 
 # Cases that minisbert trains too: rows by name of the data set ("" for the only one), loss of each, evaluators (kind
-# and name), seed, and whether the best weights are kept, of steps that differ.
+# and name), seed, rows to evaluate on, settings (here, and there), and whether the best weights are kept, of steps that
+# differ.
+OPTIONS = {
+    "lr_scheduler_type": "cosine_with_restarts",
+    "lr_scheduler_kwargs": {"num_cycles": 2},
+    "learning_rate_mapping": {r"layer\.0": 1e-4},
+    "prompts": {"sentence1": "why: "},
+}
 TRAINED: dict[str, dict[str, Any]] = {
     "ours_pairs": {"rows": {"": pairs()}, "losses": {"": "MultipleNegativesRankingLoss"}, "dev": [], "seed": 42},
     "ours_scored": {
@@ -108,6 +115,28 @@ TRAINED: dict[str, dict[str, Any]] = {
         "losses": {"": "MultipleNegativesRankingLoss"},
         "dev": [("triplet", "ranks"), ("similarity", ""), ("binary", "two")],
         "seed": 9,
+    },
+    "ours_held_out": {
+        "rows": {"": scored()},
+        "losses": {"": "CosineSimilarityLoss"},
+        "dev": [("similarity", "dev")],
+        "seed": 2,
+        "held_out": {"": scored(13)},
+        "settings": [
+            OPTIONS,
+            OPTIONS,
+        ],
+    },
+    "ours_several_held_out": {
+        "rows": {"first": pairs(16), "scored": scored(16)},
+        "losses": {"first": "MultipleNegativesRankingLoss", "scored": "CosineSimilarityLoss"},
+        "dev": [],
+        "seed": 7,
+        "held_out": {"scored": scored(9), "first": pairs(11)},
+        "settings": [
+            {"eval_batch_size": 5, "prompts": "why: "},
+            {"per_device_eval_batch_size": 5, "prompts": "why: "},
+        ],
     },
     "ours_best": {
         "rows": {"": scored()},

@@ -133,7 +133,11 @@ def _as_ours(case: dict[str, Any]) -> SentenceTransformer:
         found = {name: getattr(losses, kind)(model) for name, kind in case["losses"].items()}
         return found[""] if single else found
 
-    settings: dict[str, Any] = {"eval_strategy": "epoch" if case["dev"] else "no", "num_train_epochs": 2}
+    held_out = {name: Dataset.from_dict(columns) for name, columns in case.get("held_out", {}).items()}
+    evaluates = case["dev"] or held_out
+    settings: dict[str, Any] = {"eval_strategy": "epoch" if evaluates else "no", "num_train_epochs": 2}
+    settings |= case.get("settings", [{}])[-1]
+    settings["eval_dataset"] = held_out.get("", DatasetDict(held_out)) if held_out else None
     if "best" in case:
         settings = {"eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2}
         settings |= {"num_train_epochs": 4, "learning_rate": 1e-2, "load_best_model_at_end": True}

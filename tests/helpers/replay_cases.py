@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,13 @@ THEIR_NAMES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """How to make a data set: its loss, rows, text columns, and how many different texts there are."""
+    """How to make a data set: its loss, rows, text columns, and how many different texts and labels there are."""
 
     loss: str
     rows: int = 37
     columns: int = 2
     texts: int | None = None
+    labels: int | None = None  # different ones; by default as many as rows
 
     def make(self) -> dict[str, list[Any]]:
         draw = np.random.default_rng(self.rows)
@@ -45,6 +46,8 @@ class Rows:
         data: dict[str, list[Any]] = {name: draw.choice(texts, self.rows).tolist() for name in names}
         if self.loss == COSINE:
             data["label"] = draw.random(self.rows).round(2).tolist()
+        if self.labels:
+            data["label"] = (np.sqrt(draw.integers(0, self.labels, self.rows) / self.labels)).round(2).tolist()
         return data
 
 
@@ -113,6 +116,23 @@ FIT = {
     ),
 }
 CASES = {**TRAINER, **FIT}
+RATES = {  # these have no golden vectors
+    "cosine rate": one(COSINE, lr_scheduler_type="cosine", warmup_steps=3),
+    "cosine rate with restarts": one(
+        RANKING, lr_scheduler_type="cosine_with_restarts", lr_scheduler_kwargs={"num_cycles": 2}, warmup_steps=2
+    ),
+    "polynomial rate": one(COSINE, lr_scheduler_type="polynomial", lr_scheduler_kwargs={"power": 2.0, "lr_end": 1e-5}),
+    "constant rate": one(COSINE, lr_scheduler_type="constant", warmup_steps=2),
+    "fit, cosine rate beyond its end": Case(
+        {"": Rows(COSINE)}, {"epochs": 2, "warmup_steps": 1, "scheduler": "WarmupCosine"}, fit=True
+    ),
+    "fit, rate with restarts": Case(
+        {"": Rows(COSINE)},
+        {"epochs": 2, "warmup_steps": 1, "scheduler": "warmupcosinewithhardrestarts"},
+        fit=True,
+    ),
+    "fit, constant rate": Case({"": Rows(COSINE)}, {"warmup_steps": 2, "scheduler": "ConstantLR"}, fit=True),
+}
 PAIRS = Rows(COSINE, 12).make()
 
 
@@ -132,10 +152,15 @@ def _our_settings(case: Case) -> dict[str, Any]:
 
 
 def their_runs(
-    version: str, root: Path, model_folder: Callable[[str], Path], *, dtype: str = "float32"
+    version: str,
+    root: Path,
+    model_folder: Callable[[str], Path],
+    cases: Mapping[str, Case],
+    *,
+    dtype: str = "float32",
 ) -> dict[str, tuple[list[float], Path]]:
     """Do every case with a version of the reference, on one thread: values of all losses, and the saved model."""
-    outputs = {name: root / str(number) for number, name in enumerate(CASES)}
+    outputs = {name: root / str(number) for number, name in enumerate(cases)}
     described = [
         {
             "folder": str(model_folder(case.architecture)),
@@ -151,13 +176,13 @@ def their_runs(
             "threads": 1,
             "dtype": dtype,
         }
-        for name, case in CASES.items()
+        for name, case in cases.items()
     ]
     (root / "cases.json").write_text(json.dumps(described), encoding="utf-8")
     code = f"import runpy, sys; sys.argv[:] = {[str(SCRIPT), str(root / 'cases.json')]!r}; "
     code += f"runpy.run_path({str(SCRIPT)!r}, run_name='__main__')"
     values = references.run_in(version, code)
-    return dict(zip(CASES, zip(values, outputs.values(), strict=True), strict=True))
+    return dict(zip(cases, zip(values, outputs.values(), strict=True), strict=True))
 
 
 def our_run(

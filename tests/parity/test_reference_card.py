@@ -171,8 +171,14 @@ def _train(case: dict[str, Any], folder: Path, output: Path) -> CardFacts:
     rows = case["rows"]
     loss = {name: getattr(losses, kind)(model) for name, kind in case["losses"].items()}
     evaluator = _evaluator(case["dev"])
+    held_out = case.get("held_out", {})
     settings = TrainingConfig(
-        epochs=2, seed=case["seed"], log_every=2, eval_each_epoch=evaluator is not None, replay="6.2"
+        epochs=2,
+        seed=case["seed"],
+        log_every=2,
+        eval_each_epoch=evaluator is not None or bool(held_out),
+        replay="6.2",
+        **case.get("settings", [{}])[0],
     )
     if "best" in case:
         settings = dataclasses.replace(
@@ -182,6 +188,7 @@ def _train(case: dict[str, Any], folder: Path, output: Path) -> CardFacts:
         model,
         rows.get("", rows),
         loss=loss.get("", loss),
+        eval_data=held_out.get("", held_out) or None,
         evaluator=evaluator,
         config=settings,
         output_dir=output / "run" if "best" in case else None,

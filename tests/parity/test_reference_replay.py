@@ -8,7 +8,7 @@ from typing import TypeAlias
 
 import numpy as np
 import pytest
-from replay_cases import CASES, VERSIONS, our_run, their_runs
+from replay_cases import CASES, RATES, VERSIONS, our_run, their_runs
 from safetensors.torch import load_file
 
 from minisbert.training.config import ReplayVersion
@@ -17,6 +17,7 @@ pytestmark = [
     pytest.mark.parity,
     pytest.mark.filterwarnings("ignore"),
 ]
+ALL = {**CASES, **RATES}
 Runs: TypeAlias = dict[str, tuple[list[float], Path]]
 
 
@@ -29,13 +30,13 @@ def reference_runs(
 
     def runs(version: str) -> Runs:
         if version not in done:
-            done[version] = their_runs(version, tmp_path_factory.mktemp(version), model_folder)
+            done[version] = their_runs(version, tmp_path_factory.mktemp(version), model_folder, ALL)
         return done[version]
 
     return runs
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("replayed", VERSIONS)
 def test_replay_is_bitwise_the_reference(
     name: str,
@@ -47,9 +48,9 @@ def test_replay_is_bitwise_the_reference(
 ) -> None:
     version = VERSIONS[replayed]
     expected, folder = reference_runs(version)[name]
-    got, model = our_run(CASES[name], model_folder(CASES[name].architecture), replayed)
+    got, model = our_run(ALL[name], model_folder(ALL[name].architecture), replayed)
     assert len(got) == len(expected) > 1
-    row = f"replay of {version}: {'fit' if CASES[name].fit else 'Trainer'}"
+    row = f"replay of {version}: {'fit' if ALL[name].fit else 'Trainer'}"
     compare(f"{row}, losses of every batch", np.abs(np.subtract(got, expected)).max(), 0, cases=len(got))
     model.save_pretrained(tmp_path / "ours")
     ours, theirs = (load_file(place / "model.safetensors") for place in (tmp_path / "ours", folder))

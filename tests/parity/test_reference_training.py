@@ -83,6 +83,13 @@ def our_run(
         (COSINE, 2, {"weight_decay": 0.1, "max_grad_norm": 0.05, "warmup_steps": 4}, None),
         (RANKING, 2, {"gradient_accumulation": 3}, {"gradient_accumulation_steps": 3}),
         (RANKING, 4, {"warmup_steps": 0.3}, None),
+        (
+            COSINE,
+            2,
+            {"lr_scheduler_type": "cosine", "warmup_steps": 4, "learning_rate_mapping": {r"layer\.1": 1e-4}},
+            None,
+        ),
+        (RANKING, 3, {"prompts": {"anchor": "why: ", "positive": "the sky is "}}, None),
     ],
 )
 def test_losses_rates_and_weights(

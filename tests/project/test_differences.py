@@ -7,6 +7,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -329,6 +330,43 @@ def _(folder: Path, place: Path) -> None:
     history = fit(model, **options)
     assert history.best_step is not None
     assert np.array_equal(model.encode(TEXTS), load(place / "best").encode(TEXTS))
+
+
+@row("the best weights, with an evaluator and evaluation rows")
+def _(folder: Path, place: Path) -> None:
+    config = TrainingConfig(epochs=1, keep_best=True)
+    options: dict[str, Any] = {"evaluator": evaluator(), "eval_data": PAIRS, "output_dir": place, "config": config}
+    history = Trainer(load(folder), PAIRS, loss=losses.CosineSimilarityLoss(), **options).train()
+    assert history.best_metric == history.entries[-1]["eval_spearman_cosine"] != history.entries[-1]["eval_loss"]
+
+
+@row("loss on evaluation rows, of which the sampler leaves some out")
+def _(folder: Path, place: Path) -> None:
+    rows = [(*PAIRS[number % 4][:2], number // 2 / 6) for number in range(13)]  # the last label has one row
+    found = []
+    for replay in (None, "6.2"):
+        config = TrainingConfig(epochs=1, batch_sampler="group_by_label", replay=replay)  # type: ignore[arg-type]
+        options: dict[str, Any] = {"eval_data": rows, "config": replace(config, learning_rate=0.0)}
+        with pytest.warns(UserWarning, match="1 of 13 rows are left out"):
+            history = Trainer(load(folder), rows, loss=losses.CosineSimilarityLoss(), **options).train()
+        found.append(history.entries[-1]["eval_loss"])
+    assert abs(found[0] - found[1]) > 1e-4  # of two batches the second has 4 rows, and counts as 4 or as 13 modulo 8
+
+
+@row("rows that `group_by_label` leaves out")
+def _(folder: Path, place: Path) -> None:
+    rows = [(a, b, label) for a, b, _ in PAIRS for label in (0.0, 0.5)] + [("one", "two", 1.0)]
+    config = TrainingConfig(epochs=1, batch_sampler="group_by_label")
+    trainer = Trainer(load(folder), rows, loss=losses.CosineSimilarityLoss(), config=config)
+    with pytest.warns(UserWarning, match="about 1 of 9 rows are left out of each epoch: no other row of their label"):
+        trainer.train()
+
+
+@row("prompts for a column or data set that does not exist")
+def _(folder: Path, place: Path) -> None:
+    config = TrainingConfig(prompts={"question": "query: "})
+    with pytest.raises(ConfigError, match="got prompts for 'question'; expected one of 'column_0', 'column_1'"):
+        Trainer(load(folder), PAIRS, loss=losses.CosineSimilarityLoss(), config=config)
 
 
 @row("losses since the last log entry, at the end of training")

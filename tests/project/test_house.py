@@ -17,9 +17,10 @@ from house import RIDDLE, code_lines, docstrings, python_files
 
 # The goals of the rebuilt house were 12,000 lines and 115 files; it came to 12,820 and 113. A feature may raise these
 # numbers, by what it needs and with a word in its commit: tokenizer classes, rows of every form and checks did so,
-# int8 in blocks with the sentences by which it is scaled, layers as data, and training of whole layers in C++.
-MOST_CODE_LINES = 14_850
-MOST_FILES = 125
+# int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, and the
+# options of training.
+MOST_CODE_LINES = 15_700
+MOST_FILES = 134
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 2
 

@@ -111,8 +111,14 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         learning_rate="3e-05",
         warmup_ratio="0.1",
         weight_decay="0.1",
-        lr_scheduler_type="cosine",
-        batch_sampler="BatchSamplers.NO_DUPLICATES",
+        lr_scheduler_type="SchedulerType.COSINE",
+        lr_scheduler_kwargs="{'num_cycles': 1.5}",
+        learning_rate_mapping="{'embeddings': 1e-05}",
+        prompts="{'sentence_0': 'why: ', 'sentence_1': 'text: '}",
+        freeze="['encoder.layer.0']",
+        early_stopping_patience="3",
+        adam_beta1="0.8",
+        batch_sampler="BatchSamplers.NO_DUPLICATES_HASHED",
         load_best_model_at_end="True",
         dataloader_num_workers="4",
     )
@@ -126,13 +132,19 @@ def test_recipe_of_a_trainers_card(facts: CardFacts) -> None:
         "batch_sampler": "no_duplicates",
         "multi_dataset_batch_sampler": "round_robin",
         "learning_rate": 3e-05,
+        "lr_scheduler_type": "cosine",
+        "lr_scheduler_kwargs": {"num_cycles": 1.5},
+        "learning_rate_mapping": {"embeddings": 1e-05},
+        "prompts": {"sentence_0": "why: ", "sentence_1": "text: "},
+        "freeze": ["encoder.layer.0"],
+        "early_stopping_patience": 3,
         "warmup_steps": 0.1,
         "weight_decay": 0.1,
         "log_every": 100,
         "eval_every": 50,
         "keep_best": True,
     }
-    assert recipe.not_followed == ("lr_scheduler_type=cosine",)
+    assert recipe.not_followed == ("adam_beta1=0.8",)
     assert recipe.evaluator == evaluations[0].evaluator
 
 
@@ -306,6 +318,40 @@ def test_what_fit_does_not_state_is_assumed_and_said(facts: CardFacts) -> None:
     assert len(told.notes) == 1
     long = recipes.prepare(recipe, scored(40), device="cpu", settings={"max_steps": 10**6}, show_progress_bar=False)
     assert long.trainer.config.warmup_steps == FIT_WARMUP
+
+
+def test_prompts_follow_the_columns(facts: CardFacts) -> None:
+    recipe = dataclasses.replace(
+        recipes.recipe_of(facts), settings={"prompts": {"sentence_1": "text: "}, "freeze": ["embeddings"]}
+    )
+    assert recipes.parse_recipe(recipes.write_recipe(recipe)) == recipe
+    ready = recipes.prepare(recipe, scored(40), device="cpu", show_progress_bar=False)
+    assert ready.trainer.config.prompts == {list(scored(40))[1]: "text: "}
+    assert recipes.recipe_of(with_settings(facts, max_grad_norm="1.0", prompts="why: ")).settings["prompts"] == "why: "
+    for name in ("learning_rate_mapping", "freeze"):
+        with pytest.raises(InputError, match=f"the card prints {name} as 'x'; expected a "):
+            recipes.recipe_of(with_settings(facts, max_grad_norm="1.0", **{name: "x"}))
+
+
+def test_the_loss_on_held_out_rows(facts: CardFacts, tmp_path: Path) -> None:
+    """A card with an evaluation data set says how often its loss was computed, and over how many rows at once."""
+    logs = TrainingLogs(
+        ("Epoch", "Step", "Training Loss", "Validation Loss"),
+        (("0.1", "5", "-", "0.5"), ("0.2", "10", "0.1", "0.6")),
+    )
+    trained = with_settings(facts, max_grad_norm="1.0", per_device_eval_batch_size="32")
+    stated = dataclasses.replace(trained, logs=logs, evaluation_datasets=facts.training_datasets, evaluations=())
+    recipe = recipes.recipe_of(stated)
+    assert recipe.settings["eval_every"] == 5
+    assert recipe.settings["eval_batch_size"] == 32
+    plain = recipes.recipe_of(dataclasses.replace(stated, evaluation_datasets=()))
+    assert "eval_every" not in plain.settings
+    assert "eval_batch_size" not in plain.settings
+    ready = recipes.prepare(
+        recipe, scored(40), eval_data=scored(8), device="cpu", output_dir=tmp_path, show_progress_bar=False
+    )
+    history = ready.trainer.train()
+    assert [entry["step"] for entry in history.entries if "eval_loss" in entry][:2] == [5, 10]
 
 
 def test_rows_are_held_out_for_the_evaluation(facts: CardFacts, tmp_path: Path) -> None:

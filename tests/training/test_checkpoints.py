@@ -70,19 +70,32 @@ def names(output: Path) -> list[str]:
         {"replay": "6.2", "batch_sampler": "no_duplicates", "save_every": 4},
         {"weight_decay": 0.01, "warmup_steps": 0.3},
         {"precision": "bf16", "gradient_accumulation": 3, "max_grad_norm": 0.1},
+        {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}, "warmup_steps": 1},
+        {"metric_for_best_model": "eval_loss", "replay": "6.2", "save_every": 3},
+        {"dataset_weights": {"one": 1, "two": 3}},
+        {"batch_sampler": "group_by_label", "batch_size": 4, "epochs": 3},
+        {"freeze": ["embeddings", ".*bias"], "learning_rate_mapping": {"layer.0": 1e-4}, "prompts": {"a": "why: "}},
+        {"learning_rate_mapping": {"word_embeddings": 1e-4, "layer.1": 0.0}, "replay": "6.2", "prompts": "why: "},
+        {"metric_for_best_model": "eval_loss", "learning_rate": 5e-2, "early_stopping_patience": 1, "eval_every": 1},
     ],
     ids=str,
 )
 def test_every_checkpoint_leads_to_the_same_end(settings: dict[str, Any], folder: Path, tmp_path: Path) -> None:
-    data = {"one": pairs(24), "two": pairs(8)} if "batch_sampler" in settings else pairs()
+    several = settings.get("batch_sampler") == "no_duplicates" or "dataset_weights" in settings
+    data = {"one": pairs(24), "two": pairs(8)} if several else pairs()
+    if settings.get("batch_sampler") == "group_by_label":
+        data["label"] = [row % 4 / 4 for row in range(24)]
     columns = pairs()
     config = replace(CONFIG, **{"keep_best": True, "eval_every": 3, "log_every": 4, **settings})
 
     def run(output: Path, *, resume: bool) -> Trainer:
         evaluator = EmbeddingSimilarityEvaluator(columns["a"], columns["b"], columns["label"])
-        return train(folder, output, config, resume=resume, data=data, evaluator=evaluator)
+        held_out = pairs(9) if "metric_for_best_model" in settings else None
+        return train(folder, output, config, resume=resume, data=data, evaluator=evaluator, eval_data=held_out)
 
     whole = run(tmp_path / "whole", resume=False)
+    if config.early_stopping_patience is not None:
+        assert log(tmp_path / "whole")[-1]["step"] < 8
     checkpoints = Checkpoint.all_in(tmp_path / "whole")
     assert len(checkpoints) >= 2
     for checkpoint in checkpoints:

@@ -21,7 +21,7 @@ sys.path[:0] = [str(GOLDEN.parents[1] / "helpers"), str(GOLDEN.parents[2])]
 
 import golden_inputs as inputs  # noqa: E402
 import tiny_models  # noqa: E402
-from replay_cases import VERSIONS, their_runs  # noqa: E402
+from replay_cases import CASES, VERSIONS, their_runs  # noqa: E402
 
 from minisbert.storage.locate import packaged_model  # noqa: E402
 
@@ -45,7 +45,7 @@ def main() -> None:
         replay = {}
         for name, version in VERSIONS.items():
             (root / version).mkdir()
-            runs = their_runs(version, root / version, folder, dtype="float64")
+            runs = their_runs(version, root / version, folder, CASES, dtype="float64")
             replay[name] = {
                 case: {"losses": values, "weights": inputs.summary(saved)} for case, (values, saved) in runs.items()
             }

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-import torch
 from torch import nn
 
 from .. import kernels
@@ -18,6 +17,7 @@ from ..errors import InputError, MinisbertError, first_line, warn
 from ..evaluation import Evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
+from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, check_same_run, saved_weights, set_random_state
 from .config import TrainingConfig
 from .dataset import TrainingBatches, TrainingDataset
@@ -187,7 +187,7 @@ class RunBuilder:
         """Return the loss that computes `loss`."""
         return loss
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[Optimizer]:
         """Make AdamW, where possible with a sparse one for the word embeddings."""
         config, on_gpu = self.config, kernels.on_gpu(next(self.model.parameters()))
         dense = on_gpu or config.precision == "fp16" or config.weight_decay

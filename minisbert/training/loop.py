@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from ..evaluation.evaluator import metrics_of
 from ..model import EmbeddingModel
 from ..modules.features import Features
 from ..packing import PackedBatch
+from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, prune, random_state, saved_weights
 from .config import TrainingConfig
 from .dataset import TrainingBatch, TrainingBatches
@@ -252,7 +253,7 @@ class Engine:
         self,
         model: EmbeddingModel,
         losses: Sequence[nn.Module],
-        optimizers: Sequence[torch.optim.Optimizer],
+        optimizers: Sequence[Optimizer],
         schedule: Schedule,
         config: TrainingConfig,
     ) -> None:
@@ -317,7 +318,7 @@ class Engine:
     def clip(self, loss: Tensor) -> Tensor:
         """Clip the gradients; return their norm before, (), or NaN if `loss` is not finite."""
         for optimizer in self.optimizers:
-            self.scaler.unscale_(optimizer)
+            self.scaler.unscale_(cast(torch.optim.Optimizer, optimizer))  # which reads the groups of either kind
         norm = clip_gradients(self.parameters, self.max_grad_norm)
         return torch.where(loss.isfinite(), norm, math.nan)
 

@@ -1,18 +1,18 @@
-"""Optimizers: parameter groups, AdamW, sparse AdamW of the word table, clipping."""
+"""Optimizers of a run: parameter groups, their AdamW, the sparse gradients of the word table, clipping."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from .. import kernels
 from ..model import EmbeddingModel
 from ..modules.encoder import Encoder
 from ..modules.layers import Embedding
+from .adamw import AdamW, EmbeddingAdamW, Optimizer
 
 _BETAS, _EPS = (0.9, 0.999), 1e-8
 
@@ -26,7 +26,7 @@ def adamw(
     own_rates: Mapping[nn.Parameter, float] | None = None,
     word_table: Embedding | None = None,
     capturable: bool = False,
-) -> list[torch.optim.Optimizer]:
+) -> list[Optimizer]:
     """Make AdamW over the parameters of model and losses; biases and normalization weights are not decayed.
 
     Args:
@@ -49,8 +49,12 @@ def adamw(
         own_rates=own_rates,
     )
     device = next(model.parameters()).device
-    rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
-    optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=capturable)
+    optimizer: Optimizer
+    if device.type == "cpu":
+        optimizer = AdamW(groups, lr=learning_rate, betas=_BETAS, eps=_EPS)
+    else:
+        rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
+        optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=capturable)
     if word_table is None:
         return [optimizer]
     sparse = EmbeddingAdamW(word_table, lr=learning_rate, betas=_BETAS, eps=_EPS)
@@ -95,56 +99,6 @@ def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
                     yield f"{prefix}.{name}" if prefix else name, parameter, module
 
 
-class EmbeddingAdamW(torch.optim.Optimizer):
-    """AdamW without weight decay for an embedding table, of which a batch looks up few rows.
-
-    A row that never had a gradient has no moments, and without decay AdamW does not move it. So only the rows that
-    have had one are updated; the numbers are those of torch's AdamW over the whole table.
-
-    Args:
-        embedding: the table, (rows, dim), float32, on the CPU; its gradients must be sparse.
-        lr: learning rate.
-        betas: decay of the two moments.
-        eps: added to the denominator.
-    """
-
-    def __init__(self, embedding: nn.Embedding, *, lr: float, betas: tuple[float, float], eps: float) -> None:
-        table = cast(nn.Parameter, embedding.weight)
-        # The rows are kept with the settings: loading would cast a state to the table's dtype.
-        super().__init__(
-            [table], {"lr": lr, "betas": betas, "eps": eps, "step": 0, "rows": torch.empty(0, dtype=torch.int64)}
-        )
-        self.embedding = embedding
-        self.state[table] = {"exp_avg": torch.zeros_like(table), "exp_avg_sq": torch.zeros_like(table)}
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        """Update the rows that have had a gradient; the table's gradient is sparse and coalesced."""
-        (group,) = self.param_groups
-        (table,) = group["params"]
-        if table.grad is None:
-            return
-        seen, values = table.grad.indices()[0], table.grad.values()  # (seen,), (seen, dim)
-        group["step"] += 1
-        rows = group["rows"] = _union(group["rows"], seen, len(table))
-        gradient = torch.zeros(len(rows), table.shape[1])
-        gradient[torch.searchsorted(rows, seen)] = values
-        moments = self.state[table]["exp_avg"], self.state[table]["exp_avg_sq"]
-        beta1, beta2 = group["betas"]
-        settings = kernels.AdamWStep(group["lr"], beta1, beta2, group["eps"], group["step"])
-        kernels.adamw_rows_(table.data, gradient, *moments, rows, settings)
-
-
-def _union(rows: Tensor, more: Tensor, size: int) -> Tensor:
-    """Return the ascending row numbers below `size` that are in either tensor."""
-    marked = torch.zeros(size, dtype=torch.bool)
-    marked[rows] = True
-    if bool(marked[more].all()):
-        return rows
-    marked[more] = True
-    return marked.nonzero()[:, 0]
-
-
 def sparse_word_table(model: EmbeddingModel) -> Embedding | None:
     """Return the word embeddings if `EmbeddingAdamW` can train them: float32, on the CPU, not frozen."""
     encoder = model.transformer.auto_model
@@ -154,7 +108,7 @@ def sparse_word_table(model: EmbeddingModel) -> Embedding | None:
 
 
 @contextmanager
-def sparse_gradients(optimizers: Iterable[torch.optim.Optimizer]) -> Iterator[None]:
+def sparse_gradients(optimizers: Iterable[Optimizer]) -> Iterator[None]:
     """Make the gradients of the tables of every `EmbeddingAdamW` sparse for a block of code."""
     tables = [optimizer.embedding for optimizer in optimizers if isinstance(optimizer, EmbeddingAdamW)]
     for table in tables:
@@ -182,11 +136,13 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
         else:
             values.append(parameter.grad)
     norm: Tensor = torch.nn.utils.get_total_norm(values)
-    torch._foreach_mul_(values, (max_norm / (norm + 1e-6)).clamp(max=1.0))
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if factor.device.type != "cpu" or factor != 1:  # a GPU would have to be waited for
+        torch._foreach_mul_(values, factor)
     return norm
 
 
-def check_moments(optimizer: torch.optim.Optimizer) -> None:
+def check_moments(optimizer: Optimizer) -> None:
     """Check that loaded moments have the shapes and dtypes of their parameters; the kernels do not check them.
 
     Raises:

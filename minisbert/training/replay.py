@@ -32,6 +32,7 @@ from ..data.roles import TrainingRows
 from ..losses import Loss, MultipleNegativesRankingLoss
 from ..packing import PackedBatch, pack_padded
 from ..text import TextTokenizer
+from .adamw import Optimizer
 from .builder import RunBuilder, TrainingSet
 from .dataset import TrainingDataset
 from .naming import named_parameters
@@ -57,7 +58,7 @@ class Replay(RunBuilder):
             return _CrossEntropyRanking(scale=loss.scale, similarity_fct=loss.similarity_fct)
         return loss
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[Optimizer]:
         """Make one AdamW for all parameters."""
         config = self.config
         return adamw(
@@ -96,7 +97,7 @@ class FitReplay(Replay):
         if self.config.eval_every is not None and step % self.config.eval_every == 0:
             super().start_evaluation(step)
 
-    def optimizers(self) -> list[torch.optim.Optimizer]:
+    def optimizers(self) -> list[Optimizer]:
         """Make AdamW in torch's default form; the names in a BERT checkpoint tell what is not decayed."""
         groups = parameter_groups(
             (

@@ -11,7 +11,8 @@ from torch import nn
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
 from minisbert.training import builder as builders
-from minisbert.training.optimization import EmbeddingAdamW, clip_gradients
+from minisbert.training.adamw import EmbeddingAdamW
+from minisbert.training.optimization import clip_gradients
 
 
 @pytest.mark.parametrize("built", [True, False])

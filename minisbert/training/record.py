@@ -54,6 +54,7 @@ class DatasetRecord:
         loss: class name of the loss.
         loss_parameters: its parameters.
         inner_losses: class names of the losses it wraps.
+        papers: class name of each of these losses to the name of its paper.
         statistics: each column in numbers.
         samples: the first rows.
     """
@@ -65,6 +66,7 @@ class DatasetRecord:
     loss: str
     loss_parameters: Mapping[str, Any]
     inner_losses: tuple[str, ...] = ()
+    papers: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[ColumnRecord, ...] = ()
     samples: tuple[tuple[Cell, ...], ...] = ()
 
@@ -199,7 +201,8 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
         label_column=rows.label_name,
         loss=type(loss).__name__,
         loss_parameters={key: _plain(value) for key, value in loss.get_config_dict().items()},
-        inner_losses=_inner_losses(loss),
+        inner_losses=tuple(type(inner).__name__ for inner in _inner_losses(loss)),
+        papers={type(one).__name__: one.paper for one in (loss, *_inner_losses(loss))},
         statistics=tuple(statistics[column] for column in rows.columns),
         samples=tuple(zip(*(samples[column] for column in rows.columns), strict=True)),
     )
@@ -225,9 +228,9 @@ def _typed(label: float, kind: LabelType) -> Cell:
     return types[kind](label)
 
 
-def _inner_losses(loss: nn.Module) -> tuple[str, ...]:
+def _inner_losses(loss: Loss) -> tuple[Loss, ...]:
     inner = getattr(loss, "loss", None)
-    return (type(inner).__name__, *_inner_losses(inner)) if isinstance(inner, nn.Module) else ()
+    return (inner, *_inner_losses(inner)) if isinstance(inner, Loss) else ()
 
 
 def _plain(value: Any) -> Any:

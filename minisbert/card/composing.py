@@ -267,7 +267,9 @@ def _dataset(one: DatasetRecord) -> DatasetFacts:
 
 def column_statistics(column: ColumnRecord) -> ColumnStatistics:
     """A column in numbers, as a card prints them."""
-    if column.range is None:
+    if column.type == "list" and column.range is not None:
+        details = [("size", f"{column.range[0]} elements")]
+    elif column.range is None:
         total = sum(column.counts.values())
         about = "~" if len(column.counts) > 1 else ""
         details = [(str(label), f"{about}{count / total:.2%}") for label, count in column.counts.items()]

@@ -83,19 +83,19 @@ def prepare(
         ConfigError: the recipe needs something that minisbert does not support.
     """
     loss = loss_by_name(recipe.loss, recipe.loss_parameters)
-    rows = _rows(recipe, data, columns, scale)
+    rows = _rows(recipe, data, columns, scale, classes=loss.label_kind == "class")
     loss.check_rows(tuple(rows.texts), rows.labels)
     if recipe.not_followed:
         warn(f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}")
     notes: list[str] = []
     held_out = None
     if recipe.evaluator is not None and evaluator is None:
-        scored_pairs = rows.labels is not None and len(rows.texts) == 2
+        scored_pairs = rows.scores is not None and len(rows.texts) == 2
         if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and scored_pairs:
             seed = TrainingConfig(seed=recipe.settings.get("seed", TrainingConfig.seed)).seed
             rows, held_out = _split(rows, seed=seed)
             first, second = held_out.texts.values()
-            evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.labels or [], name=HELD_OUT)
+            evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.scores or [], name=HELD_OUT)
             notes.append(f"{len(held_out):,} rows are held out for evaluation")
         else:
             notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
@@ -219,10 +219,17 @@ def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None
 # ---- the rows -------------------------------------------------------------------------------------------------------
 
 
-def _rows(recipe: Recipe, data: Any, columns: Sequence[str] | None, scale: tuple[float, float] | None) -> TrainingRows:
+def _rows(
+    recipe: Recipe,
+    data: Any,
+    columns: Sequence[str] | None,
+    scale: tuple[float, float] | None,
+    *,
+    classes: bool,
+) -> TrainingRows:
     table = as_table(data, columns)
     # Naming every column says that a last one that spells numbers is a label.
-    rows = training_rows(table, columns=columns or list(table.columns), scale=scale)
+    rows = training_rows(table, columns=columns or list(table.columns), scale=scale, classes=classes)
     if recipe.texts and len(rows.texts) != len(recipe.texts):
         raise InputError(
             f"{rows.source} has the text columns {list(rows.texts)}; the recipe has {len(recipe.texts)}, "

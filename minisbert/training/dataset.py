@@ -30,7 +30,7 @@ class TrainingBatch(NamedTuple):
         dataset: index of the data set, and of its loss.
         texts: every text of the rows, in one packed batch (in a replay, in several padded ones).
         columns: number of text columns in each of these.
-        labels: float32, (rows,), or None.
+        labels: float32, (rows,), (rows, size) or (rows, columns, size), or None.
         tokens: number of tokens, without padding.
     """
 

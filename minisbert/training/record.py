@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data.roles import LabelType, TrainingRows
+from ..data.labels import Labels, LabelType
+from ..data.roles import TrainingRows
 from ..losses import Loss
 from .config import TrainingConfig
 from .history import TrainingHistory
@@ -32,7 +33,7 @@ class ColumnRecord:
     Attributes:
         name: of the column.
         type: "string" for texts; what the labels were given as for labels.
-        range: smallest, mean and largest number of tokens, or float label; None for other labels.
+        range: smallest, mean and largest number of tokens, float label or length of lists; None for other labels.
         counts: occurrences of each int or bool label; empty for other columns.
     """
 
@@ -208,8 +209,10 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
     )
 
 
-def label_statistics(column: str, labels: Sequence[float], kind: LabelType) -> ColumnRecord:
-    """The range of float labels, or the number of times each other label occurs."""
+def label_statistics(column: str, labels: Labels, kind: LabelType) -> ColumnRecord:
+    """The range of float labels, the length of lists, or the number of times each other label occurs."""
+    if isinstance(labels, np.ndarray):
+        return ColumnRecord(column, kind, (labels.shape[1],) * 3)
     if kind == "float":
         values = np.asarray(labels, dtype=np.float64)
         return ColumnRecord(column, kind, (values.min().item(), values.mean().item(), values.max().item()))
@@ -222,10 +225,16 @@ def shown_name(name: str) -> str:
     return "" if re.fullmatch(r"_dataset_\d+", name) else name
 
 
-def _typed(label: float, kind: LabelType) -> Cell:
-    """A label as it was given."""
-    types: dict[LabelType, type[Cell]] = {"float": float, "int": int, "bool": bool}
+def _typed(label: float | NDArray[np.float32], kind: LabelType) -> Cell:
+    """A label as it was given; a list as its text, in the digits that float32 has."""
+    if isinstance(label, np.ndarray):
+        return str(_digits(label))
+    types: dict[LabelType, type[Cell]] = {"float": float, "int": int, "bool": bool, "list": str}
     return types[kind](label)
+
+
+def _digits(values: NDArray[np.float32]) -> list[Any]:
+    return [_digits(value) if value.ndim else float(str(value)) for value in values]
 
 
 def _inner_losses(loss: Loss) -> tuple[Loss, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import json
 import re
 import sys
 from collections.abc import Mapping
@@ -33,7 +34,17 @@ if TYPE_CHECKING:
     from ..training.history import TrainingHistory
     from ..training.trainer import Trainer
 
-_LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
+# By name, with two short ones; written out here, since the help must not import torch.
+_LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"} | {
+    name: name
+    for name in (
+        *("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss", "MultipleNegativesRankingLoss"),
+        *("MultipleNegativesSymmetricRankingLoss", "MegaBatchMarginLoss", "ContrastiveLoss", "OnlineContrastiveLoss"),
+        *("TripletLoss", "BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss"),
+        *("BatchSemiHardTripletLoss", "MSELoss", "EmbedDistillLoss", "MarginMSELoss", "DistillKLDivLoss"),
+        *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss"),
+    )
+}
 _MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
 _MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
 _LOG_ENTRIES = 40  # least number for a picture of the run
@@ -61,8 +72,16 @@ def add(commands: Subparsers) -> None:
         "--batch-size 16 --output my-model",
     )
     parser.add_argument("--model", required=True, help="model folder or name to start from")
-    losses = "; ".join(f"{name}: {loss}" for name, loss in _LOSSES.items())
-    parser.add_argument("--loss", required=True, choices=_LOSSES, help=losses)
+    names = "; ".join(name if name == loss else f"{name}: {loss}" for name, loss in _LOSSES.items())
+    parser.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
+    parser.add_argument(
+        "--loss-option",
+        action="append",
+        type=_loss_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the loss as cards print it, such as scale=30 or matryoshka_dims=[384,128]; repeatable",
+    )
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
@@ -79,9 +98,14 @@ def run_train(options: argparse.Namespace) -> None:
     from ..training.trainer import Trainer
 
     config = TrainingConfig(**given_settings(options))
-    loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
-    rows = training_rows(options.data, columns=options.columns, scale=options.scale)
-    loss.check_rows(tuple(rows.texts), rows.labels)
+    name, parameters = _LOSSES[options.loss], dict(options.loss_option)
+    loss = None if losses.needs_model(name, parameters) else losses.loss_by_name(name, parameters)
+    kind = (loss or losses.loss_class(name)).label_kind
+    rows = training_rows(options.data, columns=options.columns, scale=options.scale, classes=kind == "class")
+    if loss is not None:  # before a model is loaded
+        loss.check_rows(tuple(rows.texts), rows.labels)
+    if kind == "class" and loss is None and rows.scores:
+        parameters.setdefault("num_labels", int(max(rows.scores)) + 1)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
@@ -89,6 +113,7 @@ def run_train(options: argparse.Namespace) -> None:
     model = load_model(options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
+    loss = loss or losses.loss_by_name(name, parameters, model=model)
     held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
     trainer = Trainer(model, rows, loss=loss, config=config, evaluator=evaluator, output_dir=options.output)
     history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
@@ -98,6 +123,17 @@ def run_train(options: argparse.Namespace) -> None:
         f"{history.steps} steps, mean loss {history.train_loss:.4f}, {history.seconds:.0f} s; the model is in "
         f"{options.output}\n"
     )
+
+
+def _loss_option(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; the value is JSON, or a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected NAME=VALUE, such as scale=30")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def run_demo(options: argparse.Namespace) -> None:

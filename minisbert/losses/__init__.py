@@ -6,7 +6,7 @@ from .cosine import CosineSimilarityLoss
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric
 from .distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from .matryoshka import MatryoshkaLoss
-from .naming import loss_by_name, loss_names
+from .naming import loss_by_name, loss_class, loss_names, needs_model
 from .pairs import ContrastiveLoss, OnlineContrastiveLoss
 from .ranking import MegaBatchMarginLoss, MultipleNegativesRankingLoss, MultipleNegativesSymmetricRankingLoss
 from .regularization import GlobalOrthogonalRegularizationLoss
@@ -45,5 +45,7 @@ __all__ = [
     "TripletDistanceMetric",
     "TripletLoss",
     "loss_by_name",
+    "loss_class",
     "loss_names",
+    "needs_model",
 ]

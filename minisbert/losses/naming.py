@@ -190,6 +190,22 @@ def loss_names() -> Sequence[str]:
     return tuple(_BY_NAME)
 
 
+def loss_class(name: str) -> type[Loss]:
+    """Return the class of a loss.
+
+    Raises:
+        ConfigError: there is no such loss.
+    """
+    if name not in tuple(_BY_NAME):
+        raise ConfigError(f"got the loss {name}; expected one of {', '.join(_BY_NAME)}")
+    return _BY_NAME[name]
+
+
+def needs_model(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
+    """Return True if `loss_by_name` needs the model: the loss has a layer of the size of its embeddings."""
+    return loss_class(name) is SoftmaxLoss or (parameters or {}).get("projection_dim") is not None
+
+
 def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, model: object = None) -> Loss:
     """Make a loss.
 
@@ -202,9 +218,7 @@ def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, mode
     Raises:
         ConfigError: there is no such loss, or it has no such parameter or value, or it needs a model.
     """
-    if name not in tuple(_BY_NAME):
-        raise ConfigError(f"got the loss {name}; expected one of {', '.join(_BY_NAME)}")
-    kind, given = _BY_NAME[name], dict(parameters or {})
+    kind, given = loss_class(name), dict(parameters or {})
     options = {key: read(key, given[key]) for key, read in _LOSSES[kind].items() if key in given}
     if kind is SoftmaxLoss:
         options["embedding_dimension"] = dimension_of(model, name)

@@ -16,7 +16,7 @@ from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
 from ..errors import ConfigError, InputError, warn
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
-from ..losses import loss_by_name
+from ..losses import loss_by_name, loss_class, needs_model
 from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
@@ -82,9 +82,12 @@ def prepare(
         InputError: the rows do not have the texts or the label that the recipe needs.
         ConfigError: the recipe needs something that minisbert does not support.
     """
-    loss = loss_by_name(recipe.loss, recipe.loss_parameters)
-    rows = _rows(recipe, data, columns, scale, classes=loss.label_kind == "class")
-    loss.check_rows(tuple(rows.texts), rows.labels)
+    needs = needs_model(recipe.loss, recipe.loss_parameters)
+    loss = None if needs else loss_by_name(recipe.loss, recipe.loss_parameters)
+    kind = (loss or loss_class(recipe.loss)).label_kind
+    rows = _rows(recipe, data, columns, scale, classes=kind == "class")
+    if loss is not None:  # before a model is loaded
+        loss.check_rows(tuple(rows.texts), rows.labels)
     if recipe.not_followed:
         warn(f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}")
     notes: list[str] = []
@@ -100,6 +103,7 @@ def prepare(
         else:
             notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
     model = starting_model(recipe, base_model=base_model, device=device)
+    loss = loss or loss_by_name(recipe.loss, recipe.loss_parameters, model=model)
     config = _config(recipe, len(rows), model.device, notes, given=settings or {}, evaluated=evaluator is not None)
     if output_dir is None and config.keep_best:
         config = replace(config, keep_best=False)

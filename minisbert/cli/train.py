@@ -43,6 +43,7 @@ _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLo
         *("TripletLoss", "BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss"),
         *("BatchSemiHardTripletLoss", "MSELoss", "EmbedDistillLoss", "MarginMSELoss", "DistillKLDivLoss"),
         *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss"),
+        "ContrastiveTensionLossInBatchNegatives",
     )
 }
 _MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")

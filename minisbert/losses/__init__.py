@@ -2,6 +2,7 @@
 
 from .base import Loss
 from .classification import SoftmaxLoss
+from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric
 from .distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
@@ -28,6 +29,7 @@ __all__ = [
     "BatchSemiHardTripletLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
+    "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
     "DistillKLDivLoss",
     "EmbedDistillLoss",

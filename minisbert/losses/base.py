@@ -29,7 +29,8 @@ class Loss(nn.Module):
     """Base of the losses.
 
     `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels,
-    (batch,) or (batch, size), or None; it returns a scalar. Losses compute in float32.
+    (batch,) or (batch, size), or None; it returns a scalar. Losses compute in float32. A loss with a `guide` takes a
+    third argument, the guide's embeddings of each column, (batch, size).
 
     The attributes declare what a loss needs of the rows and of the training loop: `check_rows` checks the rows before
     training, and the engine of the run reads the rest.
@@ -41,6 +42,8 @@ class Loss(nn.Module):
         label_kind: what a label is: "number", "numbers" (one or several for each row, such as an embedding), or
             "class", a whole number from 0.
         label_range: smallest and largest valid label, or None for any.
+        trains_guide: True if the guide is trained and reads the tokens of the model, as a copy of it does; otherwise
+            it is not changed, and has its own tokenizer.
         recordable: True if the loss launches the same operations for all batches of a size and never waits for the
             device, so that training on a GPU may capture it as a CUDA graph.
     """
@@ -50,7 +53,13 @@ class Loss(nn.Module):
     needs_labels: bool = False
     label_kind: LabelKind = "number"
     label_range: tuple[float, float] | None = None
+    trains_guide: bool = False
     recordable: bool = False
+
+    @property
+    def guide(self) -> nn.Module | None:
+        """Another model, which embeds every column too, or None; the engine calls it on the packed batch."""
+        return None
 
     @property
     def paper(self) -> str:

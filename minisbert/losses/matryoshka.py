@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, warn
 from ..similarity import normalize_embeddings
@@ -51,9 +51,17 @@ class MatryoshkaLoss(Loss):
         self.matryoshka_weights = tuple(weight for _, weight in pairs)
         self.n_dims_per_step = n_dims_per_step
         self.needs_labels, self.label_kind = loss.needs_labels, loss.label_kind
+        self.trains_guide = loss.trains_guide
 
-    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Return the loss of (batch, dim) tensors and the labels of the inner loss, a scalar."""
+    @property
+    def guide(self) -> nn.Module | None:
+        """The guide of the inner loss."""
+        return self.loss.guide
+
+    def forward(
+        self, embeddings: Sequence[Tensor], labels: Tensor | None = None, guided: Sequence[Tensor] = ()
+    ) -> Tensor:
+        """Return the loss of (batch, dim) tensors and the labels and guide's embeddings of the inner loss, a scalar."""
         size = embeddings[0].shape[1]
         if self.matryoshka_dims[0] > size:
             raise InputError(
@@ -64,11 +72,15 @@ class MatryoshkaLoss(Loss):
         if 0 < self.n_dims_per_step < len(chosen):
             chosen = sorted(random.sample(chosen, self.n_dims_per_step))
         columns = aligned(embeddings, loss=type(self).__name__)
+        others = list(guided)
         total = columns[0].new_zeros(())
         for index in chosen:
-            cut = self.matryoshka_dims[index]
-            columns = [normalize_embeddings(column[:, :cut]) for column in columns]  # of the size before
-            total = total + self.matryoshka_weights[index] * self.loss(columns, labels)
+            size = self.matryoshka_dims[index]
+            columns = [normalize_embeddings(column[:, :size]) for column in columns]  # cut from the size before
+            if self.trains_guide:  # whose embeddings are to be cut too
+                others = [normalize_embeddings(column[:, :size]) for column in others]
+            value = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, others)
+            total = total + self.matryoshka_weights[index] * value
         return total
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
@@ -22,6 +23,7 @@ from ..similarity import (
 )
 from .base import Loss, dimension_of
 from .classification import SoftmaxLoss
+from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss, full_name
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric, named
 from .distillation import DistillKLDivLoss, EmbeddingDistance, EmbedDistillLoss, MarginMSELoss, MSELoss
@@ -175,6 +177,7 @@ _LOSSES: dict[type[Loss], Mapping[str, Read]] = {
         "second_moment_weight": _or_none(_number),
         "aggregation": _choice(Literal["mean", "sum"]),
     },
+    ContrastiveTensionLossInBatchNegatives: {"scale": _number, "similarity_fct": _MATRIX},
     MatryoshkaLoss: {
         "loss": _text,
         "matryoshka_dims": _list_of(_whole),
@@ -202,8 +205,9 @@ def loss_class(name: str) -> type[Loss]:
 
 
 def needs_model(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
-    """Return True if `loss_by_name` needs the model: the loss has a layer of the size of its embeddings."""
-    return loss_class(name) is SoftmaxLoss or (parameters or {}).get("projection_dim") is not None
+    """Return True if `loss_by_name` needs the model: for a layer of the size of its embeddings, or for a copy."""
+    with_layers = loss_class(name) in (SoftmaxLoss, ContrastiveTensionLossInBatchNegatives)
+    return with_layers or (parameters or {}).get("projection_dim") is not None
 
 
 def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, model: object = None) -> Loss:
@@ -230,10 +234,16 @@ def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, mode
     loss = kind(model, **options)
     config = loss.get_config_dict()
     for key, value in given.items():
-        if key not in config or _plain(config[key]) != _plain(value):
+        if key not in config or not _same(config[key], value):
             expected = repr(_plain(config[key])) if key in config else "no such parameter"
             raise ConfigError(f"got {key}={value!r} for {name}; expected {expected}: minisbert supports no other")
     return loss
+
+
+def _same(got: Any, stated: Any) -> bool:
+    if isinstance(got, float) and isinstance(stated, float):
+        return math.isclose(got, stated, rel_tol=1e-6)  # one that is trained is kept in float32
+    return bool(_plain(got) == _plain(stated))
 
 
 def _plain(value: Any) -> Any:

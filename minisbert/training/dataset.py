@@ -32,6 +32,7 @@ class TrainingBatch(NamedTuple):
         columns: number of text columns in each of these.
         labels: float32, (rows,), (rows, size) or (rows, columns, size), or None.
         tokens: number of tokens, without padding.
+        guide_texts: the texts in the tokens of the loss's guide, if it has other ones.
     """
 
     dataset: int
@@ -39,11 +40,13 @@ class TrainingBatch(NamedTuple):
     columns: tuple[int, ...]
     labels: Tensor | None
     tokens: int
+    guide_texts: tuple[PackedBatch, ...] = ()
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the same batch with its tensors on `device`."""
         labels = None if self.labels is None else to_device([self.labels], device)[0]
-        return self._replace(texts=tuple(texts.to(device) for texts in self.texts), labels=labels)
+        texts, guide_texts = (tuple(one.to(device) for one in some) for some in (self.texts, self.guide_texts))
+        return self._replace(texts=texts, labels=labels, guide_texts=guide_texts)
 
 
 class TrainingDataset:
@@ -51,7 +54,10 @@ class TrainingDataset:
 
     Attributes:
         column_count: number of text columns.
+        guide: the same rows in the tokens of the loss's guide, or None.
     """
+
+    guide: TrainingDataset | None = None
 
     def __init__(self, rows: TrainingRows, tokenizer: TextTokenizer) -> None:
         self.column_count = len(rows.texts)
@@ -84,7 +90,8 @@ class TrainingDataset:
         """Make the batch of `rows`; `dataset` is the index of this data set."""
         texts, columns = self.pack(rows)
         labels = None if self._labels is None else self._labels[torch.from_numpy(rows)]
-        return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()))
+        guide_texts = self.guide.pack(rows)[0] if self.guide is not None else ()
+        return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()), guide_texts)
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
         """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn."""

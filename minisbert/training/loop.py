@@ -258,7 +258,7 @@ class Engine:
                 for texts, columns in zip(batch.texts, batch.columns, strict=True)
                 for column in embed(texts)[texts.restore].chunk(columns)
             ]
-        loss = self.losses[batch.dataset](embeddings, batch.labels)
+        loss = self.losses[batch.dataset](embeddings, batch.labels, *self.guided(batch))
         if not isinstance(loss, Tensor) or loss.numel() != 1 or not loss.requires_grad:
             got = f"a tensor of shape {list(loss.shape)}" if isinstance(loss, Tensor) else type(loss).__name__
             raise ConfigError(
@@ -268,6 +268,24 @@ class Engine:
         loss = loss / parts
         torch.autograd.backward(self.scaler.scale(loss))
         return loss.detach()
+
+    def guided(self, batch: TrainingBatch) -> list[list[Tensor]]:
+        """Return the list of embeddings by the loss's guide of each column, (rows, size), in a list; [] without one."""
+        loss = self.losses[batch.dataset]
+        guide = getattr(loss, "guide", None)
+        if guide is None:
+            return []
+        texts, columns = batch.texts, batch.columns
+        if batch.guide_texts:
+            texts, columns = batch.guide_texts, (sum(columns),)
+        with self.autocast(), torch.set_grad_enabled(bool(loss.trains_guide)):
+            return [
+                [
+                    column
+                    for packed, count in zip(texts, columns, strict=True)
+                    for column in guide(Features(packed)).sentences[packed.restore].chunk(count)
+                ]
+            ]
 
     def embed(self, texts: PackedBatch) -> Tensor:
         """Embed texts: (texts, dim), in packed order."""

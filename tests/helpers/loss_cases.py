@@ -133,6 +133,8 @@ def _teachers_and_others() -> Iterator[Case]:
     yield Case("GlobalOrthogonalRegularizationLoss", {}, (1, 2, 3))
     yield Case("GlobalOrthogonalRegularizationLoss", {"aggregation": "sum", "mean_weight": 3.0}, (2,))
     yield Case("GlobalOrthogonalRegularizationLoss", {"mean_weight": None, "similarity_fct": "dot_score"}, (2,))
+    yield Case("ContrastiveTensionLossInBatchNegatives", {}, (1,))
+    yield Case("ContrastiveTensionLossInBatchNegatives", {"scale": 3, "similarity_fct": "dot_score"}, (1,))
     matryoshka = {"matryoshka_dims": (4, DIM, 8), "matryoshka_weights": (1, 2, 0.5)}
     yield Case("MatryoshkaLoss", {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 5]}, (2, 3))
     yield Case("MatryoshkaLoss", {"loss": "CoSENTLoss", **matryoshka}, (2,), "score")
@@ -143,17 +145,34 @@ def _teachers_and_others() -> Iterator[Case]:
 CASES = (*_order_and_ranking(), *_distances(), *_teachers_and_others())
 
 
+class Bound:
+    """A loss whose guide's embeddings, if it has one, are passed among the embeddings, after those of the model."""
+
+    def __init__(self, loss: Any) -> None:
+        self.loss = loss
+
+    def __call__(self, parts: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        if self.loss.guide is None:
+            return self.loss(parts, labels)
+        half = len(parts) // 2
+        return self.loss(parts[:half], labels, parts[half:])
+
+
+GUIDED = ("ContrastiveTensionLossInBatchNegatives",)
+
+
 def batch(case: Case, rows: int, columns: int, *, kind: str = "random") -> tuple[list[Tensor], Tensor | None]:
     """Return the embeddings of a batch, (rows, DIM) float64 leaves, and its labels.
 
     Args:
         case: the loss.
         rows: of the batch.
-        columns: number of text columns.
+        columns: number of text columns; a loss with a guide gets twice as many.
         kind: "random", or "duplicates" for texts that occur several times.
     """
     draw = np.random.default_rng(rows * 10 + columns)
-    parts = [draw.normal(size=(rows, DIM)) * 0.4 for _ in range(columns)]
+    count = columns * 2 if case.loss in GUIDED else columns
+    parts = [draw.normal(size=(rows, DIM)) * 0.4 for _ in range(count)]
     if kind == "duplicates":
         parts = [part[np.arange(rows) // 2] for part in parts]
         parts[-1][0] = parts[0][0]

@@ -11,14 +11,14 @@ import pytest
 import torch
 from common import columns
 from loss_cases import CASES, DIM, Case, made
-from torch import Tensor
+from torch import Tensor, nn
 
 from minisbert import losses, util
 from minisbert.errors import ConfigError, InputError
 from minisbert.losses import Loss, loss_by_name, loss_names
 
 
-class Sized:
+class Sized(nn.Module):
     """A model with embeddings of a size."""
 
     def get_sentence_embedding_dimension(self) -> int:
@@ -266,3 +266,39 @@ def test_batches_that_do_not_fit(loss: Loss, count: int, labels: Tensor | None, 
         loss(columns(count, 4), labels)
     for part in parts:
         assert part in str(caught.value)
+
+
+# ---- a guide --------------------------------------------------------------------------------------------------------
+
+
+def test_the_copy_is_a_guide() -> None:
+    """The copy has weights of its own, which are parameters of the loss; its embeddings are the third argument."""
+    model = nn.Linear(3, 3)
+    loss = losses.ContrastiveTensionLossInBatchNegatives(model)
+    assert loss.guide is loss.copied
+    assert loss.guide is not model
+    assert len(list(loss.parameters())) == 3
+    assert loss.trains_guide
+    texts = columns(1, 4)
+    assert loss(texts, None, texts).item() < 1e-3
+    with pytest.raises(InputError, match=r"for \[\] rows; .* expects \[4\]: pass them as third argument"):
+        loss(texts)
+    with pytest.raises(ConfigError, match="got the model NoneType; .* copies it"):
+        losses.ContrastiveTensionLossInBatchNegatives(None)
+
+
+def test_the_guide_of_a_loss_in_another() -> None:
+    inner = losses.ContrastiveTensionLossInBatchNegatives(nn.Linear(3, 3))
+    loss = losses.MatryoshkaLoss(None, inner, [4, 2])
+    assert (loss.guide, loss.trains_guide) == (inner.guide, True)
+    assert loss(columns(1, 4), None, columns(1, 4, seed=1)).isfinite()
+    assert losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [4]).guide is None
+
+
+def test_a_trained_scale_is_read_from_a_card() -> None:
+    loss = losses.ContrastiveTensionLossInBatchNegatives(nn.Linear(3, 3))
+    with torch.no_grad():
+        loss.logit_scale.mul_(0.987654321)
+    config = json.loads(json.dumps(loss.get_config_dict()))
+    again = loss_by_name("ContrastiveTensionLossInBatchNegatives", config, model=nn.Linear(3, 3))
+    assert again.get_config_dict()["scale"] == pytest.approx(config["scale"], rel=1e-6)

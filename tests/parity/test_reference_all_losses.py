@@ -11,7 +11,7 @@ from functools import partial
 
 import pytest
 import torch
-from loss_cases import CASES, DIM, ROWS, Case, batch, computed, made
+from loss_cases import CASES, DIM, ROWS, Bound, Case, batch, computed, made
 from torch import Tensor, nn
 
 from minisbert import losses, util
@@ -32,6 +32,7 @@ class Given(nn.Module):
 
     device = torch.device("cpu")
     dtype = torch.float32
+    shown = "sentence_embedding"
 
     def get_embedding_dimension(self) -> int:
         return DIM
@@ -42,7 +43,7 @@ class Given(nn.Module):
         return self
 
     def forward(self, features: dict[str, Tensor]) -> dict[str, Tensor]:
-        return dict(features)
+        return {"sentence_embedding": features[self.shown]}
 
 
 @pytest.fixture(autouse=True)
@@ -52,19 +53,25 @@ def quiet() -> Iterator[None]:
         yield
 
 
-def both(case: Case, dtype: torch.dtype) -> tuple[nn.Module, nn.Module]:
+def both(case: Case, dtype: torch.dtype) -> tuple[Bound, nn.Module]:
     """Make a loss and the reference's, with equal layers of their own."""
     model = Given()
     torch.manual_seed(0)
     ours = made(case, losses, util, model).to(dtype)
     torch.manual_seed(0)
     theirs = made(case, reference, functions, model).to(dtype)
-    return ours, theirs
+    if hasattr(theirs, "model1"):
+        theirs.model1.shown = "guided"
+    return Bound(ours), theirs
 
 
 def value_of(loss: nn.Module, parts: Sequence[Tensor], *, labels: Tensor | None) -> Tensor:
     """The reference's value: terms are added up, as its trainer does."""
-    result = loss([{"sentence_embedding": part, "input_ids": torch.zeros(len(part), 1)} for part in parts], labels)
+    half = len(parts) // 2 if hasattr(loss, "model1") else len(parts)
+    features = [{"sentence_embedding": part, "input_ids": torch.zeros(len(part), 1)} for part in parts[:half]]
+    for texts, part in zip(features, parts[half:], strict=False):
+        texts["guided"] = part
+    result = loss(features, labels)
     return sum(result.values()) if isinstance(result, dict) else result
 
 
@@ -113,9 +120,9 @@ def test_half_precision(case: Case, dtype: torch.dtype, compare: Callable[..., N
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_parameters_and_citation(case: Case) -> None:
     ours, theirs = both(case, torch.float32)
-    assert ours.get_config_dict() == theirs.get_config_dict()
+    assert ours.loss.get_config_dict() == theirs.get_config_dict()
     cited = (getattr(theirs, "citation", None) or "").strip()
-    assert papers().get(ours.paper, "") == cited
+    assert papers().get(ours.loss.paper, "") == cited
 
 
 def test_citation_in_any_order() -> None:
@@ -143,7 +150,9 @@ def test_arguments_and_defaults() -> None:
             default = ours[option].default
             if option in ("self", "model") or isinstance(parameter.default, nn.Module):
                 continue
-            if callable(default):
+            if default is inspect.Parameter.empty or parameter.default is inspect.Parameter.empty:
+                assert default is parameter.default, (name, option)
+            elif callable(default):
                 given = {"embedding_dimension": DIM, "num_labels": 2} if name == "SoftmaxLoss" else {}
                 config = [getattr(library, name)(Given(), **given).get_config_dict() for library in (losses, reference)]
                 assert config[0][option] == config[1][option], (name, option)

@@ -67,6 +67,7 @@ RUNS: dict[str, tuple[Make, int, Callable[[int], Any] | None]] = {
         2,
         lambda number: ["entailment", "neutral", "contradiction"][number % 3],
     ),
+    "ContrastiveTensionLossInBatchNegatives": (losses.ContrastiveTensionLossInBatchNegatives, 1, None),
     "GlobalOrthogonalRegularizationLoss": (losses.GlobalOrthogonalRegularizationLoss, 1, None),
     "MatryoshkaLoss": (
         lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), [32, 8]),

@@ -43,7 +43,7 @@ _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLo
         *("TripletLoss", "BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss"),
         *("BatchSemiHardTripletLoss", "MSELoss", "EmbedDistillLoss", "MarginMSELoss", "DistillKLDivLoss"),
         *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss"),
-        "ContrastiveTensionLossInBatchNegatives",
+        *("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss"),
     )
 }
 _MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
@@ -95,11 +95,14 @@ def run_train(options: argparse.Namespace) -> None:
     """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
+    from ..sentence_transformer import SentenceTransformer
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
     config = TrainingConfig(**given_settings(options))
     name, parameters = _LOSSES[options.loss], dict(options.loss_option)
+    if isinstance(parameters.get("guide"), str):
+        parameters["guide"] = SentenceTransformer(parameters["guide"], device=options.device)
     loss = None if losses.needs_model(name, parameters) else losses.loss_by_name(name, parameters)
     kind = (loss or losses.loss_class(name)).label_kind
     rows = training_rows(options.data, columns=options.columns, scale=options.scale, classes=kind == "class")

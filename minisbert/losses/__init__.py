@@ -6,6 +6,7 @@ from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric
 from .distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
+from .guided import GISTEmbedLoss
 from .matryoshka import MatryoshkaLoss
 from .naming import loss_by_name, loss_class, loss_names, needs_model
 from .pairs import ContrastiveLoss, OnlineContrastiveLoss
@@ -33,6 +34,7 @@ __all__ = [
     "CosineSimilarityLoss",
     "DistillKLDivLoss",
     "EmbedDistillLoss",
+    "GISTEmbedLoss",
     "GlobalOrthogonalRegularizationLoss",
     "Loss",
     "MSELoss",

@@ -27,6 +27,7 @@ from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss, full_name
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric, named
 from .distillation import DistillKLDivLoss, EmbeddingDistance, EmbedDistillLoss, MarginMSELoss, MSELoss
+from .guided import GISTEmbedLoss, MarginStrategy
 from .matryoshka import MatryoshkaLoss
 from .pairs import ContrastiveLoss, OnlineContrastiveLoss
 from .ranking import (
@@ -112,6 +113,14 @@ def _text(name: str, value: Any) -> Any:
     return value
 
 
+def _model(name: str, value: Any) -> Any:
+    if not isinstance(value, nn.Module):
+        raise ConfigError(
+            f"got {name}={value!r}; expected a model, which cards do not name: pass a SentenceTransformer"
+        )
+    return value
+
+
 def _functions(*functions: Callable[..., Any]) -> Read:
     return _one_of({function.__name__: function for function in functions})
 
@@ -178,6 +187,15 @@ _LOSSES: dict[type[Loss], Mapping[str, Read]] = {
         "aggregation": _choice(Literal["mean", "sum"]),
     },
     ContrastiveTensionLossInBatchNegatives: {"scale": _number, "similarity_fct": _MATRIX},
+    GISTEmbedLoss: {
+        "guide": _model,
+        "temperature": _number,
+        "margin_strategy": _choice(MarginStrategy),
+        "margin": _number,
+        "contrast_anchors": _flag,
+        "contrast_positives": _flag,
+        "gather_across_devices": _flag,
+    },
     MatryoshkaLoss: {
         "loss": _text,
         "matryoshka_dims": _list_of(_whole),

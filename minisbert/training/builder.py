@@ -59,7 +59,8 @@ class RunBuilder:
         datasets = [self.dataset(part.rows) for part in self.sets]
         for part, dataset in zip(self.sets, datasets, strict=True):
             if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
-                dataset.guide = TrainingDataset(part.rows, part.loss.guide.transformer.tokenizer)
+                guide = part.loss.guide.to(self.model.device).eval()
+                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
         self.model.report_truncation(
             sum(dataset.truncated for dataset in datasets), sum(dataset.texts for dataset in datasets)
         )

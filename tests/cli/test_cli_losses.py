@@ -118,3 +118,12 @@ def test_refused(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_guide_by_its_name(tiny: Callable[[str], Path], write: Callable[..., Path], tmp_path: Path) -> None:
+    data = write(anchor=TEXTS, positive=TEXTS[::-1])
+    options = ["--loss-option", f"guide={tiny('roberta')}", "--loss-option", "temperature=0.1"]
+    assert train(tiny("bert"), data, "GISTEmbedLoss", tmp_path / "out", *options) == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert '"temperature": 0.1' in card
+    assert "solatorio2024gistembed" in card

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -135,6 +136,11 @@ def _teachers_and_others() -> Iterator[Case]:
     yield Case("GlobalOrthogonalRegularizationLoss", {"mean_weight": None, "similarity_fct": "dot_score"}, (2,))
     yield Case("ContrastiveTensionLossInBatchNegatives", {}, (1,))
     yield Case("ContrastiveTensionLossInBatchNegatives", {"scale": 3, "similarity_fct": "dot_score"}, (1,))
+    yield Case("GISTEmbedLoss", {}, (2, 3))
+    yield Case("GISTEmbedLoss", {"temperature": 0.1, "margin": 0.1}, (2, 3))
+    relative = {"margin_strategy": "relative", "margin": 0.3}
+    yield Case("GISTEmbedLoss", {"temperature": 0.2, **relative, "contrast_anchors": False}, (2, 3))
+    yield Case("GISTEmbedLoss", {"temperature": 0.1, "margin": -0.2, "contrast_positives": False}, (2, 3))
     matryoshka = {"matryoshka_dims": (4, DIM, 8), "matryoshka_weights": (1, 2, 0.5)}
     yield Case("MatryoshkaLoss", {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 5]}, (2, 3))
     yield Case("MatryoshkaLoss", {"loss": "CoSENTLoss", **matryoshka}, (2,), "score")
@@ -158,7 +164,7 @@ class Bound:
         return self.loss(parts[:half], labels, parts[half:])
 
 
-GUIDED = ("ContrastiveTensionLossInBatchNegatives",)
+GUIDED = ("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss")
 
 
 def batch(case: Case, rows: int, columns: int, *, kind: str = "random") -> tuple[list[Tensor], Tensor | None]:
@@ -195,6 +201,8 @@ def made(case: Case, library: Any, functions: Any, model: Any) -> Any:
     if "." in str(options.get("distance_metric")):
         family, name = options["distance_metric"].split(".")
         options["distance_metric"] = getattr(getattr(library, family), name)
+    if case.loss == "GISTEmbedLoss":
+        options["guide"] = copy.deepcopy(model)
     if "loss" in options:
         options["loss"] = getattr(library, options["loss"])(model)
     return getattr(library, case.loss)(model, **options)

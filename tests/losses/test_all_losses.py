@@ -278,6 +278,29 @@ def define_tension(options: dict[str, Any], parts: Rows, labels: Any) -> float:
     return (one + other) / 2
 
 
+def define_guided(options: dict[str, Any], parts: Rows, labels: Any) -> float:
+    (queries, positives, *negatives), theirs = parts[: len(parts) // 2], parts[len(parts) // 2 :]
+    temperature, margin = options.get("temperature", 0.01), options.get("margin", 0.0)
+    total = 0.0
+    for i in range(len(queries)):
+        right = cos(theirs[0][i], theirs[1][i])
+        least = right - margin * (abs(right) if options.get("margin_strategy") == "relative" else 1)
+        scores = [cos(queries[i], positives[i])]
+        for j in range(len(queries)):
+            pairs = [
+                (queries, negative, theirs[0], their) for negative, their in zip(negatives, theirs[2:], strict=True)
+            ]
+            if i != j:
+                pairs.append((queries, positives, theirs[0], theirs[1]))
+            if options.get("contrast_anchors", True):
+                pairs.append((queries, queries, theirs[0], theirs[0]))
+            if options.get("contrast_positives", True):
+                pairs.append((positives, positives, theirs[1], theirs[1]))
+            scores += [cos(a[i], b[j]) for a, b, guide_a, guide_b in pairs if cos(guide_a[i], guide_b[j]) <= least]
+        total += log_sum_exp(np.array(scores) / temperature) - scores[0] / temperature
+    return total / len(queries)
+
+
 def define_matryoshka(options: dict[str, Any], parts: Rows, labels: Any) -> float:
     sizes = options["matryoshka_dims"]
     weights = options.get("matryoshka_weights", [1] * len(sizes))
@@ -311,6 +334,7 @@ DEFINITIONS: dict[str, Callable[[dict[str, Any], Rows, Any], float]] = {
     "DistillKLDivLoss": define_divergence,
     "SoftmaxLoss": define_softmax,
     "ContrastiveTensionLossInBatchNegatives": define_tension,
+    "GISTEmbedLoss": define_guided,
     "GlobalOrthogonalRegularizationLoss": define_orthogonal,
     "MatryoshkaLoss": define_matryoshka,
 }

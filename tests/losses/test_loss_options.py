@@ -35,7 +35,9 @@ MODEL = Sized()
 def test_round_trip_by_name(case: Case) -> None:
     """A loss is made again from what a card prints, in JSON."""
     loss = made(case, losses, util, MODEL)
-    printed = json.loads(json.dumps(loss.get_config_dict()))
+    config = loss.get_config_dict()
+    guide = {"guide": config.pop("guide")} if "guide" in config else {}
+    printed = json.loads(json.dumps(config)) | guide
     again = loss_by_name(case.loss, printed, model=MODEL)
     assert type(again) is type(loss)
     assert again.get_config_dict() == loss.get_config_dict()
@@ -44,6 +46,7 @@ def test_round_trip_by_name(case: Case) -> None:
 @pytest.mark.parametrize("name", loss_names())
 def test_by_name_with_defaults(name: str) -> None:
     needed = {"SoftmaxLoss": {"num_labels": 2}, "MatryoshkaLoss": {"loss": "CoSENTLoss", "matryoshka_dims": [DIM, 4]}}
+    needed["GISTEmbedLoss"] = {"guide": MODEL}
     loss = loss_by_name(name, needed.get(name), model=MODEL)
     assert type(loss).__name__ == name
     assert name in losses.__all__
@@ -56,6 +59,12 @@ def test_by_name_with_defaults(name: str) -> None:
         ("MatryoshkaLoss", {"loss": "os.system", "matryoshka_dims": [1]}, "got the loss os.system; expected one of"),
         ("MatryoshkaLoss", {"loss": "CoSENTLoss", "matryoshka_dims": 4}, "matryoshka_dims=4; expected a list"),
         ("MatryoshkaLoss", {"loss": "CoSENTLoss", "matryoshka_dims": [0.5]}, "0.5; expected a whole number"),
+        (
+            "GISTEmbedLoss",
+            {"guide": "SentenceTransformer"},
+            "guide='SentenceTransformer'; expected a model, which cards",
+        ),
+        ("GISTEmbedLoss", {}, "got no guide for GISTEmbedLoss"),
         ("SoftmaxLoss", {"num_labels": 2}, "got the model NoneType; SoftmaxLoss expects one that embeds"),
         ("MSELoss", {"projection_dim": 2}, "got the model NoneType; MSELoss expects one that embeds"),
         ("SoftmaxLoss", {"num_labels": "2"}, "num_labels='2'; expected a whole number"),
@@ -302,3 +311,25 @@ def test_a_trained_scale_is_read_from_a_card() -> None:
     config = json.loads(json.dumps(loss.get_config_dict()))
     again = loss_by_name("ContrastiveTensionLossInBatchNegatives", config, model=nn.Linear(3, 3))
     assert again.get_config_dict()["scale"] == pytest.approx(config["scale"], rel=1e-6)
+
+
+def test_a_guide_is_not_part_of_the_loss() -> None:
+    guide = nn.Linear(3, 3)
+    loss = losses.GISTEmbedLoss(None, guide)
+    assert loss.guide is guide
+    assert not list(loss.parameters())
+    assert not loss.trains_guide
+    with pytest.raises(InputError, match=r"of the guide for \[4\] rows; GISTEmbedLoss expects \[4, 4\]"):
+        loss(columns(2, 4), None, columns(1, 4))
+    with pytest.raises(ConfigError, match="got the guide str; expected a model"):
+        losses.GISTEmbedLoss(None, "all-MiniLM-L6-v2")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="margin_strategy='mine'"):
+        losses.GISTEmbedLoss(None, guide, margin_strategy="mine")  # type: ignore[arg-type]
+
+
+def test_a_matryoshka_loss_leaves_a_guide_whole() -> None:
+    inner = losses.GISTEmbedLoss(None, nn.Linear(3, 3), temperature=0.1)
+    parts, guided = columns(2, 5), columns(2, 5, dim=7, seed=1)
+    value = losses.MatryoshkaLoss(None, inner, [8, 4])(parts, None, guided)
+    expected = sum(inner([part[:, :size] for part in parts], None, guided).item() for size in (8, 4))
+    assert value.item() == pytest.approx(expected, rel=1e-6)

@@ -68,6 +68,7 @@ RUNS: dict[str, tuple[Make, int, Callable[[int], Any] | None]] = {
         lambda number: ["entailment", "neutral", "contradiction"][number % 3],
     ),
     "ContrastiveTensionLossInBatchNegatives": (losses.ContrastiveTensionLossInBatchNegatives, 1, None),
+    "GISTEmbedLoss": (lambda model: losses.GISTEmbedLoss(model, model, temperature=0.1), 3, None),
     "GlobalOrthogonalRegularizationLoss": (losses.GlobalOrthogonalRegularizationLoss, 1, None),
     "MatryoshkaLoss": (
         lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), [32, 8]),
@@ -166,3 +167,25 @@ def test_fit_takes_classes(tiny: Callable[[str], Path]) -> None:
     model.fit(train_objectives=[(examples, loss)], epochs=1, warmup_steps=0, show_progress_bar=False)
     assert model.training_record is not None
     assert model.training_record.datasets[0].loss == "BatchAllTripletLoss"
+
+
+def test_a_guide_reads_its_own_tokens_and_is_not_changed(tiny: Callable[[str], Path]) -> None:
+    """The guide embeds the texts of each batch as its `encode` does, although its tokenizer is another one."""
+    model, guide = load(tiny("bert")), load(tiny("roberta"))
+    seen: list[tuple[list[torch.Tensor], list[torch.Tensor]]] = []
+
+    class Watched(losses.GISTEmbedLoss):
+        def forward(self, embeddings: Any, labels: Any = None, guided: Any = ()) -> torch.Tensor:
+            seen.append((list(embeddings), list(guided)))
+            return super().forward(embeddings, labels, guided)
+
+    weights = [parameter.detach().clone() for parameter in guide.parameters()]
+    rows, config = rows_of(2, None), TrainingConfig(epochs=1, batch_size=ROWS, weight_decay=0.1)
+    Trainer(model, rows, loss=Watched(model, guide, temperature=0.1), config=config, show_progress_bar=False).train()
+    (_, guided), *_ = seen
+    assert not any(part.requires_grad for part in guided)
+    for column, part in enumerate(guided):
+        expected = torch.from_numpy(guide.encode([row[column] for row in rows]))
+        distances = torch.cdist(part, expected).min(dim=1).values  # rows are shuffled
+        assert distances.max() < 1e-4
+    assert all(torch.equal(a, b) for a, b in zip(weights, guide.parameters(), strict=True))

@@ -306,7 +306,7 @@ def _(folder: Path, place: Path) -> None:
             Trainer(load(folder), [("a", "b", 5.0), ("c", "d", 1.0)], loss=loss)
 
 
-@row("CoSENTLoss, OnlineContrastiveLoss and others of two columns, on three")
+@row("CoSENTLoss and OnlineContrastiveLoss on three columns")
 def _(folder: Path, place: Path) -> None:
     for loss in (losses.CoSENTLoss(), losses.OnlineContrastiveLoss()):
         with pytest.raises(InputError, match="expects 2 and a label"):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..errors import InputError
@@ -178,8 +179,7 @@ class BatchHardSoftMarginTripletLoss(_BatchTriplets):
 
     def compare(self, distances: Tensor, same: Tensor) -> Tensor:
         """Return the loss of the distances of all pairs, (n, n), and whether a pair is of one class, (n, n)."""
-        gaps = _hardest_gap(distances, same)
-        return torch.logaddexp(gaps, torch.zeros_like(gaps)).mean()
+        return F.softplus(_hardest_gap(distances, same), threshold=30).mean()  # from there on the 1 is lost to rounding
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the distance."""

@@ -224,8 +224,11 @@ def loss_class(name: str) -> type[Loss]:
 
 def needs_model(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
     """Return True if `loss_by_name` needs the model: for a layer of the size of its embeddings, or for a copy."""
+    given = parameters or {}
+    if loss_class(name) is MatryoshkaLoss and isinstance(given.get("loss"), str):
+        return needs_model(given["loss"])
     with_layers = loss_class(name) in (SoftmaxLoss, ContrastiveTensionLossInBatchNegatives)
-    return with_layers or (parameters or {}).get("projection_dim") is not None
+    return with_layers or given.get("projection_dim") is not None
 
 
 def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, model: object = None) -> Loss:

@@ -48,10 +48,12 @@ class CoSENTLoss(Loss):
         """Return the loss of two (n, dim) tensors and (n,) labels, a scalar."""
         order = labels.argsort().flip(0)
         scores = (self.similarity_fct(first, second) * self.scale)[order]  # (n,), the highest label first
-        # For each row i, log(sum(exp(-s_j))) over the rows j with a higher label; their number is their end here.
+        # sums[k] is log(sum(exp(-s_j))) over the first k rows. The rows with a higher label than row i come first, and
+        # `higher` counts them, so this takes memory for n numbers, not for n * n pairs.
         sums = F.pad((-scores).logcumsumexp(dim=0), (1, 0), value=-torch.inf)
         falling = -labels[order]
-        wrong = scores + sums[torch.searchsorted(falling, falling)]
+        higher = torch.searchsorted(falling, falling)
+        wrong = scores + sums[higher]
         return F.pad(wrong, (1, 0)).logsumexp(dim=0)  # the added zero is the 1 in the formula
 
     def get_config_dict(self) -> dict[str, Any]:

@@ -270,7 +270,10 @@ class Engine:
         return loss.detach()
 
     def guided(self, batch: TrainingBatch) -> list[list[Tensor]]:
-        """Return the list of embeddings by the loss's guide of each column, (rows, size), in a list; [] without one."""
+        """Return the third argument of a loss with a guide: the guide's embeddings of each column, (rows, size).
+
+        The list is empty for a loss without a guide.
+        """
         loss = self.losses[batch.dataset]
         guide = getattr(loss, "guide", None)
         if guide is None:

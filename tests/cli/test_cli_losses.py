@@ -127,3 +127,16 @@ def test_a_guide_by_its_name(tiny: Callable[[str], Path], write: Callable[..., P
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert '"temperature": 0.1' in card
     assert "solatorio2024gistembed" in card
+
+
+def test_a_copy_inside_another_loss(tiny: Callable[[str], Path], write: Callable[..., Path], tmp_path: Path) -> None:
+    data = write(text=TEXTS)
+    options = [
+        "--loss-option",
+        "loss=ContrastiveTensionLossInBatchNegatives",
+        "--loss-option",
+        "matryoshka_dims=[32,8]",
+    ]
+    assert train(tiny("bert"), data, "MatryoshkaLoss", tmp_path / "out", *options) == 0
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "loss:ContrastiveTensionLossInBatchNegatives" in card

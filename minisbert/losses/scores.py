@@ -53,7 +53,8 @@ class CoSENTLoss(Loss):
         sums = F.pad((-scores).logcumsumexp(dim=0), (1, 0), value=-torch.inf)
         falling = -labels[order]
         higher = torch.searchsorted(falling, falling)
-        wrong = scores + sums[higher]
+        # The lowest label first: sums in the order of the reference round as its sums do.
+        wrong = scores.flip(0) + sums[higher.flip(0)]
         return F.pad(wrong, (1, 0)).logsumexp(dim=0)  # the added zero is the 1 in the formula
 
     def get_config_dict(self) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 DIM = 16
-ROWS = (1, 2, 7, 16)
+ROWS = (1, 2, 7, 33)
 
 
 @dataclass(frozen=True)

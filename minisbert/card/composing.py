@@ -187,7 +187,7 @@ def _trained(card: CardFacts, training: TrainingRecord) -> CardFacts:
             best_step=training.best_step,
         ),
         training_time=training_time(training.seconds, training.evaluation_seconds),
-        citations=citations(losses),
+        citations=citations(losses, {name: paper for one in training.datasets for name, paper in one.papers.items()}),
     )
 
 
@@ -271,7 +271,9 @@ def _dataset(one: DatasetRecord) -> DatasetFacts:
 
 def column_statistics(column: ColumnRecord) -> ColumnStatistics:
     """A column in numbers, as a card prints them."""
-    if column.range is None:
+    if column.type == "list" and column.range is not None:
+        details = [("size", f"{column.range[0]} elements")]
+    elif column.range is None:
         total = sum(column.counts.values())
         about = "~" if len(column.counts) > 1 else ""
         details = [(str(label), f"{about}{count / total:.2%}") for label, count in column.counts.items()]
@@ -401,18 +403,24 @@ def _duration(seconds: float) -> str:
 # ---- papers ---------------------------------------------------------------------------------------------------------
 
 
-def citations(losses: Iterable[str]) -> tuple[Citation, ...]:
-    """The papers on the format and on these losses; losses with one paper share an entry."""
+def citations(losses: Iterable[str], variants: Mapping[str, str] | None = None) -> tuple[Citation, ...]:
+    """The papers on the format and on these losses; losses with one paper share an entry.
+
+    Args:
+        losses: class names.
+        variants: class name to the name of the paper in `papers`, where that is not the same.
+    """
     sharing: dict[str, list[str]] = {}
     for name in dict.fromkeys(["Sentence Transformers", *losses]):
-        if name in papers():
-            sharing.setdefault(papers()[name], []).append(name)
+        paper = (variants or {}).get(name, name)
+        if paper in papers():
+            sharing.setdefault(papers()[paper], []).append(name)
     return tuple(Citation(tuple(names), bibtex) for bibtex, names in sharing.items())
 
 
 @cache
 def papers() -> Mapping[str, str]:
-    """BibTeX by name of the loss, and for "Sentence Transformers"."""
+    """BibTeX by name of the loss or of a variant of it (`Loss.paper`), and for "Sentence Transformers"."""
     text = Path(__file__).with_name("citations.bib").read_text(encoding="utf-8")
     entries = (entry.partition("\n") for entry in text.removeprefix("% ").rstrip("\n").split("\n\n% "))
     return {name: bibtex for names, _, bibtex in entries for name in names.split(", ")}

@@ -78,7 +78,7 @@ def sts_evaluator(path: Path, columns: Columns) -> EmbeddingSimilarityEvaluator:
     if len(rows) < 2:
         raise InputError(f"{path} holds {len(rows)} row; expected at least two to evaluate on: add rows")
     first, second = rows.texts.values()
-    return EmbeddingSimilarityEvaluator(first, second, rows.labels or ())
+    return EmbeddingSimilarityEvaluator(first, second, rows.scores or ())
 
 
 # ---- tasks ----------------------------------------------------------------------------------------------------------
@@ -118,7 +118,7 @@ def _paraphrases(path: Path, columns: Columns) -> Evaluation:
     from ..evaluation import ParaphraseMiningEvaluator
 
     rows = _rows(path, columns, texts=2, label=None, expected="two texts, and a label, 0 or 1, or none")
-    labels = _zero_or_one(rows) if rows.labels is not None else [1] * len(rows)
+    labels = _zero_or_one(rows) if rows.scores is not None else [1] * len(rows)
     # A text is its own id; two equal texts are one text, and not a pair to find.
     sides = list(zip(*rows.texts.values(), strict=True))
     sentences = {text: text for side in zip(*sides, strict=True) for text in side}
@@ -141,7 +141,7 @@ def _reranking(path: Path, columns: Columns) -> Evaluation:
     else:
         expected = "query, document and label in each row, or query, positive, negative"
         labelled = _rows(table, columns, texts=2, label=True, expected=expected)
-        for query, document, label in zip(*labelled.texts.values(), labelled.labels or (), strict=True):
+        for query, document, label in zip(*labelled.texts.values(), labelled.scores or (), strict=True):
             sample = samples.setdefault(query, {"query": query, "positive": [], "negative": []})
             sample["positive" if label > 0 else "negative"].append(document)
     evaluator = RerankingEvaluator(samples, show_progress_bar=True)
@@ -193,16 +193,16 @@ def _rows(data: Path | Table, columns: Columns, *, texts: int, label: bool | Non
     from ..data.roles import training_rows
 
     rows = training_rows(data, columns=columns)
-    if len(rows.texts) != texts or (label is not None and (rows.labels is not None) != label):
+    if len(rows.texts) != texts or (label is not None and (rows.scores is not None) != label):
         raise InputError(
-            f"{rows.source} has the text columns {list(rows.texts)} and {'a' if rows.labels else 'no'} label; expected "
+            f"{rows.source} has the text columns {list(rows.texts)} and {'a' if rows.scores else 'no'} label; expected "
             f"{expected}: name the columns to use with --columns, or with --eval-columns for those of --eval"
         )
     return rows
 
 
 def _zero_or_one(rows: TrainingRows) -> list[int]:
-    labels = rows.labels or []
+    labels = rows.scores or []
     for row, label in enumerate(labels):
         if label not in (0, 1):
             raise InputError(f"row {row} of {rows.source}: got the label {label:g}; expected 0 or 1: fix the row")

@@ -12,7 +12,7 @@ from ..errors import InputError
 from .evaluate import TASKS
 from .options import Subparsers, add_command, table
 from .settings import given_settings
-from .train import Trained, add_training_options, check_output, read_eval_data, train_and_save
+from .train import Trained, add_training_options, check_output, train_and_save
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> None:
         output_dir=options.output,
         columns=options.columns,
         scale=options.scale,
-        eval_data=read_eval_data(options),
+        eval_data=options.eval_data,
         evaluator=evaluator,
         base_model=options.model,
         device=options.device,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, ModelError
 from ..storage.files import is_file
@@ -32,7 +33,18 @@ if TYPE_CHECKING:
     from ..training.history import TrainingHistory
     from ..training.trainer import Trainer
 
-_LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"}
+# By name, with two short ones; written out here, since the help must not import torch.
+_LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLoss"} | {
+    name: name
+    for name in (
+        *("CosineSimilarityLoss", "CoSENTLoss", "AnglELoss", "MultipleNegativesRankingLoss"),
+        *("MultipleNegativesSymmetricRankingLoss", "MegaBatchMarginLoss", "ContrastiveLoss", "OnlineContrastiveLoss"),
+        *("TripletLoss", "BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss"),
+        *("BatchSemiHardTripletLoss", "MSELoss", "EmbedDistillLoss", "MarginMSELoss", "DistillKLDivLoss"),
+        *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss"),
+        *("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss"),
+    )
+}
 _MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")
 _MODEL_FOLDERS = r"\d+_[A-Z]\w+|eval|best"
 _LOG_ENTRIES = 40  # least number for a picture of the run
@@ -60,8 +72,16 @@ def add(commands: Subparsers) -> None:
         "--batch-size 16 --output my-model",
     )
     parser.add_argument("--model", required=True, help="model folder or name to start from")
-    losses = "; ".join(f"{name}: {loss}" for name, loss in _LOSSES.items())
-    parser.add_argument("--loss", required=True, choices=_LOSSES, help=losses)
+    names = "; ".join(name if name == loss else f"{name}: {loss}" for name, loss in _LOSSES.items())
+    parser.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
+    parser.add_argument(
+        "--loss-option",
+        action="append",
+        type=_loss_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the loss as cards print it, such as scale=30 or matryoshka_dims=[384,128]; repeatable",
+    )
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
@@ -74,14 +94,22 @@ def run_train(options: argparse.Namespace) -> None:
     """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
+    from ..sentence_transformer import SentenceTransformer
     from ..training.config import TrainingConfig
     from ..training.trainer import Trainer
 
     config = TrainingConfig(**given_settings(options))
-    loss: losses.Loss = getattr(losses, _LOSSES[options.loss])()
-    rows = training_rows(options.data, columns=options.columns, scale=options.scale)
-    eval_rows = read_eval_data(options)
-    loss.check_rows(tuple(rows.texts), rows.labels)
+    name, parameters = _LOSSES[options.loss], dict(options.loss_option)
+    if isinstance(parameters.get("guide"), str):
+        parameters["guide"] = SentenceTransformer(parameters["guide"], device=options.device)
+    loss = None if losses.needs_model(name, parameters) else losses.loss_by_name(name, parameters)
+    kind = (loss or losses.loss_class(name)).label_kind
+    rows = training_rows(options.data, columns=options.columns, scale=options.scale, classes=kind == "class")
+    eval_rows = read_eval_data(options, classes=kind == "class")
+    if loss is not None:  # before a model is loaded
+        loss.check_rows(tuple(rows.texts), rows.labels)
+    if kind == "class" and loss is None and rows.scores:
+        parameters.setdefault("num_labels", int(max(rows.scores)) + 1)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
@@ -89,6 +117,7 @@ def run_train(options: argparse.Namespace) -> None:
     model = load_model(options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
+    loss = loss or losses.loss_by_name(name, parameters, model=model)
     held_out = training_rows(options.eval, columns=options.eval_columns) if options.report and options.eval else None
     trainer = Trainer(
         model,
@@ -108,6 +137,17 @@ def run_train(options: argparse.Namespace) -> None:
         f"{history.steps} steps{early}, mean loss {history.train_loss:.4f}{held_out_loss}, {history.seconds:.0f} s; "
         f"the model is in {options.output}\n"
     )
+
+
+def _loss_option(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; the value is JSON, or a text."""
+    name, equals, value = text.partition("=")
+    if not equals or not name:
+        raise argparse.ArgumentTypeError(f"got {text!r}; expected NAME=VALUE, such as scale=30")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def run_demo(options: argparse.Namespace) -> None:
@@ -201,13 +241,13 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
     add_settings(parser, instead_of=instead_of)
 
 
-def read_eval_data(options: argparse.Namespace) -> TrainingRows | None:
+def read_eval_data(options: argparse.Namespace, *, classes: bool) -> TrainingRows | None:
     """Read the file of --eval-data as that of --data is read, or return None if there is none."""
     from ..data.roles import training_rows
 
     if options.eval_data is None:
         return None
-    return training_rows(options.eval_data, columns=options.columns, scale=options.scale)
+    return training_rows(options.eval_data, columns=options.columns, scale=options.scale, classes=classes)
 
 
 def check_output(options: argparse.Namespace) -> None:

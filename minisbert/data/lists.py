@@ -16,7 +16,7 @@ from ..errors import InputError, shown, warn
 from .rows import Table
 
 MOST_NEGATIVES = 7
-_LEFT_OUT = ("pos_scores", "neg_scores", "pos_id", "neg_id", "prompt", "type", "query_id")  # of both
+LEFT_OUT = ("pos_scores", "neg_scores", "pos_id", "neg_id", "prompt", "type", "query_id")  # of both
 
 
 def expand_lists(table: Table, *, numbers: Collection[str], chosen: bool = False) -> Table:
@@ -40,7 +40,7 @@ def expand_lists(table: Table, *, numbers: Collection[str], chosen: bool = False
         )
     if not lists:
         return table
-    left_out = [name for name in table.columns if name in _LEFT_OUT and not chosen]
+    left_out = [name for name in table.columns if name in LEFT_OUT and not chosen]
     texts = {
         name: [[_text(entry) for entry in value] for value in table.columns[name]]
         for name in lists

@@ -5,17 +5,28 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 
 from ..errors import ConfigError, InputError, shown, warn
-from .lists import expand_lists
+from .labels import (
+    Labels,
+    LabelType,
+    is_number,
+    is_vector,
+    label_type,
+    number_of,
+    read_classes,
+    read_labels,
+    read_vectors,
+)
+from .lists import LEFT_OUT, expand_lists
 from .rows import Table, as_table
 
-LabelType: TypeAlias = Literal["float", "int", "bool"]
 LABEL_NAMES = ("label", "labels", "score", "scores")  # in lower or upper case
 _ID_NAMES = ("", "id", "_id", "idx", "index", "guid", "uuid", "unnamed: 0")  # of columns that are never a label
+_SHOWN_CLASSES = 10  # in the line at the start
 _ID_ENDINGS = ("_id", "-id", "_idx", "_index", "docid", "qid")
 
 
@@ -25,22 +36,30 @@ class TrainingRows:
 
     Attributes:
         texts: column name to texts, in the order the loss sees them.
-        labels: one number for each row, or None.
+        labels: one number for each row; several for each row as an array, (rows, size) or (rows, columns, size); or
+            None.
         label_name: name of the label's column, or None.
         source: origin of the rows, for messages.
         label_type: type of the labels in the data.
         label_index: index of the label among all columns; None for the last.
+        classes: names of the classes that the labels number, from 0; empty if the data has numbers.
     """
 
     texts: dict[str, list[str]] = field(repr=False)
-    labels: list[float] | None = field(repr=False)
+    labels: Labels | None = field(repr=False)
     label_name: str | None
     source: str
     label_type: LabelType = "float"
     label_index: int | None = None
+    classes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(next(iter(self.texts.values())))
+
+    @property
+    def scores(self) -> list[float] | None:
+        """The labels if there is one number for each row, or None."""
+        return self.labels if isinstance(self.labels, list) else None
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -50,22 +69,46 @@ class TrainingRows:
             names.insert(len(names) if self.label_index is None else self.label_index, self.label_name)
         return tuple(names)
 
+    def numbered_as(self, classes: tuple[str, ...]) -> TrainingRows:
+        """Return the rows with their classes numbered as in other rows.
+
+        Raises:
+            InputError: a class has no number there.
+        """
+        unknown = [name for name in self.classes if name not in classes]
+        if unknown:
+            raise InputError(
+                f"got the class {unknown[0]} in {self.source}; expected one of the training rows: {', '.join(classes)}"
+            )
+        numbers = [float(classes.index(name)) for name in self.classes]
+        return replace(self, labels=[numbers[int(score)] for score in self.scores or ()], classes=classes)
+
     def subset(self, indices: Sequence[int]) -> TrainingRows:
         """Return the rows at these indices, in this order."""
         return replace(
             self,
             texts={name: [texts[index] for index in indices] for name, texts in self.texts.items()},
-            labels=None if self.labels is None else [self.labels[index] for index in indices],
+            labels=_at(self.labels, indices),
         )
 
     def describe(self) -> str:
         """Describe the roles of the columns in one line."""
         label = f"label {self.label_name}" if self.label_name else "no label"
+        if self.classes:
+            names = [f"{number}: {name}" for number, name in enumerate(self.classes[:_SHOWN_CLASSES])]
+            more = ["..."] if len(self.classes) > _SHOWN_CLASSES else []
+            label += f" of {len(self.classes)} classes ({', '.join([*names, *more])})"
+        elif isinstance(self.labels, np.ndarray):
+            label += f" of {' x '.join(map(str, self.labels.shape[1:]))} numbers"
         return f"{len(self):,} rows of {self.source}: texts {' + '.join(self.texts)}, {label}"
 
 
 def training_rows(
-    data: Any, *, columns: Sequence[str] | None = None, scale: tuple[float, float] | None = None
+    data: Any,
+    *,
+    columns: Sequence[str] | None = None,
+    scale: tuple[float, float] | None = None,
+    classes: bool = False,
 ) -> TrainingRows:
     """Find the texts and the label in rows of any shape.
 
@@ -74,14 +117,19 @@ def training_rows(
     numbers is refused, also one of a .csv or .tsv file, where they are written as texts. With `columns`, only those are
     used, in that order. Columns of lists are expanded; see `expand_lists`. Empty texts are counted in a warning.
 
+    Labels are numbers, or lists of numbers of one size, such as embeddings. With `classes` the last column is the label
+    if none is called so, and labels that are names are numbered from 0 in the order of their sorted names, as
+    `class_encode_column` of datasets does.
+
     Args:
         data: anything `as_table` takes, or rows whose roles are known.
         columns: names of the columns to use.
         scale: the labels that stand for 0 and 1; by default labels are taken as they are.
+        classes: labels are classes, by number or by name.
 
     Raises:
         InputError: a value does not fit the role of its column; the message names the first such row.
-        ConfigError: the scale is empty.
+        ConfigError: the scale is empty, or for labels that are no scores.
     """
     if scale is not None and not _is_scale(scale):
         raise ConfigError(f"got the scale {shown(scale)}; expected two finite numbers, the smaller first: pass (0, 5)")
@@ -93,36 +141,56 @@ def training_rows(
     table = as_table(data, columns)
     if columns is not None:
         table = table.select(columns)
-    labels_like = [name for name in table.columns if name.lower() in LABEL_NAMES]
-    table = expand_lists(table, numbers=labels_like, chosen=columns is not None)
+    table = expand_lists(table, numbers=_not_expanded(table), chosen=columns is not None)
     if not table.columns:
         raise InputError(f"{table.source} has no columns of texts; expected at least one: name the columns to use")
     names = list(table.columns)
-    label_name = _label_column(table)
+    label_name = _label_column(table, classes=classes)
     if columns is None:
         _refuse_numbers(table, label_name)
     texts = {name: column_texts(table, name) for name in names if name != label_name}
     _count_empty(table, texts)
     if not texts:
         raise InputError(f"{table.source} has the columns {names}; expected at least one column of texts: add it")
-    labels = _labels(table, label_name, scale) if label_name else None
+    labels, class_names = _labels(table, label_name, scale, classes=classes) if label_name else (None, ())
     label_index = names.index(label_name) if label_name else None
     if scale is not None and labels is None:
         raise InputError(
             f"got a scale, and {table.source} has the columns {names}; expected a label: name its column label or score"
         )
-    label_type: LabelType = _label_type(table.columns[label_name]) if label_name and scale is None else "float"
-    return TrainingRows(texts, labels, label_name, table.source, label_type, label_index)
+    kind: LabelType = "float"
+    if class_names:
+        kind = "int"
+    elif isinstance(labels, np.ndarray):
+        kind = "list"
+    elif label_name and scale is None:
+        kind = label_type(table.columns[label_name])
+    return TrainingRows(texts, labels, label_name, table.source, kind, label_index, class_names)
+
+
+def _at(labels: Labels | None, indices: Sequence[int]) -> Labels | None:
+    if isinstance(labels, np.ndarray):
+        return labels[np.asarray(indices, dtype=np.int64)]
+    return None if labels is None else [labels[index] for index in indices]
+
+
+def _not_expanded(table: Table) -> list[str]:
+    """Return the columns whose lists are labels: those called so, else the last one if it holds numbers."""
+    named = [name for name in table.columns if name.lower() in LABEL_NAMES]
+    last = next(reversed(table.columns), "")
+    if named or last in LEFT_OUT or not all(map(is_vector, table.columns.get(last, [None]))):
+        return named
+    return [last]
 
 
 def _is_scale(scale: Any) -> bool:
-    if not isinstance(scale, (tuple, list)) or len(scale) != 2 or not all(map(_is_number, scale)):
+    if not isinstance(scale, (tuple, list)) or len(scale) != 2 or not all(map(is_number, scale)):
         return False
-    low, high = map(_number, scale)
+    low, high = map(number_of, scale)
     return low is not None and high is not None and 0 < high - low < math.inf
 
 
-def _label_column(table: Table) -> str | None:
+def _label_column(table: Table, *, classes: bool) -> str | None:
     named = [name for name in table.columns if name.lower() in LABEL_NAMES]
     if len(named) > 1:
         raise InputError(
@@ -135,7 +203,9 @@ def _label_column(table: Table) -> str | None:
     if len(table.columns) < 2 or _is_id(last):
         return None
     values = table.columns[last]
-    if any(_is_number(value) or (not isinstance(value, str) and _number(value) is not None) for value in values):
+    if classes or all(map(is_vector, values)):
+        return last
+    if any(is_number(value) or (not isinstance(value, str) and number_of(value) is not None) for value in values):
         return last
     return last if _spells_numbers(table, last) else None
 
@@ -146,7 +216,7 @@ def _is_id(name: str) -> bool:
 
 def _spells_numbers(table: Table, name: str) -> bool:
     """Return True if a column of a file without types holds numbers only."""
-    return not table.typed and all(_number(value) is not None for value in table.columns[name])
+    return not table.typed and all(number_of(value) is not None for value in table.columns[name])
 
 
 def _refuse_numbers(table: Table, label: str | None) -> None:
@@ -196,60 +266,14 @@ def _lone_surrogate(text: str) -> int | None:
     return None
 
 
-def _labels(table: Table, name: str, scale: tuple[float, float] | None) -> list[float]:
-    labels = []
-    for row, value in enumerate(table.columns[name]):
-        number = _number(value)
-        if number is None:
-            got = f"column {name} holds {shown(value)}"
-            raise table.error(row, f"{got}; expected a finite number as label: fix or drop the row")
-        if scale is not None:
-            low, high = map(float, scale)
-            if not low <= number <= high:
-                got = f"got the label {number:g}"
-                raise table.error(row, f"{got}; expected {low:g} to {high:g}: fix the row or the scale")
-            number = (number - low) / (high - low)
-        labels.append(number)
-    return labels
-
-
-def _label_type(values: Sequence[Any]) -> LabelType:
-    if all(isinstance(value, (bool, np.bool_)) for value in values):
-        return "bool"
-    whole = all(
-        isinstance(value, (int, np.integer)) or (isinstance(value, str) and _spells_integer(value)) for value in values
-    )
-    return "int" if whole else "float"
-
-
-def _spells_integer(text: str) -> bool:
-    return text.strip().removeprefix("-").isdecimal()
-
-
-def _is_number(value: Any) -> bool:
-    if isinstance(value, np.timedelta64):  # which numpy counts among the integers
-        return False
-    if isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
-        return True
-    from decimal import Decimal  # few need it
-
-    return isinstance(value, Decimal)
-
-
-def _number(value: Any) -> float | None:
-    """Return the finite number in a number, text, array or tensor, or None."""
-    if not _is_number(value) and not isinstance(value, str):
-        if not hasattr(value, "item") or getattr(value, "shape", None) not in ((), (1,)):
-            return None
-        if (
-            isinstance(value, (np.datetime64, np.timedelta64))
-            or value is np.ma.masked
-            or getattr(value, "is_meta", False)
-        ):
-            return None
-        value = value.detach().cpu().item() if hasattr(value, "detach") else value.item()
-    try:
-        number = float(value)
-    except (ValueError, OverflowError, TypeError):
-        return None
-    return number if math.isfinite(number) else None
+def _labels(
+    table: Table, name: str, scale: tuple[float, float] | None, *, classes: bool
+) -> tuple[Labels, tuple[str, ...]]:
+    """Return the labels in a column, and the names of their classes."""
+    vectors = any(map(is_vector, table.columns[name]))
+    if scale is not None and (vectors or classes):
+        wanted = "classes" if classes else "lists of numbers"
+        raise ConfigError(f"got a scale for the label {name}, which holds {wanted}; expected none: leave it out")
+    if classes:
+        return read_classes(table, name)
+    return (read_vectors(table, name) if vectors else read_labels(table, name, scale)), ()

@@ -25,12 +25,12 @@ class InputExample:
     Attributes:
         guid: not used.
         texts: the row's texts, in column order.
-        label: a number, or None if the loss needs none.
+        label: a number, a list of numbers, the name of a class, or None if the loss needs none.
     """
 
     guid: str = ""
     texts: Sequence[str] = ()
-    label: float | None = None
+    label: float | str | Sequence[Any] | None = None
 
 
 @dataclass(frozen=True)

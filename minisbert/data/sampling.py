@@ -68,7 +68,7 @@ class EpochSampler:
         self._several, self._weights = several, weights
         self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
         self._groups = (
-            [LabelGroups(rows.labels, batch_size=batch_size, source=rows.source) for rows in datasets]
+            [LabelGroups(rows.scores, batch_size=batch_size, source=rows.source) for rows in datasets]
             if group_by_label
             else None
         )

@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any, ClassVar
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import ConfigError, InputError
+
+Labels: TypeAlias = Sequence[float] | NDArray[Any]
+LabelKind: TypeAlias = Literal["number", "numbers", "class"]
+AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+
+_LARGEST_CLASS = 2**24  # labels are float32, in which larger whole numbers have gaps
+_WANTED: dict[LabelKind, str] = {
+    "number": "a number",
+    "numbers": "a number or a list of numbers",
+    "class": "a class, which is a whole number or a name",
+}
 
 
 class Loss(nn.Module):
     """Base of the losses.
 
     `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels,
-    (batch,), or None; it returns a scalar. Losses compute in float32.
+    (batch,) or (batch, size), or None; it returns a scalar. Losses compute in float32. A loss with a `guide` takes a
+    third argument, the guide's embeddings of each column, (batch, size).
 
     The attributes declare what a loss needs of the rows and of the training loop: `check_rows` checks the rows before
     training, and the engine of the run reads the rest.
@@ -25,46 +39,86 @@ class Loss(nn.Module):
         min_columns: smallest number of text columns.
         max_columns: largest number of text columns, or None for any.
         needs_labels: True if rows need a label.
+        label_kind: what a label is: "number", "numbers" (one or several for each row, such as an embedding), or
+            "class", a whole number from 0.
         label_range: smallest and largest valid label, or None for any.
+        trains_guide: True if the guide is trained and reads the tokens of the model, as a copy of it does; otherwise
+            it is not changed, and has its own tokenizer.
         recordable: True if the loss launches the same operations for all batches of a size and never waits for the
             device, so that training on a GPU may capture it as a CUDA graph.
     """
 
-    min_columns: ClassVar[int] = 2
-    max_columns: ClassVar[int | None] = None
-    needs_labels: ClassVar[bool] = False
+    min_columns: int = 2
+    max_columns: int | None = None
+    needs_labels: bool = False
+    label_kind: LabelKind = "number"
     label_range: tuple[float, float] | None = None
+    trains_guide: bool = False
     recordable: bool = False
+
+    @property
+    def guide(self) -> nn.Module | None:
+        """Another model, which embeds every column too, or None; the engine calls it on the packed batch."""
+        return None
+
+    @property
+    def paper(self) -> str:
+        """The name under which the model card finds the paper to cite: the class name, or that of a variant."""
+        return type(self).__name__
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the loss's parameters, with the reference's names, for the model card."""
         return {}
 
-    def check_rows(self, texts: Sequence[str], labels: Sequence[float] | None) -> None:
+    def columns(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
+        """Return the embeddings in float32 at least, after checking their number and rows.
+
+        Raises:
+            InputError: there are too few or too many columns, or their lengths differ.
+        """
+        name, least, most = type(self).__name__, self.min_columns, self.max_columns
+        if len(embeddings) < least or (most is not None and len(embeddings) > most):
+            wanted = f"{least}" if most == least else f"at least {least}"
+            raise InputError(f"got {len(embeddings)} text column(s); {name} expects {wanted}")
+        return aligned(embeddings, loss=name)
+
+    def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Check that training rows fit the loss.
 
         Args:
             texts: names of the text columns.
-            labels: one for each row, or None.
+            labels: one for each row, (rows,) or (rows, size), or None.
 
         Raises:
             InputError: they do not fit; the message is one line.
         """
         name = type(self).__name__
-        most = self.max_columns
+        most, kind = self.max_columns, _WANTED[self.label_kind]
         if len(texts) < self.min_columns or (most is not None and len(texts) > most):
             wanted = f"{self.min_columns}" if most == self.min_columns else f"at least {self.min_columns}"
-            wanted += " and a label, which is a number" if self.needs_labels else ""
+            label = "which is a number" if self.label_kind == "number" else kind
+            wanted += f" and a label, {label}" if self.needs_labels else ""
+            example = "anchor, positive" if self.min_columns > 1 else "text"
             raise InputError(
                 f"got {len(texts)} text column(s) {list(texts)}; {name} expects {wanted}: name the columns to use, in "
-                f"order, such as anchor, positive"
+                f"order, such as {example}"
             )
         if self.needs_labels and labels is None:
             raise InputError(
-                f"got the text columns {list(texts)} and no labels; {name} expects a number for each row: call its "
+                f"got the text columns {list(texts)} and no labels; {name} expects {kind} for each row: call its "
                 f"column label or score, or name the columns to use with the label's last"
             )
-        if self.label_range is not None and labels is not None:
+        if labels is None:
+            return
+        size = sizes_of(labels)
+        if size and self.needs_labels and self.label_kind != "numbers":
+            raise InputError(
+                f"got labels of {' x '.join(map(str, size))} numbers each; {name} expects {kind} for each row: choose "
+                f"the columns"
+            )
+        if self.needs_labels and self.label_kind == "class":
+            _check_classes(labels, name)
+        if self.label_range is not None:
             low, high = min(labels), max(labels)
             if low < self.label_range[0] or high > self.label_range[1]:
                 raise InputError(
@@ -76,6 +130,23 @@ class Loss(nn.Module):
 
 def _range(low: float, high: float, between: str) -> str:
     return f"{math.floor(min(low, 0)):g}{between}{math.ceil(high):g}"
+
+
+def sizes_of(labels: Labels | None) -> tuple[int, ...]:
+    """Return the shape of one label: () for a number, (size,) or (columns, size) for several."""
+    return getattr(labels, "shape", (0,))[1:]
+
+
+def _check_classes(labels: Labels, name: str) -> None:
+    for row, label in enumerate(labels):
+        if not 0 <= label <= _LARGEST_CLASS or not float(label).is_integer():
+            raise InputError(
+                f"row {row} has the label {label:g}; {name} expects classes, numbered from 0: number them so, or give "
+                f"their names"
+            )
+
+
+# ---- embeddings and labels of a batch -------------------------------------------------------------------------------
 
 
 def aligned(embeddings: Sequence[Tensor], *, loss: str) -> list[Tensor]:
@@ -90,8 +161,14 @@ def aligned(embeddings: Sequence[Tensor], *, loss: str) -> list[Tensor]:
     return [column.float() if column.dtype in (torch.float16, torch.bfloat16) else column for column in embeddings]
 
 
-def check_labels(labels: Tensor | None, rows: int, *, loss: str) -> Tensor:
+def check_labels(labels: Tensor | None, rows: int, *, loss: str, exact: bool = False) -> Tensor:
     """Return labels as a float (rows,) tensor.
+
+    Args:
+        labels: one for each row, or None.
+        rows: of the batch.
+        loss: name of the loss, for messages.
+        exact: keep float64 labels as they are.
 
     Raises:
         InputError: there are no labels, or not one for each row.
@@ -100,4 +177,90 @@ def check_labels(labels: Tensor | None, rows: int, *, loss: str) -> Tensor:
         raise InputError(f"got no labels; {loss} expects one number for each of the {rows} rows")
     if labels.numel() != rows:
         raise InputError(f"got {labels.numel()} labels for {rows} rows; {loss} expects one for each row")
-    return labels.float().view(-1)
+    return (labels if exact and labels.dtype == torch.float64 else labels.float()).view(-1)
+
+
+# ---- options --------------------------------------------------------------------------------------------------------
+
+
+def check_positive(value: float, name: str) -> float:
+    """Return a number above 0.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
+        raise ConfigError(f"got {name} {value!r}; expected a positive number")
+    return value
+
+
+def check_number(value: float, name: str) -> float:
+    """Return a finite number.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ConfigError(f"got {name} {value!r}; expected a finite number")
+    return value
+
+
+def check_count(value: int, name: str) -> int:
+    """Return a whole number above 0.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"got {name} {value!r}; expected a whole number above 0")
+    return value
+
+
+def check_callable(function: AnyFunction, name: str, example: str) -> AnyFunction:
+    """Return a function.
+
+    Raises:
+        ConfigError: it cannot be called.
+    """
+    if not callable(function):
+        raise ConfigError(f"got {name} {function!r}; expected a function, such as {example}")
+    return function
+
+
+def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
+    """Return one of several names.
+
+    Raises:
+        ConfigError: it is none of them.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise ConfigError(f"got {name}={value!r}; expected one of {', '.join(choices)}")
+    return value
+
+
+def check_one_process(gather_across_devices: bool) -> None:
+    """Refuse to gather embeddings across devices: a run has one process.
+
+    Raises:
+        ConfigError: it is asked for.
+    """
+    if gather_across_devices:
+        raise ConfigError("got gather_across_devices=True; expected False: a run trains in one process")
+
+
+def function_name(function: Callable[..., Any]) -> str:
+    """Return the name of a function, as cards print it."""
+    return str(getattr(function, "__name__", "custom"))
+
+
+def dimension_of(model: object, loss: str) -> int:
+    """Return the size of a model's embeddings.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+    measure = getattr(model, "get_sentence_embedding_dimension", None)
+    size = measure() if callable(measure) else None
+    if not isinstance(size, int):
+        raise ConfigError(f"got the model {type(model).__name__}; {loss} expects one that embeds: pass it first")
+    return size

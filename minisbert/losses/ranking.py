@@ -1,18 +1,33 @@
-"""Ranking of each anchor's own positive above all other texts of the batch."""
+"""Ranking of each anchor's own positive above the other texts of the batch."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from .. import kernels
-from ..errors import ConfigError, InputError
-from ..similarity import SimilarityMatrix, cos_sim, dot_score
-from .base import Loss, aligned
+from ..errors import ConfigError, InputError, warn
+from ..similarity import SimilarityMatrix, cos_sim, dot_score, normalize_embeddings
+from .base import (
+    Loss,
+    aligned,
+    check_callable,
+    check_choice,
+    check_count,
+    check_number,
+    check_one_process,
+    check_positive,
+    function_name,
+)
+
+Direction: TypeAlias = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
+PartitionMode: TypeAlias = Literal["joint", "per_direction"]
+HardnessMode: TypeAlias = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
+_PLAIN: tuple[Direction, ...] = ("query_to_doc",)
+_BOTH: tuple[Direction, ...] = ("query_to_doc", "doc_to_query")
 
 
 class MultipleNegativesRankingLoss(Loss):
@@ -22,26 +37,51 @@ class MultipleNegativesRankingLoss(Loss):
     similarities of anchor i to all candidates, the loss is the mean over i of `-(s[own positive] - logsumexp(s))`
     (Henderson et al. 2017; van den Oord et al. 2018).
 
+    `directions` adds candidates, below "query" for the anchors, "doc" for positives and negatives: the other queries of
+    query i, all queries for its positive, and all docs of other queries for its positive. With `partition_mode="joint"`
+    one logsumexp runs over the candidates of all directions (Li et al. 2023); with "per_direction" the logsumexp of
+    each direction is averaged (Günther et al. 2024).
+
+    `hardness_mode` adds `hardness_strength` times the unscaled similarity, as a constant without gradient, to the
+    scores of negatives from query to doc: of the docs of other queries ("in_batch_negatives", Lan et al. 2025), of the
+    own hard negatives ("hard_negatives", Schechter Vera et al. 2025), or of both ("all_negatives").
+
     Args:
         model: not used; accepted because code for the reference passes it.
         scale: multiplies the similarities, the inverse of a temperature.
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
+        gather_across_devices: must be False.
+        directions: "query_to_doc", and any of "query_to_query", "doc_to_query" and "doc_to_doc".
+        partition_mode: "joint", or "per_direction" for directions that hold the pair of anchor and positive.
+        hardness_mode: see above; None for none.
+        hardness_strength: see above; not negative.
 
     Raises:
-        ConfigError: the scale is not positive.
+        ConfigError: the scale is not positive, the strength is negative, or a name is unknown or does not fit.
     """
 
     def __init__(
-        self, model: object = None, *, scale: float = 20.0, similarity_fct: SimilarityMatrix = cos_sim
+        self,
+        model: object = None,
+        *,
+        scale: float = 20.0,
+        similarity_fct: SimilarityMatrix = cos_sim,
+        gather_across_devices: bool = False,
+        directions: Sequence[Direction] = _PLAIN,
+        partition_mode: PartitionMode = "joint",
+        hardness_mode: HardnessMode | None = None,
+        hardness_strength: float = 0.0,
     ) -> None:
         super().__init__()
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or not 0 < scale <= sys.float_info.max:
-            raise ConfigError(f"got scale {scale!r}; expected a positive number")
-        if not callable(similarity_fct):
-            raise ConfigError(f"got similarity_fct {similarity_fct!r}; expected a function, such as util.cos_sim")
-        self.scale = scale
-        self.similarity_fct = similarity_fct
-        self.recordable = similarity_fct in (cos_sim, dot_score)
+        check_one_process(gather_across_devices)
+        self.scale = check_positive(scale, "scale")
+        self.similarity_fct = check_callable(similarity_fct, "similarity_fct", "util.cos_sim")
+        self.directions = _directions(directions, partition_mode)
+        self.partition_mode = partition_mode
+        self.hardness_mode = hardness_mode
+        self.hardness_strength = _strength(hardness_mode, hardness_strength)
+        self.is_plain = self.directions == _PLAIN and (hardness_mode is None or hardness_strength == 0)
+        self.recordable = self.is_plain and similarity_fct in (cos_sim, dot_score)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two or more (batch, dim) tensors, a scalar."""
@@ -50,6 +90,8 @@ class MultipleNegativesRankingLoss(Loss):
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
         anchors, *candidates = aligned(embeddings, loss=name)
         texts = torch.cat(candidates)  # (batch * candidates, dim)
+        if not self.is_plain:
+            return self._rank_all(anchors, candidates[0], texts)
         if self.similarity_fct is cos_sim and (streaming := kernels.contrastive(anchors, texts)) is not None:
             return streaming(anchors, texts, scale=self.scale)
         return self.rank(self.similarity_fct(anchors, texts) * self.scale)  # of (batch, batch * candidates)
@@ -58,14 +100,182 @@ class MultipleNegativesRankingLoss(Loss):
         """Return the loss of scaled similarities, (batch, candidates), with each anchor's positive on the diagonal."""
         return -(scores.diagonal() - scores.logsumexp(dim=1)).mean()
 
+    def _rank_all(self, queries: Tensor, positives: Tensor, docs: Tensor) -> Tensor:
+        """Return the loss over all directions, of (batch, dim), (batch, dim) and (batch * candidates, dim)."""
+        batch = len(queries)
+        owners = torch.arange(len(docs), device=docs.device) % batch  # the query of each doc
+        own = owners == torch.arange(batch, device=docs.device)[:, None]  # (batch, batch * candidates)
+        similarities = self.similarity_fct(queries, docs)
+        scores = {"query_to_doc": similarities * self.scale}
+        right = scores["query_to_doc"].diagonal()
+        if self.hardness_mode is not None and self.hardness_strength:
+            penalized = ~own if self.hardness_mode != "hard_negatives" else torch.zeros_like(own)
+            if self.hardness_mode != "in_batch_negatives":
+                penalized[:, batch:] |= own[:, batch:]
+            penalty = self.hardness_strength * similarities.detach()
+            scores["query_to_doc"] = scores["query_to_doc"] + penalty * penalized
+        if "query_to_query" in self.directions:
+            others = self.similarity_fct(queries, queries) * self.scale
+            scores["query_to_query"] = others.masked_fill(own[:, :batch], -torch.inf)
+        if "doc_to_query" in self.directions:
+            scores["doc_to_query"] = self.similarity_fct(queries, positives).T * self.scale
+        if "doc_to_doc" in self.directions:
+            others = self.similarity_fct(docs, positives).T * self.scale
+            scores["doc_to_doc"] = others.masked_fill(own, -torch.inf)
+        if self.partition_mode == "joint":
+            total = torch.cat(list(scores.values()), dim=1).logsumexp(dim=1)
+        else:
+            total = torch.stack([part.logsumexp(dim=1) for part in scores.values()]).mean(dim=0)
+        return -(right - total).mean()
+
+    @property
+    def paper(self) -> str:
+        """The name of the paper to cite, which differs with the directions."""
+        if set(self.directions) == set(_BOTH) and self.partition_mode == "per_direction":
+            return "MultipleNegativesSymmetricRankingLoss"
+        if set(self.directions) == set(get_args(Direction)):
+            return "MultipleNegativesRankingLoss in all directions"
+        return "MultipleNegativesRankingLoss"
+
     def get_config_dict(self) -> dict[str, Any]:
-        """Return scale and similarity, and the settings of the reference that are fixed here."""
+        """Return all settings."""
         return {
             "scale": self.scale,
-            "similarity_fct": getattr(self.similarity_fct, "__name__", "custom"),
+            "similarity_fct": function_name(self.similarity_fct),
             "gather_across_devices": False,
-            "directions": ("query_to_doc",),
-            "partition_mode": "joint",
-            "hardness_mode": None,
-            "hardness_strength": 0.0,
+            "directions": self.directions,
+            "partition_mode": self.partition_mode,
+            "hardness_mode": self.hardness_mode,
+            "hardness_strength": self.hardness_strength,
+        }
+
+
+class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
+    """The mean of ranking docs for each anchor and anchors for each positive.
+
+    The reference deprecates this name; it is `MultipleNegativesRankingLoss(directions=("query_to_doc",
+    "doc_to_query"), partition_mode="per_direction")`. Hard negatives count in the first ranking only.
+
+    Args:
+        model: not used; accepted because code for the reference passes it.
+        scale: multiplies the similarities, the inverse of a temperature.
+        similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
+        gather_across_devices: must be False.
+
+    Raises:
+        ConfigError: the scale is not positive.
+    """
+
+    def __init__(
+        self,
+        model: object = None,
+        *,
+        scale: float = 20.0,
+        similarity_fct: SimilarityMatrix = cos_sim,
+        gather_across_devices: bool = False,
+    ) -> None:
+        super().__init__(
+            model,
+            scale=scale,
+            similarity_fct=similarity_fct,
+            gather_across_devices=gather_across_devices,
+            directions=_BOTH,
+            partition_mode="per_direction",
+        )
+
+
+def _directions(directions: Sequence[Direction], mode: PartitionMode) -> tuple[Direction, ...]:
+    known = get_args(Direction)
+    check_choice(mode, "partition_mode", get_args(PartitionMode))
+    if isinstance(directions, str) or not directions or not all(name in known for name in directions):
+        raise ConfigError(f"got directions={directions!r}; expected a tuple with some of {', '.join(known)}")
+    if "query_to_doc" not in directions:
+        raise ConfigError(f"got directions={tuple(directions)!r}; expected query_to_doc among them: add it")
+    unpaired = [name for name in directions if name in ("query_to_query", "doc_to_doc")]
+    if mode == "per_direction" and unpaired:
+        raise ConfigError(
+            f"got partition_mode='per_direction' with {' and '.join(unpaired)}, whose candidates do not include the "
+            f"positive; expected 'joint': change one of them"
+        )
+    return tuple(directions)
+
+
+def _strength(mode: HardnessMode | None, strength: float) -> float:
+    if mode is not None:
+        check_choice(mode, "hardness_mode", get_args(HardnessMode))
+        if strength == 0:
+            warn(f"got hardness_mode={mode!r} with hardness_strength=0, which has no effect: pass a positive strength")
+    if check_number(strength, "hardness_strength") < 0:
+        raise ConfigError(f"got hardness_strength={strength!r}; expected 0 or more")
+    return strength
+
+
+class MegaBatchMarginLoss(Loss):
+    """`relu(positive_margin - cos(a, p)) + relu(max(cos(a, p')) - negative_margin)`, the mean over the batch.
+
+    Columns are (anchor, positive); p' are the positives of other rows, of which only the hardest counts. It takes large
+    batches (Wieting and Gimpel 2018, https://aclanthology.org/P18-1042).
+
+    Args:
+        model: not used; accepted because code for the reference passes it.
+        positive_margin: least similarity of a pair.
+        negative_margin: largest similarity of an anchor and another positive.
+        use_mini_batched_version: look for the hardest positives in `mini_batch_size` anchors at a time, with the same
+            result in less memory. Texts are embedded once in both ways.
+        mini_batch_size: see above.
+        mini_batch_num_tokens: not used; for the model card.
+        show_progress_bar: not used; accepted because code for the reference passes it.
+
+    Raises:
+        ConfigError: an option is not a number.
+    """
+
+    max_columns = 2
+
+    def __init__(
+        self,
+        model: object = None,
+        *,
+        positive_margin: float = 0.8,
+        negative_margin: float = 0.3,
+        use_mini_batched_version: bool = True,
+        mini_batch_size: int = 50,
+        mini_batch_num_tokens: int | None = None,
+        show_progress_bar: bool = False,
+    ) -> None:
+        super().__init__()
+        self.positive_margin = check_number(positive_margin, "positive_margin")
+        self.negative_margin = check_number(negative_margin, "negative_margin")
+        self.use_mini_batched_version = use_mini_batched_version
+        self.mini_batch_size, self.mini_batch_num_tokens = check_count(mini_batch_size, "mini_batch_size"), None
+        if mini_batch_num_tokens is not None:
+            self.mini_batch_num_tokens = check_count(mini_batch_num_tokens, "mini_batch_num_tokens")
+
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Return the loss of two (batch, dim) tensors, a scalar."""
+        anchors, positives = map(normalize_embeddings, self.columns(embeddings))
+        own = (anchors * positives).sum(dim=1)
+        losses = (self.positive_margin - own).relu()
+        if len(anchors) > 1:
+            hardest = positives[self._hardest(anchors.detach(), positives.detach())]
+            losses = losses + ((anchors * hardest).sum(dim=1) - self.negative_margin).relu()
+        return losses.mean()
+
+    def _hardest(self, anchors: Tensor, positives: Tensor) -> Tensor:
+        """Return the row of the most similar positive of another row: (batch,)."""
+        size = self.mini_batch_size if self.use_mini_batched_version else len(anchors)
+        rows = []
+        for start, part in zip(range(0, len(anchors), size), torch.split(anchors, size), strict=True):
+            similarities = part @ positives.T
+            similarities.diagonal(start).fill_(-torch.inf)
+            rows.append(similarities.argmax(dim=1))
+        return torch.cat(rows)
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the margins and the sizes of mini-batches."""
+        return {
+            "positive_margin": self.positive_margin,
+            "negative_margin": self.negative_margin,
+            "mini_batch_size": self.mini_batch_size,
+            "mini_batch_num_tokens": self.mini_batch_num_tokens,
         }

@@ -16,7 +16,7 @@ from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
 from ..errors import ConfigError, InputError, warn
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
-from ..losses import loss_by_name
+from ..losses import loss_by_name, loss_class, needs_model
 from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
@@ -84,25 +84,29 @@ def prepare(
         InputError: the rows do not have the texts or the label that the recipe needs.
         ConfigError: the recipe needs something that minisbert does not support.
     """
-    loss = loss_by_name(recipe.loss, recipe.loss_parameters)
-    rows = _rows(recipe, data, columns, scale)
-    loss.check_rows(tuple(rows.texts), rows.labels)
+    needs = needs_model(recipe.loss, recipe.loss_parameters)
+    loss = None if needs else loss_by_name(recipe.loss, recipe.loss_parameters)
+    kind = (loss or loss_class(recipe.loss)).label_kind
+    rows = _rows(recipe, data, columns, scale, classes=kind == "class")
+    if loss is not None:  # before a model is loaded
+        loss.check_rows(tuple(rows.texts), rows.labels)
     if recipe.not_followed:
         warn(f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}")
     notes: list[str] = []
     held_out = None
     if recipe.evaluator is not None and evaluator is None:
-        scored_pairs = rows.labels is not None and len(rows.texts) == 2
+        scored_pairs = rows.scores is not None and len(rows.texts) == 2
         if recipe.evaluator == EmbeddingSimilarityEvaluator.__name__ and scored_pairs:
             seed = TrainingConfig(seed=recipe.settings.get("seed", TrainingConfig.seed)).seed
             rows, held_out = _split(rows, seed=seed)
             first, second = held_out.texts.values()
-            evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.labels or [], name=HELD_OUT)
+            evaluator = EmbeddingSimilarityEvaluator(first, second, held_out.scores or [], name=HELD_OUT)
             notes.append(f"{len(held_out):,} rows are held out for evaluation")
         else:
             notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
     model = starting_model(recipe, base_model=base_model, device=device)
-    held_out_rows = None if eval_data is None else _rows(recipe, eval_data, columns, scale)
+    loss = loss or loss_by_name(recipe.loss, recipe.loss_parameters, model=model)
+    held_out_rows = None if eval_data is None else _rows(recipe, eval_data, columns, scale, classes=kind == "class")
     evaluated = evaluator is not None or held_out_rows is not None
     config = _config(recipe, rows, model.device, notes, given=settings or {}, evaluated=evaluated)
     if output_dir is None and config.keep_best:
@@ -241,10 +245,17 @@ def _add_unstated(settings: dict[str, Any], rows: int, notes: list[str]) -> None
 # ---- the rows -------------------------------------------------------------------------------------------------------
 
 
-def _rows(recipe: Recipe, data: Any, columns: Sequence[str] | None, scale: tuple[float, float] | None) -> TrainingRows:
+def _rows(
+    recipe: Recipe,
+    data: Any,
+    columns: Sequence[str] | None,
+    scale: tuple[float, float] | None,
+    *,
+    classes: bool,
+) -> TrainingRows:
     table = as_table(data, columns)
     # Naming every column says that a last one that spells numbers is a label.
-    rows = training_rows(table, columns=columns or list(table.columns), scale=scale)
+    rows = training_rows(table, columns=columns or list(table.columns), scale=scale, classes=classes)
     if recipe.texts and len(rows.texts) != len(recipe.texts):
         raise InputError(
             f"{rows.source} has the text columns {list(rows.texts)}; the recipe has {len(recipe.texts)}, "

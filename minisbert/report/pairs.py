@@ -76,8 +76,8 @@ def pair_scores(
     chosen = np.arange(len(rows))
     if len(rows) > limit:
         chosen = np.sort(draw.choice(len(rows), limit, replace=False))
-    if rows.labels is not None and len(columns) == 2 and len(set(rows.labels)) > 1:
-        members = _by_label(np.array(rows.labels), chosen)
+    if rows.scores is not None and len(columns) == 2 and len(set(rows.scores)) > 1:
+        members = _by_label(np.array(rows.scores), chosen)
         pairs = {name: [(columns[0][i], columns[1][i]) for i in found] for name, found in members.items()}
     else:
         pairs = _by_role(columns, chosen, draw)

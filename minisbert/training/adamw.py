@@ -16,7 +16,7 @@ from .. import kernels
 
 
 class CpuOptimizer:
-    """What optimizers share: parameters in groups with settings, and a state for each parameter.
+    """Base of optimizers on the CPU: parameters in groups with settings, and a state for each parameter.
 
     Args:
         groups: each with its "params", and settings other than the defaults.

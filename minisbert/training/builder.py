@@ -69,6 +69,10 @@ class RunBuilder:
         datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.sets]
         self.eval_datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.eval_sets]
         tokenized = [*datasets, *self.eval_datasets]
+        for part, dataset in zip([*self.sets, *self.eval_sets], tokenized, strict=True):
+            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
+                guide = part.loss.guide.to(self.model.device).eval()
+                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
         self.model.report_truncation(
             sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
         )

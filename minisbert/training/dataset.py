@@ -30,8 +30,9 @@ class TrainingBatch(NamedTuple):
         dataset: index of the data set, and of its loss.
         texts: every text of the rows, in one packed batch (in a replay, in several padded ones).
         columns: number of text columns in each of these.
-        labels: float32, (rows,), or None.
+        labels: float32, (rows,), (rows, size) or (rows, columns, size), or None.
         tokens: number of tokens, without padding.
+        guide_texts: the texts in the tokens of the loss's guide, if it has other ones.
     """
 
     dataset: int
@@ -39,11 +40,13 @@ class TrainingBatch(NamedTuple):
     columns: tuple[int, ...]
     labels: Tensor | None
     tokens: int
+    guide_texts: tuple[PackedBatch, ...] = ()
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the same batch with its tensors on `device`."""
         labels = None if self.labels is None else to_device([self.labels], device)[0]
-        return self._replace(texts=tuple(texts.to(device) for texts in self.texts), labels=labels)
+        texts, guide_texts = (tuple(one.to(device) for one in some) for some in (self.texts, self.guide_texts))
+        return self._replace(texts=texts, labels=labels, guide_texts=guide_texts)
 
 
 class TrainingDataset:
@@ -58,7 +61,10 @@ class TrainingDataset:
     Attributes:
         column_count: number of text columns.
         prompt_lengths: leading tokens of each column that are left out of pooling.
+        guide: the same rows in the tokens of the loss's guide, or None.
     """
+
+    guide: TrainingDataset | None = None
 
     def __init__(
         self,
@@ -114,7 +120,8 @@ class TrainingDataset:
         """Make the batch of `rows`; `dataset` is the index of this data set."""
         texts, columns = self.pack(rows)
         labels = None if self._labels is None else self._labels[torch.from_numpy(rows)]
-        return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()))
+        guide_texts = self.guide.pack(rows)[0] if self.guide is not None else ()
+        return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()), guide_texts)
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
         """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn.

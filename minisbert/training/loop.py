@@ -308,7 +308,27 @@ class Engine:
                 for texts, columns in zip(batch.texts, batch.columns, strict=True)
                 for column in embed(texts)[texts.restore].chunk(columns)
             ]
-        return of(embeddings, batch.labels)
+        return of(embeddings, batch.labels, *self.guided(of, batch))
+
+    def guided(self, loss: nn.Module, batch: TrainingBatch) -> list[list[Tensor]]:
+        """Return the third argument of a loss with a guide: the guide's embeddings of each column, (rows, size).
+
+        The list is empty for a loss without a guide.
+        """
+        guide = getattr(loss, "guide", None)
+        if guide is None:
+            return []
+        texts, columns = batch.texts, batch.columns
+        if batch.guide_texts:
+            texts, columns = batch.guide_texts, (sum(columns),)
+        with self.autocast(), torch.set_grad_enabled(bool(loss.trains_guide)):
+            return [
+                [
+                    column
+                    for packed, count in zip(texts, columns, strict=True)
+                    for column in guide(Features(packed)).sentences[packed.restore].chunk(count)
+                ]
+            ]
 
     def embed(self, texts: PackedBatch) -> Tensor:
         """Embed texts: (texts, dim), in packed order."""

@@ -50,7 +50,7 @@ def adamw(
     )
     device = next(model.parameters()).device
     optimizer: Optimizer
-    if device.type == "cpu":
+    if device.type == "cpu" and not capturable:
         optimizer = AdamW(groups, lr=learning_rate, betas=_BETAS, eps=_EPS)
     else:
         rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate

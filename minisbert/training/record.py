@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from ..data.roles import LabelType, TrainingRows
+from ..data.labels import Labels, LabelType
+from ..data.roles import TrainingRows
 from ..losses import Loss
 from .config import TrainingConfig
 from .history import TrainingHistory
@@ -33,7 +34,7 @@ class ColumnRecord:
     Attributes:
         name: of the column.
         type: "string" for texts; what the labels were given as for labels.
-        range: smallest, mean and largest number of tokens, or float label; None for other labels.
+        range: smallest, mean and largest number of tokens, float label or length of lists; None for other labels.
         counts: occurrences of each int or bool label; empty for other columns.
     """
 
@@ -55,6 +56,7 @@ class DatasetRecord:
         loss: class name of the loss.
         loss_parameters: its parameters.
         inner_losses: class names of the losses it wraps.
+        papers: class name of each of these losses to the name of its paper.
         statistics: each column in numbers.
         samples: the first rows.
     """
@@ -66,6 +68,7 @@ class DatasetRecord:
     loss: str
     loss_parameters: Mapping[str, Any]
     inner_losses: tuple[str, ...] = ()
+    papers: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[ColumnRecord, ...] = ()
     samples: tuple[tuple[Cell, ...], ...] = ()
 
@@ -205,14 +208,17 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
         label_column=rows.label_name,
         loss=type(loss).__name__,
         loss_parameters={key: _plain(value) for key, value in loss.get_config_dict().items()},
-        inner_losses=_inner_losses(loss),
+        inner_losses=tuple(type(inner).__name__ for inner in _inner_losses(loss)),
+        papers={type(one).__name__: one.paper for one in (loss, *_inner_losses(loss))},
         statistics=tuple(statistics[column] for column in rows.columns),
         samples=tuple(zip(*(samples[column] for column in rows.columns), strict=True)),
     )
 
 
-def label_statistics(column: str, labels: Sequence[float], kind: LabelType) -> ColumnRecord:
-    """The range of float labels, or the number of times each other label occurs."""
+def label_statistics(column: str, labels: Labels, kind: LabelType) -> ColumnRecord:
+    """The range of float labels, the length of lists, or the number of times each other label occurs."""
+    if isinstance(labels, np.ndarray):
+        return ColumnRecord(column, kind, (labels.shape[1],) * 3)
     if kind == "float":
         values = np.asarray(labels, dtype=np.float64)
         return ColumnRecord(column, kind, (values.min().item(), values.mean().item(), values.max().item()))
@@ -225,15 +231,21 @@ def shown_name(name: str) -> str:
     return "" if re.fullmatch(r"_dataset_\d+", name) else name
 
 
-def _typed(label: float, kind: LabelType) -> Cell:
-    """A label as it was given."""
-    types: dict[LabelType, type[Cell]] = {"float": float, "int": int, "bool": bool}
+def _typed(label: float | NDArray[np.float32], kind: LabelType) -> Cell:
+    """A label as it was given; a list as its text, in the digits that float32 has."""
+    if isinstance(label, np.ndarray):
+        return str(_digits(label))
+    types: dict[LabelType, type[Cell]] = {"float": float, "int": int, "bool": bool, "list": str}
     return types[kind](label)
 
 
-def _inner_losses(loss: nn.Module) -> tuple[str, ...]:
+def _digits(values: NDArray[np.float32]) -> list[Any]:
+    return [_digits(value) if value.ndim else float(str(value)) for value in values]
+
+
+def _inner_losses(loss: Loss) -> tuple[Loss, ...]:
     inner = getattr(loss, "loss", None)
-    return (type(inner).__name__, *_inner_losses(inner)) if isinstance(inner, nn.Module) else ()
+    return (inner, *_inner_losses(inner)) if isinstance(inner, Loss) else ()
 
 
 def _plain(value: Any) -> Any:

@@ -54,7 +54,7 @@ class Replay(RunBuilder):
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss, written as the version writes it."""
-        if self.config.replay == "5.1" and type(loss) is MultipleNegativesRankingLoss:
+        if self.config.replay == "5.1" and type(loss) is MultipleNegativesRankingLoss and loss.is_plain:
             return _CrossEntropyRanking(scale=loss.scale, similarity_fct=loss.similarity_fct)
         return loss
 
@@ -132,7 +132,7 @@ class _PaddedDataset(TrainingDataset):
         """Pad the columns of `rows`."""
         columns = self.columns(rows)
         counts = [1] * len(columns)
-        if self._merged:
+        if self._merged and len(columns) > 1:
             columns = [columns[0], list(chain.from_iterable(columns[1:]))]
             counts = [1, len(counts) - 1]
         packed = (

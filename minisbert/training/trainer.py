@@ -86,11 +86,18 @@ class Trainer:
             [_training_set(name, data, losses[name], columns=columns, scale=scale) for name, data in some.items()]
             for some in (datasets, held_out)
         )
+        classes = {part.name: part.rows.classes for part in self._sets}
+        self._eval_sets = [
+            part._replace(rows=part.rows.numbered_as(classes.get(part.name, self._sets[0].rows.classes)))
+            if part.rows.classes
+            else part
+            for part in self._eval_sets
+        ]
         for part in self._eval_sets:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
             of.to(model.device)
-            if not of.needs_labels and rows.labels is not None and (negative := sum(x <= 0 for x in rows.labels)):
+            if not of.needs_labels and (negative := sum(score <= 0 for score in rows.scores or ())):
                 warn(
                     f"{type(of).__name__} takes the texts of every row as belonging together, and {negative:,} of "
                     f"{len(rows):,} are labelled 0 or below: leave them out if they do not"
@@ -294,7 +301,7 @@ def _training_set(
         shown = loss.__name__ if isinstance(loss, type) else type(loss).__name__
         raise ConfigError(f"got {shown} as loss; expected a loss, such as CosineSimilarityLoss(): make one")
     try:
-        rows = training_rows(data, columns=columns, scale=scale)
+        rows = training_rows(data, columns=columns, scale=scale, classes=loss.label_kind == "class")
         loss.check_rows(tuple(rows.texts), rows.labels)
     except (InputError, InputTypeError) as error:
         raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
@@ -324,7 +331,10 @@ def read_objectives(
         if not isinstance(objective, (tuple, list)) or len(objective) != 2:
             raise ConfigError(f"got {type(objective).__name__} as a train objective; expected a pair (rows, loss)")
     names = [f"_dataset_{number}" for number in range(1, len(objectives) + 1)]
-    rows = [training_rows(_rows(data, keep_order=keep_order)) for data, _ in objectives]
+    rows = [
+        training_rows(_rows(data, keep_order=keep_order), classes=getattr(loss, "label_kind", None) == "class")
+        for data, loss in objectives
+    ]
     sizes = {_batch_size(data) for data, _ in objectives}
     if len(sizes) > 1:
         raise ConfigError(f"got batch sizes {sorted(sizes)}; expected one for all objectives: make them equal")

@@ -293,8 +293,8 @@ BAD_ROWS: dict[str, tuple[Any, type[MinisbertError], list[str]]] = {
     "NaN label": ([("x", "y", 1.0), ("x", "y", math.nan)], InputError, ["row 1", "nan", "finite number"]),
     "word as label": ([{"a": "x", "label": "high"}], InputError, ["row 0", "'high'", "finite number"]),
     "numpy word as label": ({"a": ["x"], "label": np.array(["high"])}, InputError, ["row 0", "'high'", "number"]),
-    "list as label": ([{"a": "x", "label": [1, 2]}], InputError, ["row 0", "[1, 2]", "finite number"]),
-    "array as label": ({"a": ["x"], "label": np.ones((1, 2))}, InputError, ["row 0", "label", "finite number"]),
+    "list with a word as label": ([{"a": "x", "label": [1, "2"]}], InputError, ["row 0", "[1, '2']", "list of finite"]),
+    "array with NaN": ({"a": ["x"], "label": np.full((1, 2), np.nan)}, InputError, ["row 0", "list of finite numbers"]),
     "complex label": ([{"a": "x", "label": 1j}], InputError, ["row 0", "1j", "finite number"]),
     "label beyond floats": ([("x", "y", 10**400)], InputError, ["row 0", "finite number"]),
     "number as text": ([{"a": "x", "b": 3.5, "label": 1}], InputError, ["row 0", "b holds 3.5", "expected a text"]),
@@ -449,7 +449,7 @@ def test_labels_in_tensors() -> None:
     assert training_rows(rows).labels == [0.5, 1.0, 0.0]
     assert training_rows([("x", torch.tensor(0.25)), ("y", np.array(1))]).labels == [0.25, 1.0]
     with pytest.raises(InputError, match="row 0 of the data: column label holds tensor"):
-        training_rows([{"a": "x", "label": torch.tensor([0.5, 1.0])}])
+        training_rows([{"a": "x", "label": torch.tensor([0.5, torch.inf])}])
 
 
 @pytest.mark.parametrize("columns", ["ab", 5, [["a"]], {"a": 1}, [None]])

@@ -614,7 +614,7 @@ def test_json_of_a_frame_is_paired_by_its_index(write: Callable[..., Path]) -> N
             "finite number as label",
         ),
         ([{"type": ["a"], "prompt": ["b"]}], "no columns of texts"),
-        ([{"a": "x", "pos_embedding": [0.1, 0.2]}], "holds a list with 0.1; expected texts"),
+        ([{"pos_embedding": [0.1, 0.2], "a": "x"}], "holds a list with 0.1; expected texts"),
         ([{"q": "x", "passages": [{"title": "T", "text": None}]}], "holds a list with {'text': None, 'title': 'T'}"),
     ],
 )

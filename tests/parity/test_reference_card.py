@@ -157,10 +157,22 @@ def _different_fields(ours: CardFacts, theirs: CardFacts) -> list[str]:
 
 def test_citations_are_those_of_the_reference(compare: Callable[..., None]) -> None:
     reference = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
-    ranking = types.SimpleNamespace(directions=("query_to_doc",), partition_mode="joint")
+    directions = {
+        "MultipleNegativesSymmetricRankingLoss": ("query_to_doc", "doc_to_query"),
+        "MultipleNegativesRankingLoss in all directions": (
+            "query_to_doc",
+            "query_to_query",
+            "doc_to_query",
+            "doc_to_doc",
+        ),
+    }
     cited = {name: bibtex for name, bibtex in papers().items() if name != "Sentence Transformers"}
-    assert len(cited) == 11
-    theirs = {name: getattr(reference, name).citation.fget(ranking).strip() for name in cited}
+    assert len(cited) == 27
+    theirs = {}
+    for name in cited:
+        mode = "per_direction" if name == "MultipleNegativesSymmetricRankingLoss" else "joint"
+        options = types.SimpleNamespace(directions=directions.get(name, ("query_to_doc",)), partition_mode=mode)
+        theirs[name] = getattr(reference, name.split()[0]).citation.fget(options).strip()
     wrong = [name for name, bibtex in cited.items() if theirs[name] != bibtex]
     assert not wrong
     compare("model cards: citations", len(wrong), 0, cases=len(cited))

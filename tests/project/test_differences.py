@@ -300,6 +300,57 @@ def _(folder: Path, place: Path) -> None:
         train(load(folder), [("a", "b", 5.0), ("c", "d", 1.0)])
 
 
+@row("labels outside 0 to 1 with ContrastiveLoss and OnlineContrastiveLoss")
+def _(folder: Path, place: Path) -> None:
+    for loss in (losses.ContrastiveLoss(), losses.OnlineContrastiveLoss()):
+        with pytest.raises(InputError, match="--scale=0-5"):
+            Trainer(load(folder), [("a", "b", 5.0), ("c", "d", 1.0)], loss=loss)
+
+
+@row("CoSENTLoss and OnlineContrastiveLoss on three columns")
+def _(folder: Path, place: Path) -> None:
+    for loss in (losses.CoSENTLoss(), losses.OnlineContrastiveLoss()):
+        with pytest.raises(InputError, match="expects 2 and a label"):
+            loss.check_rows(("a", "b", "c"), [1.0])
+
+
+@row("losses of embeddings in half precision")
+def _(folder: Path, place: Path) -> None:
+    rows = torch.eye(3).half()
+    assert losses.CoSENTLoss()([rows, rows.flip(0)], torch.tensor([0.0, 0.5, 1.0])).dtype == torch.float32
+
+
+@row("GlobalOrthogonalRegularizationLoss")
+def _(folder: Path, place: Path) -> None:
+    loss = losses.GlobalOrthogonalRegularizationLoss()
+    terms = loss.terms([torch.ones(3, 4)])
+    assert loss([torch.ones(3, 4)]) == terms["gor_mean"] + terms["gor_second_moment"]
+
+
+@row("names as labels of the losses that take classes")
+def _(folder: Path, place: Path) -> None:
+    rows = [("a cat", "animal"), ("a tree", "plant"), ("a dog", "animal")]
+    trainer = Trainer(load(folder), rows, loss=losses.BatchAllTripletLoss(), show_progress_bar=False)
+    trainer.train()
+    assert "{0: 2, 1: 1}" in str(trainer.model.training_record)
+
+
+@row("losses with `gather_across_devices=True`")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="a run trains in one process"):
+        losses.MultipleNegativesRankingLoss(gather_across_devices=True)
+
+
+@row("MegaBatchMarginLoss with `use_mini_batched_version=True`")
+def _(folder: Path, place: Path) -> None:
+    parts = [torch.randn(9, 4), torch.randn(9, 4)]
+    values = [
+        losses.MegaBatchMarginLoss(use_mini_batched_version=small, mini_batch_size=2)(parts).item()
+        for small in (True, False)
+    ]
+    assert values[0] == pytest.approx(values[1])
+
+
 @row("`fit`: schedule with a last, partial batch")
 def _(folder: Path, place: Path) -> None:
     first, second = (load(folder) for _ in range(2))

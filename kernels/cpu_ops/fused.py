@@ -20,7 +20,7 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import AdamWStep, Plain
-from ..operations.protocol import Activation, AttentionSpec, Projections, norm_fits, supports_rows
+from ..operations.protocol import Activation, AttentionSpec, Projections, Tables, norm_fits, supports_rows
 from . import library, onednn
 from .library import check, check_texts, pointer
 
@@ -77,6 +77,15 @@ class Fused(onednn.OneDnn):
             return super().add_norm(x, linear, residual, norm, dropout=dropout)
         product = self.linear(x, linear).contiguous()
         return add_norm(product, residual.contiguous(), norm.weight, norm.bias, eps=norm.eps, dropout=dropout)
+
+    def embed(
+        self, batch: PackedBatch, positions: Tensor, tables: Tables, norm: nn.Module | None, *, dropout: float
+    ) -> Tensor:
+        """See `Operations`."""
+        hidden = super().embed(batch, positions, tables, norm, dropout=0.0)
+        if dropout and hidden.dtype == torch.float32 and supports_rows(hidden.shape[1]):
+            return drop(hidden.contiguous(), dropout=dropout)
+        return F.dropout(hidden, dropout) if dropout else hidden
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`."""
@@ -137,6 +146,13 @@ def add_norm(
     if torch.is_grad_enabled() and any(value.requires_grad for value in inputs):
         return cast(Tensor, _AddNorm.apply(x, residual, weight, bias, eps, drop))  # type: ignore[no-untyped-call]
     return _add_norm(x, residual, weight, bias, eps, drop, None, None)
+
+
+def drop(x: Tensor, *, dropout: float) -> Tensor:
+    """Dropout of (tokens, dim) in float32."""
+    check("x", x, None, None, torch.float32)
+    _check_dim(x.shape[1])
+    return cast(Tensor, _Drop.apply(x, dropout_of(dropout)))  # type: ignore[no-untyped-call]
 
 
 def gelu(x: Tensor) -> Tensor:
@@ -273,6 +289,24 @@ class _AddNorm(torch.autograd.Function):
             *(pointer(d_x), pointer(d_sum), d_weight.data_ptr(), d_bias.data_ptr(), *ctx.drop),
         )
         return d_x if dropped else d_sum, d_sum if need_residual else None, d_weight, d_bias, None, None
+
+
+def _drop(x: Tensor, drop: Dropout) -> Tensor:
+    out = torch.empty_like(x)
+    library.required().dropout(*x.shape, x.data_ptr(), out.data_ptr(), *drop)
+    return out
+
+
+class _Drop(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, drop: Dropout) -> Tensor:
+        ctx.drop = drop
+        return _drop(x, drop)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return _drop(grads[0].contiguous(), ctx.drop), None
 
 
 def _gelu(x: Tensor) -> Tensor:

@@ -157,6 +157,7 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "attention_backward": (_POINTER,) * 6 + (_INT,) * 3 + (_FLOAT, *_DROPOUT),
     "add_norm_forward": (_INT,) * 2 + (_POINTER,) * 4 + (_FLOAT,) + (_POINTER,) * 3 + _DROPOUT,
     "add_norm_backward": (_INT,) * 2 + (_POINTER,) * 8 + _DROPOUT,
+    "dropout": (_INT, _INT, _POINTER, _POINTER, *_DROPOUT),
     "gelu_forward": (_INT, _POINTER, _POINTER),
     "gelu_backward": (_INT, _POINTER, _POINTER, _POINTER),
     "mean_pool": (_POINTER, _POINTER, _INT, _INT, _POINTER),

@@ -14,7 +14,7 @@ from minisbert.kernels.cpu_ops import fused, library
 from torch import Tensor
 
 from minisbert.errors import ConfigError, InputError
-from minisbert.kernels import AdamWStep, plain
+from minisbert.kernels import AdamWStep, Tables, plain
 from minisbert.packing import PackedBatch
 
 FORWARD, BACKWARD = 2e-6, 1e-5  # largest difference, as a share of the largest value
@@ -313,3 +313,27 @@ def test_what_cannot_be_taken(with_native: None, call: Callable[[Tensor], Any], 
 def test_sizes_that_are_supported() -> None:
     assert all(fused.supports(dim, heads) for dim, heads in ((384, 12), (768, 12), (1024, 16), (16, 1), (48, 3)))
     assert not any(fused.supports(dim, heads) for dim, heads in ((384, 5), (36, 3), (30, 1), (512, 2), (4112, 1)))
+
+
+@pytest.mark.parametrize(("tokens", "dim"), [(1, 16), (7, 48), (33, 384), (129, 400)])
+@pytest.mark.parametrize("dropout", [0.1, 0.75])
+def test_dropout(with_native: None, tokens: int, dim: int, dropout: float) -> None:
+    torch.manual_seed(0)
+    x = shifted(torch.randn(tokens, dim))
+    kept = dropout_mask(next_seed(11), 0, tokens, dim, dropout) / (1 - dropout)
+    torch.manual_seed(11)
+    got = slopes(lambda value: fused.drop(value, dropout=dropout), x)
+    expected = slopes(lambda value: value * kept, x)
+    for one, other in zip(got, expected, strict=True):
+        close(one, other, FORWARD)
+
+
+def test_embeddings_are_dropped(with_native: None) -> None:
+    operations, batch = fused.Fused(), batch_of([3, 30])
+    tables = Tables(torch.nn.Embedding(5, 32), torch.nn.Embedding(40, 32), None)
+    norm = torch.nn.LayerNorm(32)
+    torch.manual_seed(2)
+    dropped = operations.embed(batch, batch.positions, tables, norm, dropout=0.5)
+    whole = operations.embed(batch, batch.positions, tables, norm, dropout=0.0)
+    assert 0.4 < (dropped == 0).float().mean() < 0.6
+    torch.testing.assert_close(dropped, torch.where(dropped == 0, 0, whole * 2))

@@ -26,8 +26,14 @@ struct BackwardMemory {
         d_qkv = pieces.take<Input>(rows * 3 * dim);
         output_sums = pieces.take<float>(some / PART * 2 * dim), attention_sums = pieces.take<float>(some / PART * 2 * dim);
         d_add = pieces.take<Input>(some * dim), d_inner = pieces.take<Input>(some * inner);
+        // The projections of attention come later than the feed-forward layers, so that both use the same memory.
+        const int64_t start = pieces.bytes;
         x_down = strips(inner), y_down = strips(dim), x_up = strips(dim), y_up = strips(inner);
-        x_output = strips(dim), y_output = strips(dim), x_qkv = strips(dim), y_qkv = strips(3 * dim);
+        x_output = strips(dim), y_output = strips(dim);
+        const int64_t most = pieces.bytes;
+        pieces.bytes = start;
+        x_qkv = strips(dim), y_qkv = strips(3 * dim);
+        pieces.bytes = larger(pieces.bytes, most);
     }
 };
 

@@ -118,10 +118,10 @@ struct Forward {
         memcpy(out + start * dim, m.hidden, (size_t)(rows * dim) * 4);
     }
 
-    // The first text that begins at or after a share of the tokens.
+    // The text that begins nearest to a share of the tokens.
     int64_t text_at(int64_t texts, int64_t share, int64_t shares) const {
         int64_t text = 0;
-        while (text < texts && offsets[text] * shares < tokens * share) text++;
+        while (text < texts && (offsets[text] + offsets[text + 1]) * shares < 2 * tokens * share) text++;
         return text;
     }
 };

@@ -102,6 +102,16 @@ void EXPORT(add_norm_backward)(int64_t tokens, int64_t dim, const float* d_out, 
     }
 }
 
+// Dropout of x, (tokens, dim): row the token, column the dimension. It is the backward pass too.
+void EXPORT(dropout)(int64_t tokens, int64_t dim, const float* x, float* out, uint32_t threshold, float keep_scale,
+                     uint64_t seed) {
+#pragma omp parallel for schedule(static) if (tokens * dim > SMALL)
+    for (int64_t i = 0; i < tokens; i++) {
+        const Dropout drop = Dropout::row(seed, (uint64_t)i, threshold, keep_scale);
+        for (int64_t d = 0; d < dim; d += W) store(out + i * dim + d, drop(load(x + i * dim + d), d));
+    }
+}
+
 // x * (1 + erf(x / sqrt 2)) / 2.
 void EXPORT(gelu_forward)(int64_t count, const float* x, float* out) {
 #pragma omp parallel for schedule(static) if (count > SMALL)

@@ -10,7 +10,7 @@
 
 namespace {
 
-// Tokens whose share of a weight's gradient is summed in registers. The order of all sums depends on it alone.
+// Tokens in a strip.
 constexpr int64_t SPAN = 256;
 
 // A matrix of tokens in strips of W columns, and in spans of SPAN tokens; a step of a strip holds GROUP tokens.
@@ -174,27 +174,36 @@ struct WeightGradient {
     int64_t column, outputs;   // the columns of d_y that belong to these outputs
     float *d_weight, *d_bias;  // null for none
 
-    static constexpr int64_t ROWS = 64;  // of the weight, in a part; its gradients of a span stay in the cache
+    static constexpr int64_t ROWS = 64;  // of the weight, in a part; its gradients stay in the cache
     static constexpr int HEIGHT = TILE_ROWS < W ? TILE_ROWS : W;  // rows of a tile, which are in one strip
 
     INLINED int64_t parts() const { return d_weight || d_bias ? (outputs + ROWS - 1) / ROWS : 0; }
 
+    // Calls use(span, steps) for each span of the tokens.
+    template <class F>
+    INLINE void each_span(int64_t tokens, const F& use) {
+        for (int64_t span = 0, done = 0; done < tokens; span++, done += SPAN)
+            use(span, (smaller(tokens - done, SPAN) + K::GROUP - 1) / K::GROUP);
+    }
+
     template <int C>
-    INLINED void tile(int64_t span, int64_t steps, int64_t row, int64_t vector, bool add) const {
-        const int32_t *a = d_y.strip(span, (column + row) / W) + row % W, *b[C];
-        repeat<C>([&](auto c) { b[c] = x.strip(span, vector + c); });
+    INLINED void tile(int64_t tokens, int64_t row, int64_t vector, bool add) const {
         float* out = d_weight + row * x.columns + vector * W;
         vf sum[HEIGHT][C];
         repeat<HEIGHT>([&](auto r) {
             repeat<C>([&](auto c) { sum[r][c] = add ? load(out + r * x.columns + c * W) : vf{}; });
         });
-        for (int64_t i = 0; i < steps; i++) {
-            vi right[C];
-            repeat<C>([&](auto c) { memcpy(&right[c], b[c] + i * W, 4 * W); });
-            repeat<HEIGHT>([&](auto r) {
-                repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], a[i * W + r], right[c]); });
-            });
-        }
+        each_span(tokens, [&](int64_t span, int64_t steps) ALWAYS_INLINE {
+            const int32_t *a = d_y.strip(span, (column + row) / W) + row % W, *b[C];
+            repeat<C>([&](auto c) { b[c] = x.strip(span, vector + c); });
+            for (int64_t i = 0; i < steps; i++) {
+                vi right[C];
+                repeat<C>([&](auto c) { memcpy(&right[c], b[c] + i * W, 4 * W); });
+                repeat<HEIGHT>([&](auto r) {
+                    repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], a[i * W + r], right[c]); });
+                });
+            }
+        });
         repeat<HEIGHT>([&](auto r) {
             repeat<C>([&](auto c) { store(out + r * x.columns + c * W, sum[r][c]); });
         });
@@ -203,22 +212,20 @@ struct WeightGradient {
     // Part p of the rows, over tokens whose gradients are added to what is there, if `add`.
     void part(int64_t p, int64_t tokens, bool add) const {
         const int64_t first = p * ROWS, last = smaller(first + ROWS, outputs), vectors = x.columns / W;
-        for (int64_t span = 0, done = 0; done < tokens; span++, done += SPAN) {
-            const int64_t steps = (smaller(tokens - done, SPAN) + K::GROUP - 1) / K::GROUP;
-            const bool more = add || span;
-            for (int64_t v = 0; d_weight && v < vectors; v += PANEL) {
-                for (int64_t row = first; row < last; row += HEIGHT) {
-                    if (vectors - v >= 3)
-                        tile<3>(span, steps, row, v, more);
-                    else if (vectors - v == 2)
-                        tile<2>(span, steps, row, v, more);
-                    else
-                        tile<1>(span, steps, row, v, more);
-                }
+        for (int64_t v = 0; d_weight && v < vectors; v += PANEL) {
+            for (int64_t row = first; row < last; row += HEIGHT) {
+                if (vectors - v >= 3)
+                    tile<3>(tokens, row, v, add);
+                else if (vectors - v == 2)
+                    tile<2>(tokens, row, v, add);
+                else
+                    tile<1>(tokens, row, v, add);
             }
-            for (int64_t row = first; d_bias && row < last; row += W) {
+        }
+        for (int64_t row = first; d_bias && row < last; row += W) {
+            vf sum = add ? load(d_bias + row) : vf{};
+            each_span(tokens, [&](int64_t span, int64_t steps) ALWAYS_INLINE {
                 const int32_t* from = d_y.strip(span, (column + row) / W);
-                vf sum = more ? load(d_bias + row) : vf{};
                 for (int64_t i = 0; i < steps; i++) {
                     vi word;
                     memcpy(&word, from + i * W, 4 * W);
@@ -227,8 +234,8 @@ struct WeightGradient {
                     else
                         sum += as_float(word << 16) + as_float(word & ~0xffff);
                 }
-                store(d_bias + row, sum);
-            }
+            });
+            store(d_bias + row, sum);
         }
     }
 };

@@ -82,13 +82,18 @@ def test_several_data_sets_with_their_losses(model: SentenceTransformer) -> None
     assert entry["eval_texts_loss"] > 0
 
 
-def test_the_best_loss_decides(model: SentenceTransformer, tmp_path: Path) -> None:
+def test_the_best_loss_decides(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     held_out = pairs(13)
-    config = {"eval_every": 1, "keep_best": True, "learning_rate": 1e-1}
-    history = trainer(model, eval_data=held_out, output_dir=tmp_path, config=config).train()
-    found = [entry["eval_loss"] for entry in history.entries if "eval_loss" in entry]
-    assert min(found) == history.best_metric != found[-1]
-    assert loss_on(model, held_out) == pytest.approx(min(found), rel=1e-5)
+    for seed in range(20):  # until the last loss is not the best one
+        model = SentenceTransformer(tiny("bert"), device="cpu")
+        config = {"eval_every": 1, "keep_best": True, "learning_rate": 1e-1, "seed": seed}
+        history = trainer(model, eval_data=held_out, output_dir=tmp_path / str(seed), config=config).train()
+        found = [entry["eval_loss"] for entry in history.entries if "eval_loss" in entry]
+        assert min(found) == history.best_metric
+        assert loss_on(model, held_out) == pytest.approx(min(found), rel=1e-5)
+        if found[-1] != min(found):
+            return
+    pytest.fail("the last loss was the best one in each run")
 
 
 @pytest.mark.parametrize(

@@ -116,11 +116,17 @@ def train(result: dict[str, Any]) -> str:
             times = ratio(one["times_as_fast"])
             limit = f"{one['share_of_limit']:.0%}" if one["share_of_limit"] is not None else ""
             loss = f"{one['first_loss']:.4f}, {one['last_loss']:.4f}"
-            rows.append((name, side, f"{one['steps_per_second']:.2f}", times, limit, loss))
-    header = ("loss and batch", "", "steps/s", "of the reference in fp32", "share of the limit", "first and last loss")
+            alike = ratio(one["times_as_fast_in_precision"]) if one.get("times_as_fast_in_precision") else ""
+            peak = f"{one['peak_mb']:,.0f}" if one.get("peak_mb") else ""
+            rows.append((name, side, f"{one['steps_per_second']:.2f}", times, alike, limit, peak, loss))
+    header = (
+        *("loss and batch", "", "steps/s", "of the reference in fp32", "of the reference in the same precision"),
+        *("share of the limit", "peak memory, MB", "first and last loss"),
+    )
     parts = [
         f"Training (`benchmarks/run.py train`, {about(result)}): optimizer steps per second without set-up, the same "
-        f"rows in the same order; dropout is drawn differently on both sides.",
+        f"rows in the same order; dropout is drawn differently on both sides. Peak memory is that of a process "
+        "of its own.",
         markdown(header, rows),
     ]
     if result["stsb"]:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -26,6 +29,7 @@ WARM_UP = 2  # steps that do not count
 SEED = 42
 SCORED_STEPS, SCORED_BATCH = 180, 16  # of the runs on STS-B whose results are scored
 QUICK_STEPS = 2
+PEAK_STEPS = 6  # of a run whose memory is measured
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,9 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     for name, case in CASES.items():
         steps = QUICK_STEPS if options.quick else case.steps
         found[name] = compare(case, columns(case, options.data, steps + WARM_UP), steps, options.rounds, rates)
+        for side, one in found[name]["sides"].items():
+            if "not_available" not in one:
+                one["peak_mb"] = peak(side, name, options)
         print(_case_table(name, found[name]), flush=True)
     return {
         "cases": found,
@@ -103,12 +110,17 @@ def compare(case: Case, rows: dict[str, Any], steps: int, rounds: int, rates: Ra
             continue
         seconds = [course.seconds / steps for course in courses]
         median = timing.spread(seconds)["median"]
-        baseline = [course.seconds / steps for course in made[BASELINE]] if BASELINE not in missing else None
+        same = f"{BASELINE.split()[0]} {side.split()[-1]}"  # the reference in this precision
+        baseline, alike = (
+            [course.seconds / steps for course in made[other]] if other not in missing else None
+            for other in (BASELINE, same)
+        )
         limit = limits.get(side.split()[-1])
         result[side] = {
             "steps_per_second": 1 / median,
             "seconds": [round(value, 4) for value in seconds],
             "times_as_fast": timing.times_as_fast(seconds, baseline) if baseline else None,
+            "times_as_fast_in_precision": timing.times_as_fast(seconds, alike) if alike else None,
             "share_of_limit": share(flops, median, limit["gflops"]) if limit else None,
             "first_loss": courses[0].losses[0],
             "last_loss": courses[0].losses[-1],
@@ -224,6 +236,27 @@ def table_of(result: dict[str, Any]) -> str:
     return table([(title, ""), *scored["spearman"].items()])
 
 
+def peak(side: str, name: str, options: argparse.Namespace) -> float | None:
+    """Peak memory of a process that trains for a few steps, in MB; None if it fails."""
+    command = [sys.executable, "-m", "commands.train", side, name, str(options.threads), str(options.data or "")]
+    root = Path(__file__).parents[1]
+    path = os.pathsep.join([str(root), str(root.parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
+    return None if done.returncode else float(done.stdout.splitlines()[-1])
+
+
+def _train_alone(side: str, name: str, threads: int, data: Path | None) -> float:
+    """Train in this process, and return its peak memory in MB."""
+    import torch
+
+    torch.set_num_threads(threads)
+    case = CASES[name]
+    settings = {"max_steps": PEAK_STEPS, "batch_size": case.batch_size, "learning_rate": 2e-5, "seed": SEED}
+    train(side, case.loss, columns(case, data, PEAK_STEPS), settings)
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(round(int(line.split()[1]) * 1.024e-3, 1) for line in lines if line.startswith("VmHWM:"))
+
+
 def lengths_of(rows: dict[str, Any]) -> list[int]:
     """Tokens of all texts."""
     model = SentenceTransformer(packaged_model(), device="cpu", truncation="count")
@@ -251,3 +284,8 @@ def _case_table(name: str, found: dict[str, Any]) -> str:
         )
     shape = ", ".join(f"{span}: {count}" for span, count in found["histogram"].items())
     return f"{name}: mean {found['mean_tokens']} tokens a text ({shape})\n{table(rows)}\n"
+
+
+if __name__ == "__main__":
+    _, _side, _name, _threads, _data = sys.argv
+    print(_train_alone(_side, _name, int(_threads), Path(_data) if _data else None))

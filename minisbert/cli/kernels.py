@@ -55,16 +55,18 @@ def choices() -> list[Choice]:
     """Return the implementation of each operation in this mode."""
     import torch
 
-    from ..kernels import current_mode, library, native, onednn
+    from ..kernels import current_mode, library, native, onednn, training
 
-    fused = ("attention", "add_norm", "gelu", "mean_pool", "adamw_rows")
+    fused = ("attention", "add_norm", "gelu", "dropout", "mean_pool", "adamw_rows")
+    trained = ("float32", "bfloat16")
     encoders = {
         "float32": onednn.available(),
         "bfloat16": onednn.bfloat16_available(),
         "int8": onednn.available(),
     }
     if current_mode() == "reference":
-        names = ("linear", *fused, *(f"encoder {dtype}" for dtype in encoders))
+        wholes = (*(f"encoder {dtype}" for dtype in encoders), *(f"training {dtype}" for dtype in trained))
+        names = ("linear", *fused, *wholes)
         return [Choice(name, "torch", "the mode is reference") for name in names]
     obstacle, runs = library.refusal(), f"the level {library.level()}"
     faster = onednn.available()
@@ -77,6 +79,12 @@ def choices() -> list[Choice]:
         else:
             reason = obstacle or "this processor has no such product, or oneDNN a better one"
             rows.append(Choice(f"encoder {dtype}", "onednn" if offered else "torch", f"C++ kernels: {reason}"))
+    for dtype in trained:
+        if obstacle is None and training.available(getattr(torch, dtype)):
+            rows.append(Choice(f"training {dtype}", "native", f"all layers at once, {runs}"))
+        else:
+            reason = obstacle or "this processor has no such product, or oneDNN a better one"
+            rows.append(Choice(f"training {dtype}", "single operations", f"C++ kernels: {reason}"))
     return rows
 
 

@@ -83,6 +83,7 @@ __all__ = [
     "onednn",
     "plain",
     "submodules",
+    "training",
     "use",
     "whole_encoder_may_run",
 ]

@@ -23,8 +23,8 @@ INLINE vf gelu_tanh(vf x) {
 
 INLINE vf relu(vf x) { return x < 0.0f ? vf{} : x; }
 
-// An activation by its number; HALF if its values are rounded to bfloat16 next.
-template <bool HALF>
+// An activation by its number; ROUNDED if its values are rounded to bfloat16 or int8 next.
+template <bool ROUNDED>
 INLINE vf activate(int64_t number, vf x) {
     switch (number) {
         case GELU_TANH:
@@ -34,7 +34,7 @@ INLINE vf activate(int64_t number, vf x) {
         case SILU:
             return silu(x);
         default:
-            return HALF ? gelu_to_round(x) : gelu(x);
+            return ROUNDED ? gelu_to_round(x) : gelu(x);
     }
 }
 

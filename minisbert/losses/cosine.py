@@ -46,7 +46,7 @@ class CosineSimilarityLoss(Loss):
         if len(embeddings) != 2:
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects 2")
         first, second = aligned(embeddings, loss=name)
-        target = check_labels(labels, len(first), loss=name)
+        target = check_labels(labels, len(first), loss=name).to(first.dtype)  # torch 2.6 wants one dtype
         cosines = torch.cosine_similarity(first, second)  # (batch,)
         scores = self.cos_score_transformation(cosines)
         return cast(Callable[[Tensor, Tensor], Tensor], self.loss_fct)(scores, target)

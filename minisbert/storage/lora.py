@@ -39,14 +39,7 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
         ModelError: the adapter is of another kind than LoRA, or does not fit the weights.
     """
     config = read_json_object(folder / ADAPTER_CONFIG)
-    started = str(config.get("init_lora_weights", True)).lower()
-    kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
-    if kind != "LORA" or started.startswith(_CHANGES_BASE):
-        name = f"{kind}, started by {started}" if kind == "LORA" else kind
-        raise ModelError(
-            f"{folder} has an adapter ({name[:80]}) beside its weights; expected LoRA: merge it with PEFT's "
-            f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
-        )
+    check_kind(config, folder)
     if not adapter:
         raise ModelError(f"the adapter in {folder} has no tensors; expected those of LoRA: copy it again")
     matrices: dict[tuple[str, bool], dict[str, Tensor]] = {}
@@ -87,6 +80,26 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
                 f"the adapter in {folder} makes numbers of {target} that are not finite; expected its base, "
                 f"{adapter_base(folder)}: put the weights of that model there"
             )
+
+
+def check_kind(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse adapters of another kind than LoRA.
+
+    Args:
+        config: content of adapter_config.json.
+        folder: of the adapter, for messages.
+
+    Raises:
+        ModelError: the adapter is of another kind.
+    """
+    started = str(config.get("init_lora_weights", True)).lower()
+    kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
+    if kind != "LORA" or started.startswith(_CHANGES_BASE):
+        name = f"{kind}, started by {started}" if kind == "LORA" else kind
+        raise ModelError(
+            f"{folder} has an adapter ({name[:80]}) beside its weights; expected LoRA: merge it with PEFT's "
+            f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
+        )
 
 
 def adapter_base(folder: Path) -> str | None:

@@ -23,6 +23,7 @@ from .architectures import checkpoint_names
 from .encoder import Encoder
 from .layers import Linear
 
+_POOLER = "pooler.dense"  # in the checkpoints of BERT, RoBERTa and MPNet, and not in our encoder
 _ALL = "all-linear"  # PEFT's word for every linear layer
 _DEFAULT = ("attention.query", "attention.value")  # as in the paper; our names
 _NEAR = 3  # names to show in a message
@@ -87,10 +88,21 @@ class LoraConfig:
         """Factor of the change."""
         return float(self.lora_alpha) / (math.sqrt(self.r) if self.use_rslora else self.r)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the settings as adapter_config.json has them."""
-        targets = self.target_modules
-        return {**asdict(self), "target_modules": list(targets) if isinstance(targets, tuple) else targets}
+    def as_json(self, layers: Sequence[str]) -> dict[str, Any]:
+        """Return the settings as adapter_config.json has them.
+
+        Args:
+            layers: that are changed, by their names in checkpoints. They are listed where PEFT would also change the
+                pooler, which embeddings do not need.
+        """
+        targets: Any = self.target_modules
+        if targets is None:
+            targets = list(dict.fromkeys(name.rpartition(".")[2] for name in layers))
+        elif isinstance(targets, str):
+            targets = list(layers) if targets == _ALL or re.fullmatch(targets, _POOLER) else targets
+        else:
+            targets = list(layers) if any(f".{_POOLER}".endswith(f".{name}") for name in targets) else list(targets)
+        return {**asdict(self), "target_modules": targets}
 
 
 class LoraLinear(nn.Linear):

@@ -250,9 +250,10 @@ class Transformer(nn.Module):
                 "base: call merge_and_unload() first"
             )
         state, linears = encoder.state_dict(), linear_layers(encoder, self.config)
-        names = matrix_names({ours: linears[ours] for ours in adapted_layers(encoder)})
+        layers = {ours: linears[ours] for ours in adapted_layers(encoder)}
+        names = matrix_names(layers)
         tensors = {theirs: state[ours] for ours, theirs in names.items()}
-        write_adapter(folder, tensors, {**adapter.as_json(), **self._adapter_base})
+        write_adapter(folder, tensors, {**adapter.as_json(list(layers.values())), **self._adapter_base})
 
     # ---- files --------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from .dialects import unusable
 from .files import is_file, read_json_object, write_json
 from .layout import read_layout
 from .locate import find_model
-from .lora import ADAPTER_CONFIG, ADAPTER_FILES, check_kind
+from .lora import ADAPTER_CONFIG, ADAPTER_FILES, check_kind, check_numbers
 from .other_forms import other_form
 from .weights import read_adapter_tensors, weight_files, write_weights
 
@@ -73,7 +73,10 @@ def read_adapter(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for name in _UNUSABLE:
         if config.get(name):
             raise unusable(folder / ADAPTER_CONFIG, name, config[name], "none: load base and adapter merged")
-    return config, read_adapter_tensors(folder)
+    tensors = read_adapter_tensors(folder)
+    for name, tensor in tensors.items():
+        check_numbers(name, tensor, folder)
+    return config, tensors
 
 
 def check_no_base(folder: Path) -> None:

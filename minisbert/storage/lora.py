@@ -45,7 +45,7 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
     matrices: dict[tuple[str, bool], dict[str, Tensor]] = {}
     sources: dict[str, str] = {}  # of what is changed
     for name, tensor in adapter.items():
-        _check_numbers(name, tensor, folder)
+        check_numbers(name, tensor, folder)
         if found := _MATRICES.fullmatch(name):
             module, embedding = found["module"], bool(found["embedding"])
             pair = matrices.setdefault((module, embedding), {})
@@ -156,7 +156,12 @@ def _check_shape(shape: tuple[int, ...], weight: Tensor, name: str, folder: Path
         )
 
 
-def _check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
+def check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
+    """Refuse a tensor of an adapter that does not have finite floats.
+
+    Raises:
+        ModelError: it does not.
+    """
     if not tensor.is_floating_point() or not tensor.float().isfinite().all():
         got = "numbers that are not finite" if tensor.is_floating_point() else str(tensor.dtype)
         raise ModelError(f"the adapter in {folder} has {got} in {name}; expected finite floats: copy or train it again")

@@ -14,7 +14,7 @@ import pytest
 import tiny_models
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from minisbert import LoraConfig, SentenceTransformer, kernels, losses
 from minisbert.errors import ConfigError, InputError, ModelError
@@ -158,6 +158,34 @@ def test_an_adapter_is_described(tiny: Callable[[str], Path], tmp_path: Path, ca
     adapted(tiny("bert")).save_pretrained(tmp_path / "saved")
     assert main(["inspect", str(tmp_path / "saved")]) in (0, None)
     assert "bert" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize("base", ["a\0b", "", None, 3, "x" * 5000, ".", "/", "~nobody/x", {"a": 1}])
+def test_bases_that_are_none(base: Any, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    adapted(tiny("bert")).save_pretrained(tmp_path / "saved")
+    config = json.loads((tmp_path / "saved" / "adapter_config.json").read_text())
+    for changes in ({}, {"revision": 3}, {"revision": "main"}):
+        saved = {**config, "base_model_name_or_path": base, **changes}
+        (tmp_path / "saved" / "adapter_config.json").write_text(json.dumps(saved))
+        with pytest.raises(ModelError, match="only an adapter") as caught:
+            SentenceTransformer(tmp_path / "saved", device="cpu")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_is_loaded_as_int8_is_saved_merged(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = adapted(tiny("bert"))
+    model.save_pretrained(tmp_path / "adapter")
+    SentenceTransformer(tmp_path / "adapter", device="cpu", dtype="int8").save_pretrained(tmp_path / "merged")
+    merged = SentenceTransformer(tmp_path / "merged", device="cpu")
+    assert difference(merged.encode(TEXTS), model.encode(TEXTS)) < BOUND
+
+
+def test_numbers_that_are_not_finite(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(GOLDEN, tmp_path / "adapter")
+    tensors = {name: tensor * float("nan") for name, tensor in load_file(folder / "adapter_model.safetensors").items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    with pytest.raises(ModelError, match="numbers that are not finite"):
+        SentenceTransformer(tiny("bert"), device="cpu").load_adapter(folder)
 
 
 def test_an_adapter_whose_base_is_gone(tiny: Callable[[str], Path], tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from . import card, evaluation, losses, modules, report, util
     from .data.rows import InputExample
     from .model.pool import EncodingPool
+    from .modules.lora import LoraConfig
     from .sentence_transformer import SentenceTransformer
     from .training.config import TrainingConfig
     from .training.history import TrainingHistory
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EncodingPool",
     "InputExample",
+    "LoraConfig",
     "SentenceTransformer",
     "Trainer",
     "TrainingConfig",
@@ -45,6 +47,7 @@ __all__ = [
 _HOMES = {
     "EncodingPool": "model.pool",
     "InputExample": "data.rows",
+    "LoraConfig": "modules.lora",
     "SentenceTransformer": "sentence_transformer",
     "Trainer": "training.trainer",
     "TrainingConfig": "training.config",

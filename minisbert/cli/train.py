@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, ModelError
 from ..storage.files import is_file
+from .adapter import add_adapter_options, check_adapter_options, put_adapter
 from .evaluate import sts_evaluator
 from .options import (
     Subparsers,
@@ -87,6 +88,7 @@ def add(commands: Subparsers) -> None:
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
     )
     add_training_options(parser)
+    add_adapter_options(parser)
     parser.set_defaults(dtype="float32")  # in which a base of half precision trains too
 
 
@@ -114,7 +116,9 @@ def run_train(options: argparse.Namespace) -> None:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
     check_output(options)
+    check_adapter_options(options)
     model = load_model(options)
+    put_adapter(model, options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
     loss = loss or losses.loss_by_name(name, parameters, model=model)
@@ -301,6 +305,8 @@ def train_and_save(
         enough = max(1, trainer.config.steps_over(len(rows)) // _LOG_ENTRIES)
         trainer.config = replace(trainer.config, log_every=min(trainer.config.log_every, enough))
     history = trainer.train(resume=options.resume)
+    if getattr(options, "lora_merge", False):
+        model.merge_and_unload()
     model.save_pretrained(options.output)
     if report is not None:
         report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)

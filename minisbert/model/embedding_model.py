@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, ParamSpec, TypeAlias
+from typing import Any, Literal, ParamSpec, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, InputTypeError
 from ..modules.encoder import Encoder
+from ..modules.lora import LoraConfig
 from ..modules.persistence import read_modules, write_module
 from ..similarity import Precision, SimilarityFunction
+from ..storage.adapters import check_no_base, remove_adapter
 from ..storage.files import replacing_folder
 from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
 from ..storage.locate import find_model, repository_name
@@ -41,6 +43,7 @@ _DTYPES: Mapping[str, torch.dtype] = {
 }
 
 Options = ParamSpec("Options")
+Model = TypeVar("Model", bound="EmbeddingModel")
 
 
 def _with_options_of(function: Callable[Options, Any]) -> Callable[[Callable[..., Any]], Callable[Options, Any]]:
@@ -316,6 +319,49 @@ class EmbeddingModel(ModuleStack):
             options["prompt_name"] = next((name for name in names if name in self.prompts), None)
         return self.encode(inputs, **options)
 
+    # ---- adapters ---------------------------------------------------------------------------------------------------
+
+    def add_adapter(self, config: LoraConfig) -> None:
+        """Freeze the encoder, and put a new LoRA adapter on it, which changes nothing until it is trained.
+
+        Modules after the encoder are trained as before. The model must have the weights of its folder: what is saved
+        is the adapter, without them.
+
+        Args:
+            config: rank, layers and the like, by PEFT's names.
+
+        Raises:
+            ConfigError: the encoder is not a native one with float weights as they were loaded, or it has an adapter,
+                or no layer has a name that is asked for.
+        """
+        if not isinstance(config, LoraConfig):
+            raise ConfigError(
+                f"got {type(config).__module__}.{type(config).__name__} as adapter; expected minisbert's own: pass "
+                f"minisbert.LoraConfig(r=8, lora_alpha=16)"
+            )
+        self.transformer.add_adapter(config, base=self.base_model, revision=self.base_model_revision)
+
+    def load_adapter(self, folder: str | Path) -> None:
+        """Freeze the encoder, and put a saved LoRA adapter on it, such as one of PEFT, to train it further.
+
+        Args:
+            folder: holds adapter_config.json and the adapter's weights.
+
+        Raises:
+            ConfigError: as for `add_adapter`.
+            ModelError: the adapter cannot be read, or does not fit the encoder.
+        """
+        self.transformer.load_adapter(Path(folder), base=self.base_model, revision=self.base_model_revision)
+
+    def merge_and_unload(self: Model) -> Model:
+        """Add the adapter to the weights of its base, in place; all of them can be trained again.
+
+        Raises:
+            ConfigError: there is no adapter.
+        """
+        self.transformer.merge_adapter()
+        return self
+
     # ---- saving -----------------------------------------------------------------------------------------------------
 
     def save_pretrained(
@@ -323,21 +369,30 @@ class EmbeddingModel(ModuleStack):
     ) -> None:
         """Write the model in the layout that sentence-transformers 4, 5 and 6 read.
 
+        Of an encoder with an adapter only the adapter is written, as PEFT and the reference do; call
+        `merge_and_unload` before to write all weights.
+
         Args:
             path: the folder to write; files of other names in it stay.
             model_name: the name the model card shows, such as "me/my-model".
             create_model_card: write README.md. A loaded model that was not trained keeps its own.
 
         Raises:
-            InputError: the folder cannot be written.
+            InputError: the folder cannot be written, or has weights that would be taken for the base of the adapter.
+            ConfigError: weights of the adapter's base are trained too.
         """
         if not str(path):
             raise InputError("got '' as path; expected the name of a folder: pass '.' for the current one")
+        adapted = self.transformer.adapter is not None
+        if adapted:
+            check_no_base(Path(path))
         with replacing_folder(Path(path)) as folder:
             self.write_into(folder)
             card = self._model_card(model_name) if create_model_card else None
             if card is not None:
                 (folder / "README.md").write_text(card, encoding="utf-8", errors="replace", newline="\n")
+            if not adapted:
+                remove_adapter(Path(path))
 
     save = save_pretrained
 

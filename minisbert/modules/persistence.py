@@ -94,7 +94,7 @@ def read_modules(layout: ModelLayout) -> list[nn.Module]:
     """
     modules: list[nn.Module] = []
     for spec in layout.modules:
-        modules.append(_read_module(spec))
+        modules.append(read_module(spec))
     transformer = modules[0]
     if not isinstance(transformer, Transformer):
         raise ModelError(f"the first module is a {type(transformer).__name__}; expected a Transformer")
@@ -118,7 +118,12 @@ def write_module(module: nn.Module, folder: Path) -> None:
         write_weights(folder, module.state_dict(), labelled=False)
 
 
-def _read_module(spec: ModuleSpec) -> nn.Module:
+def read_module(spec: ModuleSpec) -> nn.Module:
+    """Build a module and load its weights.
+
+    Raises:
+        ModelError: files are incomplete, say something impossible, or do not belong together.
+    """
     if spec.kind == "Transformer":
         return Transformer.load(spec.folder, spec.config)
     try:

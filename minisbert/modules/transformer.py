@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError, warn
 from ..kernels import QuantizedLinear
 from ..packing import pack
+from ..storage.adapters import base_folder, read_adapter, write_adapter
 from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
-from ..storage.files import read_json_object, write_json
+from ..storage.files import is_file, read_json_object, write_json
+from ..storage.lora import ADAPTER_CONFIG
 from ..storage.other_forms import quantized_by
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
 from ..storage.weights import load_into, read_weights, two_models, write_weights
@@ -23,6 +26,17 @@ from .calibration import SENTENCES
 from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
+from .lora import (
+    LoraConfig,
+    adapted_layers,
+    linear_layers,
+    matrix_names,
+    merge_layers,
+    put_adapter,
+    read_settings,
+    target_layers,
+    trains_base,
+)
 
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 _WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # in every architecture of the BERT family
@@ -64,6 +78,8 @@ class Transformer(nn.Module):
         self.config = dict(config)
         self.do_lower_case = do_lower_case or tokenizer.drops_lower_case
         self.extra_tensors = dict(extra_tensors or {})
+        self.adapter: LoraConfig | None = None
+        self._adapter_base: dict[str, str | None] = {}  # the model it was made for, as adapter_config.json has it
         self._weights_folder = weights_folder
         self._source = tokenizer
         if do_lower_case:
@@ -127,7 +143,119 @@ class Transformer(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings to show in `repr`."""
-        return f"{self.config.get('model_type')}, max_seq_length={self.max_seq_length}"
+        adapter = "" if self.adapter is None else f", adapter={self.adapter}"
+        return f"{self.config.get('model_type')}, max_seq_length={self.max_seq_length}{adapter}"
+
+    # ---- adapters -----------------------------------------------------------------------------------------------
+
+    def add_adapter(self, config: LoraConfig, *, base: str | None = None, revision: str | None = None) -> None:
+        """Freeze the encoder, and put a new LoRA adapter on it.
+
+        Args:
+            config: of the adapter.
+            base: name of the model, for adapter_config.json; by default the folder that the weights are from.
+            revision: of that name.
+
+        Raises:
+            ConfigError: the encoder cannot have one, or no layer is of a name that is asked for.
+        """
+        encoder, folder = self._base()
+        put_adapter(encoder, target_layers(encoder, self.config, config), config)
+        self.adapter = config
+        self._adapter_base = {"base_model_name_or_path": base or str(folder), "revision": revision if base else None}
+
+    def load_adapter(self, folder: Path, *, base: str | None = None, revision: str | None = None) -> None:
+        """Freeze the encoder, and put a saved LoRA adapter on it.
+
+        Args:
+            folder: holds adapter_config.json.
+            base: name of the model; see `add_adapter`.
+            revision: of that name.
+
+        Raises:
+            ConfigError: the encoder cannot have one.
+            ModelError: the adapter cannot be read, or does not fit the encoder.
+        """
+        encoder, own = self._base()
+        config, layers, tensors = self._saved_adapter(encoder, folder)
+        put_adapter(encoder, layers, config)
+        encoder.load_state_dict(tensors, strict=False)
+        self.adapter = config
+        self._adapter_base = {"base_model_name_or_path": base or str(own), "revision": revision if base else None}
+
+    def merge_adapter(self) -> None:
+        """Add the adapter to the weights, which can then be trained again.
+
+        Raises:
+            ConfigError: there is no adapter.
+        """
+        if self.adapter is None or not isinstance(self.auto_model, Encoder):
+            raise ConfigError("got a model without an adapter; expected one to merge: call add_adapter first")
+        merge_layers(self.auto_model)
+        self.auto_model.align_weights()
+        self.adapter, self._weights_folder = None, None
+
+    def adapter_state(self, folder: Path) -> dict[str, Tensor]:
+        """Read the tensors of a saved adapter that are to replace those of the present one, by our names.
+
+        Raises:
+            ModelError: they cannot be read, or are of another adapter.
+        """
+        encoder = self.auto_model
+        if not isinstance(encoder, Encoder) or self.adapter is None:
+            raise ConfigError("got a model without an adapter; expected one: call add_adapter first")
+        config, layers, tensors = self._saved_adapter(encoder, folder)
+        if layers.keys() != adapted_layers(encoder).keys() or replace(config, target_modules=None) != replace(
+            self.adapter, target_modules=None
+        ):
+            raise ModelError(f"the adapter in {folder} is another one; expected that of this model: {self.adapter}")
+        return tensors
+
+    def _saved_adapter(self, encoder: Encoder, folder: Path) -> tuple[LoraConfig, dict[str, str], dict[str, Tensor]]:
+        """Return the settings, the layers and the tensors (by our names) of a saved adapter."""
+        saved, tensors = read_adapter(folder)
+        return read_settings(saved, tensors, encoder, linear_layers(encoder, self.config), folder)
+
+    def _base(self) -> tuple[Encoder, Path]:
+        """Return the encoder and the folder of its weights, if an adapter can be put on it."""
+        encoder, folder = self.auto_model, self._weights_folder
+        if not isinstance(encoder, Encoder) or encoder.quantized:
+            kind = "int8 weights" if isinstance(encoder, Encoder) else f"a {self.config.get('model_type')} encoder"
+            raise ConfigError(f"got {kind}; expected floats of a native encoder (BERT, RoBERTa, DistilBERT, MPNet)")
+        if self.adapter is not None:
+            raise ConfigError("got a model with an adapter; expected none: call merge_and_unload() first")
+        changed = folder is None or base_folder(folder) != folder or is_file(folder / ADAPTER_CONFIG)
+        if folder is None or changed or not self._as_saved(encoder, folder):
+            raise ConfigError(
+                f"got weights that are not those in {folder or 'a folder'}, and an adapter is saved without its base; "
+                f"expected a model as it was loaded: save it and load it again, then add the adapter"
+            )
+        return encoder, folder
+
+    def _as_saved(self, encoder: Encoder, folder: Path) -> bool:
+        tensors = encoder.state_dict()
+        names = checkpoint_names(self.config, tensors)
+        saved = _canonical(read_weights(folder, mapped=True), folder)
+        return all(
+            (found := saved.get(names[name])) is not None
+            and found.shape == tensor.shape
+            and torch.equal(found.to(tensor.device, tensor.dtype), tensor)
+            for name, tensor in tensors.items()
+        )
+
+    def _save_adapter(self, encoder: Encoder, adapter: LoraConfig, folder: Path) -> None:
+        if trains_base(encoder):
+            raise ConfigError(
+                "got an adapter, and weights of its base that are not frozen and would not be saved; expected a frozen "
+                "base: call merge_and_unload() first"
+            )
+        state, linears = encoder.state_dict(), linear_layers(encoder, self.config)
+        layers = {ours: linears[ours] for ours in adapted_layers(encoder)}
+        names = matrix_names(layers)
+        tensors = {theirs: state[ours] for ours, theirs in names.items()}
+        write_adapter(folder, tensors, {**adapter.as_json(list(layers.values())), **self._adapter_base})
+
+    # ---- files --------------------------------------------------------------------------------------------------
 
     @classmethod
     def load(cls, folder: Path, settings: Mapping[str, Any]) -> Transformer:
@@ -141,7 +269,8 @@ class Transformer(nn.Module):
             ModelError: files are missing or do not fit each other.
         """
         saved = read_transformer_settings(settings, source=folder)
-        config = {**read_json_object(folder / "config.json"), **saved.config}
+        base = base_folder(folder)
+        config = {**read_json_object(base / "config.json"), **saved.config}
         if method := quantized_by(config):
             raise ModelError(
                 f"the weights in {folder} are quantized ({method}); expected floats: load the model that they were "
@@ -164,9 +293,17 @@ class Transformer(nn.Module):
         )
 
     def save(self, folder: Path) -> None:
-        """Write weights, configuration and tokenizer; what has not changed is written as it was read."""
+        """Write weights, configuration and tokenizer; what has not changed is written as it was read.
+
+        With an adapter, its weights and settings are written and those of its base are not.
+
+        Raises:
+            ConfigError: there is an adapter, and its base is trained too.
+        """
         encoder = self.auto_model
-        if isinstance(encoder, ForeignEncoder):
+        if self.adapter is not None and isinstance(encoder, Encoder):
+            self._save_adapter(encoder, self.adapter, folder)
+        elif isinstance(encoder, ForeignEncoder):
             encoder.save(folder)
         else:
             tensors = self._float_weights(encoder) if encoder.quantized else encoder.state_dict()
@@ -196,7 +333,8 @@ class Transformer(nn.Module):
         folder = self._weights_folder
         state: dict[str, Tensor] = encoder.state_dict()
         try:
-            saved = _canonical(read_weights(folder), folder) if folder is not None and folder.is_dir() else {}
+            there = folder is not None and folder.is_dir()
+            saved = _read(folder) if folder is not None and there else {}
         except ModelError:
             saved = {}
         for prefix, module in encoder.named_modules():
@@ -231,12 +369,16 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
     """Load the encoder, and the tensors of the checkpoint that it does not need but a saved copy should have."""
     with torch.device("meta"):
         encoder = Encoder(encoder_config(config))
-    tensors = _canonical(read_weights(folder, mapped=True), folder)
+    tensors = _read(folder, mapped=True)
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
     name = dtype or read_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
     encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
     encoder.align_weights()
     return encoder, {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("pooler.")}
+
+
+def _read(folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    return _canonical(read_weights(folder, mapped=mapped, base=base_folder(folder)), folder)
 
 
 def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

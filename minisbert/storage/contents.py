@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from . import dialects
+from .adapters import base_folder
 from .files import is_file, read_json_object
 from .layout import ModelLayout, ModuleSpec, read_layout
 from .tokenizer import VOCABULARIES, longest_text, tokenizer_kind
@@ -111,11 +112,11 @@ def read_contents(folder: Path) -> ModelContents:
     layout = read_layout(folder)
     first = layout.modules[0]
     settings = dialects.read_transformer_settings(first.config, source=first.folder)
-    config = {**read_json_object(first.folder / "config.json"), **settings.config}
+    config = {**read_json_object(base_folder(first.folder) / "config.json"), **settings.config}
     own = {**read_json_object(first.folder / "tokenizer_config.json", optional=True), **settings.tokenizer}
     encoder = _encoder(config)
     tokenizer = TokenizerContents(tokenizer_kind(own, config), _algorithm(first.folder), longest_text(own))
-    weights = [path for spec in layout.modules for path in weight_files(spec.folder)]
+    weights = [path for spec in layout.modules for path in _weights_of(spec)]
     headers = {path: read_header(path) for path in weights if path.suffix == ".safetensors" and is_file(path)}
     parameters = Counter[str]()
     for header in headers.values():
@@ -199,11 +200,15 @@ def _files(folder: Path, modules: Iterable[ModuleSpec]) -> dict[str, int]:
     return dict(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))
 
 
+def _weights_of(spec: ModuleSpec) -> tuple[Path, ...]:
+    return weight_files(base_folder(spec.folder) if spec.kind == "Transformer" else spec.folder)
+
+
 def _notes(layout: ModelLayout, weights: Iterable[Path], headers: Mapping[Path, Header]) -> Iterable[str]:
     first = layout.modules[0].folder
     if layout.note:
         yield layout.note
-    if not weight_files(first):
+    if not weight_files(base_folder(first)):
         yield "there are no weights"
     if not any(is_file(first / name) for name in ("tokenizer.json", *VOCABULARIES)):
         yield "there is no tokenizer"

@@ -10,6 +10,7 @@ from typing import Any
 from ..errors import ConfigError, ModelError
 from . import dialects
 from .files import LONGEST_CARD, inside, is_file, open_file, read_json, read_json_object, write_json
+from .lora import ADAPTER_CONFIG
 from .other_forms import other_form
 
 _SETTINGS = "config_sentence_transformers.json"
@@ -72,7 +73,8 @@ def read_layout(folder: Path) -> ModelLayout:
     Raises:
         ModelError: files are missing, unreadable, or of a kind minisbert does not know.
     """
-    if not is_file(folder / "config.json") and (form := other_form(folder)):
+    adapted = is_file(folder / "modules.json") and is_file(folder / ADAPTER_CONFIG)  # its base has the rest
+    if not is_file(folder / "config.json") and not adapted and (form := other_form(folder)):
         raise ModelError(f"{folder} has {form}")
     if not is_file(folder / "config.json") and not is_file(folder / "modules.json"):
         raise ModelError(

@@ -39,20 +39,13 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
         ModelError: the adapter is of another kind than LoRA, or does not fit the weights.
     """
     config = read_json_object(folder / ADAPTER_CONFIG)
-    started = str(config.get("init_lora_weights", True)).lower()
-    kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
-    if kind != "LORA" or started.startswith(_CHANGES_BASE):
-        name = f"{kind}, started by {started}" if kind == "LORA" else kind
-        raise ModelError(
-            f"{folder} has an adapter ({name[:80]}) beside its weights; expected LoRA: merge it with PEFT's "
-            f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
-        )
+    check_kind(config, folder)
     if not adapter:
         raise ModelError(f"the adapter in {folder} has no tensors; expected those of LoRA: copy it again")
     matrices: dict[tuple[str, bool], dict[str, Tensor]] = {}
     sources: dict[str, str] = {}  # of what is changed
     for name, tensor in adapter.items():
-        _check_numbers(name, tensor, folder)
+        check_numbers(name, tensor, folder)
         if found := _MATRICES.fullmatch(name):
             module, embedding = found["module"], bool(found["embedding"])
             pair = matrices.setdefault((module, embedding), {})
@@ -87,6 +80,26 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
                 f"the adapter in {folder} makes numbers of {target} that are not finite; expected its base, "
                 f"{adapter_base(folder)}: put the weights of that model there"
             )
+
+
+def check_kind(config: Mapping[str, Any], folder: Path) -> None:
+    """Refuse adapters of another kind than LoRA.
+
+    Args:
+        config: content of adapter_config.json.
+        folder: of the adapter, for messages.
+
+    Raises:
+        ModelError: the adapter is of another kind.
+    """
+    started = str(config.get("init_lora_weights", True)).lower()
+    kind = "DoRA" if config.get("use_dora") else str(config.get("peft_type"))
+    if kind != "LORA" or started.startswith(_CHANGES_BASE):
+        name = f"{kind}, started by {started}" if kind == "LORA" else kind
+        raise ModelError(
+            f"{folder} has an adapter ({name[:80]}) beside its weights; expected LoRA: merge it with PEFT's "
+            f"merge_and_unload, or remove {ADAPTER_CONFIG} to load the base alone"
+        )
 
 
 def adapter_base(folder: Path) -> str | None:
@@ -143,7 +156,12 @@ def _check_shape(shape: tuple[int, ...], weight: Tensor, name: str, folder: Path
         )
 
 
-def _check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
+def check_numbers(name: str, tensor: Tensor, folder: Path) -> None:
+    """Refuse a tensor of an adapter that does not have finite floats.
+
+    Raises:
+        ModelError: it does not.
+    """
     if not tensor.is_floating_point() or not tensor.float().isfinite().all():
         got = "numbers that are not finite" if tensor.is_floating_point() else str(tensor.dtype)
         raise ModelError(f"the adapter in {folder} has {got} in {name}; expected finite floats: copy or train it again")

@@ -36,7 +36,8 @@ def other_form(folder: Path) -> str | None:
         names = [name for name in ADAPTER_FILES if is_file(folder / name)]
         return (
             f"only an adapter ({', '.join(names) or 'without its weights'}) of {base}; expected the weights of that "
-            f"model too: put its files beside the adapter, or merge the two with PEFT's merge_and_unload"
+            f"model too: load that model once, put its files beside the adapter, or merge the two with PEFT's "
+            f"merge_and_unload"
         )
     for patterns, form, advice in _FORMS:
         files = [path for pattern in patterns for path in folder.glob(pattern)]

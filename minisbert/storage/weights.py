@@ -118,34 +118,48 @@ def _describes_tensor(value: Any) -> bool:
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
-def read_weights(folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+def read_weights(folder: Path, *, mapped: bool = False, base: Path | None = None) -> dict[str, Tensor]:
     """Read all tensors of the checkpoint in `folder` to the CPU; a LoRA adapter beside them is merged.
 
     Args:
         folder: of the model.
+        base: folder of the weights that the adapter in `folder` belongs to; by default `folder` itself.
         mapped: tensors may be a view of their file, for a caller that copies them at once. By default they are in
             memory of their own: what is written to the files later changes nothing.
 
     Raises:
         ModelError: there is no checkpoint, or it is incomplete, or it has an adapter that cannot be merged.
     """
+    if base not in (None, folder):
+        tensors = read_weights(base, mapped=mapped)
+        merge_adapter(tensors, read_adapter_tensors(folder), folder)
+        return tensors
     files = weight_files(folder)
     if not files:
         if form := other_form(folder):
             raise ModelError(f"{folder} has {form}")
         raise ModelError(f"{folder} has no weights; expected {SAFETENSORS} (or {PICKLE}): copy the whole model again")
-    tensors: dict[str, Tensor] = {}
+    tensors = {}
     for file in files:
         tensors.update(_read_file(file, mapped=mapped))
     if is_file(folder / ADAPTER_CONFIG):
-        adapter = next((folder / name for name in ADAPTER_FILES if is_file(folder / name)), None)
-        if adapter is None:
-            raise ModelError(
-                f"{folder} has {ADAPTER_CONFIG} and no {ADAPTER_FILES[0]}; expected both: copy the whole model again, "
-                f"or remove the first to load the base alone"
-            )
-        merge_adapter(tensors, _read_file(adapter), folder)
+        merge_adapter(tensors, read_adapter_tensors(folder), folder)
     return tensors
+
+
+def read_adapter_tensors(folder: Path) -> dict[str, Tensor]:
+    """Read the tensors of the adapter in `folder`.
+
+    Raises:
+        ModelError: their file is missing or cannot be read.
+    """
+    adapter = next((folder / name for name in ADAPTER_FILES if is_file(folder / name)), None)
+    if adapter is None:
+        raise ModelError(
+            f"{folder} has {ADAPTER_CONFIG} and no {ADAPTER_FILES[0]}; expected both: copy the whole model again, "
+            f"or remove the first to load the base alone"
+        )
+    return _read_file(adapter)
 
 
 def two_models(folder: Path, prefixes: Iterable[str]) -> ModelError:
@@ -163,12 +177,14 @@ def warn_of_unused_layers(folder: Path, found: Iterable[str], used: Collection[s
         warn(f"{folder}: {len(layers)} layers of the weights are left unused, since config.json asks for fewer: fix it")
 
 
-def write_weights(folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True) -> None:
-    """Write `tensors` to model.safetensors in `folder`; `labelled` adds the format to the metadata, as transformers."""
+def write_weights(
+    folder: Path, tensors: Mapping[str, Tensor], *, labelled: bool = True, name: str = SAFETENSORS
+) -> None:
+    """Write `tensors` to the file `name` in `folder`; `labelled` adds the format to the metadata, as transformers."""
     from safetensors.torch import save_file
 
     ready = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    path = folder / SAFETENSORS
+    path = folder / name
     path.touch()
     mode = path.stat().st_mode
     save_file(ready, path, metadata={"format": "pt"} if labelled else None)

@@ -18,6 +18,8 @@ from torch import Tensor
 from ..errors import ConfigError, InputError, first_line
 from ..losses import Loss
 from ..model import EmbeddingModel
+from ..modules.lora import is_adapter
+from ..modules.persistence import read_module
 from ..storage.files import (
     read_json_object,
     remove_folder,
@@ -26,6 +28,7 @@ from ..storage.files import (
     write_error,
     write_json,
 )
+from ..storage.layout import read_layout
 from ..storage.weights import check_archive
 from .config import TrainingConfig
 from .dataset import TrainingDataset
@@ -164,11 +167,25 @@ def saved_weights(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
     Raises:
         ConfigError: they are of another model.
     """
+    if model.transformer.adapter is not None:
+        return _weights_with_adapter(folder, model)
     weights: dict[str, Tensor] = EmbeddingModel(folder, device="cpu").state_dict()
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
         raise ConfigError(f"the weights in {folder} are of another model; expected those of the model that is trained")
     return weights
+
+
+def _weights_with_adapter(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
+    """Return the saved adapter and modules after the encoder, with the frozen base that the model has."""
+    weights: dict[str, Tensor] = model.state_dict()
+    saved = {f"0.auto_model.{name}": tensor for name, tensor in model.transformer.adapter_state(folder).items()}
+    for number, spec in enumerate(read_layout(folder).modules[1:], start=1):
+        saved |= {f"{number}.{name}": tensor for name, tensor in read_module(spec).state_dict().items()}
+    wrong = [name for name, tensor in saved.items() if name not in weights or weights[name].shape != tensor.shape]
+    if wrong or {name for name in weights if is_adapter(name) or not name.startswith("0.")} != set(saved):
+        raise ConfigError(f"the weights in {folder} are of another model; expected those of the model that is trained")
+    return {**weights, **saved}
 
 
 def random_state(device: torch.device) -> dict[str, Tensor | None]:
@@ -218,9 +235,11 @@ class Fingerprint:
 
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
-    """Digest tensors with their names; the result is the same on every device."""
+    """Digest tensors with their names, but for an adapter, which starts at random; the same on every device."""
     digest = hashlib.sha256()
     for name, tensor in tensors.items():
+        if is_adapter(name):
+            continue
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -18,6 +18,7 @@ from ..evaluation import Evaluator
 from ..evaluation.evaluator import as_evaluator
 from ..losses import Loss
 from ..model import EmbeddingModel
+from ..modules.lora import trains_base
 from .builder import RunBuilder, TrainingSet, resume_from
 from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid
 from .config import TrainingConfig
@@ -195,6 +196,8 @@ class Trainer:
             raise ConfigError(
                 f"got weights in {half.pop()}; training needs float32: load the model with dtype='float32'"
             )
+        if model.transformer.adapter is not None:
+            self._check_adapter()
         if not any(parameter.requires_grad for parameter in model.parameters()):
             raise ConfigError("got a model whose parameters are all frozen; expected some with requires_grad=True")
         if config.dataset_weights is not None:
@@ -207,6 +210,19 @@ class Trainer:
                 f"repeated; expected one without the other: set_pooling_include_prompt(True), or train without replay"
             )
         check_prompts(config.prompts, [(name, list(rows.texts)) for name, rows, _ in self._sets + self._eval_sets])
+
+    def _check_adapter(self) -> None:
+        """Refuse what does not go with an adapter."""
+        if self.config.replay is not None:
+            raise ConfigError(
+                f"got replay={self.config.replay!r} and a model with an adapter, which is not repeated; expected one "
+                f"without the other: train without replay"
+            )
+        if trains_base(self.model.transformer.auto_model):
+            raise ConfigError(
+                "got an adapter, and weights of its base that are not frozen and would not be saved with it; expected "
+                "a frozen base: leave it as add_adapter does, or call merge_and_unload()"
+            )
 
     def _check_weights(self, weights: Mapping[str, float]) -> None:
         """Refuse shares that are not of the data sets."""

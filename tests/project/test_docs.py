@@ -94,12 +94,17 @@ def test_examples(
     minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    runs = {  # in this order: the last one reads what the one before it writes
+    monkeypatch.syspath_prepend(str(EXAMPLES))  # as Python does for a script
+    runs = {  # in this order: reproduce_card.py reads what train_on_pairs.py writes
         "semantic_search.py": [],
         "evaluate_sts.py": ["--dtypes", "float32,int8"],
         "mine_and_train.py": ["--epochs", "1"],
         "train_on_pairs.py": ["--steps", "2"],
         "reproduce_card.py": ["my-model", "--steps", "2"],
+        "train_matryoshka.py": ["--steps", "2"],
+        "train_lora.py": ["--steps", "2"],
+        "train_several.py": ["--steps", "2"],
+        "distill.py": ["--steps", "2"],
     }
     listed = re.findall(r"^\| \[(\w+\.py)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert sorted(runs) == sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))

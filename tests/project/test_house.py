@@ -18,9 +18,8 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # The goals of the rebuilt house were 12,000 lines and 115 files; it came to 12,820 and 113. A feature may raise these
 # numbers, by what it needs and with a word in its commit: tokenizer classes, rows of every form and checks did so,
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
-# of training, and the losses of the reference with their labels.
-MOST_CODE_LINES = 17_200
-MOST_FILES = 147
+MOST_CODE_LINES = 18_000
+MOST_FILES = 152
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 2
 

@@ -19,8 +19,8 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # numbers, by what it needs and with a word in its commit: tokenizer classes, rows of every form and checks did so,
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
 # of training, and the losses of the reference with their labels.
-MOST_CODE_LINES = 17_100
-MOST_FILES = 147
+MOST_CODE_LINES = 17_500
+MOST_FILES = 150
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 2
 

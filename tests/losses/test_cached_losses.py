@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from minisbert import losses, util
-from minisbert.losses.tiles import sum_of_tiles
+from minisbert.losses.cached import sum_of_tiles
 
 BOUND = 1e-6  # of the largest element
 SIZES = (1, 3, 7, 100)

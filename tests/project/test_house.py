@@ -20,7 +20,7 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
 # of training, and the losses of the reference with their labels.
 MOST_CODE_LINES = 17_500
-MOST_FILES = 150
+MOST_FILES = 149
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 2
 

@@ -69,6 +69,7 @@ TITLES = {
     "train": "Training speed",
     "latency": "One short text",
     "memory": "Memory",
+    "cached": "Large batches",
     "kernels": "Operations",
     "gpu": "On a GPU",
 }

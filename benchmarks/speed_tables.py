@@ -170,6 +170,23 @@ def memory(result: dict[str, Any]) -> str:
     )
 
 
+def cached(result: dict[str, Any]) -> str:
+    """Return peak memory and time of a step by batch size, with and without the gradient cache."""
+    rows = [
+        (f"{int(batch):,}", way, f"{one['loaded']:,.0f}", f"{one['peak']:,.0f}", f"{one['seconds']['median']:.2f}")
+        for batch, ways in result["batches"].items()
+        for way, one in ways.items()
+        if "not_available" not in one
+    ]
+    text = (
+        f"Training with MultipleNegativesRankingLoss in float32, plain and with the gradient cache in mini-batches of "
+        f"{result['mini_batch_size']} texts (`benchmarks/run.py cached`, {about(result)}), each run in a process of "
+        f"its own:"
+    )
+    header = ("pairs in a batch", "", "MB when loaded", "MB at the peak", "seconds of a step")
+    return f"{text}\n\n{markdown(header, rows)}"
+
+
 def kernels(result: dict[str, Any]) -> str:
     """Return the speed of each operation of a training step."""
     return (
@@ -192,6 +209,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "train": train,
     "latency": latency,
     "memory": memory,
+    "cached": cached,
     "kernels": kernels,
 }
 

@@ -85,13 +85,25 @@ class PackedBatch:
 
     def cut(self, max_tokens: int) -> list[PackedBatch]:
         """Split the texts, in packed order, into batches of at most `max_tokens` tokens; a longer text is alone."""
-        lengths = np.concatenate([np.full(run.texts, run.length) for run in self.runs])
-        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        starts = self._starts()
         cuts = [0]
         while cuts[-1] < self.texts:
             last = int(np.searchsorted(starts, starts[cuts[-1]] + max_tokens, side="right")) - 1
             cuts.append(max(last, cuts[-1] + 1))
-        return [self._part(first, end, lengths, starts) for first, end in pairwise(cuts)]
+        return self._parts(cuts, starts)
+
+    def cut_texts(self, most: int) -> list[PackedBatch]:
+        """Split the texts, in packed order, into batches of at most `most` texts."""
+        return self._parts([*range(0, self.texts, most), self.texts], self._starts())
+
+    def _starts(self) -> NDArray[np.int64]:
+        """Return the first token of each text, and the end of the last, on the host: (texts + 1,)."""
+        lengths = np.concatenate([np.full(run.texts, run.length) for run in self.runs])
+        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+    def _parts(self, cuts: Sequence[int], starts: NDArray[np.int64]) -> list[PackedBatch]:
+        lengths = np.diff(starts)
+        return [self] if len(cuts) == 2 else [self._part(*ends, lengths, starts) for ends in pairwise(cuts)]
 
     def _part(self, first: int, end: int, lengths: NDArray[np.int64], starts: NDArray[np.int64]) -> PackedBatch:
         tokens = slice(int(starts[first]), int(starts[end]))

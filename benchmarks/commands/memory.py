@@ -65,7 +65,12 @@ def table_of(result: dict[str, Any]) -> str:
 
 
 def _measured(way: str, count: int, options: argparse.Namespace) -> dict[str, Any]:
-    command = [sys.executable, "-m", "commands.memory", way, str(count), str(options.threads), str(options.data or "")]
+    return fresh("commands.memory", way, count, options.threads, options.data or "")
+
+
+def fresh(module: str, *arguments: object) -> dict[str, Any]:
+    """Run a module in a fresh process; return the JSON of its last line, or its last message as "not_available"."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
     root = Path(__file__).parents[1]
     path = os.pathsep.join([str(root), str(root.parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": path})
@@ -82,10 +87,10 @@ def _embed(way: str, count: int, threads: int, data: Path | None) -> dict[str, A
     torch.set_num_threads(threads)
     texts = workloads.many(data, count)
     embed = _way(way, threads)
-    loaded = _status("VmRSS")
+    loaded = status("VmRSS")
     with _watched() as peak:
         embed(texts)
-    return {"loaded": loaded, "peak": _status("VmHWM"), "peak_anonymous": peak[0]}
+    return {"loaded": loaded, "peak": status("VmHWM"), "peak_anonymous": peak[0]}
 
 
 def _way(way: str, threads: int) -> Callable[[list[str]], object]:
@@ -115,7 +120,7 @@ def _watched() -> Iterator[list[float]]:
 
     def watch() -> None:
         while not done.wait(0.02):
-            peak[0] = max(peak[0], _status("RssAnon"))
+            peak[0] = max(peak[0], status("RssAnon"))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -124,11 +129,11 @@ def _watched() -> Iterator[list[float]]:
     finally:
         done.set()
         watcher.join()
-        peak[0] = max(peak[0], _status("RssAnon"))
+        peak[0] = max(peak[0], status("RssAnon"))
 
 
-def _status(field: str) -> float:
-    """A field of this process in /proc, in MB. It starts afresh with the process, unlike getrusage's peak."""
+def status(field: str) -> float:
+    """Return a field of this process in /proc, in MB. It starts afresh with the process, unlike getrusage's peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(round(int(line.split()[1]) * 1.024e-3, 1) for line in lines if line.startswith(f"{field}:"))
 

@@ -43,7 +43,8 @@ _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLo
         *("TripletLoss", "BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss"),
         *("BatchSemiHardTripletLoss", "MSELoss", "EmbedDistillLoss", "MarginMSELoss", "DistillKLDivLoss"),
         *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss"),
-        *("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss"),
+        *("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss", "CachedGISTEmbedLoss"),
+        *("CachedMultipleNegativesRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss"),
     )
 }
 _MODEL_FILES = (".safetensors", ".json", ".jsonl", ".txt", ".md", ".png")

@@ -1,6 +1,11 @@
 """Losses over embeddings, and how a model card names them."""
 
 from .base import Loss
+from .cached import (
+    CachedGISTEmbedLoss,
+    CachedMultipleNegativesRankingLoss,
+    CachedMultipleNegativesSymmetricRankingLoss,
+)
 from .classification import SoftmaxLoss
 from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss
@@ -28,6 +33,9 @@ __all__ = [
     "BatchHardTripletLoss",
     "BatchHardTripletLossDistanceFunction",
     "BatchSemiHardTripletLoss",
+    "CachedGISTEmbedLoss",
+    "CachedMultipleNegativesRankingLoss",
+    "CachedMultipleNegativesSymmetricRankingLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
     "ContrastiveTensionLossInBatchNegatives",

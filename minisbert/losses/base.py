@@ -44,6 +44,10 @@ class Loss(nn.Module):
         label_range: smallest and largest valid label, or None for any.
         trains_guide: True if the guide is trained and reads the tokens of the model, as a copy of it does; otherwise
             it is not changed, and has its own tokenizer.
+        cached: True if the texts of a batch are embedded in mini-batches, each a second time for its gradients, so that
+            memory does not grow with the batch: see `training/gradient_cache.py`.
+        mini_batch_size: number of texts in a mini-batch.
+        mini_batch_num_tokens: number of tokens in a mini-batch; takes the place of `mini_batch_size`.
         recordable: True if the loss launches the same operations for all batches of a size and never waits for the
             device, so that training on a GPU may capture it as a CUDA graph.
     """
@@ -54,6 +58,9 @@ class Loss(nn.Module):
     label_kind: LabelKind = "number"
     label_range: tuple[float, float] | None = None
     trains_guide: bool = False
+    cached: bool = False
+    mini_batch_size: int = 32
+    mini_batch_num_tokens: int | None = None
     recordable: bool = False
 
     @property

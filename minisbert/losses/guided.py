@@ -71,30 +71,49 @@ class GISTEmbedLoss(Loss):
         self, embeddings: Sequence[Tensor], labels: Tensor | None = None, guided: Sequence[Tensor] = ()
     ) -> Tensor:
         """Return the loss of two or three (batch, dim) tensors and as many of the guide, (batch, size), a scalar."""
-        anchors, positives, *negatives = self.columns(embeddings)
-        if len(guided) != len(embeddings) or any(len(part) != len(anchors) for part in guided):
+        ours, theirs = self.judged(embeddings, guided)
+        targets = torch.arange(len(ours[0]), device=ours[0].device)
+        return F.cross_entropy(self.scores(ours, theirs), targets)
+
+    def judged(self, embeddings: Sequence[Tensor], guided: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return the embeddings of both models in float32, after checking their number and rows."""
+        ours, name = self.columns(embeddings), type(self).__name__
+        if len(guided) != len(embeddings) or any(len(part) != len(ours[0]) for part in guided):
             raise InputError(
-                f"got embeddings of the guide for {[len(part) for part in guided]} rows; {type(self).__name__} expects "
-                f"{[len(anchors)] * len(embeddings)}: pass them as third argument"
+                f"got embeddings of the guide for {[len(part) for part in guided]} rows; {name} expects "
+                f"{[len(ours[0])] * len(embeddings)}: pass them as third argument"
             )
-        their_anchors, their_positives, *their_negatives = aligned(guided, loss=type(self).__name__)
-        own = torch.eye(len(anchors), dtype=torch.bool, device=anchors.device)
-        judged = _cosines(their_anchors, their_positives)
-        right = judged.diagonal()
+        return ours, aligned(guided, loss=name)
+
+    def scores(self, ours: Sequence[Tensor], theirs: Sequence[Tensor], rows: slice = slice(None)) -> Tensor:
+        """Return the scores of all candidates of some rows, (rows, candidates); -inf for those that are left out.
+
+        The positives come first, so that the right candidate of a row has its number.
+
+        Args:
+            ours: embeddings of the model, (batch, dim) each.
+            theirs: those of the guide, (batch, size) each.
+            rows: those to compute, all by default.
+        """
+        anchors, positives, *negatives = ours
+        their_anchors, their_positives, *their_negatives = theirs
+        batch = torch.arange(len(anchors), device=anchors.device)
+        own = batch[rows, None] == batch
+        judged = _cosines(their_anchors[rows], their_positives)
+        right = judged.diagonal(range(len(anchors))[rows].start)
         least = right - (self.margin if self.margin_strategy == "absolute" else right.abs() * self.margin)
 
         def kept(scores: Tensor, judged: Tensor) -> Tensor:
             return scores.masked_fill(judged > least[:, None], -torch.inf)
 
-        scores = [_cosines(anchors, positives).masked_fill((judged > least[:, None]) & ~own, -torch.inf)]
+        scores = [_cosines(anchors[rows], positives).masked_fill((judged > least[:, None]) & ~own, -torch.inf)]
         if self.contrast_anchors:
-            scores.append(kept(_cosines(anchors, anchors), _cosines(their_anchors, their_anchors)))
+            scores.append(kept(_cosines(anchors[rows], anchors), _cosines(their_anchors[rows], their_anchors)))
         if self.contrast_positives:
-            scores.append(kept(_cosines(positives, positives), _cosines(their_positives, their_positives)))
-        for ours, theirs in zip(negatives, their_negatives, strict=True):
-            scores.append(kept(_cosines(anchors, ours), _cosines(their_anchors, theirs)))
-        targets = torch.arange(len(anchors), device=anchors.device)
-        return F.cross_entropy(torch.cat(scores, dim=1) / self.temperature, targets)
+            scores.append(kept(_cosines(positives[rows], positives), _cosines(their_positives[rows], their_positives)))
+        for our, their in zip(negatives, their_negatives, strict=True):
+            scores.append(kept(_cosines(anchors[rows], our), _cosines(their_anchors[rows], their)))
+        return torch.cat(scores, dim=1) / self.temperature
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the guide and all settings."""

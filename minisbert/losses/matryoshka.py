@@ -51,7 +51,8 @@ class MatryoshkaLoss(Loss):
         self.matryoshka_weights = tuple(weight for _, weight in pairs)
         self.n_dims_per_step = n_dims_per_step
         self.needs_labels, self.label_kind = loss.needs_labels, loss.label_kind
-        self.trains_guide = loss.trains_guide
+        self.trains_guide, self.cached = loss.trains_guide, loss.cached
+        self.mini_batch_size, self.mini_batch_num_tokens = loss.mini_batch_size, loss.mini_batch_num_tokens
 
     @property
     def guide(self) -> nn.Module | None:

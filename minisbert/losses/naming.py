@@ -22,6 +22,11 @@ from ..similarity import (
     pairwise_manhattan_sim,
 )
 from .base import Loss, dimension_of
+from .cached import (
+    CachedGISTEmbedLoss,
+    CachedMultipleNegativesRankingLoss,
+    CachedMultipleNegativesSymmetricRankingLoss,
+)
 from .classification import SoftmaxLoss
 from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss, full_name
@@ -132,6 +137,23 @@ _PAIRWISE = _functions(
 _SIAMESE = _one_of(named(SiameseDistanceMetric))
 _IN_BATCH = _one_of(named(BatchHardTripletLossDistanceFunction))
 _RANKING = {"scale": _number, "similarity_fct": _MATRIX, "gather_across_devices": _flag}
+_ANY_RANKING: Mapping[str, Read] = {
+    **_RANKING,
+    "directions": _list_of(_text),
+    "partition_mode": _choice(PartitionMode),
+    "hardness_mode": _or_none(_choice(HardnessMode)),
+    "hardness_strength": _number,
+}
+_GUIDED: Mapping[str, Read] = {
+    "guide": _model,
+    "temperature": _number,
+    "margin_strategy": _choice(MarginStrategy),
+    "margin": _number,
+    "contrast_anchors": _flag,
+    "contrast_positives": _flag,
+    "gather_across_devices": _flag,
+}
+_SIZES: Mapping[str, Read] = {"mini_batch_size": _whole, "mini_batch_num_tokens": _or_none(_whole)}
 
 # ---- losses ---------------------------------------------------------------------------------------------------------
 
@@ -144,20 +166,11 @@ _LOSSES: dict[type[Loss], Mapping[str, Read]] = {
     },
     CoSENTLoss: {"scale": _number, "similarity_fct": _PAIRWISE},
     AnglELoss: {"scale": _number},
-    MultipleNegativesRankingLoss: {
-        **_RANKING,
-        "directions": _list_of(_text),
-        "partition_mode": _choice(PartitionMode),
-        "hardness_mode": _or_none(_choice(HardnessMode)),
-        "hardness_strength": _number,
-    },
+    MultipleNegativesRankingLoss: _ANY_RANKING,
     MultipleNegativesSymmetricRankingLoss: _RANKING,
-    MegaBatchMarginLoss: {
-        "positive_margin": _number,
-        "negative_margin": _number,
-        "mini_batch_size": _whole,
-        "mini_batch_num_tokens": _or_none(_whole),
-    },
+    CachedMultipleNegativesRankingLoss: {**_ANY_RANKING, **_SIZES},
+    CachedMultipleNegativesSymmetricRankingLoss: {**_RANKING, **_SIZES},
+    MegaBatchMarginLoss: {"positive_margin": _number, "negative_margin": _number, **_SIZES},
     ContrastiveLoss: {"distance_metric": _SIAMESE, "margin": _number, "size_average": _flag},
     OnlineContrastiveLoss: {"distance_metric": _SIAMESE, "margin": _number},
     TripletLoss: {"distance_metric": _one_of(named(TripletDistanceMetric)), "triplet_margin": _number},
@@ -187,15 +200,8 @@ _LOSSES: dict[type[Loss], Mapping[str, Read]] = {
         "aggregation": _choice(Literal["mean", "sum"]),
     },
     ContrastiveTensionLossInBatchNegatives: {"scale": _number, "similarity_fct": _MATRIX},
-    GISTEmbedLoss: {
-        "guide": _model,
-        "temperature": _number,
-        "margin_strategy": _choice(MarginStrategy),
-        "margin": _number,
-        "contrast_anchors": _flag,
-        "contrast_positives": _flag,
-        "gather_across_devices": _flag,
-    },
+    GISTEmbedLoss: _GUIDED,
+    CachedGISTEmbedLoss: {**_GUIDED, **_SIZES},
     MatryoshkaLoss: {
         "loss": _text,
         "matryoshka_dims": _list_of(_whole),

@@ -26,8 +26,8 @@ from .base import (
 Direction: TypeAlias = Literal["query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"]
 PartitionMode: TypeAlias = Literal["joint", "per_direction"]
 HardnessMode: TypeAlias = Literal["in_batch_negatives", "hard_negatives", "all_negatives"]
-_PLAIN: tuple[Direction, ...] = ("query_to_doc",)
-_BOTH: tuple[Direction, ...] = ("query_to_doc", "doc_to_query")
+PLAIN: tuple[Direction, ...] = ("query_to_doc",)
+BOTH: tuple[Direction, ...] = ("query_to_doc", "doc_to_query")
 
 
 class MultipleNegativesRankingLoss(Loss):
@@ -67,7 +67,7 @@ class MultipleNegativesRankingLoss(Loss):
         scale: float = 20.0,
         similarity_fct: SimilarityMatrix = cos_sim,
         gather_across_devices: bool = False,
-        directions: Sequence[Direction] = _PLAIN,
+        directions: Sequence[Direction] = PLAIN,
         partition_mode: PartitionMode = "joint",
         hardness_mode: HardnessMode | None = None,
         hardness_strength: float = 0.0,
@@ -80,34 +80,50 @@ class MultipleNegativesRankingLoss(Loss):
         self.partition_mode = partition_mode
         self.hardness_mode = hardness_mode
         self.hardness_strength = _strength(hardness_mode, hardness_strength)
-        self.is_plain = self.directions == _PLAIN and (hardness_mode is None or hardness_strength == 0)
+        self.is_plain = self.directions == PLAIN and (hardness_mode is None or hardness_strength == 0)
         self.recordable = self.is_plain and similarity_fct in (cos_sim, dot_score)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two or more (batch, dim) tensors, a scalar."""
+        anchors, texts = self.ranked(embeddings)
+        if (value := self.streamed(anchors, texts)) is not None:
+            return value
+        if not self.is_plain:
+            return self.rank_all(anchors, texts).mean()
+        return self.rank(self.similarity_fct(anchors, texts) * self.scale)  # of (batch, batch * candidates)
+
+    def ranked(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the anchors, (batch, dim), and all positives and negatives, (batch * candidates, dim)."""
         name = type(self).__name__
         if len(embeddings) < 2:
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
         anchors, *candidates = aligned(embeddings, loss=name)
-        texts = torch.cat(candidates)  # (batch * candidates, dim)
-        if not self.is_plain:
-            return self._rank_all(anchors, candidates[0], texts)
-        if self.similarity_fct is cos_sim and (streaming := kernels.contrastive(anchors, texts)) is not None:
-            return streaming(anchors, texts, scale=self.scale)
-        return self.rank(self.similarity_fct(anchors, texts) * self.scale)  # of (batch, batch * candidates)
+        return anchors, torch.cat(candidates)
+
+    def streamed(self, anchors: Tensor, texts: Tensor) -> Tensor | None:
+        """Return the loss, computed by a kernel that makes no matrix of all pairs, or None if there is none for it."""
+        streaming = kernels.contrastive(anchors, texts) if self.is_plain and self.similarity_fct is cos_sim else None
+        return streaming(anchors, texts, scale=self.scale) if streaming is not None else None
 
     def rank(self, scores: Tensor) -> Tensor:
         """Return the loss of scaled similarities, (batch, candidates), with each anchor's positive on the diagonal."""
         return -(scores.diagonal() - scores.logsumexp(dim=1)).mean()
 
-    def _rank_all(self, queries: Tensor, positives: Tensor, docs: Tensor) -> Tensor:
-        """Return the loss over all directions, of (batch, dim), (batch, dim) and (batch * candidates, dim)."""
+    def rank_all(self, queries: Tensor, docs: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Return the loss of each of some rows, over all directions.
+
+        Args:
+            queries: (batch, dim).
+            docs: positives, and then negatives, (batch * candidates, dim).
+            rows: those to compute, all by default.
+        """
         batch = len(queries)
+        positives, chosen = docs[:batch], range(batch)[rows]
         owners = torch.arange(len(docs), device=docs.device) % batch  # the query of each doc
-        own = owners == torch.arange(batch, device=docs.device)[:, None]  # (batch, batch * candidates)
-        similarities = self.similarity_fct(queries, docs)
+        own = owners == torch.arange(batch, device=docs.device)[rows, None]  # (rows, batch * candidates)
+        similarities = self.similarity_fct(queries[rows], docs)
         scores = {"query_to_doc": similarities * self.scale}
-        right = scores["query_to_doc"].diagonal()
+        right = scores["query_to_doc"].diagonal(chosen.start)
         if self.hardness_mode is not None and self.hardness_strength:
             penalized = ~own if self.hardness_mode != "hard_negatives" else torch.zeros_like(own)
             if self.hardness_mode != "in_batch_negatives":
@@ -115,23 +131,23 @@ class MultipleNegativesRankingLoss(Loss):
             penalty = self.hardness_strength * similarities.detach()
             scores["query_to_doc"] = scores["query_to_doc"] + penalty * penalized
         if "query_to_query" in self.directions:
-            others = self.similarity_fct(queries, queries) * self.scale
+            others = self.similarity_fct(queries[rows], queries) * self.scale
             scores["query_to_query"] = others.masked_fill(own[:, :batch], -torch.inf)
         if "doc_to_query" in self.directions:
-            scores["doc_to_query"] = self.similarity_fct(queries, positives).T * self.scale
+            scores["doc_to_query"] = self.similarity_fct(queries, positives[rows]).T * self.scale
         if "doc_to_doc" in self.directions:
-            others = self.similarity_fct(docs, positives).T * self.scale
+            others = self.similarity_fct(docs, positives[rows]).T * self.scale
             scores["doc_to_doc"] = others.masked_fill(own, -torch.inf)
         if self.partition_mode == "joint":
             total = torch.cat(list(scores.values()), dim=1).logsumexp(dim=1)
         else:
             total = torch.stack([part.logsumexp(dim=1) for part in scores.values()]).mean(dim=0)
-        return -(right - total).mean()
+        return total - right
 
     @property
     def paper(self) -> str:
         """The name of the paper to cite, which differs with the directions."""
-        if set(self.directions) == set(_BOTH) and self.partition_mode == "per_direction":
+        if set(self.directions) == set(BOTH) and self.partition_mode == "per_direction":
             return "MultipleNegativesSymmetricRankingLoss"
         if set(self.directions) == set(get_args(Direction)):
             return "MultipleNegativesRankingLoss in all directions"
@@ -179,7 +195,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
             scale=scale,
             similarity_fct=similarity_fct,
             gather_across_devices=gather_across_devices,
-            directions=_BOTH,
+            directions=BOTH,
             partition_mode="per_direction",
         )
 

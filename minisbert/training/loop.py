@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -23,9 +24,10 @@ from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, prune, random_state, saved_weights
 from .config import TrainingConfig
 from .dataset import TrainingBatch, TrainingBatches
+from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
-from .optimization import check_moments, clip_gradients, sparse_gradients
+from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
 from .schedules import Schedule
 from .selection import note_evaluation
 
@@ -303,10 +305,11 @@ class Engine:
     def loss(self, of: nn.Module, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Any:
         """Embed the columns of a batch, and return what the loss `of` makes of them."""
         with self.autocast():
+            cached = GradientCache(embed, self.autocast, partial(merge_gradients, self.parameters))
             embeddings = [
                 column  # (rows, dim)
                 for texts, columns in zip(batch.texts, batch.columns, strict=True)
-                for column in embed(texts)[texts.restore].chunk(columns)
+                for column in cached(mini_batches(of, texts))[texts.restore].chunk(columns)
             ]
         return of(embeddings, batch.labels, *self.guided(of, batch))
 
@@ -326,7 +329,9 @@ class Engine:
                 [
                     column
                     for packed, count in zip(texts, columns, strict=True)
-                    for column in guide(Features(packed)).sentences[packed.restore].chunk(count)
+                    for column in torch.cat([guide(Features(part)).sentences for part in mini_batches(loss, packed)])[
+                        packed.restore
+                    ].chunk(count)
                 ]
             ]
 

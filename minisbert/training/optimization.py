@@ -142,6 +142,16 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return norm
 
 
+def merge_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Coalesce sparse gradients that have more entries than their parameter has rows.
+
+    Each backward adds its entries to them, so that many before an update would take much memory.
+    """
+    for parameter in parameters:
+        if parameter.grad is not None and parameter.grad.is_sparse and parameter.grad._nnz() > len(parameter):
+            parameter.grad = parameter.grad.coalesce()
+
+
 def check_moments(optimizer: Optimizer) -> None:
     """Check that loaded moments have the shapes and dtypes of their parameters; the kernels do not check them.
 

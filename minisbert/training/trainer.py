@@ -204,6 +204,12 @@ class Trainer:
             self._check_weights(config.dataset_weights)
         frozen_parameters(model, config.freeze)
         own_rates(model, [part.loss for part in self._sets], config.learning_rate_mapping)
+        cached = next((part.loss for part in self._sets + self._eval_sets if part.loss.cached), None)
+        if config.replay and cached is not None:
+            raise ConfigError(
+                f"got replay={config.replay!r} with {type(cached).__name__}, whose mini-batches are not repeated; "
+                f"expected a loss without a gradient cache: take the plain one, or train without replay"
+            )
         if config.replay and config.prompts and leaves_out_prompts(model):
             raise ConfigError(
                 f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "

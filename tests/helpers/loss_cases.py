@@ -148,7 +148,27 @@ def _teachers_and_others() -> Iterator[Case]:
     yield Case("MatryoshkaLoss", {"loss": "CoSENTLoss", **matryoshka, "n_dims_per_step": 2}, (2,), "score")
 
 
-CASES = (*_order_and_ranking(), *_distances(), *_teachers_and_others())
+def _cached() -> Iterator[Case]:
+    ranking = "CachedMultipleNegativesRankingLoss"
+    yield Case(ranking, {}, (2, 3, 4))
+    yield Case(ranking, {"mini_batch_size": 1, "similarity_fct": "dot_score", "scale": 2.0}, (2, 3))
+    for directions in _DIRECTIONS:
+        yield Case(ranking, {"directions": directions, "mini_batch_size": 5}, (2, 4))
+    for mode in _HARDNESS:
+        strong = {"hardness_mode": mode, "hardness_strength": 9.0, "mini_batch_size": 4}
+        yield Case(ranking, strong, (2, 4))
+        yield Case(ranking, {**strong, "directions": _DIRECTIONS[0], "partition_mode": "per_direction"}, (3,))
+    yield Case("CachedMultipleNegativesSymmetricRankingLoss", {}, (2, 3))
+    yield Case("CachedMultipleNegativesSymmetricRankingLoss", {"mini_batch_size": 3, "scale": 1.5}, (2, 3))
+    yield Case("CachedGISTEmbedLoss", {}, (2, 3))
+    yield Case("CachedGISTEmbedLoss", {"temperature": 0.1, "margin": 0.1, "mini_batch_size": 1}, (2, 3))
+    relative = {"margin_strategy": "relative", "margin": 0.3, "mini_batch_size": 7}
+    yield Case("CachedGISTEmbedLoss", {"temperature": 0.2, **relative, "contrast_anchors": False}, (2, 3))
+    ones = {"temperature": 0.1, "margin": -0.2, "contrast_positives": False, "mini_batch_size": 4}
+    yield Case("CachedGISTEmbedLoss", ones, (2, 3))
+
+
+CASES = (*_order_and_ranking(), *_distances(), *_teachers_and_others(), *_cached())
 
 
 class Bound:
@@ -164,7 +184,7 @@ class Bound:
         return self.loss(parts[:half], labels, parts[half:])
 
 
-GUIDED = ("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss")
+GUIDED = ("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss", "CachedGISTEmbedLoss")
 
 
 def batch(case: Case, rows: int, columns: int, *, kind: str = "random") -> tuple[list[Tensor], Tensor | None]:
@@ -201,7 +221,7 @@ def made(case: Case, library: Any, functions: Any, model: Any) -> Any:
     if "." in str(options.get("distance_metric")):
         family, name = options["distance_metric"].split(".")
         options["distance_metric"] = getattr(getattr(library, family), name)
-    if case.loss == "GISTEmbedLoss":
+    if case.loss.endswith("GISTEmbedLoss"):
         options["guide"] = copy.deepcopy(model)
     if "loss" in options:
         options["loss"] = getattr(library, options["loss"])(model)

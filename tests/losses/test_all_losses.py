@@ -337,6 +337,9 @@ DEFINITIONS: dict[str, Callable[[dict[str, Any], Rows, Any], float]] = {
     "GISTEmbedLoss": define_guided,
     "GlobalOrthogonalRegularizationLoss": define_orthogonal,
     "MatryoshkaLoss": define_matryoshka,
+    "CachedMultipleNegativesRankingLoss": define_ranking,
+    "CachedMultipleNegativesSymmetricRankingLoss": define_symmetric,
+    "CachedGISTEmbedLoss": define_guided,
 }
 
 

@@ -46,7 +46,7 @@ def test_round_trip_by_name(case: Case) -> None:
 @pytest.mark.parametrize("name", loss_names())
 def test_by_name_with_defaults(name: str) -> None:
     needed = {"SoftmaxLoss": {"num_labels": 2}, "MatryoshkaLoss": {"loss": "CoSENTLoss", "matryoshka_dims": [DIM, 4]}}
-    needed["GISTEmbedLoss"] = {"guide": MODEL}
+    needed["GISTEmbedLoss"] = needed["CachedGISTEmbedLoss"] = {"guide": MODEL}
     loss = loss_by_name(name, needed.get(name), model=MODEL)
     assert type(loss).__name__ == name
     assert name in losses.__all__
@@ -107,6 +107,12 @@ def test_parameters_that_do_not_fit(name: str, parameters: dict[str, Any], messa
             lambda: losses.SoftmaxLoss(None, 4, 2, concatenation_sent_rep=False, concatenation_sent_difference=False),
             "no concatenation",
         ),
+        (lambda: losses.CachedMultipleNegativesRankingLoss(mini_batch_size=0), "mini_batch_size 0; expected a whole"),
+        (
+            lambda: losses.CachedMultipleNegativesSymmetricRankingLoss(mini_batch_num_tokens=-1),
+            "mini_batch_num_tokens -1; expected a whole number above 0",
+        ),
+        (lambda: losses.CachedGISTEmbedLoss(None, MODEL, mini_batch_size=1.5), "mini_batch_size 1.5; expected a whole"),
         (lambda: losses.MegaBatchMarginLoss(mini_batch_size=0), "mini_batch_size 0; expected a whole number above 0"),
         (
             lambda: losses.GlobalOrthogonalRegularizationLoss(mean_weight=0, second_moment_weight=None),

@@ -88,7 +88,9 @@ def test_every_file_imports(file: Path, load: Callable[[str], ModuleType]) -> No
 def test_the_suite_shows_its_help() -> None:
     done = subprocess.run([sys.executable, str(BENCHMARKS / "run.py"), "--help"], capture_output=True, text=True)
     assert done.returncode == 0
-    assert all(command in done.stdout for command in ("encode", "train", "latency", "startup", "memory", "kernels"))
+    assert all(
+        command in done.stdout for command in ("encode", "train", "latency", "startup", "memory", "cached", "kernels")
+    )
 
 
 def test_every_command_measures_and_makes_a_table(load: Callable[[str], ModuleType]) -> None:
@@ -179,6 +181,29 @@ def test_every_way_to_multiply_multiplies(load: Callable[[str], ModuleType]) -> 
         limits.ROWS = rows
     rates.measure()
     assert set(rates.best()) >= {"fp32", "bf16"}
+
+
+# ---- large batches --------------------------------------------------------------------------------------------------
+
+
+def test_large_batches_in_processes_of_their_own(
+    minilm: Path, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = load("commands.cached")
+    monkeypatch.setattr(command, "WAYS", {name: way for name, way in command.WAYS.items() if "minisbert" in name})
+    monkeypatch.setattr(command, "QUICK_BATCHES", (8,))
+    result = command.measure(argparse.Namespace(quick=True, rounds=1, threads=1, data=None))
+    (ways,) = result["batches"].values()
+    assert set(ways) == set(command.WAYS)
+    for one in ways.values():
+        assert 0 < one["loaded"] <= one["peak"]
+        assert one["seconds"]["median"] > 0
+    shown = command.table_of(result)
+    assert "minisbert, cached" in shown
+    described = {**result, "data": "made-up texts", "rounds": 1}
+    assert "| 8 | minisbert, cached |" in load("speed_tables").cached(described)
+    missing = {"batches": {"8": {"minisbert, cached": {"not_available": "MemoryError"}}}}
+    assert "not available: MemoryError" in command.table_of(missing)
 
 
 # ---- GPU ------------------------------------------------------------------------------------------------------------

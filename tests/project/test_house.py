@@ -18,6 +18,7 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # The goals of the rebuilt house were 12,000 lines and 115 files; it came to 12,820 and 113. A feature may raise these
 # numbers, by what it needs and with a word in its commit: tokenizer classes, rows of every form and checks did so,
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
+# of training, the losses of the reference with their labels and the gradient cache, and LoRA adapters.
 MOST_CODE_LINES = 18_000
 MOST_FILES = 152
 LONGEST_FILE = 450  # lines of any kind

@@ -69,6 +69,21 @@ RUNS: dict[str, tuple[Make, int, Callable[[int], Any] | None]] = {
     ),
     "ContrastiveTensionLossInBatchNegatives": (losses.ContrastiveTensionLossInBatchNegatives, 1, None),
     "GISTEmbedLoss": (lambda model: losses.GISTEmbedLoss(model, model, temperature=0.1), 3, None),
+    "CachedMultipleNegativesRankingLoss": (
+        lambda model: losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=5),
+        3,
+        None,
+    ),
+    "CachedMultipleNegativesSymmetricRankingLoss": (
+        lambda model: losses.CachedMultipleNegativesSymmetricRankingLoss(model, mini_batch_num_tokens=20),
+        2,
+        None,
+    ),
+    "CachedGISTEmbedLoss": (
+        lambda model: losses.CachedGISTEmbedLoss(model, model, temperature=0.1, mini_batch_size=7),
+        2,
+        None,
+    ),
     "GlobalOrthogonalRegularizationLoss": (losses.GlobalOrthogonalRegularizationLoss, 1, None),
     "MatryoshkaLoss": (
         lambda model: losses.MatryoshkaLoss(model, losses.MultipleNegativesRankingLoss(model), [32, 8]),

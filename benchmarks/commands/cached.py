@@ -1,0 +1,99 @@
+"""Peak memory and time of a training step by batch size: the plain loss, the gradient cache, and the reference's.
+
+Each run is a process of its own, so that its peak (VmHWM) is its own too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import timing
+import workloads
+from machine import table
+
+from commands.memory import fresh, status
+from commands.train import SEED, WARM_UP, train
+from minisbert.losses import CachedMultipleNegativesRankingLoss
+
+# By name: the side as `train` calls it, and the loss. All are in float32.
+WAYS = {
+    "minisbert, plain": ("minisbert fp32", "MultipleNegativesRankingLoss"),
+    "minisbert, cached": ("minisbert fp32", "CachedMultipleNegativesRankingLoss"),
+    "sentence-transformers, cached": ("sentence-transformers fp32", "CachedMultipleNegativesRankingLoss"),
+}
+BATCHES, QUICK_BATCHES = (64, 256, 1024), (16, 64)
+STEPS, QUICK_STEPS = 2, 1  # that are timed
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Start a process for each way and each batch size, in turn, as often as there are rounds."""
+    batches, steps = (QUICK_BATCHES, QUICK_STEPS) if options.quick else (BATCHES, STEPS)
+    found: dict[str, dict[str, Any]] = {}
+    for batch in batches:
+        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
+        for number in range(options.rounds):
+            for way in timing.order(tuple(WAYS), number):
+                runs[way].append(fresh("commands.cached", way, batch, steps, options.threads, options.data or ""))
+        found[str(batch)] = {way: _together(several) for way, several in runs.items()}
+    return {
+        "mini_batch_size": CachedMultipleNegativesRankingLoss.mini_batch_size,
+        "steps": steps,
+        "batches": found,
+    }
+
+
+def table_of(result: dict[str, Any]) -> str:
+    """For people."""
+    rows: list[tuple[Any, ...]] = [("pairs in a batch", "", "MB when loaded", "MB at the peak", "s/step", "last loss")]
+    for batch, ways in result["batches"].items():
+        for way, one in ways.items():
+            if "not_available" in one:
+                rows.append((batch, way, f"not available: {one['not_available']}", "", "", ""))
+                continue
+            memory = (f"{one[part]:,.0f}" for part in ("loaded", "peak"))
+            rows.append((batch, way, *memory, f"{one['seconds']['median']:.2f}", one["last_loss"]))
+    return table(rows)
+
+
+def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
+    """The largest peak, and the spread of the time of a step, of runs of one way."""
+    for run in runs:
+        if "not_available" in run:
+            return run
+    return {
+        "loaded": max(run["loaded"] for run in runs),
+        "peak": max(run["peak"] for run in runs),
+        "seconds": timing.spread([run["seconds"] for run in runs]),
+        "last_loss": runs[0]["last_loss"],
+    }
+
+
+def _train(way: str, batch: int, steps: int, threads: int, data: Path | None) -> dict[str, Any]:
+    """In the fresh process: MB before training and at the peak, and seconds of a step."""
+    import torch
+
+    torch.set_num_threads(threads)
+    side, loss = WAYS[way]
+    if side.startswith("sentence-transformers"):
+        import datasets  # noqa: F401  # so that what is loaded before training is that of its own library
+        import sentence_transformers  # noqa: F401
+    count = batch * (steps + WARM_UP)
+    rows = workloads.repeated_rows(count, workloads.rows(data, count))
+    settings = {"max_steps": steps + WARM_UP, "batch_size": batch, "learning_rate": 2e-5, "seed": SEED}
+    loaded = status("VmRSS")
+    course, _ = train(side, loss, rows, settings)
+    return {
+        "loaded": loaded,
+        "peak": status("VmHWM"),
+        "seconds": course.seconds / steps,
+        "last_loss": round(course.losses[-1], 4),
+    }
+
+
+if __name__ == "__main__":
+    _, _way, _batch, _steps, _threads, _data = sys.argv
+    print(json.dumps(_train(_way, int(_batch), int(_steps), int(_threads), Path(_data) if _data else None)))

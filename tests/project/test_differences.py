@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader
 from minisbert import (
     EncodingPool,
     InputExample,
+    LoraConfig,
     SentenceTransformer,
     Trainer,
     TrainingConfig,
@@ -618,3 +619,47 @@ def _(folder: Path, place: Path) -> None:
         history = Trainer(model, PAIRS, loss=Infinite(), config=config, show_progress_bar=False).train()
     assert history.skipped_steps == 3
     assert np.array_equal(model.encode(TEXTS), before)
+
+
+# ---- adapters -------------------------------------------------------------------------------------------------------
+
+
+def with_adapter(folder: Path) -> SentenceTransformer:
+    model = load(folder)
+    model.add_adapter(LoraConfig(r=2))
+    return model
+
+
+@row("a folder with a LoRA adapter, when loaded")
+def _(folder: Path, place: Path) -> None:
+    with_adapter(folder).save_pretrained(place / "adapter")
+    assert load(place / "adapter").transformer.adapter is None
+    model = load(folder)
+    model.load_adapter(place / "adapter")
+    assert model.transformer.adapter is not None
+
+
+@row("the base that an adapter names, when loaded")
+def _(folder: Path, place: Path) -> None:
+    with_adapter(folder).save_pretrained(place / "adapter")
+    config = json.loads((place / "adapter" / "adapter_config.json").read_text())
+    config["base_model_name_or_path"] = "nobody/no-such-model"
+    (place / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="only an adapter .* of nobody/no-such-model"):
+        load(place / "adapter")
+
+
+@row("an adapter on weights that are not those of their folder")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    with torch.no_grad():
+        model.transformer.auto_model.embeddings.word.weight.mul_(2)
+    with pytest.raises(ConfigError, match="save it and load it again"):
+        model.add_adapter(LoraConfig())
+
+
+@row("an adapter saved beside other weights")
+def _(folder: Path, place: Path) -> None:
+    load(folder).save_pretrained(place / "whole")
+    with pytest.raises(InputError, match="would be taken for the base"):
+        with_adapter(folder).save_pretrained(place / "whole")

@@ -177,8 +177,6 @@ class Trainer:
         config, model = self.config, self.model
         if config.save_every and self.output_dir is None:
             raise ConfigError("got save_every and no output_dir; expected a folder for checkpoints: pass output_dir")
-        if config.replay is not None and model.device.type != "cpu":
-            raise ConfigError(f"got replay on {model.device}; expected the CPU: load the model with device='cpu'")
         evaluates = self.evaluator is not None or bool(self._eval_sets)
         if config.keep_best and not (evaluates and self.output_dir):
             raise ConfigError(
@@ -204,18 +202,26 @@ class Trainer:
             self._check_weights(config.dataset_weights)
         frozen_parameters(model, config.freeze)
         own_rates(model, [part.loss for part in self._sets], config.learning_rate_mapping)
+        if config.replay is not None:
+            self._check_replay()
+        check_prompts(config.prompts, [(name, list(rows.texts)) for name, rows, _ in self._sets + self._eval_sets])
+
+    def _check_replay(self) -> None:
+        """Refuse what is not repeated."""
+        config, device = self.config, self.model.device
+        if device.type != "cpu":
+            raise ConfigError(f"got replay on {device}; expected the CPU: load the model with device='cpu'")
         cached = next((part.loss for part in self._sets + self._eval_sets if part.loss.cached), None)
-        if config.replay and cached is not None:
+        if cached is not None:
             raise ConfigError(
                 f"got replay={config.replay!r} with {type(cached).__name__}, whose mini-batches are not repeated; "
                 f"expected a loss without a gradient cache: take the plain one, or train without replay"
             )
-        if config.replay and config.prompts and leaves_out_prompts(model):
+        if config.prompts and leaves_out_prompts(self.model):
             raise ConfigError(
                 f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "
                 f"repeated; expected one without the other: set_pooling_include_prompt(True), or train without replay"
             )
-        check_prompts(config.prompts, [(name, list(rows.texts)) for name, rows, _ in self._sets + self._eval_sets])
 
     def _check_adapter(self) -> None:
         """Refuse what does not go with an adapter."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -316,3 +319,23 @@ def test_combinations_of_sizes_that_are_refused(with_native: None) -> None:
     for (dim, heads, inner), tokens in itertools.product([(24, 1, 16), (16, 1, 24), (16, 3, 16), (512, 2, 16)], [5]):
         _, layers = layers_of(dim, inner, 1)
         assert not training.takes(layers, heads, torch.zeros(tokens, dim)), (dim, heads, inner)
+
+
+def test_threads_that_share_an_encoder(with_native: None) -> None:
+    encoder, batch = encoder_of(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0), batch_of([3, 8, 20])
+    expected = encoder(batch).detach()
+    with ThreadPoolExecutor(4) as pool:
+        outputs = list(pool.map(lambda _: encoder(batch), range(24)))
+    assert all(torch.equal(output, expected) for output in outputs)
+    alone = torch.autograd.grad(outputs[0].cos().sum(), list(encoder.layers.parameters()))
+    for output in outputs[1:]:
+        again = torch.autograd.grad(output.cos().sum(), list(encoder.layers.parameters()))
+        assert bits(again) == bits(alone)
+
+
+def test_copies_of_an_encoder_share_no_memory(with_native: None) -> None:
+    encoder = encoder_of()
+    gradients(encoder, batch_of([3, 8]))
+    for copied in (copy.deepcopy(encoder), pickle.loads(pickle.dumps(encoder))):
+        assert copied._memory is not encoder._memory
+        gradients(copied, batch_of([3, 8]))

@@ -103,7 +103,7 @@ class PackedBatch:
 
     def _parts(self, cuts: Sequence[int], starts: NDArray[np.int64]) -> list[PackedBatch]:
         lengths = np.diff(starts)
-        return [self] if len(cuts) == 2 else [self._part(*ends, lengths, starts) for ends in pairwise(cuts)]
+        return [self._part(*ends, lengths, starts) for ends in pairwise(cuts)]
 
     def _part(self, first: int, end: int, lengths: NDArray[np.int64], starts: NDArray[np.int64]) -> PackedBatch:
         tokens = slice(int(starts[first]), int(starts[end]))

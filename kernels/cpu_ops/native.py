@@ -29,7 +29,7 @@ from . import library
 from .library import check, check_texts, pointer
 
 _DTYPE = attrgetter("dtype")
-_NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # as encoder.cpp numbers the dtypes
+NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # of the dtypes of products in the C++
 ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # as activations.hpp numbers them
 _EVERYWHERE = 1 << 40  # tokens, more than any text has
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
@@ -89,7 +89,7 @@ class Unsupported(Exception):  # noqa: N818  # an answer more than an error
 def available(dtype: torch.dtype) -> bool:
     """Return True if the encoder runs on this machine, with products in `dtype`."""
     found = library.functions()
-    return found is not None and bool(found.dtypes & _NUMBERS.get(dtype, 0))
+    return found is not None and bool(found.dtypes & NUMBERS.get(dtype, 0))
 
 
 class NativeEncoder:
@@ -150,7 +150,7 @@ class NativeEncoder:
         check("offsets", offsets, None, None, torch.int32)
         out = torch.empty(tokens, self._dim, dtype=torch.float32, device="cpu")
         done = self._run(
-            *(_NUMBERS[self._product], ctypes.byref(self._encoder), *map(pointer, numbers)),
+            *(NUMBERS[self._product], ctypes.byref(self._encoder), *map(pointer, numbers)),
             *(offsets.data_ptr(), offsets.shape[0] - 1, tokens, torch.get_num_threads(), out.data_ptr()),
         )
         if not done:
@@ -353,7 +353,7 @@ def linear(x: Tensor, module: nn.Linear | QuantizedLinear) -> Tensor:
         layer = _Linear(module.weight.data_ptr(), module.bias.data_ptr(), None)
     out = torch.empty(rows, columns, dtype=torch.float32, device="cpu")
     library.required().encoder_product(
-        *(_NUMBERS[dtype], rows, columns, depth, x.data_ptr(), ctypes.byref(layer)),
+        *(NUMBERS[dtype], rows, columns, depth, x.data_ptr(), ctypes.byref(layer)),
         *(torch.get_num_threads(), out.data_ptr()),
     )
     return out

@@ -21,8 +21,8 @@ from ..operations.protocol import LayerInTraining, as_built, norm_fits
 from . import library
 from .fused import Fused, dropout_of, supports
 from .library import check_texts, pointer
+from .native import NUMBERS, available
 
-_NUMBERS = {torch.float32: 1, torch.bfloat16: 2}  # as encoder.cpp numbers the dtypes
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
 
@@ -45,12 +45,6 @@ class Whole(Fused):
             return None
         trained = hidden.requires_grad or any(value.requires_grad for layer in layers for value in _parameters(layer))
         return run_layers(hidden, layers, heads, batch, self._dtype, memory) if trained else None
-
-
-def available(dtype: torch.dtype) -> bool:
-    """Return True if the layers run on this machine, with products in `dtype`."""
-    found = library.functions()
-    return found is not None and bool(found.dtypes & _NUMBERS.get(dtype, 0))
 
 
 def takes(layers: Sequence[LayerInTraining], heads: int, hidden: Tensor) -> bool:
@@ -113,10 +107,10 @@ class _Run:
     def __init__(
         self, layers: Sequence[LayerInTraining], heads: int, dtype: torch.dtype, dim: int, memory: TrainingMemory
     ) -> None:
-        self.number, self.memory, self.threads = _NUMBERS[dtype], memory, torch.get_num_threads()
+        self.number, self.memory, self.threads = NUMBERS[dtype], memory, torch.get_num_threads()
         self.layers = (_Layer * len(layers))(*map(_layer, layers))
         inner = _linears(layers[0])[4].out_features
-        self.all = _Layers_(dim, heads, inner, len(layers), self.layers)
+        self.all = _TrainedLayers(dim, heads, inner, len(layers), self.layers)
 
     def arguments(self, hidden: Tensor, offsets: Tensor) -> tuple[object, ...]:
         """The first arguments of the functions: dtype, layers, embeddings, offsets, texts, tokens and threads."""
@@ -187,7 +181,7 @@ class _Layer(ctypes.Structure):
             part.d_weight, part.d_bias = pointer(weight), pointer(bias)
 
 
-class _Layers_(ctypes.Structure):  # noqa: N801
+class _TrainedLayers(ctypes.Structure):
     _fields_ = (*((name, _INT) for name in ("dim", "heads", "inner", "layers")), ("layer", ctypes.POINTER(_Layer)))
 
 

@@ -55,7 +55,7 @@ def choices() -> list[Choice]:
     """Return the implementation of each operation in this mode."""
     import torch
 
-    from ..kernels import current_mode, library, native, onednn, training
+    from ..kernels import current_mode, library, native, onednn
 
     fused = ("attention", "add_norm", "gelu", "dropout", "mean_pool", "adamw_rows")
     trained = ("float32", "bfloat16")
@@ -80,7 +80,7 @@ def choices() -> list[Choice]:
             reason = obstacle or "this processor has no such product, or oneDNN a better one"
             rows.append(Choice(f"encoder {dtype}", "onednn" if offered else "torch", f"C++ kernels: {reason}"))
     for dtype in trained:
-        if obstacle is None and training.available(getattr(torch, dtype)):
+        if obstacle is None and native.available(getattr(torch, dtype)):
             rows.append(Choice(f"training {dtype}", "native", f"all layers at once, {runs}"))
         else:
             reason = obstacle or "this processor has no such product, or oneDNN a better one"

@@ -83,7 +83,6 @@ __all__ = [
     "onednn",
     "plain",
     "submodules",
-    "training",
     "use",
     "whole_encoder_may_run",
 ]

@@ -12,7 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from kernel_cases import batch_of, close, dropout_mask, exact_attention
-from minisbert.kernels.cpu_ops import fused, library, training
+from minisbert.kernels.cpu_ops import fused, library, native, training
 from minisbert.kernels.operations.memory import Block
 from torch import Tensor, nn
 
@@ -139,7 +139,7 @@ def test_float32(with_native: None, dim: int, heads: int, inner: int, lengths: l
 @pytest.mark.parametrize("lengths", LENGTHS, ids=lambda lengths: f"{sum(lengths)}")
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_bfloat16(with_native: None, dim: int, heads: int, inner: int, lengths: list[int], dropout: float) -> None:
-    if not training.available(torch.bfloat16):
+    if not native.available(torch.bfloat16):
         pytest.skip("the level that runs has no products in bfloat16")
     batch = batch_of(lengths)
     modules, layers = layers_of(dim, inner, dropout=dropout)
@@ -162,7 +162,7 @@ def bits(values: Sequence[Tensor]) -> list[bytes]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_threads_do_not_change_a_bit(with_native: None, dtype: torch.dtype) -> None:
-    if not training.available(dtype):
+    if not native.available(dtype):
         pytest.skip(f"the level that runs has no products in {dtype}")
     batch = batch_of([3, 40, 40, 41, 90, 130, 257, 400, 500])
     modules, layers = layers_of(32, 48, dropout=0.2)
@@ -310,7 +310,7 @@ def test_offsets_that_do_not_fit(with_native: None) -> None:
 
 def test_no_level_no_layers(without_native: None) -> None:
     assert library.functions() is None
-    assert not training.available(torch.float32)
+    assert not native.available(torch.float32)
     assert AttentionSettings(2).bidirectional  # BERT's, which all of this is about
     gradients(encoder_of(), batch_of([3, 8]))
 

@@ -125,14 +125,6 @@ struct Backward {
         });
     }
 
-    template <int R, int C>
-    INLINE void activation(int64_t row, int64_t column, const vf (&sum)[R][C], const Input* before, int64_t inner,
-                           const BackwardMemory<K>& m) {
-        alignas(64) float sums[R * C * W];
-        repeat<R>([&](auto r) { repeat<C>([&](auto c) { store(sums + (r * C + c) * W, sum[r][c]); }); });
-        activation<R, C>(sums, row, column, before, inner, m);
-    }
-
     // From the output of a layer to that of its attention, for the tokens `start` to `end`.
     void feed_forward(const TrainedLayer& layer, const Kept<K>& k, int64_t start, int64_t end, Thread& thread) const {
         const int64_t dim = t.dim, inner = t.inner, count = end - start, rows = (count + G - 1) / G * G;
@@ -206,6 +198,14 @@ struct Backward {
                 gradient.store_words(m.y_up.at(first, d));
                 gradient.store_rows(m.d_inner + first * inner + d, inner);
             });
+    }
+
+    template <int R, int C>
+    INLINE void activation(int64_t row, int64_t column, const vf (&sum)[R][C], const Input* before, int64_t inner,
+                           const BackwardMemory<K>& m) {
+        alignas(64) float sums[R * C * W];
+        store_sums(sum, sums);
+        activation<R, C>(sums, row, column, before, inner, m);
     }
 
     // From the gradients of queries, keys and values to the input of a layer, for the tokens `start` to `end`.

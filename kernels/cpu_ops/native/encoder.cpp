@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr int64_t MOST_ROWS = 384, LEAST_ROWS = 32;  // tokens that go through the layers together, in a thread
+constexpr int64_t LEAST_ROWS = 32;  // tokens that go through the layers together in a thread, at least
 
 // The end of texts that begin at `from` and have at most `rows` tokens together; at least one text.
 int64_t texts_until(const int32_t* offsets, int64_t from, int64_t texts, int64_t rows) {
@@ -118,8 +118,6 @@ int64_t checked(const Encoder& encoder, const int64_t* ids, const int64_t* posit
     if (tokens) encode<K>(encoder, ids, positions, types, offsets, texts, threads, out);
     return 1;
 }
-
-constexpr int64_t FLOAT32 = 1, BFLOAT16 = 2, INT8 = 4;
 
 // Calls use(K()) for the products of a dtype; those of float32 where that dtype has none.
 template <class F>

@@ -24,6 +24,8 @@ struct Linear {
 
 namespace {
 
+constexpr int64_t FLOAT32 = 1, BFLOAT16 = 2, INT8 = 4;  // dtypes of products, as native.py numbers them
+constexpr int64_t MOST_ROWS = 384;  // tokens that a thread takes through all layers together, if texts are short
 constexpr int PANEL = 3;  // vectors of columns; the sums of a tile have to fit the registers
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int TILE_ROWS = 8;
@@ -117,10 +119,16 @@ INLINE void use_sums(const vf (&sum)[R][C], int64_t row, int64_t column, const F
     });
 }
 
+// A tile of sums to memory, from which a function apart reads it.
+template <int R, int C>
+INLINE void store_sums(const vf (&sum)[R][C], float* sums) {
+    repeat<R>([&](auto r) { repeat<C>([&](auto c) { store(sums + (r * C + c) * W, sum[r][c]); }); });
+}
+
 template <int R, int C, class F>
 INLINE void use_sums(const vf (&sum)[R][C], int64_t row, int64_t column, const Apart<F>& apart) {
     alignas(64) float sums[R * C * W];
-    repeat<R>([&](auto r) { repeat<C>([&](auto c) { store(sums + (r * C + c) * W, sum[r][c]); }); });
+    store_sums(sum, sums);
     use_sums<C>(sums, R, row, column, apart);
 }
 

@@ -154,8 +154,9 @@ struct Pass {
         const int64_t number = layer.activation;
         Activation* to = inner;
         multiply_each(rows, from, products.up, gated ? products.gate : products.down, scratch, team,
-                      Apart{[=](int64_t row, int64_t column, vf value)
-                                ALWAYS_INLINE { store(to + row * width + column, activate<HALF || QUANTIZED>(number, value)); }});
+                      Apart{[=](int64_t row, int64_t column, vf value) ALWAYS_INLINE {
+                          store(to + row * width + column, activate<HALF || QUANTIZED>(number, value));
+                      }});
         if (!gated) return;
         if (!same_input(layer.up, layer.gate)) from = prepare_hidden(rows, hidden, products.gate, team);
         multiply_each(rows, from, products.gate, products.down, scratch, team,

@@ -47,8 +47,7 @@ struct Half : Bfloat16 {
 };
 #endif
 
-constexpr int64_t MOST_ROWS = 384;  // tokens that a thread takes through the layers together, if texts are short
-constexpr int64_t PART = 64;        // tokens in a sum for the gradient of a normalization
+constexpr int64_t PART = 64;  // tokens in a sum for the gradient of a normalization
 static_assert(SPAN % PART == 0, "spans are made of parts");
 
 // Take memory piece by piece; with a null start it is only counted.

@@ -11,7 +11,7 @@ namespace {
 template <class F>
 auto of_dtype(int64_t dtype, const F& use) {
 #if defined(HAS_BFLOAT16)
-    if (dtype == 2) return use(Half());
+    if (dtype == BFLOAT16) return use(Half());
 #endif
     return use(Float32());
 }

@@ -202,8 +202,8 @@ INLINE vf gelu(vf x) {
     return x * below;
 }
 
-// The same within 1e-4, for what is rounded to bfloat16 next: the distribution function less one half is a polynomial
-// on -4.2 to 4.2 (minimax, its ends exact), and constant beyond.
+// The distribution function, for what is rounded to bfloat16 or int8 next: x times it is within 1e-4 of gelu(x). Less
+// one half it is a polynomial on -4.2 to 4.2 (minimax, its ends exact), and constant beyond.
 INLINE vf below_to_round(vf x) {
     const vf low = x < -4.2f ? splat(-4.2f) : x, inside = low > 4.2f ? splat(4.2f) : low, t = inside * inside;
     vf p = t * -9.017678270772933e-10f + 7.94143772964162e-08f;

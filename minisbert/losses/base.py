@@ -83,11 +83,16 @@ class Loss(nn.Module):
         Raises:
             InputError: there are too few or too many columns, or their lengths differ.
         """
-        name, least, most = type(self).__name__, self.min_columns, self.max_columns
-        if len(embeddings) < least or (most is not None and len(embeddings) > most):
-            wanted = f"{least}" if most == least else f"at least {least}"
-            raise InputError(f"got {len(embeddings)} text column(s); {name} expects {wanted}")
+        name = type(self).__name__
+        if not self._takes(len(embeddings)):
+            raise InputError(f"got {len(embeddings)} text column(s); {name} expects {self._columns_wanted()}")
         return aligned(embeddings, loss=name)
+
+    def _takes(self, columns: int) -> bool:
+        return columns >= self.min_columns and (self.max_columns is None or columns <= self.max_columns)
+
+    def _columns_wanted(self) -> str:
+        return f"{self.min_columns}" if self.max_columns == self.min_columns else f"at least {self.min_columns}"
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Check that training rows fit the loss.
@@ -100,9 +105,9 @@ class Loss(nn.Module):
             InputError: they do not fit; the message is one line.
         """
         name = type(self).__name__
-        most, kind = self.max_columns, _WANTED[self.label_kind]
-        if len(texts) < self.min_columns or (most is not None and len(texts) > most):
-            wanted = f"{self.min_columns}" if most == self.min_columns else f"at least {self.min_columns}"
+        kind = _WANTED[self.label_kind]
+        if not self._takes(len(texts)):
+            wanted = self._columns_wanted()
             label = "which is a number" if self.label_kind == "number" else kind
             wanted += f" and a label, {label}" if self.needs_labels else ""
             example = "anchor, positive" if self.min_columns > 1 else "text"

@@ -24,9 +24,11 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
 _LONGEST_MESSAGE = 2000  # characters
+_SHOWN = 3  # names that are like another one
 _NOT_THE_CALLER = frozenset({"minisbert", "torch", "contextlib", "functools"})
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 60
@@ -39,6 +41,20 @@ def shown(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:  # an integer of more digits than Python writes
         return f"a value of type {type(value).__name__}"
+
+
+def nearest(name: str, known: Collection[str], *, otherwise: Collection[str]) -> str:
+    """Return a few names for an error message: those most like `name`, which may be a regular expression.
+
+    Args:
+        name: what was looked for.
+        known: names that it is compared with.
+        otherwise: names of which the first are shown if none is like it.
+    """
+    import difflib  # few need it
+
+    found = difflib.get_close_matches(name.replace("\\", ""), known, n=_SHOWN, cutoff=0.3)
+    return ", ".join(found or [*otherwise][:_SHOWN])
 
 
 def first_line(error: BaseException) -> str:

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -107,8 +108,8 @@ def run_train(options: argparse.Namespace) -> None:
         parameters["guide"] = SentenceTransformer(parameters["guide"], device=options.device)
     loss = None if losses.needs_model(name, parameters) else losses.loss_by_name(name, parameters)
     kind = (loss or losses.loss_class(name)).label_kind
-    rows = training_rows(options.data, columns=options.columns, scale=options.scale, classes=kind == "class")
-    eval_rows = read_eval_data(options, classes=kind == "class")
+    read = partial(training_rows, columns=options.columns, scale=options.scale, classes=kind == "class")
+    rows, eval_rows = read(options.data), None if options.eval_data is None else read(options.eval_data)
     if loss is not None:  # before a model is loaded
         loss.check_rows(tuple(rows.texts), rows.labels)
     if kind == "class" and loss is None and rows.scores:
@@ -244,15 +245,6 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
     add_device(parser)
     parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
     add_settings(parser, instead_of=instead_of)
-
-
-def read_eval_data(options: argparse.Namespace, *, classes: bool) -> TrainingRows | None:
-    """Read the file of --eval-data as that of --data is read, or return None if there is none."""
-    from ..data.roles import training_rows
-
-    if options.eval_data is None:
-        return None
-    return training_rows(options.eval_data, columns=options.columns, scale=options.scale, classes=classes)
 
 
 def check_output(options: argparse.Namespace) -> None:

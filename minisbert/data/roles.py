@@ -70,11 +70,13 @@ class TrainingRows:
         return tuple(names)
 
     def numbered_as(self, classes: tuple[str, ...]) -> TrainingRows:
-        """Return the rows with their classes numbered as in other rows.
+        """Return the rows with their classes, if they have names, numbered as in other rows.
 
         Raises:
             InputError: a class has no number there.
         """
+        if not self.classes:
+            return self
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
             raise InputError(

@@ -6,7 +6,6 @@ adapter changes nothing. Layers are named as in checkpoints, and settings and fi
 
 from __future__ import annotations
 
-import difflib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError, shown
+from ..errors import ConfigError, ModelError, nearest, shown
 from .architectures import checkpoint_names
 from .encoder import Encoder
 from .layers import Linear
@@ -26,7 +25,6 @@ from .layers import Linear
 _POOLER = "pooler.dense"  # in the checkpoints of BERT, RoBERTa and MPNet, and not in our encoder
 _ALL = "all-linear"  # PEFT's word for every linear layer
 _DEFAULT = ("attention.query", "attention.value")  # as in the paper; our names
-_NEAR = 3  # names to show in a message
 _LARGEST_RANK = 1 << 16
 
 
@@ -286,10 +284,9 @@ def _no_layer(target: str, names: Iterable[str], *, listed: bool) -> str:
     known = list(dict.fromkeys([*(name.rpartition(".")[2] for name in every), *every]))
     if not listed and target in known:
         return f"got target_modules={target!r}, an expression for whole names; expected a list: pass [{target!r}]"
-    near = difflib.get_close_matches(target.replace("\\", ""), known, n=_NEAR, cutoff=0.3) or known[:_NEAR]
     return (
         f"got {target!r} in target_modules, which is the name of no linear layer of this model; expected a name such "
-        f"as {', '.join(near)}"
+        f"as {nearest(target, known, otherwise=known)}"
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, nearest
 from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.architectures import checkpoint_names
@@ -19,7 +18,6 @@ from .optimization import owned_parameters
 
 _TRANSFORMER = "0.auto_model."
 _REFERENCE = ("model.0.model.", "model.0.auto_model.")  # where versions 6 and 5 of the reference put these names
-_NEAR = 3  # names to show in a message
 
 
 class NamedParameter(NamedTuple):
@@ -118,5 +116,5 @@ def _message(setting: str, pattern: str, every: Sequence[NamedParameter]) -> str
     names = dict.fromkeys(one.name for one in every)
     parts = [name.split(".") for name in names]
     known = dict.fromkeys(".".join(part[:length]) for part in parts for length in range(1, len(part) + 1))
-    near = difflib.get_close_matches(pattern.replace("\\", ""), known, n=_NEAR, cutoff=0.3) or list(names)[:_NEAR]
-    return f"got {pattern!r} in {setting}, which no parameter matches; expected a name such as {', '.join(near)}"
+    near = nearest(pattern, known, otherwise=names)
+    return f"got {pattern!r} in {setting}, which no parameter matches; expected a name such as {near}"

@@ -90,8 +90,6 @@ class Trainer:
         classes = {part.name: part.rows.classes for part in self._sets}
         self._eval_sets = [
             part._replace(rows=part.rows.numbered_as(classes.get(part.name, self._sets[0].rows.classes)))
-            if part.rows.classes
-            else part
             for part in self._eval_sets
         ]
         for part in self._eval_sets:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import importlib.util
 import os
 import random
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import tiny_models
-from places import DATA, ROOT
+from places import DATA
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # several workers: the processes that tests start share the cores too
+    os.environ["OMP_NUM_THREADS"] = "1"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -92,25 +93,6 @@ def model_folder(tiny: Callable[[str], Path], request: pytest.FixtureRequest) ->
         return request.getfixturevalue("minilm") if name == "minilm" else tiny(name)
 
     return folder
-
-
-@pytest.fixture(autouse=True, scope="session")
-def under_the_interpreter(request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str] | None]:
-    """The tests of the Triton kernels in a process of their own, where they are asked for."""
-    if not any(item.path.stem == "test_triton" for item in request.session.items):
-        yield None
-        return
-    files = sorted(path for path in ROOT.glob("tests/kernels/test_triton_*.py") if path.stem != "test_triton_compiles")
-    with subprocess.Popen(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *map(str, files)],
-        cwd=ROOT,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        yield process
-        process.kill()
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -258,7 +258,7 @@ def test_every_form_of_call(both: tuple[Any, Any], compare: Callable[..., None])
     compare("encode: levels of fewer bits", max(largest[False]), 1, cases=len(largest[False]))
 
 
-@pytest.mark.parametrize(("inputs", "options"), ERRORS, ids=str)
+@pytest.mark.parametrize(("inputs", "options"), ERRORS)
 def test_errors_in_both(inputs: Any, options: dict[str, Any], both: tuple[Any, Any]) -> None:
     ours, theirs = both
     with pytest.raises(Exception):  # noqa: B017, PT011  # theirs is of many kinds

@@ -89,32 +89,39 @@ def test_links_and_paths_lead_to_files(page: Path) -> None:
         assert (page.parent / path.rstrip(".")).exists() or (ROOT / path.rstrip(".")).exists(), path
 
 
+SCRIPTS: dict[str, list[list[str]]] = {  # examples, each with those it needs before it, and their arguments
+    "semantic_search.py": [[]],
+    "evaluate_sts.py": [["--dtypes", "float32,int8"]],
+    "mine_and_train.py": [["--epochs", "1"]],
+    "train_on_pairs.py": [["--steps", "2"]],
+    "reproduce_card.py": [["train_on_pairs.py", "--steps", "2"], ["my-model", "--steps", "2"]],
+    "train_matryoshka.py": [["--steps", "2"]],
+    "train_lora.py": [["--steps", "2"]],
+    "train_several.py": [["--steps", "2"]],
+    "distill.py": [["--steps", "2"]],
+}
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_examples(
-    minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_example(
+    name: str, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    assert len((EXAMPLES / name).read_text(encoding="utf-8").splitlines()) <= 60
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))  # as Python does for a script
-    runs = {  # in this order: reproduce_card.py reads what train_on_pairs.py writes
-        "semantic_search.py": [],
-        "evaluate_sts.py": ["--dtypes", "float32,int8"],
-        "mine_and_train.py": ["--epochs", "1"],
-        "train_on_pairs.py": ["--steps", "2"],
-        "reproduce_card.py": ["my-model", "--steps", "2"],
-        "train_matryoshka.py": ["--steps", "2"],
-        "train_lora.py": ["--steps", "2"],
-        "train_several.py": ["--steps", "2"],
-        "distill.py": ["--steps", "2"],
-    }
+    *before, arguments = SCRIPTS[name]
+    for command in [*before, [name, *arguments]]:
+        monkeypatch.setattr(sys, "argv", command)
+        runpy.run_path(str(EXAMPLES / command[0]), run_name="__main__")
+    assert capsys.readouterr().out
+    if name == "reproduce_card.py":
+        assert SentenceTransformer("my-next-model").encode("a text").shape == (384,)
+
+
+def test_examples_are_listed() -> None:
     listed = re.findall(r"^\| \[(\w+\.py)\]", (EXAMPLES / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert sorted(runs) == sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
-    for name, arguments in runs.items():
-        script = EXAMPLES / name
-        assert len(script.read_text(encoding="utf-8").splitlines()) <= 60, name
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        runpy.run_path(str(script), run_name="__main__")
-        assert capsys.readouterr().out, name
-    assert SentenceTransformer("my-next-model").encode("a text").shape == (384,)
+    assert sorted(SCRIPTS) == sorted(listed) == sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
 def test_readme_is_short() -> None:

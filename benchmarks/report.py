@@ -2,7 +2,7 @@
 
 python benchmarks/report.py            # print the tables
 python benchmarks/report.py --write    # put the tables into benchmarks/README.md, the headline into README.md
-python benchmarks/report.py --picture  # draw results/encode.svg, the chart of both (needs matplotlib)
+python benchmarks/report.py --picture  # draw the charts in results/ (needs matplotlib)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.tables import UNMEASURED, gpu
-from picture import draw
+from picture import draw_cached, draw_encode
 from speed_tables import REFERENCE, machine_line
 from speed_tables import SECTIONS as ON_THE_CPU
 from speed_tables import markdown as _table
@@ -74,7 +74,8 @@ TITLES = {
     "gpu": "On a GPU",
 }
 PICTURES = {
-    "encode": "Texts per second by length: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2"
+    "encode": "Texts per second by length: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2",
+    "cached": "Peak memory and time of a training step by pairs in a batch: plain, and with the gradient cache of both",
 }
 # The marks are also those of a snippet, by which the documentation includes the tables.
 START, END = "<!-- --8<-- [start:measured] -->", "<!-- --8<-- [end:measured] -->"
@@ -265,7 +266,8 @@ def main() -> None:
     parser.add_argument("--picture", action="store_true")
     options = parser.parse_args()
     if options.picture:
-        print(draw(_read("encode"), RESULTS / "encode.svg"))
+        print(draw_encode(_read("encode"), RESULTS / "encode.svg"))
+        print(draw_cached(_read("cached"), RESULTS / "cached.svg"))
         return
     if not options.write:
         print(render())

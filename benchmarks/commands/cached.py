@@ -9,14 +9,14 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timing
 import workloads
 from machine import table
 
 from commands.memory import fresh, status
-from commands.train import SEED, WARM_UP, train
+from commands.train import SEED, train
 from minisbert.losses import CachedMultipleNegativesRankingLoss
 
 # By name: the side as `train` calls it, and the loss. All are in float32.
@@ -25,25 +25,33 @@ WAYS = {
     "minisbert, cached": ("minisbert fp32", "CachedMultipleNegativesRankingLoss"),
     "sentence-transformers, cached": ("sentence-transformers fp32", "CachedMultipleNegativesRankingLoss"),
 }
-BATCHES, QUICK_BATCHES = (64, 256, 1024), (16, 64)
-STEPS, QUICK_STEPS = 2, 1  # that are timed
+OURS = "minisbert, cached"
+
+
+class Size(NamedTuple):
+    """A batch size, with how often at most it is run, the ways, and the steps that are timed, after one that is not."""
+
+    pairs: int
+    rounds: int
+    ways: tuple[str, ...] = tuple(WAYS)
+    steps: int = 1
+
+
+SIZES = (Size(64, 3, steps=2), Size(256, 2), Size(1024, 1), Size(8192, 1, (OURS,)))
+QUICK_SIZES = (Size(16, 2), Size(64, 1, (OURS,)))
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Start a process for each way and each batch size, in turn, as often as there are rounds."""
-    batches, steps = (QUICK_BATCHES, QUICK_STEPS) if options.quick else (BATCHES, STEPS)
     found: dict[str, dict[str, Any]] = {}
-    for batch in batches:
-        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in WAYS}
-        for number in range(options.rounds):
-            for way in timing.order(tuple(WAYS), number):
-                runs[way].append(fresh("commands.cached", way, batch, steps, options.threads, options.data or ""))
-        found[str(batch)] = {way: _together(several) for way, several in runs.items()}
-    return {
-        "mini_batch_size": CachedMultipleNegativesRankingLoss.mini_batch_size,
-        "steps": steps,
-        "batches": found,
-    }
+    for size in QUICK_SIZES if options.quick else SIZES:
+        runs: dict[str, list[dict[str, Any]]] = {way: [] for way in size.ways}
+        for number in range(min(options.rounds, size.rounds)):
+            for way in timing.order(size.ways, number):
+                data = options.data or ""
+                runs[way].append(fresh("commands.cached", way, size.pairs, size.steps, options.threads, data))
+        found[str(size.pairs)] = {way: _together(several) for way, several in runs.items()}
+    return {"mini_batch_size": CachedMultipleNegativesRankingLoss.mini_batch_size, "batches": found}
 
 
 def table_of(result: dict[str, Any]) -> str:
@@ -68,6 +76,7 @@ def _together(runs: list[dict[str, Any]]) -> dict[str, Any]:
         "loaded": max(run["loaded"] for run in runs),
         "peak": max(run["peak"] for run in runs),
         "seconds": timing.spread([run["seconds"] for run in runs]),
+        "rounds": len(runs),
         "last_loss": runs[0]["last_loss"],
     }
 
@@ -81,15 +90,15 @@ def _train(way: str, batch: int, steps: int, threads: int, data: Path | None) ->
     if side.startswith("sentence-transformers"):
         import datasets  # noqa: F401  # so that what is loaded before training is that of its own library
         import sentence_transformers  # noqa: F401
-    count = batch * (steps + WARM_UP)
+    count = batch * (steps + 1)
     rows = workloads.repeated_rows(count, workloads.rows(data, count))
-    settings = {"max_steps": steps + WARM_UP, "batch_size": batch, "learning_rate": 2e-5, "seed": SEED}
+    settings = {"max_steps": steps + 1, "batch_size": batch, "learning_rate": 2e-5, "seed": SEED}
     loaded = status("VmRSS")
     course, _ = train(side, loss, rows, settings)
     return {
         "loaded": loaded,
         "peak": status("VmHWM"),
-        "seconds": course.seconds / steps,
+        "seconds": (course.ends[-1] - course.ends[0]) / steps,
         "last_loss": round(course.losses[-1], 4),
     }
 

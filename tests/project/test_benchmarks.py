@@ -187,11 +187,11 @@ def test_every_way_to_multiply_multiplies(load: Callable[[str], ModuleType]) -> 
 
 
 def test_large_batches_in_processes_of_their_own(
-    minilm: Path, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch
+    minilm: Path, load: Callable[[str], ModuleType], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     command = load("commands.cached")
     monkeypatch.setattr(command, "WAYS", {name: way for name, way in command.WAYS.items() if "minisbert" in name})
-    monkeypatch.setattr(command, "QUICK_BATCHES", (8,))
+    monkeypatch.setattr(command, "QUICK_SIZES", (command.Size(8, 1, tuple(command.WAYS)),))
     result = command.measure(argparse.Namespace(quick=True, rounds=1, threads=1, data=None))
     (ways,) = result["batches"].values()
     assert set(ways) == set(command.WAYS)
@@ -202,6 +202,10 @@ def test_large_batches_in_processes_of_their_own(
     assert "minisbert, cached" in shown
     described = {**result, "data": "made-up texts", "rounds": 1}
     assert "| 8 | minisbert, cached |" in load("speed_tables").cached(described)
+    picture = load("picture").draw_cached(
+        {**result, "machine": {"cpu": "a CPU", "threads": 1}}, tmp_path / "cached.svg"
+    )
+    assert "pairs in a batch" in picture.read_text(encoding="utf-8")
     missing = {"batches": {"8": {"minisbert, cached": {"not_available": "MemoryError"}}}}
     assert "not available: MemoryError" in command.table_of(missing)
 
@@ -418,5 +422,5 @@ def test_a_quick_result_is_not_kept(
 
 def test_picture(load: Callable[[str], ModuleType], tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    drawn = load("picture").draw(encode_result(), tmp_path / "encode.svg")
+    drawn = load("picture").draw_encode(encode_result(), tmp_path / "encode.svg")
     assert drawn.read_text(encoding="utf-8").startswith("<?xml")

@@ -19,10 +19,18 @@ from minisbert.packing import PackedBatch
 
 DTYPES = (torch.float32, torch.bfloat16, torch.int8)
 # dim, heads and inner size: whole panels of 48 columns, and panels of 16 and 32 at the end; a panel of two weights
-SIZES = [(48, 3, 96), (64, 2, 80), (384, 12, 1536)]
+SIZES = [(48, 3, 96), (128, 2, 112), (384, 12, 1536)]
 # one text; few texts, which threads share; many, of which each takes some; texts of more tokens than one part; so many
 # tokens that int8 weights are packed ahead
-TEXTS = [[1], [13], [3, 17], [5] * 40, [1, 2, 2, 9, 15, 16, 17, 33, 200], [300, 520], [40] * 39 + [3, 1, 2]]
+TEXTS = [
+    [1],
+    [13],
+    [3, 17],
+    [5] * 40,
+    [1, 2, 2, 9, 15, 16, 17, 33, 63, 64, 65, 97, 201],
+    [300, 520],
+    [40] * 39 + [3, 1, 2],
+]
 BOUNDS = {torch.float32: 6e-6, torch.bfloat16: 3e-2, torch.int8: 1e-1}
 
 

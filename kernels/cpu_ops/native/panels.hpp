@@ -2,16 +2,13 @@
 //
 // Weights are packed a panel at a time, right before the panel is used, into memory of the calling thread that stays
 // in its cache. No packed weight outlives the forward pass, so none can go stale. In a panel of up to PANEL vectors of
-// columns, each step along the depth holds GROUP weights of every column, which fill 32 bits. Each sum is taken in the order of the depth, starting from the bias, for any number of rows and
-// threads: the product of a row has the same bits in any batch.
+// columns, each step along the depth holds GROUP weights of every column, which fill 32 bits. Each sum is taken in the
+// order of the depth, starting from the bias, for any number of rows and threads: the product of a row has the same
+// bits in any batch.
 
 #pragma once
 
-#if defined(__AVX512F__)
-#include <immintrin.h>
-#endif
-
-#include "vectors.hpp"
+#include "products.hpp"
 
 extern "C" {
 
@@ -36,31 +33,6 @@ constexpr int HEADER = 1;  // vectors before the weights of each vector of colum
 // With few rows, weights are packed CHUNK steps at a time, which stay in the first-level cache until they are used.
 constexpr int64_t FEW_ROWS = 16, CHUNK = 32;
 constexpr int64_t KEPT_ROWS = 32;  // whose sums are kept in memory between two parts of the depth, at most
-
-struct Float32 {
-    typedef float Input;
-    typedef float Parameter;  // biases, normalizations and embedding tables
-    typedef vf Sum;
-    static constexpr int GROUP = 1;
-    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
-        float x;
-        memcpy(&x, &group, 4);
-        return sum + x * (vf)weights;
-    }
-};
-
-#if defined(__AVX512BF16__)
-#define HAS_BFLOAT16
-struct Bfloat16 {
-    typedef bf16 Input;
-    typedef bf16 Parameter;
-    typedef vf Sum;
-    static constexpr int GROUP = 2;
-    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
-        return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(group), (__m512bh)weights);
-    }
-};
-#endif
 
 // Linear layers of the same shape and input; the columns of their outputs are side by side.
 template <class K>

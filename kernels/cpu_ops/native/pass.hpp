@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "activations.hpp"
+#include "attention_half.hpp"
 #include "int8.hpp"
 #include "layers.hpp"
 #include "norm.hpp"
@@ -42,7 +43,8 @@ struct Scratch {
 
     Scratch(const Encoder& e, int64_t longest)
         : panel(scratch_words<K>(larger(e.dim, e.inner))),
-          attention(larger(attention_floats(longest, head_size(e)), window_floats(longest, head_size(e)))) {}
+          attention(larger(larger(attention_floats(longest, head_size(e)), attention_half_floats(longest, head_size(e))),
+                           window_floats(longest, head_size(e)))) {}
 };
 
 // The forward pass of some texts, with memory for at most `rows` tokens at a time.
@@ -185,7 +187,13 @@ struct Pass {
             const int64_t length = offsets[text + 1] - offsets[text];
             const float *q = wide + start * width + h * head, *k = wide + start * width + dim + h / shared * head;
             Activation* to = attended + start * dim + h * head;
-            if (!encoder.relative && layer.before + 1 >= length && layer.after + 1 >= length)
+            const bool all = !encoder.relative && layer.before + 1 >= length && layer.after + 1 >= length;
+#ifdef HAS_BFLOAT16
+            if constexpr (HALF || QUANTIZED)
+                if (all && length >= LONG && head % (2 * W) == 0)
+                    return attend_half(q, k, k + keys, width, length, head, scale, to, dim, scratch.attention);
+#endif
+            if (all)
                 attend(q, k, k + keys, width, length, head, scale, to, dim, scratch.attention, Rows());
             else
                 attend_near(q, k, k + keys, width, length, head, scale, layer.before, layer.after,

@@ -1,9 +1,12 @@
-// Products of the small matrices of attention.
+// What a product multiplies at a time, by dtype; and the products of the small matrices of attention.
 
 #pragma once
 
-#include "vectors.hpp"
+#if defined(__AVX512F__)
+#include <immintrin.h>
+#endif
 
+#include "vectors.hpp"
 
 #if defined(__AVX512F__) || defined(__aarch64__)
 constexpr int COLUMNS = 4;  // largest tile of a product, in vectors; its sums have to fit the registers
@@ -15,18 +18,46 @@ constexpr int SUMS = 8;
 
 namespace {
 
-// out (R, C * W) = factor * a (R, k) b (k, C * W), or added to out. `a` may be transposed: it has both strides.
-template <int R, int C, bool ADD>
+// GROUP numbers that follow each other along the depth fill a word of 32 bits.
+struct Float32 {
+    typedef float Input;
+    typedef float Parameter;  // biases, normalizations and embedding tables
+    typedef vf Sum;
+    static constexpr int GROUP = 1;
+    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
+        float x;
+        memcpy(&x, &group, 4);
+        return sum + x * (vf)weights;
+    }
+};
+
+#if defined(__AVX512BF16__)
+#define HAS_BFLOAT16
+struct Bfloat16 {
+    typedef bf16 Input;
+    typedef bf16 Parameter;
+    typedef vf Sum;
+    static constexpr int GROUP = 2;
+    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
+        return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(group), (__m512bh)weights);
+    }
+};
+#endif
+
+// out (R, C * W) = factor * a (R, k) b (k, C * W), or added to out. `a` may be transposed: it has both strides. The
+// elements of a and b are words.
+template <class K, int R, int C, bool ADD>
 INLINE void tile(int64_t k, const float* a, int64_t a_row, int64_t a_column, const float* b, int64_t b_row, float* out,
                  int64_t out_row, const float* factor) {
     vf sum[R][C];
     repeat<R>([&](auto r) { repeat<C>([&](auto c) { sum[r][c] = vf{}; }); });
     for (int64_t i = 0; i < k; i++) {
-        vf right[C];
-        repeat<C>([&](auto c) { right[c] = load(b + i * b_row + c * W); });
+        vi right[C];
+        repeat<C>([&](auto c) { right[c] = bits(load(b + i * b_row + c * W)); });
         repeat<R>([&](auto r) {
-            const vf left = splat(a[r * a_row + i * a_column]);
-            repeat<C>([&](auto c) { sum[r][c] += left * right[c]; });
+            int32_t left;
+            memcpy(&left, a + r * a_row + i * a_column, 4);
+            repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], left, right[c]); });
         });
     }
     repeat<R>([&](auto r) {
@@ -38,21 +69,21 @@ INLINE void tile(int64_t k, const float* a, int64_t a_row, int64_t a_column, con
     });
 }
 
-template <int R, int C, bool ADD>
+template <class K, int R, int C, bool ADD>
 INLINE int64_t strip(int64_t from, int64_t rows, int64_t k, const float* a, int64_t a_row, int64_t a_column,
                      const float* b, int64_t b_row, float* out, int64_t out_row, const float* factor) {
     for (; rows - from >= R; from += R)
-        tile<R, C, ADD>(k, a + from * a_row, a_row, a_column, b, b_row, out + from * out_row, out_row,
+        tile<K, R, C, ADD>(k, a + from * a_row, a_row, a_column, b, b_row, out + from * out_row, out_row,
                         factor ? factor + from : nullptr);
     if constexpr (R > 1)
-        return strip<R / 2, C, ADD>(from, rows, k, a, a_row, a_column, b, b_row, out, out_row, factor);
+        return strip<K, R / 2, C, ADD>(from, rows, k, a, a_row, a_column, b, b_row, out, out_row, factor);
     return from;
 }
 
 constexpr int tile_rows(int c) { return c * 8 <= SUMS ? 8 : c * 4 <= SUMS ? 4 : 2; }
 
 // out (rows, columns) = factor * a (rows, k) b (k, columns), or added to out; columns is a multiple of W.
-template <bool ADD>
+template <bool ADD, class K = Float32>
 __attribute__((noinline)) void product(int64_t rows, int64_t columns, int64_t k, const float* a, int64_t a_row,
                                        int64_t a_column, const float* b, int64_t b_row, float* out, int64_t out_row,
                                        const float* factor) {
@@ -60,7 +91,7 @@ __attribute__((noinline)) void product(int64_t rows, int64_t columns, int64_t k,
         const int64_t left = (columns - at) / W;
         const float* from = b + at;
         float* to = out + at;
-#define STRIP(C) strip<tile_rows(C), C, ADD>(0, rows, k, a, a_row, a_column, from, b_row, to, out_row, factor)
+#define STRIP(C) strip<K, tile_rows(C), C, ADD>(0, rows, k, a, a_row, a_column, from, b_row, to, out_row, factor)
         if (COLUMNS >= 4 && left >= 4) {
             STRIP(4), at += 4 * W;
         } else if (COLUMNS >= 4 && left == 3) {

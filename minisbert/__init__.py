@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import card, evaluation, losses, modules, report, util
+    from . import card, datasets, evaluation, losses, modules, readers, report, util
     from .data.rows import InputExample
     from .model.pool import EncodingPool
     from .modules.lora import LoraConfig
@@ -36,9 +36,11 @@ __all__ = [
     "TrainingConfig",
     "TrainingHistory",
     "card",
+    "datasets",
     "evaluation",
     "losses",
     "modules",
+    "readers",
     "recipes",
     "report",
     "util",

@@ -130,11 +130,11 @@ class SentenceTransformer(EmbeddingModel):
                 f"got steps_per_epoch={steps_per_epoch} with replay={replay!r} and epochs={epochs}; expected no "
                 f"steps_per_epoch, which the reference ignores over several epochs: leave it out"
             )
-        rows, losses, batch_size = read_objectives(train_objectives, keep_order=replay is not None)
+        rows, losses, batch_size, batch_sampler = read_objectives(train_objectives, keep_order=replay is not None)
         # An epoch takes every batch of the smallest data set, and as many of the others.
         batches = min(math.ceil(len(part) / batch_size) for part in rows.values()) * len(rows)
         steps = (steps_per_epoch or batches) * epochs
-        if warmup_steps >= steps:
+        if warmup_steps >= steps and FIT_SCHEDULES[scheduler.lower()] != "constant":
             warn(
                 f"warmup_steps={warmup_steps} is not below the {steps} steps of this run: the learning rate never "
                 f"reaches its full value; a tenth of the steps is a usual choice"
@@ -142,6 +142,7 @@ class SentenceTransformer(EmbeddingModel):
         config = TrainingConfig(
             epochs=epochs,
             batch_size=batch_size,
+            batch_sampler=batch_sampler,
             learning_rate=(optimizer_params or {}).get("lr", 2e-5),
             lr_scheduler_type=FIT_SCHEDULES[scheduler.lower()],
             warmup_steps=warmup_steps,

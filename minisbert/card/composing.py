@@ -315,6 +315,7 @@ def hyperparameters(settings: Mapping[str, Any]) -> dict[str, str]:
         "max_grad_norm": float(settings["max_grad_norm"]),
         "bf16": settings["precision"] == "bf16",
         "fp16": settings["precision"] == "fp16",
+        "gradient_checkpointing": settings["gradient_checkpointing"],
         "torch_compile": settings["compile"],
         "load_best_model_at_end": settings["keep_best"],
         "seed": settings["seed"],

@@ -33,7 +33,7 @@ GROUPS = {
         "weight_decay",
         "max_grad_norm",
     ),
-    "how it is computed": ("precision", "compile", "replay"),
+    "how it is computed": ("precision", "gradient_checkpointing", "compile", "replay"),
     "log, evaluation and checkpoints": (
         "log_every",
         "eval_every",

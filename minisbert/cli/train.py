@@ -43,8 +43,9 @@ _LOSSES = {"cosine": "CosineSimilarityLoss", "mnrl": "MultipleNegativesRankingLo
         *("MultipleNegativesSymmetricRankingLoss", "MegaBatchMarginLoss", "ContrastiveLoss", "OnlineContrastiveLoss"),
         *("TripletLoss", "BatchAllTripletLoss", "BatchHardTripletLoss", "BatchHardSoftMarginTripletLoss"),
         *("BatchSemiHardTripletLoss", "MSELoss", "EmbedDistillLoss", "MarginMSELoss", "DistillKLDivLoss"),
-        *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss"),
-        *("ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss", "CachedGISTEmbedLoss"),
+        *("SoftmaxLoss", "GlobalOrthogonalRegularizationLoss", "MatryoshkaLoss", "AdaptiveLayerLoss"),
+        *("Matryoshka2dLoss", "ContrastiveTensionLoss", "ContrastiveTensionLossInBatchNegatives"),
+        *("DenoisingAutoEncoderLoss", "GISTEmbedLoss", "CachedGISTEmbedLoss"),
         *("CachedMultipleNegativesRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss"),
     )
 }

@@ -145,7 +145,8 @@ class InformationRetrievalEvaluator(TaskEvaluator):
             self._main = max(sorted(results), key=lambda name: results[name][primary])
         metrics = {f"{name}_{metric}": value for name, result in results.items() for metric, value in result.items()}
         write = partial(self._write_predictions, rankings=rankings) if self.write_predictions else None
-        return Measurement(metrics, f"{self._main}_{primary}", self._csv_columns(results), write)
+        row = csv_columns(metrics, sorted(results), self.at_k)
+        return Measurement(metrics, f"{self._main}_{primary}", row, write)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Settings for the model card: `truncate_dim` and the prompts, if they are given."""
@@ -219,17 +220,6 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         }
         return {f"{metric}@{k}": measures[metric](k) for metric, values in self.at_k.items() for k in values}
 
-    def _csv_columns(self, results: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """Put the metrics in the order of the file."""
-        order = [("accuracy", k) for k in self.at_k["accuracy"]]
-        order += [(metric, k) for k in self.at_k["precision"] for metric in ("precision", "recall")]
-        order += [(metric, k) for metric in ("mrr", "ndcg", "map") for k in self.at_k[metric]]
-        return {
-            f"{name}-{_CSV_NAMES[metric]}@{k}": results[name][f"{metric}@{k}"]
-            for name in sorted(results)
-            for metric, k in order
-        }
-
     def _write_predictions(self, folder: Path, rankings: Rankings) -> None:
         """Write a .jsonl file for each function, a line for each query.
 
@@ -252,6 +242,18 @@ class InformationRetrievalEvaluator(TaskEvaluator):
                         file.write(json.dumps(line, default=_plain) + "\n")
             except OSError as error:
                 raise cannot_write(path, error) from error
+
+
+def csv_columns(
+    metrics: Mapping[str, float], functions: Sequence[str], at_k: Mapping[str, Sequence[int]]
+) -> dict[str, float]:
+    """Put metrics, named `<function>_<metric>@<k>`, in the order of the CSV file, under its names."""
+    order = [("accuracy", k) for k in at_k["accuracy"]]
+    order += [(metric, k) for k in at_k["precision"] for metric in ("precision", "recall")]
+    order += [(metric, k) for metric in ("mrr", "ndcg", "map") for k in at_k[metric]]
+    return {
+        f"{name}-{_CSV_NAMES[metric]}@{k}": metrics[f"{name}_{metric}@{k}"] for name in functions for metric, k in order
+    }
 
 
 def _plain(key: Any) -> Any:

@@ -1,5 +1,9 @@
 """Losses over embeddings, and how a model card names them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from .base import Loss
 from .cached import (
     CachedGISTEmbedLoss,
@@ -7,12 +11,13 @@ from .cached import (
     CachedMultipleNegativesSymmetricRankingLoss,
 )
 from .classification import SoftmaxLoss
-from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
+from .contrastive_tension import ContrastiveTensionLoss, ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss
+from .denoising import DenoisingAutoEncoderLoss
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric
 from .distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from .guided import GISTEmbedLoss
-from .matryoshka import MatryoshkaLoss
+from .matryoshka import AdaptiveLayerLoss, Matryoshka2dLoss, MatryoshkaLoss
 from .naming import loss_by_name, loss_class, loss_names, needs_model
 from .pairs import ContrastiveLoss, OnlineContrastiveLoss
 from .ranking import MegaBatchMarginLoss, MultipleNegativesRankingLoss, MultipleNegativesSymmetricRankingLoss
@@ -26,7 +31,11 @@ from .triplets import (
     TripletLoss,
 )
 
+if TYPE_CHECKING:
+    from ..data.loaders import ContrastiveTensionDataLoader
+
 __all__ = [
+    "AdaptiveLayerLoss",
     "AnglELoss",
     "BatchAllTripletLoss",
     "BatchHardSoftMarginTripletLoss",
@@ -38,8 +47,11 @@ __all__ = [
     "CachedMultipleNegativesSymmetricRankingLoss",
     "CoSENTLoss",
     "ContrastiveLoss",
+    "ContrastiveTensionDataLoader",
+    "ContrastiveTensionLoss",
     "ContrastiveTensionLossInBatchNegatives",
     "CosineSimilarityLoss",
+    "DenoisingAutoEncoderLoss",
     "DistillKLDivLoss",
     "EmbedDistillLoss",
     "GISTEmbedLoss",
@@ -47,6 +59,7 @@ __all__ = [
     "Loss",
     "MSELoss",
     "MarginMSELoss",
+    "Matryoshka2dLoss",
     "MatryoshkaLoss",
     "MegaBatchMarginLoss",
     "MultipleNegativesRankingLoss",
@@ -61,3 +74,12 @@ __all__ = [
     "loss_names",
     "needs_model",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the loader of rows when it is first used."""
+    if name != "ContrastiveTensionDataLoader":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from ..data.loaders import ContrastiveTensionDataLoader
+
+    return ContrastiveTensionDataLoader

@@ -15,7 +15,9 @@ from ..errors import ConfigError, InputError
 
 Labels: TypeAlias = Sequence[float] | NDArray[Any]
 LabelKind: TypeAlias = Literal["number", "numbers", "class"]
+Form: TypeAlias = Literal["model", "guide", "tokens"]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
+T = TypeVar("T")
 
 _LARGEST_CLASS = 2**24  # labels are float32, in which larger whole numbers have gaps
 _WANTED: dict[LabelKind, str] = {
@@ -30,7 +32,8 @@ class Loss(nn.Module):
 
     `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels,
     (batch,) or (batch, size), or None; it returns a scalar. Losses compute in float32. A loss with a `guide` takes a
-    third argument, the guide's embeddings of each column, (batch, size).
+    third argument, the guide's embeddings of each column, (batch, size). `layered` and `forms` say where it is given
+    something else.
 
     The attributes declare what a loss needs of the rows and of the training loop: `check_rows` checks the rows before
     training, and the engine of the run reads the rest.
@@ -42,6 +45,12 @@ class Loss(nn.Module):
         label_kind: what a label is: "number", "numbers" (one or several for each row, such as an embedding), or
             "class", a whole number from 0.
         label_range: smallest and largest valid label, or None for any.
+        labels_equal_texts: True if rows without labels are labelled 1 where their texts have equal tokens, otherwise 0.
+        layered: True if the first argument holds for each layer, from the embeddings of words to the last layer, the
+            embeddings that what follows the encoder makes of it.
+        forms: for each column the form in which it is given, where that is not always an embedding by the model: an
+            embedding by the "model" or by the "guide", both in the first argument; or its "tokens", a packed batch
+            whose `restore` leads to the rows, in the third one.
         trains_guide: True if the guide is trained and reads the tokens of the model, as a copy of it does; otherwise
             it is not changed, and has its own tokenizer.
         cached: True if the texts of a batch are embedded in mini-batches, each a second time for its gradients, so that
@@ -57,6 +66,9 @@ class Loss(nn.Module):
     needs_labels: bool = False
     label_kind: LabelKind = "number"
     label_range: tuple[float, float] | None = None
+    labels_equal_texts: bool = False
+    layered: bool = False
+    forms: tuple[Form, ...] = ()
     trains_guide: bool = False
     cached: bool = False
     mini_batch_size: int = 32
@@ -69,6 +81,11 @@ class Loss(nn.Module):
         return None
 
     @property
+    def takes_labels(self) -> bool:
+        """True if labels, where there are some, make a difference."""
+        return self.needs_labels or self.labels_equal_texts
+
+    @property
     def paper(self) -> str:
         """The name under which the model card finds the paper to cite: the class name, or that of a variant."""
         return type(self).__name__
@@ -76,6 +93,13 @@ class Loss(nn.Module):
     def get_config_dict(self) -> dict[str, Any]:
         """Return the loss's parameters, with the reference's names, for the model card."""
         return {}
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the loss goes with the model to train: any does, unless it was made of another one.
+
+        Raises:
+            ConfigError: it does not; the message is one line.
+        """
 
     def columns(self, embeddings: Sequence[Tensor]) -> list[Tensor]:
         """Return the embeddings in float32 at least, after checking their number and rows.
@@ -123,7 +147,7 @@ class Loss(nn.Module):
         if labels is None:
             return
         size = sizes_of(labels)
-        if size and self.needs_labels and self.label_kind != "numbers":
+        if size and self.takes_labels and self.label_kind != "numbers":
             raise InputError(
                 f"got labels of {' x '.join(map(str, size))} numbers each; {name} expects {kind} for each row: choose "
                 f"the columns"
@@ -138,6 +162,49 @@ class Loss(nn.Module):
                     f"{self.label_range[1]:g}: say which labels stand for 0 and 1, with "
                     f"scale=({_range(low, high, ', ')}) or --scale={_range(low, high, '-')}"
                 )
+
+
+class LossOver(Loss):
+    """Base of the losses that compute another loss several times; columns and labels are those of that loss.
+
+    Args:
+        loss: any loss over embeddings.
+
+    Raises:
+        ConfigError: it is none.
+    """
+
+    def __init__(self, loss: object) -> None:
+        super().__init__()
+        if not isinstance(loss, Loss):
+            raise ConfigError(f"got {type(loss).__name__} as loss; expected a loss, such as CoSENTLoss(): make one")
+        if loss.forms or loss.layered:
+            raise ConfigError(
+                f"got {type(loss).__name__} as loss; {type(self).__name__} expects one over embeddings, such as "
+                f"CoSENTLoss()"
+            )
+        self.loss = loss
+        self.needs_labels, self.label_kind = loss.needs_labels, loss.label_kind
+        self.trains_guide, self.cached = loss.trains_guide, loss.cached
+        self.mini_batch_size, self.mini_batch_num_tokens = loss.mini_batch_size, loss.mini_batch_num_tokens
+
+    @property
+    def guide(self) -> nn.Module | None:
+        """The guide of the inner loss."""
+        return self.loss.guide
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the inner loss goes with the model to train."""
+        self.loss.check_model(model)
+
+    def inner(self, columns: Sequence[Tensor], labels: Tensor | None, guided: Sequence[Tensor]) -> Tensor:
+        """Compute the inner loss."""
+        value: Tensor = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, guided)
+        return value
+
+    def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
+        """Check that training rows fit the inner loss."""
+        self.loss.check_rows(texts, labels)
 
 
 def _range(low: float, high: float, between: str) -> str:
@@ -226,6 +293,28 @@ def check_count(value: int, name: str) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ConfigError(f"got {name} {value!r}; expected a whole number above 0")
     return value
+
+
+def check_sampled(value: int, name: str, *, of: str) -> int:
+    """Return how many of several to sample: a whole number above 0, or -1 for all.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or not (value == -1 or value >= 1):
+        raise ConfigError(f"got {name}={value!r}; expected a whole number from 1, or -1 for all {of}")
+    return value
+
+
+def check_list(values: Sequence[T], name: str) -> list[T]:
+    """Return a list or a tuple as a list.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(values, (list, tuple)):
+        raise ConfigError(f"got {name}={values!r}; expected a list of numbers")
+    return list(values)
 
 
 def check_callable(function: AnyFunction, name: str, example: str) -> AnyFunction:

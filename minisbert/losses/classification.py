@@ -62,16 +62,21 @@ class SoftmaxLoss(Loss):
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two (batch, dim) tensors and (batch,) classes, a scalar."""
-        first, second = self.columns(embeddings)
-        if labels is None or labels.numel() != len(first):
-            got = "no classes" if labels is None else f"{labels.numel()} classes for {len(first)} rows"
+        scores = self.scores(embeddings)
+        if labels is None or labels.numel() != len(scores):
+            got = "no classes" if labels is None else f"{labels.numel()} classes for {len(scores)} rows"
             raise InputError(f"got {got}; {type(self).__name__} expects one for each row")
+        return cast(Tensor, self.loss_fct(scores, labels.view(-1).long()))
+
+    def scores(self, embeddings: Sequence[Tensor]) -> Tensor:
+        """Return the scores of all classes for two (batch, dim) tensors: (batch, num_labels)."""
+        first, second = self.columns(embeddings)
         parts = [first, second] if self.concatenation_sent_rep else []
         if self.concatenation_sent_difference:
             parts.append((first - second).abs())
         if self.concatenation_sent_multiplication:
             parts.append(first * second)
-        return cast(Tensor, self.loss_fct(self.classifier(torch.cat(parts, dim=1)), labels.view(-1).long()))
+        return cast(Tensor, self.classifier(torch.cat(parts, dim=1)))
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Check that training rows fit: two texts and a class below `num_labels`."""

@@ -13,7 +13,57 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError
 from ..similarity import SimilarityMatrix, cos_sim
-from .base import Loss, aligned, check_callable, check_positive, function_name
+from .base import Loss, aligned, check_callable, check_labels, check_positive, function_name
+
+
+class ContrastiveTensionLoss(Loss):
+    """Binary cross entropy of the dot products of first texts under a copy of the model and second texts under it.
+
+    Columns are two texts; the label of a row is 1 if they are the same and 0 if not, and where rows have no labels
+    their tokens say so. The terms are added up, not averaged. `ContrastiveTensionDataLoader` draws such rows from
+    texts. The copy starts from the weights of the model and is trained too; it is not saved with the model (Carlsson et
+    al. 2021, https://openreview.net/forum?id=Ov_sMNau-PF).
+
+    Args:
+        model: the model to train, which is copied.
+
+    Attributes:
+        copied: the copy.
+
+    Raises:
+        ConfigError: there is no model.
+    """
+
+    max_columns = 2
+    label_range = (0.0, 1.0)
+    labels_equal_texts = True
+    trains_guide = True
+    forms = ("guide", "model")
+
+    def __init__(self, model: object) -> None:
+        super().__init__()
+        self.copied = _copy(model, type(self).__name__)
+
+    @property
+    def guide(self) -> nn.Module:
+        """The copy of the model."""
+        return self.copied
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the copy is one of a model like this."""
+        _check_copied(self.copied, model, type(self).__name__)
+
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        """Return the loss of first texts under the copy, second texts under the model, and labels, a scalar."""
+        first, second = self.columns(embeddings)
+        if first.shape != second.shape:
+            raise InputError(
+                f"got embeddings of {first.shape[1]} dimensions by the copy and {second.shape[1]} by the model; "
+                f"{type(self).__name__} expects equal sizes: make the loss for the model that is trained"
+            )
+        same = check_labels(labels, len(first), loss=type(self).__name__, exact=True)
+        scores = (first[:, None] @ second[:, :, None]).view(-1)  # (batch,), in the reference's rounding
+        return F.binary_cross_entropy_with_logits(scores, same.to(scores.dtype), reduction="sum")
 
 
 class ContrastiveTensionLossInBatchNegatives(Loss):
@@ -41,16 +91,19 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
 
     def __init__(self, model: object, *, scale: float = 20.0, similarity_fct: SimilarityMatrix = cos_sim) -> None:
         super().__init__()
-        if not isinstance(model, nn.Module):
-            raise ConfigError(f"got the model {type(model).__name__}; {type(self).__name__} copies it: pass it first")
+        copied = _copy(model, type(self).__name__)
         self.similarity_fct = check_callable(similarity_fct, "similarity_fct", "util.cos_sim")
         self.logit_scale = nn.Parameter(torch.tensor(math.log(check_positive(scale, "scale"))))
-        self.copied = copy.deepcopy(model)
+        self.copied = copied
 
     @property
     def guide(self) -> nn.Module:
         """The copy of the model."""
         return self.copied
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the copy is one of a model like this."""
+        _check_copied(self.copied, model, type(self).__name__)
 
     def forward(
         self, embeddings: Sequence[Tensor], labels: Tensor | None = None, guided: Sequence[Tensor] = ()
@@ -70,3 +123,18 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
     def get_config_dict(self) -> dict[str, Any]:
         """Return the scale, as far as it is trained, and the similarity."""
         return {"scale": self.logit_scale.exp().item(), "similarity_fct": function_name(self.similarity_fct)}
+
+
+def _check_copied(copied: nn.Module, model: nn.Module, loss: str) -> None:
+    """Check that a copy reads the tokens of a model."""
+    configs = [getattr(getattr(one, "transformer", None), "config", None) for one in (copied, model)]
+    if configs[0] != configs[1]:
+        raise ConfigError(
+            f"got a {loss} made for another model; expected one for the model that is trained: make it again"
+        )
+
+
+def _copy(model: object, loss: str) -> nn.Module:
+    if not isinstance(model, nn.Module):
+        raise ConfigError(f"got the model {type(model).__name__}; {loss} copies it: pass it first")
+    return copy.deepcopy(model)

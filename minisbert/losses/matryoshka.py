@@ -1,19 +1,30 @@
-"""Losses of several sizes of an embedding at once."""
+"""Losses of several sizes of an embedding, and of several layers: each is a loss, computed several times."""
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol, TypeAlias
 
-from torch import Tensor, nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from ..errors import ConfigError, InputError, warn
 from ..similarity import normalize_embeddings
-from .base import Labels, Loss, aligned, check_count, check_number
+from .base import Loss, LossOver, aligned, check_count, check_list, check_number, check_sampled, function_name
+
+LayerWeighting: TypeAlias = Literal["uniform", "log", "linear"] | Callable[[int], float]
+
+_WEIGHTS: dict[str, Callable[[int], float]] = {
+    "uniform": lambda layer: 1.0,
+    "log": lambda layer: 1.0 / (1.0 + math.log(1 + layer)),
+    "linear": lambda layer: 1.0 / (1 + layer),
+}
 
 
-class MatryoshkaLoss(Loss):
+class MatryoshkaLoss(LossOver):
     """The weighted sum of a loss over embeddings cut to several sizes, each brought to length 1.
 
     Columns and labels are those of the loss (Kusupati et al. 2022, https://arxiv.org/abs/2205.13147).
@@ -38,26 +49,17 @@ class MatryoshkaLoss(Loss):
         *,
         n_dims_per_step: int = -1,
     ) -> None:
-        super().__init__()
-        if not isinstance(loss, Loss):
-            raise ConfigError(f"got {type(loss).__name__} as loss; expected a loss, such as CoSENTLoss(): make one")
-        weights = [1] * len(matryoshka_dims) if matryoshka_weights is None else list(matryoshka_weights)
-        _check_sizes(matryoshka_dims, weights, model)
-        if isinstance(n_dims_per_step, bool) or not (n_dims_per_step == -1 or n_dims_per_step >= 1):
-            raise ConfigError(f"got n_dims_per_step={n_dims_per_step!r}; expected at least 1, or -1 for all sizes")
-        pairs = sorted(zip(matryoshka_dims, weights, strict=True), key=lambda pair: pair[0], reverse=True)
-        self.loss = loss
+        super().__init__(loss)
+        sizes = check_list(matryoshka_dims, "matryoshka_dims")
+        weights = (
+            [1] * len(sizes) if matryoshka_weights is None else check_list(matryoshka_weights, "matryoshka_weights")
+        )
+        _check_sizes(sizes, weights, model)
+        check_sampled(n_dims_per_step, "n_dims_per_step", of="sizes")
+        pairs = sorted(zip(sizes, weights, strict=True), key=lambda pair: pair[0], reverse=True)
         self.matryoshka_dims = tuple(size for size, _ in pairs)
         self.matryoshka_weights = tuple(weight for _, weight in pairs)
         self.n_dims_per_step = n_dims_per_step
-        self.needs_labels, self.label_kind = loss.needs_labels, loss.label_kind
-        self.trains_guide, self.cached = loss.trains_guide, loss.cached
-        self.mini_batch_size, self.mini_batch_num_tokens = loss.mini_batch_size, loss.mini_batch_num_tokens
-
-    @property
-    def guide(self) -> nn.Module | None:
-        """The guide of the inner loss."""
-        return self.loss.guide
 
     def forward(
         self, embeddings: Sequence[Tensor], labels: Tensor | None = None, guided: Sequence[Tensor] = ()
@@ -80,13 +82,8 @@ class MatryoshkaLoss(Loss):
             columns = [normalize_embeddings(column[:, :size]) for column in columns]  # cut from the size before
             if self.trains_guide:  # whose embeddings are to be cut too
                 others = [normalize_embeddings(column[:, :size]) for column in others]
-            value = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, others)
-            total = total + self.matryoshka_weights[index] * value
+            total = total + self.matryoshka_weights[index] * self.inner(columns, labels, others)
         return total
-
-    def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
-        """Check that training rows fit the inner loss."""
-        self.loss.check_rows(texts, labels)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the name of the inner loss, sizes and weights."""
@@ -113,3 +110,161 @@ def _check_sizes(sizes: Sequence[int], weights: Sequence[float], model: object) 
         raise ConfigError(f"got matryoshka_dims up to {max(sizes)}; expected at most {full}, the embeddings' size")
     if full is not None and full not in sizes:
         warn(f"matryoshka_dims {list(sizes)} leave out {full}, the embeddings' size, which is then not trained")
+
+
+class EveryLayer(Protocol):
+    """The embeddings of each column, (batch, dim), from each layer: those of words first, the last layer last."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, layer: int, /) -> Sequence[Tensor]: ...
+
+
+class AdaptiveLayerLoss(LossOver):
+    """A loss on the last layer and on others, which are also drawn towards the last.
+
+    With the sampled layers i among those before the last, of weights w, it is the loss of the last layer times
+    `last_layer_weight`, plus the mean over i of w(i) times the loss of layer i times `prior_layers_weight`, plus for
+    each i the Kullback-Leibler divergence of its embeddings from those of the last layer, both as distributions
+    softmax(x / T), times T and `kl_div_weight`. The last layer has no gradient of the divergence. Layer 0 is the
+    embeddings of words (Li et al. 2024, https://arxiv.org/abs/2402.14776).
+
+    Args:
+        model: not used; accepted because code for the reference passes it.
+        loss: any loss over embeddings, but none with a gradient cache.
+        n_layers_per_step: use this many layers beside the last in a step, drawn with Python's `random`; -1 for all.
+        last_layer_weight: see above.
+        prior_layers_weight: see above.
+        kl_div_weight: see above.
+        kl_temperature: T; 0 for no divergence.
+        layer_weighting: w: "uniform" is 1, "log" 1 / (1 + ln(1 + i)), "linear" 1 / (1 + i), or a function of i.
+
+    Raises:
+        ConfigError: the loss or an option is not valid.
+    """
+
+    layered = True
+
+    def __init__(
+        self,
+        model: object,
+        loss: Loss,
+        *,
+        n_layers_per_step: int = 1,
+        last_layer_weight: float = 1.0,
+        prior_layers_weight: float = 1.0,
+        kl_div_weight: float = 1.0,
+        kl_temperature: float = 0.3,
+        layer_weighting: LayerWeighting = "uniform",
+    ) -> None:
+        super().__init__(loss)
+        if self.cached:
+            raise ConfigError(
+                f"got {_shown(loss)} as loss; {type(self).__name__} expects one without a gradient cache: take the "
+                f"plain one"
+            )
+        check_sampled(n_layers_per_step, "n_layers_per_step", of="layers")
+        if not callable(layer_weighting) and layer_weighting not in tuple(_WEIGHTS):
+            raise ConfigError(
+                f"got layer_weighting={layer_weighting!r}; expected {', '.join(_WEIGHTS)}, or a function of the layer"
+            )
+        if check_number(kl_temperature, "kl_temperature") < 0:
+            raise ConfigError(
+                f"got kl_temperature={kl_temperature!r}; expected a number from 0, and 0 for no divergence"
+            )
+        self.n_layers_per_step = n_layers_per_step
+        self.last_layer_weight = check_number(last_layer_weight, "last_layer_weight")
+        self.prior_layers_weight = check_number(prior_layers_weight, "prior_layers_weight")
+        self.kl_div_weight = check_number(kl_div_weight, "kl_div_weight")
+        self.kl_temperature = kl_temperature
+        self.layer_weighting = layer_weighting
+
+    def forward(self, layers: EveryLayer, labels: Tensor | None = None, guided: Sequence[Tensor] = ()) -> Tensor:
+        """Return the loss of the embeddings from each layer, and the rest that the inner loss takes, a scalar."""
+        name, temperature = type(self).__name__, self.kl_temperature
+        if not len(layers):
+            raise InputError(f"got no layers; {name} expects the embeddings from at least the last one")
+        columns = aligned(layers[len(layers) - 1], loss=name)
+        total = self.inner(columns, labels, guided) * self.last_layer_weight
+        target = F.softmax(torch.cat(columns) / temperature, dim=-1).detach() if temperature else None
+        chosen: Sequence[int] = range(len(layers) - 1)
+        if 0 < self.n_layers_per_step < len(chosen):
+            chosen = random.sample(chosen, self.n_layers_per_step)
+        weigh = _WEIGHTS[self.layer_weighting] if isinstance(self.layer_weighting, str) else self.layer_weighting
+        for layer in chosen:
+            columns = aligned(layers[layer], loss=name)
+            value = self.inner(columns, labels, guided)
+            total = total + value * weigh(layer) / len(chosen) * self.prior_layers_weight
+            if target is not None:
+                drawn = F.log_softmax(torch.cat(columns) / temperature, dim=-1)
+                total = total + F.kl_div(drawn, target, reduction="batchmean") * temperature * self.kl_div_weight
+        return total
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the name of the inner loss, and the options."""
+        weighting = self.layer_weighting
+        return {
+            "loss": type(self.loss).__name__,
+            "n_layers_per_step": self.n_layers_per_step,
+            "last_layer_weight": self.last_layer_weight,
+            "prior_layers_weight": self.prior_layers_weight,
+            "kl_div_weight": self.kl_div_weight,
+            "kl_temperature": self.kl_temperature,
+            "layer_weighting": weighting if isinstance(weighting, str) else function_name(weighting),
+        }
+
+
+class Matryoshka2dLoss(AdaptiveLayerLoss):
+    """A loss of several layers and several sizes of an embedding: `AdaptiveLayerLoss` over `MatryoshkaLoss`.
+
+    Args:
+        model: the model to train, for the size of its embeddings; None checks sizes in training.
+        loss: any loss over embeddings, but none with a gradient cache.
+        matryoshka_dims: the sizes.
+        matryoshka_weights: the weight of each; 1 by default.
+        n_layers_per_step: as in `AdaptiveLayerLoss`.
+        n_dims_per_step: as in `MatryoshkaLoss`.
+        last_layer_weight: as in `AdaptiveLayerLoss`, like all that follow.
+        prior_layers_weight: see there.
+        kl_div_weight: see there.
+        kl_temperature: see there.
+        layer_weighting: see there.
+
+    Raises:
+        ConfigError: the loss or an option is not valid.
+    """
+
+    def __init__(
+        self,
+        model: object,
+        loss: Loss,
+        matryoshka_dims: Sequence[int],
+        matryoshka_weights: Sequence[float] | None = None,
+        *,
+        n_layers_per_step: int = 1,
+        n_dims_per_step: int = 1,
+        last_layer_weight: float = 1.0,
+        prior_layers_weight: float = 1.0,
+        kl_div_weight: float = 1.0,
+        kl_temperature: float = 0.3,
+        layer_weighting: LayerWeighting = "uniform",
+    ) -> None:
+        super().__init__(
+            model,
+            MatryoshkaLoss(model, loss, matryoshka_dims, matryoshka_weights, n_dims_per_step=n_dims_per_step),
+            n_layers_per_step=n_layers_per_step,
+            last_layer_weight=last_layer_weight,
+            prior_layers_weight=prior_layers_weight,
+            kl_div_weight=kl_div_weight,
+            kl_temperature=kl_temperature,
+            layer_weighting=layer_weighting,
+        )
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Return the name of the inner loss, and the options of both parts."""
+        return {**super().get_config_dict(), **self.loss.get_config_dict()}
+
+
+def _shown(loss: Loss) -> str:
+    inner = loss.loss if isinstance(loss, LossOver) else None
+    return type(loss).__name__ if inner is None else f"{type(loss).__name__} of {type(inner).__name__}"

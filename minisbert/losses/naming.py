@@ -21,19 +21,20 @@ from ..similarity import (
     pairwise_euclidean_sim,
     pairwise_manhattan_sim,
 )
-from .base import Loss, dimension_of
+from .base import Loss, LossOver, dimension_of
 from .cached import (
     CachedGISTEmbedLoss,
     CachedMultipleNegativesRankingLoss,
     CachedMultipleNegativesSymmetricRankingLoss,
 )
 from .classification import SoftmaxLoss
-from .contrastive_tension import ContrastiveTensionLossInBatchNegatives
+from .contrastive_tension import ContrastiveTensionLoss, ContrastiveTensionLossInBatchNegatives
 from .cosine import CosineSimilarityLoss, full_name
+from .denoising import DenoisingAutoEncoderLoss
 from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric, named
 from .distillation import DistillKLDivLoss, EmbeddingDistance, EmbedDistillLoss, MarginMSELoss, MSELoss
 from .guided import GISTEmbedLoss, MarginStrategy
-from .matryoshka import MatryoshkaLoss
+from .matryoshka import AdaptiveLayerLoss, Matryoshka2dLoss, MatryoshkaLoss
 from .pairs import ContrastiveLoss, OnlineContrastiveLoss
 from .ranking import (
     HardnessMode,
@@ -153,6 +154,21 @@ _GUIDED: Mapping[str, Read] = {
     "contrast_positives": _flag,
     "gather_across_devices": _flag,
 }
+_MATRYOSHKA: Mapping[str, Read] = {
+    "loss": _text,
+    "matryoshka_dims": _list_of(_whole),
+    "matryoshka_weights": _list_of(_number),
+    "n_dims_per_step": _whole,
+}
+_LAYERS: Mapping[str, Read] = {
+    "loss": _text,
+    "n_layers_per_step": _whole,
+    "last_layer_weight": _number,
+    "prior_layers_weight": _number,
+    "kl_div_weight": _number,
+    "kl_temperature": _number,
+    "layer_weighting": _one_of({name: name for name in ("uniform", "log", "linear")}),
+}
 _SIZES: Mapping[str, Read] = {"mini_batch_size": _whole, "mini_batch_num_tokens": _or_none(_whole)}
 
 # ---- losses ---------------------------------------------------------------------------------------------------------
@@ -199,16 +215,21 @@ _LOSSES: dict[type[Loss], Mapping[str, Read]] = {
         "second_moment_weight": _or_none(_number),
         "aggregation": _choice(Literal["mean", "sum"]),
     },
+    ContrastiveTensionLoss: {},
+    DenoisingAutoEncoderLoss: {"decoder_name_or_path": _or_none(_text), "tie_encoder_decoder": _flag},
     ContrastiveTensionLossInBatchNegatives: {"scale": _number, "similarity_fct": _MATRIX},
     GISTEmbedLoss: _GUIDED,
     CachedGISTEmbedLoss: {**_GUIDED, **_SIZES},
-    MatryoshkaLoss: {
-        "loss": _text,
-        "matryoshka_dims": _list_of(_whole),
-        "matryoshka_weights": _list_of(_number),
-        "n_dims_per_step": _whole,
-    },
+    MatryoshkaLoss: _MATRYOSHKA,
+    AdaptiveLayerLoss: _LAYERS,
+    Matryoshka2dLoss: {**_LAYERS, **_MATRYOSHKA},
 }
+_OF_A_MODEL = (  # with layers of the size of its embeddings, a copy or a decoder
+    SoftmaxLoss,
+    ContrastiveTensionLoss,
+    ContrastiveTensionLossInBatchNegatives,
+    DenoisingAutoEncoderLoss,
+)
 _BY_NAME = {kind.__name__: kind for kind in _LOSSES}
 
 
@@ -229,12 +250,11 @@ def loss_class(name: str) -> type[Loss]:
 
 
 def needs_model(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
-    """Return True if `loss_by_name` needs the model: for a layer of the size of its embeddings, or for a copy."""
+    """Return True if `loss_by_name` needs the model: for a layer of the size of its embeddings, a copy or a decoder."""
     given = parameters or {}
-    if loss_class(name) is MatryoshkaLoss and isinstance(given.get("loss"), str):
+    if issubclass(loss_class(name), LossOver) and isinstance(given.get("loss"), str):
         return needs_model(given["loss"])
-    with_layers = loss_class(name) in (SoftmaxLoss, ContrastiveTensionLossInBatchNegatives)
-    return with_layers or given.get("projection_dim") is not None
+    return loss_class(name) in _OF_A_MODEL or given.get("projection_dim") is not None
 
 
 def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, model: object = None) -> Loss:
@@ -253,7 +273,7 @@ def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, mode
     options = {key: read(key, given[key]) for key, read in _LOSSES[kind].items() if key in given}
     if kind is SoftmaxLoss:
         options["embedding_dimension"] = dimension_of(model, name)
-    if kind is MatryoshkaLoss and "loss" in options:
+    if issubclass(kind, LossOver) and "loss" in options:
         options["loss"] = loss_by_name(options["loss"], model=model)
     for option in inspect.signature(kind).parameters.values():
         if option.default is option.empty and option.name not in ("model", *options):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, InputTypeError
+from ..modules import WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.lora import LoraConfig
 from ..modules.persistence import read_modules, write_module
@@ -399,6 +400,8 @@ class EmbeddingModel(ModuleStack):
     def write_into(self, folder: Path) -> None:
         """Write modules and settings, but no card, file by file into an existing folder."""
         folders = write_modules(folder, [type(module).__name__ for module in self])
+        if any(isinstance(module, WeightedLayerPooling) and module.used for module in self):
+            self.transformer.ask_for_layers()
         for module, module_folder in zip(self, folders, strict=True):
             write_module(module, module_folder)
         settings = ModelSettings(

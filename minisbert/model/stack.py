@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning, warn
-from ..modules import Dense, Pooling, Transformer
+from ..modules import Dense, Pooling, Transformer, WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.features import Features
 from ..similarity import Embeddings, SimilarityFunction
@@ -69,7 +70,15 @@ class ModuleStack(nn.Sequential):
                 f"got a {type(features).__name__}; expected a packed batch (Features): call encode on texts instead"
             )
         make_fork_safe()
+        if features.layer_embeddings is None and any(isinstance(module, WeightedLayerPooling) for module in self):
+            features.layer_embeddings = []
         for module in self:
+            features = module(features)
+        return features
+
+    def after_transformer(self, features: Features) -> Features:
+        """Run token embeddings through the modules after the first."""
+        for module in islice(self, 1, None):
             features = module(features)
         return features
 

@@ -19,6 +19,7 @@ from ..errors import ConfigError, InputError
 from ..kernels import (
     AttentionSettings,
     LayerInTraining,
+    Operations,
     Projections,
     QuantizedLinear,
     TrainingMemory,
@@ -29,6 +30,7 @@ from ..kernels import (
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, activation_name, make_norm
+from .recompute import recomputed
 
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
@@ -44,7 +46,7 @@ class Encoder(nn.Module):
         self.norm = make_norm(config) if config.norm_first else None  # after the last layer
         buckets = config.relative_attention_buckets
         self.relative_attention_bias = Embedding(buckets, config.num_attention_heads) if buckets else None
-        self._compiled = False
+        self._compiled = self._recomputes = False
         self._native = native.Binding("activation", "eps", "norm_first", "settings")
         self._memory = TrainingMemory()
 
@@ -58,7 +60,9 @@ class Encoder(nn.Module):
         """True if a CUDA graph can record a forward and backward pass, which is so on a GPU with Triton."""
         attention = self._bert_attention()
         operations = kernels.choose(self.embeddings.word.weight, compiled=self._compiled)
-        return attention is not None and operations.recordable(self.config.hidden_size, attention)
+        return (
+            attention is not None and not self._recomputes and operations.recordable(self.config.hidden_size, attention)
+        )
 
     @property
     def quantized(self) -> bool:
@@ -99,8 +103,12 @@ class Encoder(nn.Module):
         self.embeddings.word = resized
         return resized
 
-    def forward(self, batch: PackedBatch) -> Tensor:
+    def forward(self, batch: PackedBatch, layers: list[Tensor] | None = None) -> Tensor:
         """Embed every token of `batch` in its text: (tokens, dim).
+
+        Args:
+            batch: the texts.
+            layers: filled with the embeddings of words and what each layer makes of them; the last are the result.
 
         Raises:
             InputError: a text is longer than the position embeddings allow.
@@ -111,6 +119,8 @@ class Encoder(nn.Module):
                 f"set max_seq_length to at most that"
             )
         word = self.embeddings.word.weight
+        if layers is not None:
+            return self._embed(batch, layers)
         if not self.training and not self._compiled and kernels.whole_encoder_may_run(word, batch):
             if kernels.on_gpu(word):
                 if self.recordable:
@@ -120,19 +130,36 @@ class Encoder(nn.Module):
                 return whole(batch.input_ids, self.embeddings.positions(batch), batch.token_types, batch)
         return self._embed(batch)
 
-    def _embed(self, batch: PackedBatch) -> Tensor:
-        """Run the layers: (tokens, dim)."""
+    def _embed(self, batch: PackedBatch, layers: list[Tensor] | None = None) -> Tensor:
+        """Run the layers: (tokens, dim); `layers` is filled as in `forward`."""
         operations = kernels.choose(self.embeddings.word.weight, batch, compiled=self._compiled)
         hidden: Tensor = self.embeddings(batch, operations)
-        attention = self._bert_attention() if torch.is_grad_enabled() else None
+        one_by_one = layers is not None or self._recomputes or not torch.is_grad_enabled()
+        attention = None if one_by_one else self._bert_attention()
         if attention is not None:
             whole = operations.layers(hidden, self._layers_in_training(), attention.heads, batch, self._memory)
             if whole is not None:
                 return whole
         bias = self._attention_bias(batch)
         for layer in self.layers:
-            hidden = layer(hidden, batch, operations, bias)
-        return hidden if self.norm is None else operations.norm(hidden, self.norm)
+            if layers is not None:
+                layers.append(hidden)
+            hidden = self._run(layer, hidden, batch, operations, bias)
+        hidden = hidden if self.norm is None else operations.norm(hidden, self.norm)
+        if layers is not None:
+            layers.append(hidden)
+        return hidden
+
+    def _run(
+        self, layer: nn.Module, hidden: Tensor, batch: PackedBatch, operations: Operations, bias: Tensor | None
+    ) -> Tensor:
+        if not (self._recomputes and self.training):
+            output: Tensor = layer(hidden, batch, operations, bias)
+            return output
+        inputs = (hidden,) if bias is None else (hidden, bias)
+        return recomputed(
+            lambda hidden, bias=None: layer(hidden, batch, operations, bias), *inputs, device=hidden.device
+        )
 
     def train(self, mode: bool = True) -> Encoder:
         """Set the mode, as torch does; what training keeps from step to step is given back at its end."""
@@ -160,6 +187,15 @@ class Encoder(nn.Module):
             self._compiled = False
             for part, name in parts:
                 delattr(part, name)
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Keep only the inputs of each layer in training, and compute it again in backward, for a block of code."""
+        self._recomputes = True
+        try:
+            yield
+        finally:
+            self._recomputes = False
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""

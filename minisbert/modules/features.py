@@ -17,11 +17,14 @@ class Features:
     Attributes:
         batch: the packed token ids.
         token_embeddings: (tokens, dim), set by the transformer.
+        layer_embeddings: a list for what every layer of the transformer makes of the tokens, (tokens, dim) each: first
+            the embeddings of words, last those that are the token embeddings; None if that is not asked for.
         sentence_embedding: (texts, dim) in packed order, set by pooling and changed by what follows it.
     """
 
     batch: PackedBatch
     token_embeddings: Tensor | None = None
+    layer_embeddings: list[Tensor] | None = None
     sentence_embedding: Tensor | None = None
 
     @property

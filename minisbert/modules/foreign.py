@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ModelError, first_line
+from ..errors import ConfigError, ModelError, first_line
 from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
 from ..storage.files import is_file
@@ -110,11 +110,16 @@ class ForeignEncoder(nn.Module):
         known = "token_type_ids" in inspect.signature(self.model.forward).parameters
         return known and getattr(self.model.config, "type_vocab_size", 2) > 1
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Embed each token of `batch`: (tokens, dim)."""
+    def forward(self, batch: PackedBatch, layers: list[Tensor] | None = None) -> Tensor:
+        """Embed each token of `batch`: (tokens, dim); `layers` is filled as by `Encoder.forward`."""
         input_ids, mask = pad(batch.input_ids, batch)
         types = {} if batch.token_types is None else {"token_type_ids": pad(batch.token_types, batch)[0]}
-        output: Any = (self._compiled or self.model)(input_ids=input_ids, attention_mask=mask.to(torch.long), **types)
+        every = {} if layers is None else {"output_hidden_states": True}
+        output: Any = (self._compiled or self.model)(
+            input_ids=input_ids, attention_mask=mask.to(torch.long), **types, **every
+        )
+        if layers is not None:
+            layers += [unpad(layer, batch) for layer in output.hidden_states]
         return unpad(output[0], batch)
 
     @contextmanager
@@ -125,6 +130,26 @@ class ForeignEncoder(nn.Module):
             yield
         finally:
             self._compiled = None
+
+    @contextmanager
+    def recomputing(self) -> Iterator[None]:
+        """Keep only the inputs of each layer in training, as transformers does it, for a block of code.
+
+        Raises:
+            ConfigError: transformers cannot do so for this kind of model.
+        """
+        if not getattr(self.model, "supports_gradient_checkpointing", False):
+            raise ConfigError(
+                f"got gradient_checkpointing for {self.model.config.model_type}, for which transformers has none; "
+                f"expected False"
+            )
+        # Its name in newer versions of transformers, which warn of the older one.
+        name = "activation" if hasattr(self.model, "activation_checkpointing_enable") else "gradient"
+        getattr(self.model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+        try:
+            yield
+        finally:
+            getattr(self.model, f"{name}_checkpointing_disable")()
 
     def save(self, folder: Path) -> None:
         """Write the weights and config.json."""

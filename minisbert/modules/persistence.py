@@ -15,7 +15,7 @@ from ..storage import dialects
 from ..storage.files import write_json
 from ..storage.layout import ModelLayout, ModuleSpec
 from ..storage.weights import load_into, read_weights, write_weights
-from .pooling import Pooling
+from .pooling import Pooling, WeightedLayerPooling
 from .sentence import Dense, Dropout, LayerNorm, Normalize
 from .transformer import Transformer
 
@@ -82,6 +82,15 @@ _FORMATS: Mapping[str, _Format] = {
         lambda module: {"dimension": module.norm.normalized_shape[0]},
         lambda module: (*module.norm.normalized_shape, *module.norm.normalized_shape),
     ),
+    "WeightedLayerPooling": _Format(
+        lambda config: WeightedLayerPooling(*dialects.read_weighted_pooling(config)),
+        lambda module: {
+            "embedding_dimension": module.embedding_dimension,
+            "layer_start": module.layer_start,
+            "num_hidden_layers": module.num_hidden_layers,
+        },
+        lambda module: (module.embedding_dimension, module.embedding_dimension),
+    ),
     "Dropout": _Format(lambda config: Dropout(config.get("dropout", 0.2)), lambda module: {"dropout": module.dropout}),
 }
 
@@ -102,6 +111,13 @@ def read_modules(layout: ModelLayout) -> list[nn.Module]:
         warn(layout.note)
         modules.append(Pooling(transformer.embedding_dimension, layout.pooling))
     _check_sizes(modules, transformer.embedding_dimension, layout)
+    for module in modules:
+        if isinstance(module, WeightedLayerPooling) and transformer.config.get("output_hidden_states") is not True:
+            module.used = False
+            warn(
+                f"{layout.modules[0].folder / 'config.json'} does not ask for output_hidden_states: its "
+                f"WeightedLayerPooling has no effect, as in the reference"
+            )
     dtype = next(transformer.parameters()).dtype
     for module in modules:
         module.to(dtype)
@@ -153,7 +169,7 @@ def _check_sizes(modules: list[nn.Module], token_size: int, layout: ModelLayout)
         sizes = _FORMATS[kind].sizes
         if sizes is None:
             continue
-        expected = token_size if kind == "Pooling" else size
+        expected = token_size if kind in ("Pooling", "WeightedLayerPooling") else size
         taken, size = sizes(module)
         if taken != expected:
             raise ModelError(

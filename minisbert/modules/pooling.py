@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..errors import ConfigError
+from ..errors import ConfigError, ModelError, shown
 from ..kernels import plain
+from ..storage.dialects import is_count
 from .features import Features
 
 # (tokens, dim), text of each token, place in its text from 1, tokens of each text -> (texts, dim)
@@ -72,6 +73,83 @@ class Pooling(nn.Module):
     def extra_repr(self) -> str:
         """The settings, for `repr`."""
         return f"{self.embedding_dimension}, {'+'.join(self.pooling_mode)}, include_prompt={self.include_prompt}"
+
+
+class WeightedLayerPooling(nn.Module):
+    """Makes token embeddings the weighted mean of what several layers of the encoder make of the tokens.
+
+    It comes before `Pooling`. Layer 0 is the embeddings of words.
+
+    Args:
+        embedding_dimension: size of the token embeddings.
+        num_hidden_layers: layers of the encoder.
+        layer_start: the first layer that counts.
+        layer_weights: a weight for each layer from there to the last; trained. All 1 by default.
+
+    Attributes:
+        used: False for a saved model whose config.json does not ask for hidden states; the reference then leaves
+            token embeddings as they are.
+
+    Raises:
+        ConfigError: a number is not valid, or there is not one weight for each layer.
+    """
+
+    def __init__(
+        self,
+        embedding_dimension: int,
+        num_hidden_layers: int = 12,
+        layer_start: int = 4,
+        layer_weights: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        if not (is_count(embedding_dimension) and is_count(num_hidden_layers)):
+            sizes = f"{shown(embedding_dimension)} and {shown(num_hidden_layers)}"
+            raise ConfigError(f"got sizes {sizes}; expected two positive numbers")
+        if (
+            isinstance(layer_start, bool)
+            or not isinstance(layer_start, int)
+            or not 0 <= layer_start <= num_hidden_layers
+        ):
+            raise ConfigError(f"got layer_start={shown(layer_start)}; expected a number from 0 to {num_hidden_layers}")
+        self.embedding_dimension = embedding_dimension
+        self.num_hidden_layers = num_hidden_layers
+        self.layer_start = layer_start
+        count = num_hidden_layers + 1 - layer_start
+        weights = torch.ones(count) if layer_weights is None else layer_weights.detach().clone()
+        if weights.shape != (count,):
+            raise ConfigError(
+                f"got layer_weights of shape {tuple(weights.shape)}; expected ({count},), one for each layer"
+            )
+        self.layer_weights = nn.Parameter(weights)
+        self.used = True
+
+    def forward(self, features: Features) -> Features:
+        """Set the token embeddings: (tokens, dim).
+
+        Raises:
+            ModelError: the encoder has another number of layers.
+        """
+        if not self.used:
+            return features
+        layers = features.layer_embeddings or []
+        if len(layers) != self.num_hidden_layers + 1:
+            raise ModelError(
+                f"got {max(len(layers) - 1, 0)} layers; this WeightedLayerPooling expects {self.num_hidden_layers}: "
+                f"pass the encoder's num_hidden_layers"
+            )
+        if layers[0].shape[1] != self.embedding_dimension:
+            raise ModelError(
+                f"got token embeddings of {layers[0].shape[1]} dimensions; this WeightedLayerPooling expects "
+                f"{self.embedding_dimension}: pass the encoder's size"
+            )
+        stacked = torch.stack(layers[self.layer_start :])  # (layers, tokens, dim)
+        weights = self.layer_weights.to(stacked.dtype)[:, None, None]
+        features.token_embeddings = (weights * stacked).sum(dim=0) / self.layer_weights.sum()
+        return features
+
+    def extra_repr(self) -> str:
+        """The settings, for `repr`."""
+        return f"{self.embedding_dimension}, layers {self.layer_start} to {self.num_hidden_layers}"
 
 
 def _mean(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:

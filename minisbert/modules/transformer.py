@@ -137,9 +137,30 @@ class Transformer(nn.Module):
             self.auto_model.quantize(pack(self.tokenizer(list(SENTENCES))))
 
     def forward(self, features: Features) -> Features:
-        """Set the token embeddings: (tokens, dim)."""
-        features.token_embeddings = self.auto_model(features.batch)
+        """Set the token embeddings, (tokens, dim), and those of every layer if they are asked for."""
+        layers = features.layer_embeddings
+        arguments = (features.batch,) if layers is None else (features.batch, layers)
+        features.token_embeddings = self.auto_model(*arguments)
         return features
+
+    @property
+    def weights_folder(self) -> Path | None:
+        """The folder that the weights were loaded from, or None."""
+        return self._weights_folder
+
+    def ask_for_layers(self) -> None:
+        """Let config.json say that a module after this one needs the embeddings of every layer."""
+        self.config["output_hidden_states"] = True
+        if isinstance(self.auto_model, ForeignEncoder):
+            self.auto_model.model.config.output_hidden_states = True
+
+    def checkpoint_parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters of the encoder by the names that they have in a checkpoint."""
+        encoder = self.auto_model
+        if isinstance(encoder, ForeignEncoder):
+            return dict(encoder.model.named_parameters())
+        own = dict(encoder.named_parameters())
+        return {name: own[ours] for ours, name in checkpoint_names(self.config, own).items()}
 
     def extra_repr(self) -> str:
         """Return the settings to show in `repr`."""

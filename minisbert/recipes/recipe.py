@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -39,18 +39,21 @@ _CHOICES = {
 _FOLLOWED = {
     *_NUMBERS,
     *("max_steps", "learning_rate", "weight_decay", "warmup_steps", "warmup_ratio", "fp16", "bf16", "torch_compile"),
+    "gradient_checkpointing",
     *("lr_scheduler_kwargs", "learning_rate_mapping", "prompts", "freeze"),
     *("early_stopping_patience", "early_stopping_threshold"),
 }
 _EXPECTED = {
     "optim": ("adamw_torch", "adamw_torch_fused", "OptimizerNames.ADAMW_TORCH", "OptimizerNames.ADAMW_TORCH_FUSED"),
 }
+_OVER_LAYERS = ("AdaptiveLayerLoss", "Matryoshka2dLoss")
+_NOW = (6, 0)  # the version from which on losses are those of minisbert
 # Settings that do not affect the weights: what and when to log, save and evaluate, and how the work is spread over a
 # machine.
 _WITHOUT_EFFECT = re.compile(
     r"per_device_eval_batch_size|eval_\w+|do_\w+|load_best_model_at_end|save_\w+|logging_\w+|report_to|run_name|hub_\w+"
     r"|push_to_hub\w*|ddp_\w+|tf32|use_cpu|no_cuda|disable_tqdm|remove_unused_columns|overwrite_output_dir|log_level\w*"
-    r"|dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|gradient_checkpointing\w*|replay|project"
+    r"|dataloader_(num_workers|pin_memory|persistent_workers|prefetch_factor)|gradient_checkpointing_kwargs|replay|project"
     r"|trackio_space_id|local_rank|metric_for_best_model|greater_is_better|resume_from_checkpoint|torch_compile_\w+"
     r"|router_mapping|fp16_full_eval|bf16_full_eval|skip_memory_metrics|include_\w+"
 )
@@ -196,6 +199,9 @@ def recipe_of(facts: CardFacts) -> Recipe:
     parameters = data.loss.parameters
     if isinstance(parameters, str):
         raise ConfigError(f"the card prints the parameters of {data.loss.name} as {parameters!r}; expected JSON")
+    parameters = dict(parameters or {})
+    if data.loss.name in _OVER_LAYERS and "layer_weighting" not in parameters:
+        parameters["layer_weighting"] = "linear"  # what versions before 6 compute, which print no name for it
     kinds, pooling = _modules(facts.architecture)
     types = {column.column: column.type for column in data.statistics}
     texts = tuple(n for n in data.columns if types.get(n, "") == "string" or (n not in types and n not in LABEL_NAMES))
@@ -208,19 +214,33 @@ def recipe_of(facts: CardFacts) -> Recipe:
         max_seq_length=int(length) if length is not None and length < math.inf else None,
         similarity=facts.description.similarity,
         loss=data.loss.name,
-        loss_parameters=dict(parameters or {}),
+        loss_parameters=parameters,
         trained_with="fit" if comes_from_fit(facts) else "trainer",
         settings=_settings(facts),
         evaluator=facts.evaluations[0].evaluator if facts.evaluations else None,
         rows=data.size,
         texts=texts,
         label=next((name for name in data.columns if name not in texts), None),
-        not_followed=tuple(
-            f"{name}={value}"
-            for name, value in facts.non_default_hyperparameters.items()
-            if not _is_followed(name, value)
+        not_followed=(
+            *_changed_since(data.loss.name, parameters, facts.versions.get("Sentence Transformers", "")),
+            *(
+                f"{name}={value}"
+                for name, value in facts.non_default_hyperparameters.items()
+                if not _is_followed(name, value)
+            ),
         ),
     )
+
+
+def _changed_since(loss: str, parameters: Mapping[str, Any], version: str) -> Iterator[str]:
+    """Yield what a version of the reference computed in another way than the present one."""
+    found = re.match(r"(\d+)\.(\d+)", version)
+    number = (int(found[1]), int(found[2])) if found else _NOW
+    metric = str(parameters.get("distance_metric", "TripletDistanceMetric.EUCLIDEAN"))
+    if loss in _OVER_LAYERS and number < _NOW:
+        yield f"{loss} as version {version} computes it, which leaves out the embeddings of words"
+    if loss == "TripletLoss" and (5, 0) <= number < (5, 4) and not metric.endswith("COSINE"):
+        yield f"TripletLoss as version {version} computes it, which draws negatives near and positives away"
 
 
 def _modules(lines: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -252,6 +272,7 @@ def _settings(facts: CardFacts) -> dict[str, Any]:
     config: dict[str, Any] = {
         **{field: _number(printed, name) for name, field in _NUMBERS.items()},
         "precision": next((name for name in ("fp16", "bf16") if printed.get(name) == "True"), None),
+        "gradient_checkpointing": printed.get("gradient_checkpointing") == "True",
         "compile": printed.get("torch_compile") == "True",
         **{name: _choice(name, printed.get(name, "")) for name in _CHOICES},
         "lr_scheduler_kwargs": _mapping(printed, "lr_scheduler_kwargs"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -90,6 +91,9 @@ def prepare(
     rows = _rows(recipe, data, columns, scale, classes=kind == "class")
     if loss is not None:  # before a model is loaded
         loss.check_rows(tuple(rows.texts), rows.labels)
+    parameters = dict(recipe.loss_parameters)
+    if kind == "class" and rows.scores and "num_labels" in inspect.signature(loss_class(recipe.loss)).parameters:
+        parameters.setdefault("num_labels", int(max(rows.scores)) + 1)  # which cards before version 6 do not print
     if recipe.not_followed:
         warn(f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}")
     notes: list[str] = []
@@ -105,7 +109,7 @@ def prepare(
         else:
             notes.append(f"the recipe's {recipe.evaluator} is left out: there is no data for it")
     model = starting_model(recipe, base_model=base_model, device=device)
-    loss = loss or loss_by_name(recipe.loss, recipe.loss_parameters, model=model)
+    loss = loss or loss_by_name(recipe.loss, parameters, model=model)
     held_out_rows = None if eval_data is None else _rows(recipe, eval_data, columns, scale, classes=kind == "class")
     evaluated = evaluator is not None or held_out_rows is not None
     config = _config(recipe, rows, model.device, notes, given=settings or {}, evaluated=evaluated)

@@ -37,9 +37,18 @@ _DEFINED_IN: Mapping[str, str] = {
     "Dense": f"{_BASE}.dense",
     "LayerNorm": f"{_DENSE}.layer_norm",
     "Dropout": f"{_DENSE}.dropout",
+    "WeightedLayerPooling": f"{_DENSE}.weighted_layer_pooling",
+}
+# The reference's other modules, and why minisbert does not have them.
+_REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("WordEmbeddings", "BoW", "WordWeights"), "looks words up instead of encoding tokens"),
+    **dict.fromkeys(("CNN", "LSTM"), "runs over word embeddings instead of an encoder's tokens"),
+    **dict.fromkeys(("Router", "Asym"), "has modules of its own for queries and for documents"),
+    "StaticEmbedding": "looks tokens up instead of encoding them",
+    "CLIPModel": "embeds pictures",
 }
 WRITTEN_TYPES: Mapping[str, str] = {kind: f"{_OLD}.{kind}" for kind in _DEFINED_IN}
-# Every accepted `type` of modules.json: all names by which version 6.2 can import the six modules, those of the older
+# Every accepted `type` of modules.json: all names by which version 6.2 can import these modules, those of the older
 # versions among them.
 MODULE_TYPES: Mapping[str, str] = {
     **{name: kind for kind, name in WRITTEN_TYPES.items()},
@@ -63,6 +72,12 @@ def module_kind(type_name: Any) -> str:
     Raises:
         ModelError: minisbert has no such module.
     """
+    name = type_name.rpartition(".")[2] if isinstance(type_name, str) else ""
+    if name in _REFUSED and str(type_name).startswith("sentence_transformers."):
+        raise ModelError(
+            f"modules.json: got the module {name}, which {_REFUSED[name]}; expected an encoder, and after it some of "
+            f"{', '.join(tuple(WRITTEN_TYPES)[1:])}: minisbert has no {name}"
+        )
     if not isinstance(type_name, str) or type_name not in MODULE_TYPES:
         raise ModelError(
             f"modules.json: got module type {shown(type_name)}; expected one of {', '.join(WRITTEN_TYPES)} "
@@ -289,6 +304,27 @@ def write_pooling(dimension: int, modes: tuple[str, ...], *, include_prompt: boo
         config["pooling_mode"] = list(modes)
     config["include_prompt"] = include_prompt
     return config
+
+
+# ---- N_WeightedLayerPooling/config.json -----------------------------------------------------------------------------
+
+
+def read_weighted_pooling(config: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Return embedding dimension, number of layers, and the first one that counts, of either dialect.
+
+    Raises:
+        ModelError: a value is missing or of the wrong type.
+    """
+    where = "WeightedLayerPooling config.json"
+    dimension: Any = next((config[key] for key in _DIMENSION_KEYS if key in config), None)
+    layers, start = config.get("num_hidden_layers", 12), config.get("layer_start", 4)
+    if not is_count(dimension):
+        raise unusable(where, "embedding_dimension", dimension, "a number")
+    if not is_count(layers):
+        raise unusable(where, "num_hidden_layers", layers, "a number")
+    if isinstance(start, bool) or not isinstance(start, int) or not 0 <= start <= layers:
+        raise unusable(where, "layer_start", start, f"a number from 0 to {layers}")
+    return dimension, layers, start
 
 
 # ---- N_Normalize/config.json, N_Dense/config.json -------------------------------------------------------------------

@@ -22,7 +22,7 @@ class ModuleSpec:
     """One entry of modules.json.
 
     Attributes:
-        kind: "Transformer", "Pooling", "Normalize", "Dense", "LayerNorm" or "Dropout".
+        kind: "Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout" or "WeightedLayerPooling".
         folder: the folder of its files.
         config: its own config.json; for a Transformer, its sentence_bert_config.json or the like.
     """

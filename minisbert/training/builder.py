@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -66,8 +66,8 @@ class RunBuilder:
     ) -> TrainingRun:
         """Build a run that starts at its first step."""
         config, sampler = self.config, self.sampler()
-        datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.sets]
-        self.eval_datasets = [self.dataset(part.rows, self.prompts(part)) for part in self.eval_sets]
+        datasets = [self.dataset(part) for part in self.sets]
+        self.eval_datasets = [self.dataset(part) for part in self.eval_sets]
         tokenized = [*datasets, *self.eval_datasets]
         for part, dataset in zip([*self.sets, *self.eval_sets], tokenized, strict=True):
             if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
@@ -101,9 +101,15 @@ class RunBuilder:
             on_evaluation=self.start_evaluation,
         )
 
-    def computing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def computing(self) -> Iterator[None]:
         """Compute in the way of the run for a block of code."""
-        return self.model.transformer.auto_model.compiled() if self.config.compile else nullcontext()
+        encoder = self.model.transformer.auto_model
+        with (
+            encoder.compiled() if self.config.compile else nullcontext(),
+            encoder.recomputing() if self.config.gradient_checkpointing else nullcontext(),
+        ):
+            yield
 
     def sampler(self) -> EpochSampler:
         """Make the sampler, and warn if it cannot place all rows."""
@@ -178,13 +184,15 @@ class RunBuilder:
 
     # ---- what a replay builds in another way --------------------------------------------------------------------
 
-    def dataset(self, rows: TrainingRows, prompts: Mapping[str, str]) -> TrainingDataset:
-        """Tokenize rows, with prompts by column."""
+    def dataset(self, part: TrainingSet) -> TrainingDataset:
+        """Tokenize the rows of a data set, as its loss needs them."""
         return TrainingDataset(
-            rows,
+            part.rows,
             self.model.transformer.tokenizer,
-            prompts=prompts,
+            prompts=self.prompts(part),
             leaves_out_prompts=leaves_out_prompts(self.model),
+            apart=bool(part.loss.forms),
+            labels_equal_texts=part.loss.labels_equal_texts,
         )
 
     def computed_loss(self, loss: Loss) -> Loss:
@@ -194,7 +202,8 @@ class RunBuilder:
     def optimizers(self) -> list[Optimizer]:
         """Make AdamW, where possible with a sparse one for the word embeddings."""
         config, on_gpu = self.config, kernels.on_gpu(next(self.model.parameters()))
-        dense = on_gpu or config.precision == "fp16" or config.weight_decay
+        shared = {parameter for loss in self.losses() for parameter in loss.parameters()} & {*self.model.parameters()}
+        dense = on_gpu or config.precision == "fp16" or config.weight_decay or shared
         return adamw(
             self.model,
             self.losses(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import random
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ from .selection import decides
 _STATE = "training_state.pt"
 _MANIFEST = "checkpoint.json"
 _KEYS = {"step", "config", "identity", "step_losses", "loss_total", "history"}
-_KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng"}
+_KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng", "python_rng"}
 _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
 _OF_EVALUATIONS = ("eval_every", "eval_each_epoch", "eval_batch_size", "metric_for_best_model", "greater_is_better")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
@@ -188,15 +189,37 @@ def _weights_with_adapter(folder: Path, model: EmbeddingModel) -> dict[str, Tens
     return {**weights, **saved}
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Draw from generators with this seed for a block of code: torch's, and Python's, which losses sample with.
+
+    Afterwards they are where they were before.
+    """
+    before = random.getstate()
+    random.seed(seed)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        random.setstate(before)
+
+
 def random_state(device: torch.device) -> dict[str, Tensor | None]:
-    """Return the states of torch's generators, of the CPU and of a CUDA device."""
+    """Return the states of torch's generators, of the CPU and of a CUDA device, and of Python's."""
     on_gpu = device.type == "cuda"
-    return {"rng": torch.get_rng_state(), "cuda_rng": torch.cuda.get_rng_state(device) if on_gpu else None}
+    return {
+        "rng": torch.get_rng_state(),
+        "cuda_rng": torch.cuda.get_rng_state(device) if on_gpu else None,
+        "python_rng": torch.tensor(random.getstate()[1]),
+    }
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
     """Restore what `random_state` returned."""
     torch.set_rng_state(state["rng"])
+    version, _, gauss = random.getstate()
+    random.setstate((version, tuple(state["python_rng"].tolist()), gauss))
     if state["cuda_rng"] is not None and device.type == "cuda":
         torch.cuda.set_rng_state(state["cuda_rng"], device)
 

@@ -48,6 +48,8 @@ class TrainingConfig:
         weight_decay: weight decay of AdamW, for weights that are neither biases nor of normalization layers.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
         precision: "fp32", or mixed precision in "fp16" (with loss scaling) or "bf16". Weights stay in float32.
+        gradient_checkpointing: keep only the inputs of each layer, and compute it again in backward: the same gradients
+            in less memory and more time.
         compile: run the layers through torch.compile: two graphs, and two more for evaluations, serve all layers and
             batches. Other optimizations, such as CUDA graphs on a GPU, are then off.
         seed: decides row order and dropout.
@@ -94,6 +96,7 @@ class TrainingConfig:
     weight_decay: float = 0.0
     max_grad_norm: float = 1.0
     precision: PrecisionMode = "fp32"
+    gradient_checkpointing: bool = False
     compile: bool = False
     seed: int = 42
     max_steps: int | None = None

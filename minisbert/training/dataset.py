@@ -57,6 +57,8 @@ class TrainingDataset:
         tokenizer: of the model.
         prompts: put before the texts of these columns.
         leaves_out_prompts: True if the tokens of prompts are left out of pooling.
+        apart: pack each column by itself.
+        labels_equal_texts: label rows without labels 1 if their texts have equal tokens, otherwise 0.
 
     Attributes:
         column_count: number of text columns.
@@ -73,7 +75,10 @@ class TrainingDataset:
         *,
         prompts: Mapping[str, str] | None = None,
         leaves_out_prompts: bool = False,
+        apart: bool = False,
+        labels_equal_texts: bool = False,
     ) -> None:
+        self.apart = apart
         prompts = prompts or {}
         self.column_count = len(rows.texts)
         self.prompt_lengths = tuple(
@@ -91,6 +96,12 @@ class TrainingDataset:
             ]
         )
         self._labels = None if rows.labels is None else torch.tensor(rows.labels, dtype=torch.float32)
+        if labels_equal_texts and self._labels is None:
+            same = [
+                all(np.array_equal(first, text) for text in others)
+                for first, *others in zip(*self.columns(np.arange(self._rows)), strict=True)
+            ]
+            self._labels = torch.tensor(same, dtype=torch.float32)
 
     @property
     def truncated(self) -> int:
@@ -128,7 +139,8 @@ class TrainingDataset:
 
         Neighbouring columns with prompts of other lengths to leave out are in a batch of their own.
         """
-        groups = [list(columns) for _, columns in groupby(range(self.column_count), self.prompt_lengths.__getitem__)]
+        key = int if self.apart else self.prompt_lengths.__getitem__
+        groups = [list(columns) for _, columns in groupby(range(self.column_count), key)]
         packed = [
             pack(
                 self._tokens,

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import metrics_of
+from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.features import Features
 from ..packing import PackedBatch
@@ -24,6 +25,7 @@ from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, prune, random_state, saved_weights
 from .config import TrainingConfig
 from .dataset import TrainingBatch, TrainingBatches
+from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
@@ -304,8 +306,14 @@ class Engine:
 
     def loss(self, of: nn.Module, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Any:
         """Embed the columns of a batch, and return what the loss `of` makes of them."""
+        if isinstance(of, Loss) and of.layered:
+            return of(Layers(self.model, batch, self.autocast), batch.labels, *self.guided(of, batch))
+        if isinstance(of, Loss) and of.forms:
+            with self.autocast():  # of a decoder too
+                embeddings, tokens = in_forms(of, batch, embed)
+                return of(embeddings, batch.labels, *([tokens] if tokens else []))
         with self.autocast():
-            cached = GradientCache(embed, self.autocast, partial(merge_gradients, self.parameters))
+            cached = GradientCache(embed, partial(merge_gradients, self.parameters))
             embeddings = [
                 column  # (rows, dim)
                 for texts, columns in zip(batch.texts, batch.columns, strict=True)
@@ -324,7 +332,7 @@ class Engine:
         texts, columns = batch.texts, batch.columns
         if batch.guide_texts:
             texts, columns = batch.guide_texts, (sum(columns),)
-        with self.autocast(), torch.set_grad_enabled(bool(loss.trains_guide)):
+        with self.autocast(), torch.set_grad_enabled(torch.is_grad_enabled() and bool(loss.trains_guide)):
             return [
                 [
                     column
@@ -345,7 +353,11 @@ class Engine:
         for optimizer in self.optimizers:
             self.scaler.unscale_(cast(torch.optim.Optimizer, optimizer))  # which reads the groups of either kind
         norm = clip_gradients(self.parameters, self.max_grad_norm)
-        return torch.where(loss.isfinite(), norm, math.nan)
+        finite = loss.isfinite()
+        own = [one.grad for one in self.losses.parameters() if one.grad is not None and not one.grad.is_sparse]
+        if own:  # those of a loss are not clipped, as in the reference, but may overflow in half precision
+            finite = finite & torch.nn.utils.get_total_norm(own).isfinite()
+        return torch.where(finite, norm, math.nan)
 
     def update(self, norm: Tensor) -> None:
         """Update the weights at the scheduled rate if `norm` is finite, and drop the gradients."""

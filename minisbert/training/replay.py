@@ -16,10 +16,11 @@ The order of rows, the losses and the loop are shared with packed training.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,10 +29,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .. import kernels
-from ..data.roles import TrainingRows
 from ..losses import Loss, MultipleNegativesRankingLoss
 from ..packing import PackedBatch, pack_padded
-from ..text import TextTokenizer
 from .adamw import Optimizer
 from .builder import RunBuilder, TrainingSet
 from .dataset import TrainingDataset
@@ -42,15 +41,23 @@ from .optimization import adamw, parameter_groups
 class Replay(RunBuilder):
     """Build a run as the Trainer of the version `config.replay`."""
 
-    def computing(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def computing(self) -> Iterator[None]:
         """Use the plain definitions for a block of code."""
-        return kernels.use("reference")
+        with kernels.use("reference"), super().computing():
+            yield
 
-    def dataset(self, rows: TrainingRows, prompts: Mapping[str, str]) -> TrainingDataset:
-        """Tokenize rows, with prompts by column, for padded batches."""
-        transformer = self.model.transformer
-        merged = self.config.replay == "6.2"
-        return _PaddedDataset(rows, transformer.tokenizer, prompts, padding=transformer.padding_token, merged=merged)
+    def dataset(self, part: TrainingSet) -> TrainingDataset:
+        """Tokenize the rows of a data set, for padded batches."""
+        return _PaddedDataset(
+            part.rows,
+            self.model.transformer.tokenizer,
+            prompts=self.prompts(part),
+            leaves_out_prompts=True,
+            apart=self.config.replay == "5.1" or part.loss.layered or bool(part.loss.forms),
+            labels_equal_texts=part.loss.labels_equal_texts,
+            padding=self.model.transformer.padding_token,
+        )
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss, written as the version writes it."""
@@ -119,14 +126,12 @@ class FitReplay(Replay):
 
 
 class _PaddedDataset(TrainingDataset):
-    """Rows whose columns are padded and embedded one after the other; with `merged`, all but the first together."""
+    """Rows whose columns are padded; all but the first are embedded together, unless each is to be by itself."""
 
-    def __init__(
-        self, rows: TrainingRows, tokenizer: TextTokenizer, prompts: Mapping[str, str], *, padding: int, merged: bool
-    ) -> None:
-        super().__init__(rows, tokenizer, prompts=prompts, leaves_out_prompts=True)
+    def __init__(self, *arguments: Any, padding: int, **options: Any) -> None:
+        super().__init__(*arguments, **options)
         # Columns whose prompts have different lengths, or of which one has none, are not embedded together.
-        self._padding, self._merged = padding, merged and len(set(self.prompt_lengths[1:])) <= 1
+        self._padding, self._merged = padding, not self.apart and len(set(self.prompt_lengths[1:])) <= 1
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
         """Pad the columns of `rows`."""

@@ -6,13 +6,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch.utils.data import DataLoader
 
 from ..data.roles import TrainingRows, training_rows
-from ..data.rows import named_datasets
+from ..data.rows import RowSampling, named_datasets
 from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import as_evaluator
@@ -20,7 +20,7 @@ from ..losses import Loss
 from ..model import EmbeddingModel
 from ..modules.lora import trains_base
 from .builder import RunBuilder, TrainingSet, resume_from
-from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid
+from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid, seeded
 from .config import TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
@@ -92,11 +92,13 @@ class Trainer:
             part._replace(rows=part.rows.numbered_as(classes.get(part.name, self._sets[0].rows.classes)))
             for part in self._eval_sets
         ]
+        for part in [*self._sets, *self._eval_sets]:
+            part.loss.check_model(model)
         for part in self._eval_sets:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
             of.to(model.device)
-            if not of.needs_labels and (negative := sum(score <= 0 for score in rows.scores or ())):
+            if not of.takes_labels and (negative := sum(score <= 0 for score in rows.scores or ())):
                 warn(
                     f"{type(of).__name__} takes the texts of every row as belonging together, and {negative:,} of "
                     f"{len(rows):,} are labelled 0 or below: leave them out if they do not"
@@ -129,19 +131,17 @@ class Trainer:
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
         build = RunBuilder if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
-        device = self.model.device
         with (
             exclusive_lock(self.output_dir),
             torch.inference_mode(False),
             torch.enable_grad(),
-            torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+            seeded(self.config.seed, self.model.device),
             builder.computing(),
             freezing(self.model, self.config.freeze),
         ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
                 clean_up(self.output_dir)
-            torch.manual_seed(self.config.seed)
             run = builder.run(
                 evaluator=self.evaluator,
                 output_dir=self.output_dir,
@@ -280,7 +280,7 @@ class Trainer:
             start = f"starting from the first step, as there is no checkpoint in {self.output_dir}"
         for name, rows, loss in self._sets:
             title = f" {shown_name(name)}:" if shown_name(name) else ""
-            ignored = " (not used by this loss)" if rows.labels is not None and not loss.needs_labels else ""
+            ignored = " (not used by this loss)" if rows.labels is not None and not loss.takes_labels else ""
             sys.stderr.write(f"{start}:{title} {rows.describe()}{ignored}, {type(loss).__name__}\n")
         for name, rows, loss in self._eval_sets:
             title = f" {name}:" if name else ""
@@ -343,10 +343,17 @@ class FitTrainer(Trainer):
     replay = FitReplay
 
 
-def read_objectives(
-    objectives: Sequence[tuple[Any, Loss]], *, keep_order: bool
-) -> tuple[dict[str, TrainingRows], dict[str, Loss], int]:
-    """Return rows and losses under the reference's names, and the batch size.
+class Objectives(NamedTuple):
+    """The rows and losses of `fit`, under the reference's names, and the way to make batches of the rows."""
+
+    rows: dict[str, TrainingRows]
+    losses: dict[str, Loss]
+    batch_size: int
+    batch_sampler: RowSampling
+
+
+def read_objectives(objectives: Sequence[tuple[Any, Loss]], *, keep_order: bool) -> Objectives:
+    """Read the train objectives of `fit`; with `keep_order` loaders draw from the global generators.
 
     Raises:
         ConfigError: there is no objective, one is not a pair of rows and loss, or their batch sizes differ.
@@ -365,7 +372,19 @@ def read_objectives(
     if len(sizes) > 1:
         raise ConfigError(f"got batch sizes {sorted(sizes)}; expected one for all objectives: make them equal")
     losses = [loss for _, loss in objectives]
-    return dict(zip(names, rows, strict=True)), dict(zip(names, losses, strict=True)), sizes.pop()
+    samplers = [_batch_sampler(data) for data, _ in objectives]
+    plain: RowSampling = "batch_sampler"
+    chosen = next((sampler for sampler in reversed(samplers) if sampler != plain), plain)
+    return Objectives(dict(zip(names, rows, strict=True)), dict(zip(names, losses, strict=True)), sizes.pop(), chosen)
+
+
+def _batch_sampler(data: Any) -> RowSampling:
+    """Return the sampler that makes the batches which a loader of rows would make."""
+    from ..datasets import NoDuplicatesDataLoader, SentenceLabelDataset
+
+    if isinstance(data, NoDuplicatesDataLoader):
+        return "no_duplicates"
+    return "group_by_label" if isinstance(getattr(data, "dataset", None), SentenceLabelDataset) else "batch_sampler"
 
 
 def _rows(data: Any, *, keep_order: bool) -> Any:
@@ -374,10 +393,12 @@ def _rows(data: Any, *, keep_order: bool) -> Any:
     It is iterated once, as in the reference, so its sampler decides which rows there are. With `keep_order`, for a
     replay, it draws from the global generator, which decides their order.
     """
-    if not isinstance(data, DataLoader):
+    from ..data.loaders import ExampleLoader
+
+    if not isinstance(data, (DataLoader, ExampleLoader)):
         return data
     collate, data.collate_fn = data.collate_fn, list
-    if data.batch_size is None and data.batch_sampler is None:  # a loader that yields rows one by one
+    if isinstance(data, DataLoader) and data.batch_size is None and data.batch_sampler is None:  # row by row
         data.collate_fn = _one_row
     try:
         with torch.random.fork_rng(devices=[], enabled=not keep_order):

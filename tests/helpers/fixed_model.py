@@ -29,6 +29,9 @@ class FixedModel:
         self.calls: list[tuple[str, list[str]]] = []
         self.options: dict[str, Any] = {}
 
+    def eval(self) -> FixedModel:
+        return self
+
     def row(self, text: str) -> np.ndarray:
         draw = np.random.default_rng(zlib.crc32(text.encode()))
         return draw.integers(-1, 2, self.dim) if self.whole else draw.normal(size=self.dim)
@@ -54,7 +57,9 @@ class FixedModel:
             values = torch.nn.functional.normalize(values, dim=-1)
         if options.get("precision"):
             return quantize_embeddings(values, options["precision"])
-        return values if options.get("convert_to_tensor") else values.numpy()
+        if options.get("convert_to_tensor"):
+            return values
+        return values.numpy() if options.get("convert_to_numpy", True) else list(values)
 
 
 class PlacedModel(FixedModel):

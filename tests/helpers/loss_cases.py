@@ -13,6 +13,7 @@ from torch import Tensor
 
 DIM = 16
 ROWS = (1, 2, 7, 33)
+LAYERS = 3  # of the embeddings that a loss over layers gets
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,8 @@ def _teachers_and_others() -> Iterator[Case]:
     yield Case("GlobalOrthogonalRegularizationLoss", {"mean_weight": None, "similarity_fct": "dot_score"}, (2,))
     yield Case("ContrastiveTensionLossInBatchNegatives", {}, (1,))
     yield Case("ContrastiveTensionLossInBatchNegatives", {"scale": 3, "similarity_fct": "dot_score"}, (1,))
+    for labels in ("binary", "zeros"):
+        yield Case("ContrastiveTensionLoss", {}, (2,), labels)
     yield Case("GISTEmbedLoss", {}, (2, 3))
     yield Case("GISTEmbedLoss", {"temperature": 0.1, "margin": 0.1}, (2, 3))
     relative = {"margin_strategy": "relative", "margin": 0.3}
@@ -168,17 +171,33 @@ def _cached() -> Iterator[Case]:
     yield Case("CachedGISTEmbedLoss", ones, (2, 3))
 
 
-CASES = (*_order_and_ranking(), *_distances(), *_teachers_and_others(), *_cached())
+def _layers() -> Iterator[Case]:
+    for weighting in ("uniform", "log", "linear"):
+        plain = {"loss": "TripletLoss", "n_layers_per_step": -1, "kl_temperature": 0}
+        yield Case("AdaptiveLayerLoss", {**plain, "layer_weighting": weighting}, (3,))
+    yield Case("AdaptiveLayerLoss", {"loss": "MultipleNegativesRankingLoss"}, (2, 3))
+    weights = {"last_layer_weight": 2.0, "prior_layers_weight": 0.5, "kl_div_weight": 3.0, "kl_temperature": 1.0}
+    yield Case("AdaptiveLayerLoss", {"loss": "CoSENTLoss", "n_layers_per_step": 9, **weights}, (2,), "score")
+    matryoshka = {"loss": "CoSENTLoss", "matryoshka_dims": (4, DIM, 8), "matryoshka_weights": (1, 2, 0.5)}
+    yield Case("Matryoshka2dLoss", matryoshka, (2,), "score")
+    yield Case("Matryoshka2dLoss", {**matryoshka, "n_dims_per_step": -1, "kl_temperature": 0}, (2,), "score")
+
+
+LAYERED = ("AdaptiveLayerLoss", "Matryoshka2dLoss")
+CASES = (*_layers(), *_order_and_ranking(), *_distances(), *_teachers_and_others(), *_cached())
 
 
 class Bound:
-    """A loss whose guide's embeddings, if it has one, are passed among the embeddings, after those of the model."""
+    """A loss that is passed in one list all its embeddings: those of each layer, or of the model and then the guide."""
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss
 
     def __call__(self, parts: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        if self.loss.guide is None:
+        if self.loss.layered:
+            columns = len(parts) // LAYERS
+            return self.loss([parts[first : first + columns] for first in range(0, len(parts), columns)], labels)
+        if self.loss.guide is None or self.loss.forms:
             return self.loss(parts, labels)
         half = len(parts) // 2
         return self.loss(parts[:half], labels, parts[half:])
@@ -193,11 +212,11 @@ def batch(case: Case, rows: int, columns: int, *, kind: str = "random") -> tuple
     Args:
         case: the loss.
         rows: of the batch.
-        columns: number of text columns; a loss with a guide gets twice as many.
+        columns: number of text columns; a loss with a guide gets twice as many, and one over layers `LAYERS` times.
         kind: "random", or "duplicates" for texts that occur several times.
     """
     draw = np.random.default_rng(rows * 10 + columns)
-    count = columns * 2 if case.loss in GUIDED else columns
+    count = columns * (2 if case.loss in GUIDED else LAYERS if case.loss in LAYERED else 1)
     parts = [draw.normal(size=(rows, DIM)) * 0.4 for _ in range(count)]
     if kind == "duplicates":
         parts = [part[np.arange(rows) // 2] for part in parts]

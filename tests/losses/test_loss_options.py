@@ -46,6 +46,9 @@ def test_round_trip_by_name(case: Case) -> None:
 @pytest.mark.parametrize("name", loss_names())
 def test_by_name_with_defaults(name: str) -> None:
     needed = {"SoftmaxLoss": {"num_labels": 2}, "MatryoshkaLoss": {"loss": "CoSENTLoss", "matryoshka_dims": [DIM, 4]}}
+    needed["Matryoshka2dLoss"], needed["AdaptiveLayerLoss"] = needed["MatryoshkaLoss"], {"loss": "CoSENTLoss"}
+    if name == "DenoisingAutoEncoderLoss":
+        pytest.skip("needs an encoder: see test_denoising.py")
     needed["GISTEmbedLoss"] = needed["CachedGISTEmbedLoss"] = {"guide": MODEL}
     loss = loss_by_name(name, needed.get(name), model=MODEL)
     assert type(loss).__name__ == name
@@ -339,3 +342,27 @@ def test_a_matryoshka_loss_leaves_a_guide_whole() -> None:
     value = losses.MatryoshkaLoss(None, inner, [8, 4])(parts, None, guided)
     expected = sum(inner([part[:, :size] for part in parts], None, guided).item() for size in (8, 4))
     assert value.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), 8), "matryoshka_dims=8; expected a list"),  # type: ignore[arg-type]
+        (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [8], 1.0), "matryoshka_weights=1.0; expected a list"),  # type: ignore[arg-type]
+        (
+            lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), n_layers_per_step=0),
+            "expected a whole number from 1",
+        ),
+        (lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), n_layers_per_step=None), "-1 for all layers"),  # type: ignore[arg-type]
+        (lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), kl_temperature=-1), "expected a number from 0"),
+        (
+            lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), layer_weighting="x"),
+            "expected uniform, log, linear",
+        ),  # type: ignore[arg-type]
+    ],
+)
+def test_options_of_losses_over_losses(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make()
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 from fixed_model import FixedModel
+from nano import nano_beir
 from tiny_models import WORDS
 
-from minisbert import SentenceTransformer, evaluation
+from minisbert import SentenceTransformer, evaluation, losses
 from minisbert.similarity import cos_sim, dot_score, euclidean_sim
 
 pytestmark = pytest.mark.parity
@@ -71,6 +72,17 @@ def as_dictionary(pairs: list[tuple[str, str]]) -> dict[str, dict[str, bool]]:
     return found
 
 
+def parallel() -> list[dict[str, str]]:
+    """Rows in three languages, of which some lack one."""
+    columns = {name: texts(60, seed=seed) for seed, name in enumerate(("en", "de", "fr"), 11)}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    rows[3]["de"], rows[5]["fr"], rows[8]["en"] = "", "  ", ""
+    return rows
+
+
+PARALLEL = parallel()
+# Many are their own translations, and some texts occur twice.
+TRANSLATIONS = ([*texts(90, seed=14), "one", "one"], [*texts(90, seed=14)[:50], *texts(42, seed=15)])
 TRIPLETS = tuple(texts(120, seed=seed) for seed in (8, 9, 10))
 SCORES = {"dot": dot_score, "cosine": cos_sim, "euclid": euclidean_sim}
 CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
@@ -106,6 +118,12 @@ CASES: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = [
     ("ParaphraseMiningEvaluator", paraphrases(), {"name": "dev", "add_transitive_closure": True}),
     ("ParaphraseMiningEvaluator", paraphrases(), {"top_k": 30, "max_pairs": 3000, "truncate_dim": 3}),
     ("ParaphraseMiningEvaluator", (paraphrases()[0], None, as_dictionary(paraphrases()[1])), {}),
+    ("MSEEvaluator", (*TRIPLETS[:2], FixedModel()), {}),
+    ("MSEEvaluator", (*TRIPLETS[:2], FixedModel()), {"name": "dev", "truncate_dim": 3}),
+    ("MSEEvaluatorFromDataFrame", (PARALLEL, FixedModel(), [("en", "de"), ("de", "fr")]), {}),
+    ("MSEEvaluatorFromDataFrame", (PARALLEL, FixedModel(), [("fr", "en")]), {"name": "dev", "truncate_dim": 5}),
+    ("TranslationEvaluator", TRANSLATIONS, {}),
+    ("TranslationEvaluator", TRANSLATIONS, {"name": "dev", "truncate_dim": 2}),
 ]
 FIRST, SECOND, LABELS = labelled(50)
 CARD_CASES: list[dict[str, Any]] = [{}, {"truncate_dim": 8}, {"precision": "int8", "truncate_dim": 16}]
@@ -173,6 +191,8 @@ def test_a_model_from_disk(
     chosen: dict[str, Any] = {
         "InformationRetrievalEvaluator": {"corpus_chunk_size": 64, "ndcg_at_k": [5, 10]},
         "TripletEvaluator": {"similarity_fn_names": FUNCTIONS},
+        "MSEEvaluator": {"truncate_dim": 16},  # as many as the teacher has
+        "MSEEvaluatorFromDataFrame": {"truncate_dim": 16},
     }
     options = chosen.get(name, {})
     arguments = next(arguments for wanted, arguments, _ in CASES if wanted == name)
@@ -190,6 +210,58 @@ def test_what_the_card_says_of_similarity(options: dict[str, Any], reference: An
     ours = evaluation.EmbeddingSimilarityEvaluator(FIRST, SECOND, LABELS, **options)
     theirs = reference.EmbeddingSimilarityEvaluator(FIRST, SECOND, LABELS, **options)
     assert ours.get_config_dict() == theirs.get_config_dict() == options
+
+
+def test_classes(reference: Any, tiny: Callable[[str], Path], tmp_path: Path, compare: Callable[..., None]) -> None:
+    package, theirs_of = (
+        pytest.importorskip(f"sentence_transformers{name}") for name in ("", ".sentence_transformer.losses")
+    )
+    torch = pytest.importorskip("torch")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        theirs = package.SentenceTransformer(str(tiny("bert")), device="cpu")
+    ours = SentenceTransformer(tiny("bert"), device="cpu")
+    classifiers = []
+    for model, library in ((ours, losses), (theirs, theirs_of)):
+        torch.manual_seed(0)
+        classifiers.append(library.SoftmaxLoss(model, 32, 3))
+    first, second, _ = labelled(60)
+    rows = list(zip(first, second, (number % 3 for number in range(60)), strict=True))
+    loader = torch.utils.data.DataLoader(
+        [package.InputExample(texts=[a, b], label=label) for a, b, label in rows], batch_size=8
+    )
+    for name in ("", "dev"):
+        mine = evaluation.LabelAccuracyEvaluator(rows, name=name, softmax_model=classifiers[0])
+        other = reference.LabelAccuracyEvaluator(loader, name, softmax_model=classifiers[1])
+        places = tmp_path / f"ours{name}", tmp_path / f"theirs{name}"
+        got, expected = mine(ours, places[0]), other(theirs, str(places[1]))
+        compare("LabelAccuracyEvaluator: metrics of a model", difference(got, expected), 0)
+        assert files(places[0]) == files(places[1])
+        assert (mine.primary_metric, mine.description) == (other.primary_metric, other.description)
+
+
+def test_nano_beir(
+    reference: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compare: Callable[..., None]
+) -> None:
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = nano_beir(tmp_path / "data")
+    for options in (
+        {},
+        {"truncate_dim": 5, "query_prompts": {"nq": "ask: ", "SciFact": ""}},
+        {"aggregate_key": "best", "aggregate_fn": max, "corpus_prompts": "text: "},
+    ):
+        names = ["nq", "SciFact"]
+        ours = evaluation.NanoBEIREvaluator(names, str(folder), **options)  # type: ignore[arg-type]
+        theirs = reference.NanoBEIREvaluator(names, str(folder), **options)
+        places = tmp_path / f"ours{len(str(options))}", tmp_path / f"theirs{len(str(options))}"
+        got, expected = ours(FixedModel(), places[0]), theirs(FixedModel(), str(places[1]))
+        compare("NanoBEIREvaluator: metrics on the same embeddings", difference(got, expected), 0, cases=len(got))
+        assert files(places[0]) == files(places[1])
+        assert len(files(places[0])) == 3
+        assert ours.primary_metric == theirs.primary_metric
+        assert ours.get_config_dict() == theirs.get_config_dict()
+        assert ours.description == theirs.description
 
 
 def test_evaluators_in_turn(reference: Any, compare: Callable[..., None]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 import warnings
 from collections.abc import Callable, Iterable
@@ -238,7 +239,7 @@ def test_every_type_name_is_one_that_6_imports(reference: Any) -> None:
     packages += [f"sentence_transformers.{kind}.{last}" for kind in kinds for last in ("models", "modules")]
     accepted = set()
     for package, kind in itertools.product(packages, WRITTEN_TYPES):
-        for name in (kind, f"{kind}.{kind}", f"{'layer_norm' if kind == 'LayerNorm' else kind.lower()}.{kind}"):
+        for name in (kind, f"{kind}.{kind}", f"{re.sub('(?<=[a-z])(?=[A-Z])', '_', kind).lower()}.{kind}"):
             try:
                 found = import_from_string(f"{package}.{name}")
             except (ImportError, AttributeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,25 +47,33 @@ EXACT: tuple[Run, ...] = (
     ("SoftmaxLoss", 2, CLASSES, {"embedding_dimension": DIM, "num_labels": 3}),
     ("GlobalOrthogonalRegularizationLoss", 2, None, {}),
     ("ContrastiveTensionLossInBatchNegatives", 1, None, {}),
+    ("ContrastiveTensionLoss", 2, BINARY, {}),
+    ("ContrastiveTensionLoss", 2, None, {}),
+    ("DenoisingAutoEncoderLoss", 2, None, {}),
+    ("AdaptiveLayerLoss", 2, SCORES, {"loss": "CoSENTLoss"}),
+    ("AdaptiveLayerLoss", 3, None, {"loss": "TripletLoss", "n_layers_per_step": -1, "layer_weighting": "log"}),
 )
 ROUNDED: tuple[Run, ...] = (
     ("MultipleNegativesRankingLoss", 3, None, {"directions": ALL}),
     ("MultipleNegativesSymmetricRankingLoss", 2, None, {}),
     ("MegaBatchMarginLoss", 2, None, {"use_mini_batched_version": False}),
-    ("MatryoshkaLoss", 2, None, {"matryoshka_dims": [DIM, 8]}),
+    ("MatryoshkaLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
+    ("Matryoshka2dLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
 )
 
 
 def made(run: Run, library: Any, model: Any, values: list[float]) -> Any:
     """Make a loss whose values are kept; terms are added up, as the reference's trainer does."""
     name, _, _, options = run
-    inner = {"loss": library.MultipleNegativesRankingLoss(model)} if name == "MatryoshkaLoss" else {}
-    loss = getattr(library, name)(model, **options, **inner)
+    inner = {"loss": getattr(library, options["loss"])(model)} if "loss" in options else {}
+    loss = getattr(library, name)(model, **{**options, **inner})
 
     def keep(module: Any, inputs: Any, output: Any) -> None:
         values.append(float(sum(output.values()) if isinstance(output, dict) else output))
 
     loss.register_forward_hook(keep)
+    # The reference draws its widget examples before from the generator that layers and sizes are sampled with.
+    loss.register_forward_pre_hook(lambda *_: random.seed(7))
     return loss
 
 

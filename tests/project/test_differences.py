@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import random
 import re
 import shutil
@@ -25,6 +26,7 @@ from minisbert import (
     Trainer,
     TrainingConfig,
     card,
+    datasets,
     losses,
     modules,
     util,
@@ -35,6 +37,7 @@ from minisbert.evaluation import (
     EmbeddingSimilarityEvaluator,
     InformationRetrievalEvaluator,
     SequentialEvaluator,
+    TranslationEvaluator,
 )
 from minisbert.storage.locate import packaged_model
 
@@ -336,6 +339,47 @@ def _(folder: Path, place: Path) -> None:
     assert "{0: 2, 1: 1}" in str(trainer.model.training_record)
 
 
+@row("DenoisingAutoEncoderLoss on a model that was trained since it was loaded, weights tied")
+def _(folder: Path, place: Path) -> None:
+    model = load(folder)
+    word = model.transformer.auto_model.embeddings.word.weight
+    with torch.no_grad():
+        word.add_(1)
+    before = word.detach().clone()
+    loss = losses.DenoisingAutoEncoderLoss(model)
+    assert loss.decoder.get_input_embeddings().weight is word
+    assert torch.equal(word, before)
+
+
+@row("AdaptiveLayerLoss over a loss with a gradient cache")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="without a gradient cache"):
+        losses.AdaptiveLayerLoss(None, losses.CachedMultipleNegativesRankingLoss())
+
+
+@row("NoDuplicatesDataLoader with a batch size that cannot be filled")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(InputError, match="smaller batch_size"):
+        list(datasets.NoDuplicatesDataLoader([InputExample(texts=["a", "b"])] * 3, 2))
+
+
+@row("`TranslationEvaluator(print_wrong_matches=True)`")
+def _(folder: Path, place: Path) -> None:
+    said: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())  # type: ignore[method-assign]
+    logger = logging.getLogger("minisbert.evaluation.translation")
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        TranslationEvaluator(TEXTS, [*TEXTS[1:], TEXTS[0]], print_wrong_matches=True)(load(folder))
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+    assert any("instead of target" in line for line in said)
+
+
 @row("losses with `gather_across_devices=True`")
 def _(folder: Path, place: Path) -> None:
     with pytest.raises(ConfigError, match="a run trains in one process"):
@@ -528,7 +572,7 @@ def _(folder: Path, place: Path) -> None:
 # ---- model folders --------------------------------------------------------------------------------------------------
 
 
-@row("module types beyond the six, in modules.json")
+@row("module types beyond those seven, in modules.json")
 def _(folder: Path, place: Path) -> None:
     copy = edited(folder, place, "modules.json", lambda entries: entries[2].update(type="subprocess.Popen"))
     with pytest.raises(ModelError, match="runs no code from a model folder"):

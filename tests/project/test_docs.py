@@ -98,6 +98,7 @@ SCRIPTS: dict[str, list[list[str]]] = {  # examples, each with those it needs be
     "train_matryoshka.py": [["--steps", "2"]],
     "train_lora.py": [["--steps", "2"]],
     "train_several.py": [["--steps", "2"]],
+    "train_large_batch.py": [["--steps", "2"]],
     "distill.py": [["--steps", "2"]],
 }
 

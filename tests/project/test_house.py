@@ -18,9 +18,10 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # The goals of the rebuilt house were 12,000 lines and 115 files; it came to 12,820 and 113. A feature may raise these
 # numbers, by what it needs and with a word in its commit: tokenizer classes, rows of every form and checks did so,
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
-# of training, the losses of the reference with their labels and the gradient cache, and LoRA adapters.
-MOST_CODE_LINES = 18_000
-MOST_FILES = 152
+# of training, the losses of the reference with their labels and the gradient cache, LoRA adapters; and the losses over
+# layers, copies and decoders, the evaluators of teachers and translations, the data sets and readers of the old fit.
+MOST_CODE_LINES = 19_300
+MOST_FILES = 163
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 2
 
@@ -36,7 +37,7 @@ FLOORS = (
     ("modules",),
     ("losses",),
     ("model",),
-    ("evaluation", "search", "mining", "util"),
+    ("evaluation", "search", "mining", "util", "datasets", "readers"),
     ("training",),
     ("card", "report"),
     ("sentence_transformer",),

@@ -511,7 +511,7 @@ def test_losses_by_name() -> None:
 @pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
-        ("AdaptiveLayerLoss", {}, "the loss AdaptiveLayerLoss; expected one of CosineSimilarityLoss"),
+        ("OtherLoss", {}, "the loss OtherLoss; expected one of CosineSimilarityLoss"),
         ("CosineSimilarityLoss", {"loss_fct": "os.system"}, "loss_fct='os.system'; expected one of torch.nn"),
         ("CosineSimilarityLoss", {"margin": 1}, "margin=1 for CosineSimilarityLoss; expected no such parameter"),
         ("MultipleNegativesRankingLoss", {"scale": 10**400}, "expected a positive number"),

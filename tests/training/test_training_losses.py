@@ -68,6 +68,19 @@ RUNS: dict[str, tuple[Make, int, Callable[[int], Any] | None]] = {
         lambda number: ["entailment", "neutral", "contradiction"][number % 3],
     ),
     "ContrastiveTensionLossInBatchNegatives": (losses.ContrastiveTensionLossInBatchNegatives, 1, None),
+    "ContrastiveTensionLoss": (losses.ContrastiveTensionLoss, 2, lambda number: number % 2),
+    "ContrastiveTensionLoss without labels": (losses.ContrastiveTensionLoss, 2, None),
+    "DenoisingAutoEncoderLoss": (losses.DenoisingAutoEncoderLoss, 2, None),
+    "AdaptiveLayerLoss": (
+        lambda model: losses.AdaptiveLayerLoss(model, losses.CoSENTLoss(model)),
+        2,
+        lambda number: number / ROWS,
+    ),
+    "Matryoshka2dLoss": (
+        lambda model: losses.Matryoshka2dLoss(model, losses.MultipleNegativesRankingLoss(model), [32, 8]),
+        3,
+        None,
+    ),
     "GISTEmbedLoss": (lambda model: losses.GISTEmbedLoss(model, model, temperature=0.1), 3, None),
     "CachedMultipleNegativesRankingLoss": (
         lambda model: losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=5),
@@ -204,3 +217,15 @@ def test_a_guide_reads_its_own_tokens_and_is_not_changed(tiny: Callable[[str], P
         distances = torch.cdist(part, expected).min(dim=1).values  # rows are shuffled
         assert distances.max() < 1e-4
     assert all(torch.equal(a, b) for a, b in zip(weights, guide.parameters(), strict=True))
+
+
+def test_gradients_of_a_loss_that_overflow_change_nothing(tiny: Callable[[str], Path]) -> None:
+    """In fp16 a decoder's gradients are scaled too, and may overflow where those of the model do not."""
+    model = load(tiny("bert"))
+    torch.manual_seed(1)
+    loss = losses.DenoisingAutoEncoderLoss(model)
+    config = TrainingConfig(max_steps=8, batch_size=4, precision="fp16", log_every=1)
+    rows = rows_of(2, None)
+    history = Trainer(model, rows, loss=loss, config=config, show_progress_bar=False).train()
+    assert all(parameter.isfinite().all() for parameter in loss.parameters())
+    assert history.skipped_steps < 8

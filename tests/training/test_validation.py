@@ -236,3 +236,15 @@ def test_evaluations_may_change_on_the_way(
         return
     with pytest.raises(ConfigError, match="eval_every was 2 and is 3"):  # they draw random numbers, or end the run
         run(resume=True, eval_every=3)
+
+
+def test_an_evaluation_leaves_losses_in_their_mode(tiny: Callable[[str], Path]) -> None:
+    """A copy of the model stays without dropout, as in the reference, which never puts it in training mode."""
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    loss = losses.ContrastiveTensionLossInBatchNegatives(model)
+    seen: list[bool] = []
+    loss.copied.register_forward_hook(lambda module, *_: seen.append(module.training))
+    rows = [(text,) for text in ("one", "two", "three")]
+    config = TrainingConfig(max_steps=2, eval_every=1, batch_size=3)
+    Trainer(model, rows, loss=loss, config=config, eval_data=rows, show_progress_bar=False).train()
+    assert seen == [False] * 4

@@ -113,8 +113,7 @@ def run_train(options: argparse.Namespace) -> None:
     rows, eval_rows = read(options.data), None if options.eval_data is None else read(options.eval_data)
     if loss is not None:  # before a model is loaded
         loss.check_rows(tuple(rows.texts), rows.labels)
-    if kind == "class" and loss is None and rows.scores:
-        parameters.setdefault("num_labels", int(max(rows.scores)) + 1)
+    parameters = losses.with_classes(name, parameters, rows.scores)
     if len(rows) < 2:
         raise InputError(f"{options.data} holds {len(rows)} row; expected at least two to train on: add rows")
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None

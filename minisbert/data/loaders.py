@@ -19,9 +19,7 @@ class ExampleLoader:
     """
 
     def __init__(self, batch_size: int) -> None:
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ConfigError(f"got batch_size={batch_size!r}; expected a whole number above 0")
-        self.batch_size = batch_size
+        self.batch_size = _checked_count(batch_size, "batch_size")
         self.collate_fn: Callable[[list[InputExample]], Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -100,12 +98,10 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     def __init__(self, sentences: Sequence[str], batch_size: int, pos_neg_ratio: int = 8) -> None:
         super().__init__(batch_size)
-        if isinstance(pos_neg_ratio, bool) or not isinstance(pos_neg_ratio, int) or pos_neg_ratio < 1:
-            raise ConfigError(f"got pos_neg_ratio={pos_neg_ratio!r}; expected a whole number above 0")
+        self.pos_neg_ratio = _checked_count(pos_neg_ratio, "pos_neg_ratio")
         if batch_size % pos_neg_ratio:
             raise ConfigError(f"got batch_size={batch_size}; expected a multiple of pos_neg_ratio, {pos_neg_ratio}")
         self.sentences = list(sentences)
-        self.pos_neg_ratio = pos_neg_ratio
 
     def batches(self) -> Iterator[list[InputExample]]:
         """Yield the batches of one pass."""
@@ -120,3 +116,9 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     def __len__(self) -> int:
         return len(self.sentences) // (2 * self.batch_size - self.batch_size // self.pos_neg_ratio)
+
+
+def _checked_count(value: int, name: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"got {name}={value!r}; expected a whole number above 0")
+    return value

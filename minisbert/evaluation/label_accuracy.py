@@ -65,7 +65,7 @@ class LabelAccuracyEvaluator(TaskEvaluator):
         embeddings = [self.embed(model.encode, column, convert_to_tensor=True) for column in self.columns]
         loss = self.softmax_model.to(embeddings[0].device)
         with torch.no_grad():
-            predicted = loss.scores([column.clone() for column in embeddings]).argmax(dim=1).cpu()
+            predicted = loss.scores(embeddings).argmax(dim=1).cpu()
         accuracy = float((predicted == self.labels).double().mean())
         return Measurement({"accuracy": accuracy}, "accuracy", {"accuracy": accuracy})
 

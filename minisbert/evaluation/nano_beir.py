@@ -90,8 +90,11 @@ class NanoBEIREvaluator(Evaluator):
         corpus_prompts: str | Mapping[str, str] | None = None,
         write_predictions: bool = False,
     ) -> None:
-        shared: dict[str, Any] = {"show_progress_bar": show_progress_bar, "write_csv": write_csv}
-        shared["batch_size"] = batch_size
+        shared: dict[str, Any] = {
+            "batch_size": batch_size,
+            "show_progress_bar": show_progress_bar,
+            "write_csv": write_csv,
+        }
         ending = f"_{truncate_dim}" if truncate_dim else ""
         super().__init__(f"NanoBEIR_{aggregate_key}{ending}", truncate_dim=truncate_dim, **shared)
         self.dataset_names = _names(dataset_names)

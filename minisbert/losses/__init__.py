@@ -18,7 +18,7 @@ from .distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetr
 from .distillation import DistillKLDivLoss, EmbedDistillLoss, MarginMSELoss, MSELoss
 from .guided import GISTEmbedLoss
 from .matryoshka import AdaptiveLayerLoss, Matryoshka2dLoss, MatryoshkaLoss
-from .naming import loss_by_name, loss_class, loss_names, needs_model
+from .naming import loss_by_name, loss_class, loss_names, needs_model, with_classes
 from .pairs import ContrastiveLoss, OnlineContrastiveLoss
 from .ranking import MegaBatchMarginLoss, MultipleNegativesRankingLoss, MultipleNegativesSymmetricRankingLoss
 from .regularization import GlobalOrthogonalRegularizationLoss
@@ -73,6 +73,7 @@ __all__ = [
     "loss_class",
     "loss_names",
     "needs_model",
+    "with_classes",
 ]
 
 

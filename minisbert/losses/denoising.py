@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, MinisbertError, first_line
+from ..errors import ConfigError, InputError, first_line
 from ..packing import PackedBatch, pad
 from ..storage.locate import find_model
 from .base import Loss, aligned
@@ -53,14 +53,14 @@ class DenoisingAutoEncoderLoss(Loss):
                 f"got the model {type(model).__name__}; {type(self).__name__} expects one with an encoder that was "
                 f"loaded from a folder, whose kind and tokenizer the decoder has: pass it first"
             )
-        own = decoder_name_or_path is None or tie_encoder_decoder
-        place = Path(folder) if own else find_model(str(decoder_name_or_path))
+        place = Path(folder) if tie_encoder_decoder else find_model(str(decoder_name_or_path))
         self.decoder_name_or_path = str(decoder_name_or_path or getattr(model, "base_model", None) or folder)
         self.decoder, tokenizer = _decoder(place, dtype=next(transformer.parameters()).dtype)
-        self._tokenizers = _tokenizer(Path(folder)), tokenizer
-        read, _ = self._tokenizers
-        other = not isinstance(read, type(tokenizer)) or read.get_vocab() != tokenizer.get_vocab()
-        self.need_retokenization = other and not tie_encoder_decoder
+        read = tokenizer if tie_encoder_decoder else _tokenizer(Path(folder))
+        self._tokenizers = read, tokenizer
+        self.need_retokenization = not tie_encoder_decoder and (
+            not isinstance(read, type(tokenizer)) or read.get_vocab() != tokenizer.get_vocab()
+        )
         sizes = transformer.embedding_dimension, self.decoder.config.hidden_size
         if sizes[0] != sizes[1]:
             raise ConfigError(f"got a decoder of size {sizes[1]} for embeddings of {sizes[0]}; expected equal sizes")
@@ -176,8 +176,6 @@ def _decoder(folder: Path, *, dtype: torch.dtype) -> tuple[Any, Any]:
                 folder, config=config, dtype=dtype, local_files_only=True
             )
         tokenizer = _tokenizer(folder)
-    except MinisbertError:
-        raise
     except Exception as error:  # transformers raises errors of any type
         raise ConfigError(
             f"transformers cannot load a decoder from {folder} ({first_line(error)}); expected a model with a head for "

@@ -257,6 +257,12 @@ def needs_model(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
     return loss_class(name) in _OF_A_MODEL or given.get("projection_dim") is not None
 
 
+def with_classes(name: str, parameters: Mapping[str, Any], labels: Sequence[float] | None) -> dict[str, Any]:
+    """Return the parameters of a loss, with the number of classes of the labels if it needs one and has none."""
+    counted = {"num_labels": int(max(labels)) + 1} if loss_class(name) is SoftmaxLoss and labels else {}
+    return {**counted, **parameters}
+
+
 def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, model: object = None) -> Loss:
     """Make a loss.
 

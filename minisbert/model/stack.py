@@ -72,9 +72,7 @@ class ModuleStack(nn.Sequential):
         make_fork_safe()
         if features.layer_embeddings is None and any(isinstance(module, WeightedLayerPooling) for module in self):
             features.layer_embeddings = []
-        for module in self:
-            features = module(features)
-        return features
+        return self.after_transformer(self[0](features))
 
     def after_transformer(self, features: Features) -> Features:
         """Run token embeddings through the modules after the first."""

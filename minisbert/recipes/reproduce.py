@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -17,7 +16,7 @@ from ..data.roles import TrainingRows, training_rows
 from ..data.rows import as_table
 from ..errors import ConfigError, InputError, warn
 from ..evaluation import EmbeddingSimilarityEvaluator, Evaluator
-from ..losses import loss_by_name, loss_class, needs_model
+from ..losses import loss_by_name, loss_class, needs_model, with_classes
 from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
@@ -91,9 +90,7 @@ def prepare(
     rows = _rows(recipe, data, columns, scale, classes=kind == "class")
     if loss is not None:  # before a model is loaded
         loss.check_rows(tuple(rows.texts), rows.labels)
-    parameters = dict(recipe.loss_parameters)
-    if kind == "class" and rows.scores and "num_labels" in inspect.signature(loss_class(recipe.loss)).parameters:
-        parameters.setdefault("num_labels", int(max(rows.scores)) + 1)  # which cards before version 6 do not print
+    parameters = with_classes(recipe.loss, recipe.loss_parameters, rows.scores)  # cards before version 6 lack them
     if recipe.not_followed:
         warn(f"these settings of the recipe are not supported and ignored: {', '.join(recipe.not_followed)}")
     notes: list[str] = []

@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include <float.h>
+
 #include "panels.hpp"
 
 namespace {
@@ -21,13 +23,14 @@ template <class T>
 INLINE void quantize(int64_t depth, const T* row, const float* factors, uint8_t* out, float* scales) {
     for (int64_t from = 0; from < depth; from += BLOCK) {
         const int64_t to = smaller(from + BLOCK, depth);
-        vf top = {}, strange = {};  // NaN where the row holds NaN or an infinity
-        for (int64_t d = from; d < to; d += W) {
-            const vf value = rounded(load(row + d) * load(factors + d));
-            top = max(top, abs(value));
-            strange += value * 0.0f;
-        }
-        const float most = largest(top) + total(strange), by = most > LEAST ? 127.0f / most : 0.0f;
+        vi top = {};  // the bits of absolute values, which have the order of the values, infinity and NaN last
+        for (int64_t d = from; d < to; d += W)
+            top = max(top, bits(abs(rounded(load(row + d) * load(factors + d)))));
+        const int32_t largest_bits = largest(top);
+        float most;
+        memcpy(&most, &largest_bits, 4);
+        if (most > FLT_MAX) most = NAN;
+        const float by = most > LEAST ? 127.0f / most : 0.0f;
         for (int64_t d = from; d < to; d += W) {
             const vf scaled = rounded(rounded(load(row + d) * load(factors + d)) * by);
             const vi whole = (bits(scaled + ROUND) - bits(splat(ROUND))) + 128;

@@ -91,7 +91,13 @@ INLINE vi lanes() {
 
 // Round a product before it is added to anything, as a program without fused multiply-add does.
 INLINE vf rounded(vf product) {
+#if defined(__AVX512F__)
+    asm("" : "+v"(product));
+#elif defined(__x86_64__)
+    asm("" : "+x"(product));
+#else
     asm("" : "+m"(product));
+#endif
     return product;
 }
 
@@ -99,6 +105,7 @@ INLINE int64_t smaller(int64_t a, int64_t b) { return b < a ? b : a; }
 INLINE int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 
 INLINE vf max(vf a, vf b) { return a > b ? a : b; }
+INLINE vi max(vi a, vi b) { return a > b ? a : b; }
 INLINE vf abs(vf x) { return as_float(bits(x) & 0x7fffffff); }
 
 // The lanes of x, each exchanged with the one S apart.
@@ -120,11 +127,14 @@ INLINE float total(vf x) {
     return x[0];
 }
 
-template <int S = W / 2>
-INLINE float largest(vf x) {
-    x = max(x, swapped<S>(x));
-    if constexpr (S > 1) return largest<S / 2>(x);
-    return x[0];
+// The largest of the lanes, floats or the bits of some.
+template <int S = W / 2, class V>
+INLINE auto largest(V x) {
+    x = max(x, (V)swapped<S>((vf)x));
+    if constexpr (S > 1)
+        return largest<S / 2>(x);
+    else
+        return x[0];
 }
 
 // Transpose W x W values in registers: first 4 x 4 values within lanes of 128 bits, then the lanes.

@@ -67,7 +67,7 @@ class CompatModule(ModuleType):
         if name in paths.NAMES.get(path, ()) or name in paths.also(path):
             return resolve(path, name)
         if f"{path}.{name}".lstrip(".") in paths.NAMES:
-            return import_module(f"{self.__name__}.{name}")
+            return submodule(name, self.__name__)
         if name == "logger" and path:
             return logging.getLogger(self.__name__)
         raise AttributeError(_unknown(self.__name__, name))
@@ -128,13 +128,13 @@ def resolve(path: str, name: str) -> Any:
     if home is not None:
         return getattr(submodule(home), name)
     if name in paths.NAMES and name not in paths.NAMES[""]:
-        return import_module(f"{ROOT}.{name}")  # `util` among the names of a module of losses
+        return submodule(name, ROOT)  # `util` among the names of a module of losses
     return missing.placeholder(paths.origin(path, name), name)
 
 
-def submodule(name: str) -> ModuleType:
-    """Import a module of minisbert.compat."""
-    return import_module(f".{name}", __package__)
+def submodule(name: str, package: str = __name__.rpartition(".")[0]) -> ModuleType:
+    """Import a module of a package, of minisbert.compat unless another one is named."""
+    return import_module(f"{package}.{name}")
 
 
 def _unknown(module: str, name: str) -> str:

@@ -11,7 +11,7 @@ from .main import MAIN_VARIABLE, compiled
 if __name__ == "__mp_main__":
     install()
     if MAIN_VARIABLE in os.environ:
-        __file__, _, _package = os.environ[MAIN_VARIABLE].partition("\n")
-        __package__ = _package or None
-        sys.argv[0] = __file__
-        exec(compiled(__file__), globals())  # noqa: S102  (the parent's own script)
+        path, _, package = os.environ[MAIN_VARIABLE].partition("\n")
+        globals().update(__file__=path, __package__=package or None)
+        sys.argv[0] = path
+        exec(compiled(path), globals())  # noqa: S102  (the parent's own script)

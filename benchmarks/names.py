@@ -94,7 +94,8 @@ def called() -> set[str]:
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder) / "called"
         command = [sys.executable, "-m", "pytest", "-q", "-n0", "-m", "parity or not parity", "-p", "names_recorder"]
-        environment = {**os.environ, "NAMES_RECORD": str(record), "PYTHONPATH": str(HERE)}
+        places = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+        environment = {**os.environ, "NAMES_RECORD": str(record), "PYTHONPATH": places}
         subprocess.run([*command, *TESTS], cwd=ROOT, env=environment, check=True)
         return set(record.read_text(encoding="utf-8").splitlines())
 

@@ -71,8 +71,8 @@ def own_members(cls: type) -> list[str]:
 
 def described(thing: Any) -> dict[str, Any]:
     """Return the kind of an object and, where it can be called, its parameters; of other objects their value."""
-    if isinstance(thing, enum.EnumMeta):
-        return {"kind": "class", "value": {one.name: one.value for one in thing}}
+    if isinstance(thing, enum.EnumMeta):  # one whose members are functions has none
+        return {"kind": "class", **({"value": {one.name: token(one.value) for one in thing}} if len(thing) else {})}
     if inspect.isclass(thing):
         return {"kind": "class", "parameters": parameters(thing)}
     if callable(thing):
@@ -119,8 +119,8 @@ def token(value: Any) -> str:
         return f"{{{', '.join(f'{token(key)}: {token(one)}' for key, one in value.items())}}}"
     if isinstance(value, (list, tuple)):
         return f"{type(value).__name__}({', '.join(map(token, value))})"
-    if inspect.isclass(value) or inspect.isroutine(value):
-        return str(value.__name__)
+    if inspect.isclass(value) or inspect.isroutine(value):  # a function without a public name has none to compare
+        return "function" if value.__name__.startswith(("_", "<")) else str(value.__name__)
     return repr(value) if type(value).__module__ == "torch" else f"{type(value).__name__}()"
 
 

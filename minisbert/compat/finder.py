@@ -101,7 +101,8 @@ class CompatFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if place in paths.NAMES:
             # Each module has a search path, even an empty one, so that Python asks here for a name that it has not.
             return ModuleSpec(fullname, self, origin="minisbert.compat", is_package=True)
-        if sys._getframe(2).f_globals.get("__name__") == "importlib.util":
+        asking = sys._getframe(1).f_back  # this method is called by the import system
+        if asking is None or asking.f_globals.get("__name__") == "importlib.util":
             return None  # importlib.util.find_spec asks; nothing is imported
         above, _, name = fullname.rpartition(".")
         raise ModuleNotFoundError(_unknown(above, name), name=name, path=above)

@@ -9,6 +9,18 @@ from __future__ import annotations
 
 from .beyond import BEYOND, BEYOND_RENAMED, SHARED, rows
 
+_UTIL = """LoggingHandler ORIGINAL_TRANSFORMER_MODELS SimilarityFunction _convert_to_batch _convert_to_batch_tensor
+    _convert_to_tensor _move_tensors_to_cpu all_gather all_gather_padded all_gather_with_grad append_to_last_row
+    batch_to_device cat_padded_token_embeddings check_package_availability check_teacher_targets
+    check_version_requirements community_detection compute_count_vector cos_sim disable_datasets_caching
+    disable_logging disabled_tqdm dot_score euclidean_sim fullname get_device_name get_rank get_world_size http_get
+    import_from_string import_module_class information_retrieval install_logger is_accelerate_available
+    is_datasets_available is_dist_initialized is_sentence_transformer_model is_training_available load_dir_path
+    load_file_path manhattan_sim maxsim maxsim_pairwise mean_maxsim mean_maxsim_pairwise normalize_embeddings
+    pairwise_angle_sim pairwise_cos_sim pairwise_dot_score pairwise_euclidean_sim pairwise_manhattan_sim
+    paraphrase_mining paraphrase_mining_embeddings pytorch_cos_sim quantize_embeddings repad_flattened_features
+    resolve_ids save_to_hub_args_decorator select_max_active_dims semantic_search similarity_fct_name
+    stack_padded_token_embeddings to_scipy_coo truncate_embeddings"""
 # Where the objects are: a module of minisbert.compat. A name that is in none of these is a placeholder of `missing`.
 _HOMES = {
     "model": "SentenceTransformer",
@@ -33,18 +45,7 @@ _HOMES = {
         InformationRetrievalEvaluator LabelAccuracyEvaluator MSEEvaluator MSEEvaluatorFromDataFrame NanoBEIREvaluator
         ParaphraseMiningEvaluator RerankingEvaluator SentenceEvaluator SequentialEvaluator TranslationEvaluator
         TripletEvaluator""",
-    "util": """LoggingHandler ORIGINAL_TRANSFORMER_MODELS SimilarityFunction _convert_to_batch _convert_to_batch_tensor
-        _convert_to_tensor _move_tensors_to_cpu all_gather all_gather_padded all_gather_with_grad append_to_last_row
-        batch_to_device cat_padded_token_embeddings check_package_availability check_teacher_targets
-        check_version_requirements community_detection compute_count_vector cos_sim disable_datasets_caching
-        disable_logging disabled_tqdm dot_score euclidean_sim fullname get_device_name get_rank get_world_size http_get
-        import_from_string import_module_class information_retrieval install_logger is_accelerate_available
-        is_datasets_available is_dist_initialized is_sentence_transformer_model is_training_available load_dir_path
-        load_file_path manhattan_sim maxsim maxsim_pairwise mean_maxsim mean_maxsim_pairwise normalize_embeddings
-        pairwise_angle_sim pairwise_cos_sim pairwise_dot_score pairwise_euclidean_sim pairwise_manhattan_sim
-        paraphrase_mining paraphrase_mining_embeddings pytorch_cos_sim quantize_embeddings repad_flattened_features
-        resolve_ids save_to_hub_args_decorator select_max_active_dims semantic_search similarity_fct_name
-        stack_padded_token_embeddings to_scipy_coo truncate_embeddings""",
+    "util": f"{_UTIL} deprecated_kwargs get_installed_version",
     "mining": "mine_hard_negatives",
     "arguments": "BaseTrainingArguments SentenceTransformerTrainingArguments",
     "trainer": "SentenceTransformerTrainer",
@@ -214,7 +215,7 @@ _ALONE = {
     "sentence_transformer.training_args": """BatchSamplers MultiDatasetBatchSamplers
         SentenceTransformerTrainingArguments""",
     "similarity_functions": _SIMILARITIES,
-    "util": f"{_HOMES['util']} mine_hard_negatives",
+    "util": f"{_UTIL} mine_hard_negatives",
     "util.dataset": "resolve_ids",
     "util.decorators": """cross_encoder_init_args_decorator cross_encoder_predict_rank_args_decorator deprecated_kwargs
         save_to_hub_args_decorator transformer_kwargs_decorator""",

@@ -62,7 +62,7 @@ def test_what_is_listed_of_a_class(load: Callable[[str], ModuleType]) -> None:
     assert dump.member_of(Thing, "method") == {"kind": "method", "parameters": [["x", plain, "tuple(1, 2)"]]}
     assert dump.member_of(Thing, "made") == {"kind": "method", "parameters": [["x", plain, "1"]]}
     assert [dump.member_of(Thing, name)["value"] for name in ("fixed", "free")] == ["cannot be set", "can be set"]
-    assert dump.described(Colour) == {"kind": "class", "value": {"RED": "red"}}
+    assert dump.described(Colour) == {"kind": "class", "value": {"RED": "'red'"}}
     code = MinisbertError.__init__.__code__
     assert dump.code_of(ConfigError) == [code.co_filename, code.co_firstlineno]
     assert dump.code_of(Colour) is None

@@ -45,6 +45,8 @@ def reference() -> dict[str, dict[str, Any]]:
     for module in sorted(modules, key=lambda one: (_order(one.__name__), one.__name__)):
         for name in getattr(module, "__all__", ()):
             thing = getattr(module, name)
+            if inspect.isclass(thing) and hasattr(module, thing.__name__):
+                name = thing.__name__  # not another name of it
             if id(thing) in seen or str(getattr(thing, "__module__", "")).startswith(OTHER_MODELS):
                 continue
             assert name not in names, f"two things are called {name}"

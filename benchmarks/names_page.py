@@ -14,6 +14,7 @@ TITLES = {
     "sentence_transformer.datasets": "sentence_transformers.datasets",
     "sentence_transformer.readers": "sentence_transformers.readers",
 }
+_SHOWN = 6  # parts of a difference
 _START = """# Names
 
 Every name of the dense part of sentence-transformers {version}, and what [`minisbert.compat`](compatibility.md) has
@@ -78,4 +79,6 @@ def _state(one: dict[str, Any]) -> str:
 def _cells(one: dict[str, Any]) -> tuple[str, str]:
     state = _state(one)
     said = f"**{state}**" if state in ("missing", "different") else state
-    return said, "; ".join(filter(None, (one.get("how"), one.get("why")))).replace("|", "\\|")
+    parts = one.get("how", "").split(", ")
+    how = ", ".join([*parts[:_SHOWN], f"and {len(parts) - _SHOWN} more"] if len(parts) > _SHOWN + 1 else parts)
+    return said, "; ".join(filter(None, (how, one.get("why")))).replace("|", "\\|")

@@ -70,6 +70,8 @@ class CompatModule(ModuleType):
             return submodule(name, self.__name__)
         if name == "logger" and path:
             return logging.getLogger(self.__name__)
+        if name.startswith("__"):  # Python looks for such names in every module
+            raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
         raise AttributeError(_unknown(self.__name__, name))
 
     def __setattr__(self, name: str, value: Any) -> None:

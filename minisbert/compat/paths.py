@@ -260,8 +260,9 @@ _RENAMED = {
 }
 # Names that a module has only because it imports them itself; code imports them from there all the same.
 _ALSO = {
-    "losses": f"SentenceTransformer InputExample Transformer batch_to_device fullname util {_SIMILARITIES}",
-    "evaluation": f"""SentenceTransformer SentenceEvaluator BaseEvaluator InformationRetrievalEvaluator InputExample
+    "modules": "InputModule Module",
+    "losses": f"RandContext SentenceTransformer InputExample Transformer batch_to_device fullname util {_SIMILARITIES}",
+    "evaluation": f"""DatasetNameType SentenceTransformer SentenceEvaluator BaseEvaluator InformationRetrievalEvaluator InputExample
         batch_to_device is_datasets_available paraphrase_mining pytorch_cos_sim {_SIMILARITIES}""",
     "datasets": "SentenceTransformer InputExample",
     "readers": "InputExample",

@@ -262,8 +262,9 @@ _RENAMED = {
 _ALSO = {
     "modules": "InputModule Module",
     "losses": f"RandContext SentenceTransformer InputExample Transformer batch_to_device fullname util {_SIMILARITIES}",
-    "evaluation": f"""DatasetNameType SentenceTransformer SentenceEvaluator BaseEvaluator InformationRetrievalEvaluator InputExample
-        batch_to_device is_datasets_available paraphrase_mining pytorch_cos_sim {_SIMILARITIES}""",
+    "evaluation": f"""DatasetNameType SentenceTransformer SentenceEvaluator BaseEvaluator
+        InformationRetrievalEvaluator InputExample batch_to_device is_datasets_available paraphrase_mining
+        pytorch_cos_sim {_SIMILARITIES}""",
     "datasets": "SentenceTransformer InputExample",
     "readers": "InputExample",
     "model": f"""BaseModel Module Normalize Pooling Router SentenceEvaluator SentenceTransformerModelCardData FitMixin

@@ -22,6 +22,19 @@ MAIN_VARIABLE = "MINISBERT_COMPAT_MAIN"  # the path of the file that is __main__
 _USAGE = "python -m minisbert.compat script.py [arguments], or -m module [arguments], or -c code [arguments]"
 
 
+class MainSpec(ModuleSpec):
+    """The specification of a main module: spawned processes import its name, relative imports take its package."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"{__package__}.spawned", None)
+        self._package = package
+
+    @property
+    def parent(self) -> str:
+        """The package of the main module, "" for a script."""
+        return self._package
+
+
 def run(arguments: list[str]) -> None:
     """Run what the arguments name, as Python does with the same arguments.
 
@@ -46,7 +59,7 @@ def run(arguments: list[str]) -> None:
     else:
         os.environ.pop(MAIN_VARIABLE, None)
     main = ModuleType("__main__")
-    main.__dict__.update(names, __spec__=ModuleSpec(f"{__package__}.spawned", None))
+    main.__dict__.update(names, __spec__=MainSpec(names["__package__"] or ""))
     sys.modules["__main__"] = main
     execute(code, main.__dict__)
 

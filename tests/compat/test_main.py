@@ -39,7 +39,7 @@ if __name__ == "__main__":
 
 
 def run(place: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "minisbert.compat", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "minisbert.compat", *arguments]
     return subprocess.run(command, capture_output=True, text=True, cwd=place, check=False)
 
 
@@ -97,6 +97,11 @@ def test_a_traceback_begins_in_the_script(source: str, lines: list[str], tmp_pat
     assert (said[0], said[-1]) == tuple(lines)
     assert done.returncode == 1
     assert "minisbert" not in done.stderr
+
+
+def test_a_script_has_no_package(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("from . import finder")
+    assert "attempted relative import with no known parent package" in run(tmp_path, "script.py").stderr
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ class RunBuilder:
             accumulation=config.gradient_accumulation,
             on_epoch_start=self.start_epoch,
         )
-        total_steps = config.total_steps(len(sampler))
+        total_steps = self.total_steps(len(sampler))
         engine = self.engine(total_steps)
         file = output_dir / "train_log.jsonl" if output_dir else None
         return TrainingRun(
@@ -213,6 +213,10 @@ class RunBuilder:
             word_table=None if dense else sparse_word_table(self.model),
             capturable=on_gpu,
         )
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Return the optimizer steps of the whole run."""
+        return self.config.total_steps(batches_per_epoch)
 
     def schedule_steps(self, total_steps: int) -> int:
         """Return the updates that the schedule of the learning rate counts on."""

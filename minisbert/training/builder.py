@@ -69,10 +69,7 @@ class RunBuilder:
         datasets = [self.dataset(part) for part in self.sets]
         self.eval_datasets = [self.dataset(part) for part in self.eval_sets]
         tokenized = [*datasets, *self.eval_datasets]
-        for part, dataset in zip([*self.sets, *self.eval_sets], tokenized, strict=True):
-            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
-                guide = part.loss.guide.to(self.model.device).eval()
-                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
+        self.tokenize_for_guides([*self.sets, *self.eval_sets], tokenized)
         self.model.report_truncation(
             sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
         )
@@ -100,6 +97,13 @@ class RunBuilder:
             show_progress_bar=show_progress_bar,
             on_evaluation=self.start_evaluation,
         )
+
+    def tokenize_for_guides(self, parts: Sequence[TrainingSet], datasets: Sequence[TrainingDataset]) -> None:
+        """Give data sets the tokens that the guides of their losses read, where these are other ones."""
+        for part, dataset in zip(parts, datasets, strict=True):
+            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
+                guide = part.loss.guide.to(self.model.device).eval()
+                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
 
     @contextmanager
     def computing(self) -> Iterator[None]:

@@ -87,7 +87,14 @@ class BaseTrainingArguments(ArgumentFields):
             setattr(self, name, _parsed(name, getattr(self, name)))
         self.learning_rate_mapping = self.learning_rate_mapping or {}
         self.router_mapping = self.router_mapping or {}
-        for name in ("eval_strategy", "logging_strategy", "save_strategy", "lr_scheduler_type", "optim", "hub_strategy"):
+        for name in (
+            "eval_strategy",
+            "logging_strategy",
+            "save_strategy",
+            "lr_scheduler_type",
+            "optim",
+            "hub_strategy",
+        ):
             setattr(self, name, _plain(getattr(self, name)))
         for name, kind in (
             ("batch_sampler", BatchSamplers),

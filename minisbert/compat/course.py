@@ -119,25 +119,28 @@ class Course:
             self._note_checkpoint(run)
             self._call("on_save")
 
-    def evaluated(self, entry: Mapping[str, float], seconds: float) -> dict[str, float]:
+    def evaluated(self, entry: Mapping[str, float], seconds: float, *, prefix: str = "eval") -> dict[str, float]:
         """Log an evaluation as the reference does, an entry for each data set; return all metrics.
 
         Args:
             entry: what minisbert logged.
             seconds: time that it took.
+            prefix: put before the names of metrics in place of "eval".
         """
-        left = {name: value for name, value in entry.items() if name.startswith("eval_")}
+        left = {
+            f"{prefix}_{name.removeprefix('eval_')}": value for name, value in entry.items() if name.startswith("eval_")
+        }
         entries: list[dict[str, float]] = []
         for name, rows in (self.eval_rows or {"": 0}).items():
-            prefix = f"eval_{name}" if name else "eval"
-            found = {f"{prefix}_loss": left.pop(f"{prefix}_loss")} if f"{prefix}_loss" in left else {}
+            part = f"{prefix}_{name}" if name else prefix
+            found = {f"{part}_loss": left.pop(f"{part}_loss")} if f"{part}_loss" in left else {}
             batches = math.ceil(rows / self.arguments.eval_batch_size)
             entries.append(
                 {
                     **found,
-                    f"{prefix}_runtime": round(seconds, 4),
-                    f"{prefix}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
-                    f"{prefix}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
+                    f"{part}_runtime": round(seconds, 4),
+                    f"{part}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
+                    f"{part}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
                 }
             )
         entries[0] |= left  # of the evaluator
@@ -145,7 +148,6 @@ class Course:
         for one in entries:
             self.log(one)
             metrics |= one
-        metrics["epoch"] = self.state.epoch
         return metrics
 
     def _note_best(self, run: TrainingRun) -> None:

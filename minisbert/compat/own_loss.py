@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -103,26 +102,3 @@ def put_model(loss: nn.Module, model: EmbeddingModel) -> None:
     for part in [one for one in loss.modules() if not isinstance(one, EmbeddingModel)]:
         if isinstance(part._modules.get("model"), EmbeddingModel):
             part.model = model
-
-
-@contextmanager
-def model_aside(losses: Iterable[nn.Module], model: EmbeddingModel) -> Iterator[None]:
-    """Keep the trained model out of the modules of the losses that hold it for a block of code.
-
-    Its parameters are then listed once, as those of the model, and not saved with the losses again. The losses reach
-    it as before.
-    """
-    moved: list[tuple[nn.Module, str]] = []
-    for loss in losses:
-        for part in list(loss.modules()):
-            for name, child in list(part._modules.items()):
-                if child is model:
-                    del part._modules[name]
-                    part.__dict__[name] = model
-                    moved.append((part, name))
-    try:
-        yield
-    finally:
-        for part, name in moved:
-            part.__dict__.pop(name, None)
-            part._modules[name] = model

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from .. import kernels
 from ..data.roles import TrainingRows
 from ..data.sampling import EpochSampler
 from ..errors import ConfigError, warn
@@ -23,13 +24,16 @@ from ..training.checkpoint import Checkpoint
 from ..training.history import OnLog
 from ..training.loop import Engine, TrainingRun
 from ..training.naming import named_parameters
-from ..training.optimization import BETAS, EPS, adamw, parameter_groups
+from ..training.optimization import BETAS, EPS, adamw_over, owned_parameters, parameter_groups
+from ..training.own import load_own_state
 from ..training.schedules import Schedule, make_schedule
 from ..training.trainer import Trainer
 from ..training.validation import Validation
 from .batches import FullBatches, GivenBatches, GivenTurns, in_order, own_sampler, own_turns
 from .course import Course
 from .settings import Settings
+
+_NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 
 
 @dataclass
@@ -95,26 +99,25 @@ class PlannedBuilder(RunBuilder):
                 group["highest"] = group.get("initial_lr", group["lr"])
             return [self.plan.optimizer]
         if settings.optimizer is not None:
-            groups = self._groups()
-            return [settings.optimizer(groups, lr=config.learning_rate, **(settings.optimizer_options or {}))]  # type: ignore[call-arg]
-        if settings.betas == BETAS and settings.eps == EPS:
+            options: dict[str, Any] = {"lr": config.learning_rate, **(settings.optimizer_options or {})}
+            return [settings.optimizer(self._groups(), **options)]
+        if settings.betas == BETAS and settings.eps == EPS and not settings.decays_by_name:
             return super().optimizers()
-        return adamw(
-            self.model,
-            self.losses(),
-            learning_rate=config.learning_rate,
-            weight_decay=config.weight_decay,
-            own_rates=self.own_rates(),
-            betas=settings.betas,
-            eps=settings.eps,
-        )
+        return [
+            adamw_over(
+                self._groups(),
+                device=self.model.device,
+                learning_rate=config.learning_rate,
+                betas=settings.betas,
+                eps=settings.eps,
+                capturable=kernels.on_gpu(next(self.model.parameters())),
+            )
+        ]
 
     def engine(self, total_steps: int) -> Engine:
         """Make the engine of the device; torch's own optimizers and schedulers have a plain one."""
         if self.plan.optimizer is None and self.plan.settings.optimizer is None:
-            own = self.plan.settings.betas != BETAS or self.plan.settings.eps != EPS
-            if not own or self.model.device.type == "cpu":
-                return super().engine(total_steps)
+            return super().engine(total_steps)
         config, steps = self.config, self.schedule_steps(total_steps)
         schedule = make_schedule(
             config.lr_scheduler_type,
@@ -127,14 +130,14 @@ class PlannedBuilder(RunBuilder):
         return GivenEngine(self.model, losses, self.optimizers(), schedule, config, scheduler=self.plan.scheduler)
 
     def _groups(self) -> list[dict[str, Any]]:
-        return parameter_groups(
-            (
-                (one.parameter, "bias" not in one.name and "LayerNorm" not in one.name)
-                for one in named_parameters(self.model, self.losses())
-            ),
-            weight_decay=self.config.weight_decay,
-            own_rates=self.own_rates(),
-        )
+        """Sort the parameters into those with weight decay and those without."""
+        if self.plan.settings.decays_by_name:
+            named = named_parameters(self.model, self.losses())
+            pairs = [(one.parameter, not any(part in one.name for part in _NOT_DECAYED)) for one in named]
+        else:
+            owned = owned_parameters(self.model, *self.losses())
+            pairs = [(one, not isinstance(owner, nn.LayerNorm) and "bias" not in name) for name, one, owner in owned]
+        return parameter_groups(pairs, weight_decay=self.config.weight_decay, own_rates=self.own_rates())
 
     def _sampler(self, rows: Sequence[TrainingRows], *, batch_size: int, multiple: bool) -> EpochSampler:
         settings, plan, config = self.plan.settings, self.plan, self.config
@@ -208,7 +211,7 @@ class GivenEngine(Engine):
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Load the state of optimizers, loss scaling and losses."""
-        self.losses.load_state_dict(state["losses"])
+        load_own_state(self.losses, self.model, state["losses"])
         for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
             optimizer.load_state_dict(saved)
         self.scaler.load_state_dict(state["scaler"])
@@ -227,6 +230,14 @@ class PlannedTrainer(Trainer):
             self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets
         )
         return builder.measure()
+
+    def row_count(self) -> int:
+        """Return the number of rows to train on."""
+        return sum(len(part.rows) for part in self._sets)
+
+    def eval_counts(self) -> dict[str, int]:
+        """Return the rows of each evaluation data set by name."""
+        return {part.name: len(part.rows) for part in self._eval_sets}
 
     def _checkpoint(self, resume: bool | str | Path) -> Checkpoint | None:
         if resume is False and self.output_dir is not None and (found := Checkpoint.all_in(self.output_dir)):

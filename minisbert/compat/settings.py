@@ -24,6 +24,8 @@ OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer] | None] = {  # None: AdamW
     "rmsprop": torch.optim.RMSprop,
 }
 
+_OF_ADAMW = {"betas", "eps", "correct_bias"}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
@@ -38,6 +40,7 @@ class Settings:
         optimizer_options: of `optimizer`, beside learning rate and weight decay.
         data_seed: decides the order of the rows of a single data set; None for the seed of the run.
         drop_last: leave out the last batch of a data set if it is not full.
+        decays_by_name: the names of parameters tell which are not decayed, as in the old `fit`.
         schedule_steps: updates that the schedule counts on; None for those of the run.
     """
 
@@ -49,11 +52,21 @@ class Settings:
     optimizer_options: Mapping[str, Any] | None = None
     data_seed: int | None = None
     drop_last: bool = False
+    decays_by_name: bool = False
     schedule_steps: int | None = None
 
     def with_changes(self, **changes: Any) -> Settings:
         """Return the settings with some of minisbert's changed."""
         return replace(self, config=replace(self.config, **changes))
+
+    def with_optimizer(self, kind: type[torch.optim.Optimizer], options: Mapping[str, Any]) -> Settings:
+        """Return the settings with another optimizer; one called AdamW is minisbert's, if its options allow that."""
+        rest = dict(options)
+        changed = self.with_changes(learning_rate=rest.pop("lr", self.config.learning_rate))
+        if kind.__name__ == "AdamW" and set(rest) <= _OF_ADAMW and rest.get("correct_bias", True):
+            betas = tuple(rest.get("betas", self.betas))
+            return replace(changed, optimizer=None, betas=betas, eps=rest.get("eps", self.eps))
+        return replace(changed, optimizer=kind, optimizer_options=rest)
 
 
 def settings_of(arguments: BaseTrainingArguments, *, device: torch.device) -> Settings:

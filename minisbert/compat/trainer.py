@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -25,9 +24,9 @@ from .callbacks import CallbackHandler, TrainerControl, TrainerState
 from .collator import SentenceTransformerDataCollator
 from .course import Course
 from .losses import CoSENTLoss
-from .own_loss import OwnLoss, model_aside, put_model
+from .own_loss import OwnLoss, put_model
 from .running import Plan, PlannedTrainer
-from .settings import settings_of
+from .settings import Settings, settings_of
 from .training_data import check_streams, is_stream, named, read
 
 # Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
@@ -118,8 +117,7 @@ class SentenceTransformerTrainer:
         self.callback_handler = CallbackHandler(callbacks or [])
         self.loss: Any = self._losses(loss)
         self.evaluator = None if evaluator is None else as_evaluator(evaluator)
-        self._output: str | None = self.args.output_dir
-        settings_of(self.args, device=self.model.device)
+        self._settings()
         self._set_context()
         self.callback_handler.call("on_init_end", self.args, self.state)
 
@@ -173,7 +171,9 @@ class SentenceTransformerTrainer:
         """Return a loss on the model's device, made by a function of the model if it is one."""
         made = loss if isinstance(loss, nn.Module) else loss(model)
         if not isinstance(made, nn.Module):
-            raise ConfigError(f"got {type(made).__name__} as loss; expected a loss, such as CoSENTLoss(model): make one")
+            raise ConfigError(
+                f"got {type(made).__name__} as loss; expected a loss, such as CoSENTLoss(model): make one"
+            )
         put_model(made, model)
         return made.to(model.device)
 
@@ -238,20 +238,18 @@ class SentenceTransformerTrainer:
             self.evaluate()
         self.is_in_train, start = True, time.time()
         self.state = TrainerState(log_history=[*self.state.log_history] if self.args.eval_on_start else [])
-        with model_aside(self._all_losses(), self.model):
-            trainer = self._trainer(training=True)
-            if resume_from_checkpoint is True and not list(Path(self.args.output_dir or "").glob("checkpoint-*")):
-                raise InputError(f"got no checkpoint in {self.args.output_dir} to resume from; expected one: start anew")
-            history = trainer.train(resume=resume_from_checkpoint or False)
+        if resume_from_checkpoint is True and not list(Path(self.args.output_dir or "").glob("checkpoint-*")):
+            raise InputError(f"got no checkpoint in {self.args.output_dir} to resume from; expected one: start anew")
+        trainer = self._trainer(training=True)
+        history = trainer.train(resume=resume_from_checkpoint or False)
         seconds, steps = time.time() - start, history.steps
         metrics = {
             "train_runtime": round(seconds, 4),
-            "train_samples_per_second": round(steps * self._rows_per_step() / max(seconds, 1e-9), 3),
+            "train_samples_per_second": round(self.state.epoch * trainer.row_count() / max(seconds, 1e-9), 3),
             "train_steps_per_second": round(steps / max(seconds, 1e-9), 3),
-            "total_flos": 0.0,
             "train_loss": history.train_loss,
         }
-        self.log(metrics)
+        self.log({**metrics, "total_flos": 0.0})
         best = Path(self.args.output_dir or "") / "best"
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None and best.is_dir():
             self.state.best_model_checkpoint = str(best)
@@ -265,18 +263,16 @@ class SentenceTransformerTrainer:
     def _trainer(self, *, training: bool, eval_dataset: Any = None) -> PlannedTrainer:
         """Make minisbert's Trainer of everything given, or of evaluation data alone."""
         args = self.args
-        settings = settings_of(args, device=self.model.device)
+        settings = self._settings()
         if self.optimizer_cls_and_kwargs is not None and self.optimizer is None:
-            kind, options = self.optimizer_cls_and_kwargs
-            rest = {name: value for name, value in options.items() if name != "lr"}
-            settings = settings.with_optimizer(kind, rest, learning_rate=options.get("lr", args.learning_rate))
+            settings = settings.with_optimizer(*self.optimizer_cls_and_kwargs)
         needed = args.max_steps * self._rows_per_step() if args.max_steps > 0 else None
         train = self._rows(self.train_dataset if training else eval_dataset, most=needed if training else None)
-        evaluates = training and args.eval_strategy != "no"
+        evaluates = training and self._evaluates
         held_out = self._rows(self.eval_dataset) if evaluates and self.eval_dataset is not None else None
         if not training:
             held_out = train
-            settings = settings.with_changes(keep_best=False, metric_for_best_model=None)
+            settings = settings.with_changes(keep_best=False, metric_for_best_model=None, save_every=None)
         course = Course(args, self.state, self.callback_handler, self.log, self._counts(held_out))
         own, turns = args.batch_sampler, args.multi_dataset_batch_sampler
         plan = Plan(
@@ -302,9 +298,23 @@ class SentenceTransformerTrainer:
             config=settings.config,
             eval_data=held_out,
             evaluator=self.evaluator if evaluates else None,
-            output_dir=args.output_dir if training else None,
+            output_dir=self._folder if training else None,
             show_progress_bar=training and not args.disable_tqdm,
         )
+
+    def _settings(self) -> Settings:
+        """Translate the arguments."""
+        return settings_of(self.args, device=self.model.device)
+
+    @property
+    def _evaluates(self) -> bool:
+        """True if there are evaluations during training."""
+        return self.args.eval_strategy != "no"
+
+    @property
+    def _folder(self) -> str | None:
+        """The folder for what the run writes, or None to write nothing."""
+        return self.args.output_dir
 
     def _rows(self, data: Any, *, most: int | None = None) -> TrainingRows | dict[str, TrainingRows]:
         sets = named(data)
@@ -346,19 +356,16 @@ class SentenceTransformerTrainer:
             raise ConfigError("got no eval_dataset and no evaluator; expected one of them: pass it to the trainer")
         start = time.perf_counter()
         found: dict[str, float] = {}
-        rows: Any = None
+        counts: dict[str, int] = {}
         if data is not None:
-            with model_aside(self._all_losses(), self.model):
-                trainer = self._trainer(training=False, eval_dataset=data)
-                rows = {name: len(one) for name, one in named(data).items()} if named(data) else None
-                found = trainer.measure()
-                rows = rows or {"": trainer.rows}
+            trainer = self._trainer(training=False, eval_dataset=data)
+            counts, found = trainer.eval_counts(), trainer.measure()
         if self.evaluator is not None:
             folder = Path(self.args.output_dir or "") / "eval"
             folder.mkdir(parents=True, exist_ok=True)
             result = self.evaluator(self.model, folder, epoch=self.state.epoch, steps=self.state.global_step)
             found |= metrics_of(self.evaluator, result)[0]
-        course = Course(self.args, self.state, self.callback_handler, self.log, rows or {})
+        course = Course(self.args, self.state, self.callback_handler, self.log, counts)
         named_found = {f"eval_{name}": value for name, value in found.items()}
         metrics = course.evaluated(named_found, time.perf_counter() - start, prefix=metric_key_prefix)
         self.callback_handler.call("on_evaluate", self.args, self.state, metrics=metrics)
@@ -475,8 +482,3 @@ def _refuse_overrides(kind: type) -> None:
                 f"got {own[0].__name__} with a method {name} of its own, which is not called; expected none: pass a "
                 f"loss, callbacks or arguments in its place"
             )
-
-
-def steps_of(rows: int, batch_size: int, accumulation: int) -> int:
-    """Return the optimizer steps of an epoch."""
-    return math.ceil(math.ceil(rows / batch_size) / accumulation)

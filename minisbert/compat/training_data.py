@@ -19,7 +19,9 @@ def named(data: Any) -> dict[str, Any] | None:
 
 def is_stream(data: Any) -> bool:
     """Return True for an IterableDataset of the datasets library."""
-    return any(one.__name__ == "IterableDataset" and one.__module__.startswith("datasets") for one in type(data).__mro__)
+    return any(
+        one.__name__ == "IterableDataset" and one.__module__.startswith("datasets") for one in type(data).__mro__
+    )
 
 
 def read(data: Any, *, classes: bool, most: int | None = None) -> TrainingRows:

@@ -53,12 +53,9 @@ def adamw(
         own_rates=own_rates,
     )
     device = next(model.parameters()).device
-    optimizer: Optimizer
-    if device.type == "cpu" and not capturable:
-        optimizer = AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
-    else:
-        rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=capturable)
+    optimizer = adamw_over(
+        groups, device=device, learning_rate=learning_rate, betas=betas, eps=eps, capturable=capturable
+    )
     if word_table is None:
         return [optimizer]
     sparse = EmbeddingAdamW(word_table, lr=learning_rate, betas=betas, eps=eps)
@@ -66,6 +63,22 @@ def adamw(
     if own is not None:
         sparse.param_groups[0]["highest"] = own
     return [optimizer, sparse]
+
+
+def adamw_over(
+    groups: list[dict[str, Any]],
+    *,
+    device: torch.device,
+    learning_rate: float,
+    betas: tuple[float, float] = BETAS,
+    eps: float = EPS,
+    capturable: bool = False,
+) -> Optimizer:
+    """Make AdamW over groups of parameters on one device; the arguments are those of `adamw`."""
+    if device.type == "cpu" and not capturable:
+        return AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
+    rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=capturable)
 
 
 def parameter_groups(

@@ -26,6 +26,7 @@ from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
 from .naming import own_rates
 from .optimization import adamw, sparse_word_table
+from .own import own_parameters
 from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
 from .schedules import make_schedule
@@ -206,7 +207,7 @@ class RunBuilder:
     def optimizers(self) -> list[Optimizer]:
         """Make AdamW, where possible with a sparse one for the word embeddings."""
         config, on_gpu = self.config, kernels.on_gpu(next(self.model.parameters()))
-        shared = {parameter for loss in self.losses() for parameter in loss.parameters()} & {*self.model.parameters()}
+        shared = {*own_parameters(self.losses(), self.model)} & {*self.model.parameters()}
         dense = on_gpu or config.precision == "fp16" or config.weight_decay or shared
         return adamw(
             self.model,

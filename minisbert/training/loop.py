@@ -30,6 +30,7 @@ from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
 from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
+from .own import load_own_state, own_parameters, own_state
 from .schedules import Schedule
 from .selection import note_evaluation
 
@@ -272,6 +273,7 @@ class Engine:
         self.model, self.losses = model, nn.ModuleList(losses)
         self.optimizers, self.schedule = list(optimizers), schedule
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.own_parameters = own_parameters(self.losses, model)
         self.max_grad_norm = config.max_grad_norm or math.inf
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
@@ -362,7 +364,7 @@ class Engine:
             self.scaler.unscale_(cast(torch.optim.Optimizer, optimizer))  # which reads the groups of either kind
         norm = clip_gradients(self.parameters, self.max_grad_norm)
         finite = loss.isfinite()
-        own = [one.grad for one in self.losses.parameters() if one.grad is not None and not one.grad.is_sparse]
+        own = [one.grad for one in self.own_parameters if one.grad is not None and not one.grad.is_sparse]
         if own:  # those of a loss are not clipped, as in the reference, but may overflow in half precision
             finite = finite & torch.nn.utils.get_total_norm(own).isfinite()
         return torch.where(finite, norm, math.nan)
@@ -391,14 +393,14 @@ class Engine:
 
     def weights(self) -> list[nn.Parameter]:
         """Return all parameters of the model and the losses."""
-        return [*self.model.parameters(), *self.losses.parameters()]
+        return [*self.model.parameters(), *self.own_parameters]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of optimizers, loss scaling and losses."""
         return {
             "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
-            "losses": self.losses.state_dict(),
+            "losses": own_state(self.losses, self.model),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -407,7 +409,7 @@ class Engine:
         Raises:
             ValueError: it does not fit them, or another error of torch.
         """
-        self.losses.load_state_dict(state["losses"])
+        load_own_state(self.losses, self.model, state["losses"])
         for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
             optimizer.load_state_dict(saved)
             check_moments(optimizer)

@@ -70,10 +70,7 @@ class RunBuilder:
         datasets = [self.dataset(part) for part in self.sets]
         self.eval_datasets = [self.dataset(part) for part in self.eval_sets]
         tokenized = [*datasets, *self.eval_datasets]
-        for part, dataset in zip([*self.sets, *self.eval_sets], tokenized, strict=True):
-            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
-                guide = part.loss.guide.to(self.model.device).eval()
-                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
+        self.tokenize_for_guides([*self.sets, *self.eval_sets], tokenized)
         self.model.report_truncation(
             sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
         )
@@ -84,7 +81,7 @@ class RunBuilder:
             accumulation=config.gradient_accumulation,
             on_epoch_start=self.start_epoch,
         )
-        total_steps = config.total_steps(len(sampler))
+        total_steps = self.total_steps(len(sampler))
         engine = self.engine(total_steps)
         file = output_dir / "train_log.jsonl" if output_dir else None
         return TrainingRun(
@@ -101,6 +98,13 @@ class RunBuilder:
             show_progress_bar=show_progress_bar,
             on_evaluation=self.start_evaluation,
         )
+
+    def tokenize_for_guides(self, parts: Sequence[TrainingSet], datasets: Sequence[TrainingDataset]) -> None:
+        """Give data sets the tokens that the guides of their losses read, where these are other ones."""
+        for part, dataset in zip(parts, datasets, strict=True):
+            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
+                guide = part.loss.guide.to(self.model.device).eval()
+                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -214,6 +218,10 @@ class RunBuilder:
             word_table=None if dense else sparse_word_table(self.model),
             capturable=on_gpu,
         )
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Return the optimizer steps of the whole run."""
+        return self.config.total_steps(batches_per_epoch)
 
     def schedule_steps(self, total_steps: int) -> int:
         """Return the updates that the schedule of the learning rate counts on."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +34,8 @@ from .own import load_own_state, own_parameters, own_state
 from .schedules import Schedule
 from .selection import note_evaluation
 
+Action: TypeAlias = Literal["log", "evaluate", "save"]
+
 
 @dataclass
 class TrainingRun:
@@ -54,6 +56,7 @@ class TrainingRun:
         checkpoint: the newest checkpoint, or None.
         show_progress_bar: show one on a terminal.
         on_evaluation: called with the step before each evaluation.
+        course: called after each step, yields what follows it; by default what the settings say.
     """
 
     model: EmbeddingModel
@@ -70,6 +73,7 @@ class TrainingRun:
     checkpoint: Checkpoint | None = None
     show_progress_bar: bool = True
     on_evaluation: Callable[[int], None] = lambda step: None
+    course: Callable[[TrainingRun], Iterator[Action]] = lambda run: as_set(run)
 
     @property
     def evaluates(self) -> bool:
@@ -86,7 +90,7 @@ def train(run: TrainingRun) -> None:
         TrainingInterrupted: SIGINT was received.
         TrainingTerminated: SIGTERM was received.
     """
-    model, config, engine, log, output_dir = run.model, run.config, run.engine, run.log, run.output_dir
+    model, engine, log, output_dir = run.model, run.engine, run.log, run.output_dir
     skipped = SkippedSteps(run.step)
     end = run.step if log.history.stopped_early else run.total_steps  # a run that stopped early and is resumed
     with (
@@ -108,26 +112,22 @@ def train(run: TrainingRun) -> None:
             engine.update(norm)
 
             run.step += 1
-            is_last = run.step == run.total_steps
             log.add(loss, tokens=sum(batch.tokens for batch in batches))
             skipped.add(norm)
             if not engine.asynchronous:  # otherwise reading the norms would make a GPU wait: with the log is enough
                 skipped.check(run.batches, output_dir)
             bar.update()
 
-            if is_last or _is_due(run.step, config.log_every):
-                _write_losses(run, norm, bar)
-                skipped.check(run.batches, output_dir)
-
-            if _evaluation_is_due(run):
-                _evaluate(run)
-                if log.history.stopped_early and log.step_losses:
+            for action in run.course(run):
+                if action == "log":
                     _write_losses(run, norm, bar)
-
-            if output_dir and _is_due(run.step, config.save_every):
-                skipped.check(run.batches, output_dir)
-                if not skipped.skipping:  # a checkpoint that may be worse must not replace a good one
-                    _save(run, output_dir)
+                    skipped.check(run.batches, output_dir)
+                elif action == "evaluate" and run.evaluates:
+                    _evaluate(run)
+                elif action == "save" and output_dir:
+                    skipped.check(run.batches, output_dir)
+                    if not skipped.skipping:  # a checkpoint that may be worse must not replace a good one
+                        _save(run, output_dir)
 
             if stop.received is not None:
                 _interrupt(run, stop.received)
@@ -147,10 +147,18 @@ def _finish(run: TrainingRun) -> None:
     run.log.finish(run.step)
 
 
-def _evaluation_is_due(run: TrainingRun) -> bool:
-    ends_epoch = run.config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
-    is_due = ends_epoch or run.step == run.total_steps or _is_due(run.step, run.config.eval_every)
-    return run.evaluates and is_due
+def as_set(run: TrainingRun) -> Iterator[Action]:
+    """Yield what follows the step just done by the settings of a run; each is done before the next is chosen."""
+    config, log, is_last = run.config, run.log, run.step == run.total_steps
+    if is_last or _is_due(run.step, config.log_every):
+        yield "log"
+    ends_epoch = config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
+    if ends_epoch or is_last or _is_due(run.step, config.eval_every):
+        yield "evaluate"
+        if log.history.stopped_early and log.step_losses:
+            yield "log"
+    if _is_due(run.step, config.save_every):
+        yield "save"
 
 
 def _evaluate(run: TrainingRun) -> None:

@@ -56,6 +56,7 @@ class Trainer:
         ConfigError: the settings contradict each other.
     """
 
+    packed: Callable[..., RunBuilder] = RunBuilder  # builds the run
     replay: ClassVar[type[Replay]] = Replay  # builds the run if `config.replay` asks for one
 
     def __init__(
@@ -129,7 +130,7 @@ class Trainer:
         """
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
-        build = RunBuilder if self.config.replay is None else self.replay
+        build = self.packed if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         with (
             exclusive_lock(self.output_dir),

@@ -67,6 +67,8 @@ def compared() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
 
 def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Say how a name differs; "" if it does not."""
+    if theirs["kind"] == ours["kind"] == "property":
+        return "" if theirs["value"] in (ours["value"], "cannot be set") else ours["value"]
     if theirs["kind"] != ours["kind"]:
         return f"a {ours['kind']}, not a {theirs['kind']}"
     if "parameters" not in theirs or "parameters" not in ours:

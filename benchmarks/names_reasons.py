@@ -1,6 +1,7 @@
 """Why names of sentence-transformers are missing or different in minisbert.compat, and why tests use some not.
 
-The keys are names or patterns of them (`StaticEmbedding*`); the first that fits counts.
+The keys are names or patterns of them (`StaticEmbedding*`); the first that fits counts, and none needs one if the
+difference is one of ALIKE.
 """
 
 from __future__ import annotations
@@ -55,5 +56,10 @@ DIFFERENT: dict[str, str] = {
     "SimilarityFunction": _OTHER_KIND,
     "SentenceTransformerTrainer": _OLD_NAMES,
     "*TrainingArguments": _OLD_NAMES,
+    "ORIGINAL_TRANSFORMER_MODELS": "the same models in another order",
+}
+# Differences that have one reason wherever they are: regular expressions of the whole difference.
+ALIKE: dict[str, str] = {
+    r"(without `(args|kwargs)`(, )?)+": "arguments of any name are not taken, so that a misspelt one is an error",
 }
 UNUSED: dict[str, str] = {}

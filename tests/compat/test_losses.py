@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_trainer_trains_it_as_it_trains_ours(loss: str, tiny: Callable[[str], Pa
         assert torch.equal(ours, theirs)
     assert list(states[0]["losses"]) == list(states[1]["losses"])
     assert len(states[0]["optimizer"]) == len(states[1]["optimizer"]) == 2  # one of them for the word embeddings
+
+
+def test_a_run_goes_on(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """Though the model that the loss holds counts the texts that it cut."""
+    data = {"a": ["the cat sat " * 20] * 8, "b": ["a dog"] * 8, "label": [0, 1] * 4}
+    config = TrainingConfig(epochs=1, batch_size=2, learning_rate=1e-3, save_every=1)
+    weights = []
+    for _ in range(2):
+        model = SentenceTransformer(str(tiny("bert")), device="cpu")
+        model.encode(["the " * 90] * len(weights))
+        torch.manual_seed(3)
+        loss = losses.SoftmaxLoss(model, DIM, 2)
+        trainer = Trainer(model, data, loss=loss, config=config, output_dir=tmp_path, show_progress_bar=False)
+        trainer.train(resume=bool(weights))
+        weights.append([one.clone() for one in loss.parameters()])
+        for checkpoint in Checkpoint.all_in(tmp_path)[2:]:
+            shutil.rmtree(checkpoint.folder)
+    assert all(map(torch.equal, *weights))
 
 
 def test_own_state(it: SimpleNamespace) -> None:

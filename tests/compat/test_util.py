@@ -6,9 +6,11 @@ import functools
 import http.server
 import inspect
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -81,6 +83,57 @@ def test_late_interaction_by_hand() -> None:
         util.maxsim(query, document, None, torch.ones(1, 2))
     with pytest.raises(InputError, match="2 queries and 1 documents"):
         util.maxsim_pairwise([query, query], [document])
+
+
+class Flat:
+    """An index that compares with every row, as FAISS's."""
+
+    def __init__(self, dim: int) -> None:
+        self.d = dim
+
+    def add(self, rows: np.ndarray) -> None:
+        self.rows = rows.astype(np.float32)
+
+    def search(self, queries: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        scores = queries.astype(np.float32) @ self.rows.T
+        order = np.argsort(-scores, axis=1)[:, :count]
+        missing = [(0, 0), (0, count - order.shape[1])]
+        found = np.take_along_axis(scores, order, axis=1)
+        return np.pad(found, missing), np.pad(order, missing, constant_values=-1)
+
+    def reconstruct(self, row: int) -> np.ndarray:
+        return self.rows[row]
+
+
+def test_an_index(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setitem(sys.modules, "faiss", SimpleNamespace(IndexFlatIP=Flat, METRIC_INNER_PRODUCT=0))
+    hits, _, index = util.semantic_search_faiss(ROWS[:3], ROWS, top_k=20, output_index=True)
+    assert [len(found) for found in hits] == [12] * 3
+    assert "rescore needs a quantized corpus" in caplog.text
+    exact = util.semantic_search(ROWS[:3], ROWS, top_k=12, score_function=util.dot_score)
+    assert [[hit["corpus_id"] for hit in found] for found in hits] == [
+        [hit["corpus_id"] for hit in found] for found in exact
+    ]
+    again, _ = util.semantic_search_faiss(ROWS[:3], corpus_index=index, rescore=False, top_k=20)
+    assert again == hits
+    ranges = np.stack([ROWS.min(axis=0), ROWS.max(axis=0)])
+    quantized = util.quantize_embeddings(ROWS, "uint8", ranges)
+    hits, _ = util.semantic_search_faiss(ROWS[:3], quantized, None, "uint8", 2, ranges, rescore_multiplier=6)
+    for found, expected in zip(hits, exact, strict=True):
+        assert [hit["score"] for hit in found] == pytest.approx([hit["score"] for hit in expected[:2]], abs=0.1)
+    with pytest.raises(ConfigError, match="neither of corpus_embeddings and corpus_index"):
+        util.semantic_search_faiss(ROWS)
+    with pytest.raises(ConfigError, match="got corpus_precision='int8'"):
+        util.semantic_search_faiss(ROWS, ROWS, corpus_precision="int8")  # type: ignore[arg-type]
+
+
+def test_packages_of_indexes_that_are_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    for package in ("faiss", "usearch.index"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ConfigError, match="pip install faiss-cpu"):
+        util.semantic_search_faiss(ROWS, ROWS)
+    with pytest.raises(ConfigError, match="pip install usearch"):
+        util.semantic_search_usearch(ROWS, ROWS)
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------

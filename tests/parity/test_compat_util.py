@@ -200,6 +200,39 @@ def test_ids(tmp_path: Path) -> None:
     assert again(rows) == functions.resolve_ids(lookups)(rows)
 
 
+@pytest.mark.parametrize(
+    ("package", "precision"),
+    [("faiss", kind) for kind in ("float32", "uint8", "ubinary")]
+    + [("usearch", kind) for kind in ("float32", "int8", "binary", "ubinary")],
+)
+@pytest.mark.filterwarnings("ignore:numpy.core:DeprecationWarning")
+def test_indexes(package: str, precision: Any) -> None:
+    pytest.importorskip(package)
+    queries, corpus = vectors(9), vectors(60, seed=1)
+    ranges = np.stack([corpus.min(axis=0), corpus.max(axis=0)])
+    quantized = util.quantize_embeddings(corpus, precision, ranges)
+    small = util.quantize_embeddings(queries, precision, ranges)
+    name = f"semantic_search_{package}"
+    ours, theirs = getattr(util, name), getattr(functions, name, None) or getattr(functions.quantization, name)
+    for given, options in [
+        (queries, {"ranges": ranges}),
+        (queries, {"calibration_embeddings": corpus, "rescore_multiplier": 4, "top_k": 3}),
+        (queries, {"rescore": False}),
+        (small, {"rescore": False, "top_k": 70}),
+        (queries, {"top_k": 50}),
+    ]:
+        shared = {"corpus_precision": precision, **options}
+        got, seconds, index = ours(given, quantized, output_index=True, **shared)
+        expected, *_ = theirs(given, corpus_index=index, **shared)  # one index, as bits give many equal distances
+        assert seconds >= 0
+        assert [[hit["score"] for hit in hits] for hits in got] == [
+            pytest.approx([hit["score"] for hit in hits], abs=1e-5) for hits in expected
+        ]
+        again, *_ = ours(given, corpus_index=index, **shared)
+        assert again == got
+    assert parameters(ours) == parameters(theirs)
+
+
 # ---- mining ---------------------------------------------------------------------------------------------------------
 
 

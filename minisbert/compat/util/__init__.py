@@ -30,6 +30,7 @@ from .files import (
     load_dir_path,
     load_file_path,
 )
+from .indexes import semantic_search_faiss, semantic_search_usearch
 from .lookup import resolve_ids
 from .maxsim import maxsim, maxsim_pairwise, mean_maxsim, mean_maxsim_pairwise
 from .names import (
@@ -143,6 +144,8 @@ __all__ = [
     "save_to_hub_args_decorator",
     "select_max_active_dims",
     "semantic_search",
+    "semantic_search_faiss",
+    "semantic_search_usearch",
     "similarity_fct_name",
     "stack_padded_token_embeddings",
     "to_scipy_coo",

@@ -48,7 +48,9 @@ def pairwise_manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
 def pairwise_euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative euclidean distance of each row of `a` from the same row of `b`: (..., d) and (..., d) to (...)."""
     difference = float_tensor(a) - float_tensor(b)
-    return -torch.linalg.vector_norm(difference if difference.is_floating_point() else difference.float(), dim=-1)
+    difference = difference if difference.is_floating_point() else difference.float()
+    distance: Tensor = torch.linalg.vector_norm(difference, dim=-1)
+    return -distance
 
 
 def pairwise_angle_sim(x: Embeddings, y: Embeddings) -> Tensor:

@@ -1,1 +1,65 @@
-"""Code written for sentence-transformers 2.x to 6.x runs with minisbert."""
+"""Code written for sentence-transformers 2.x to 6.x, with minisbert.
+
+    from minisbert import compat
+
+    compat.install()
+    from sentence_transformers import SentenceTransformer, losses   # both are minisbert's
+
+or, without a change to the code, `python -m minisbert.compat script.py`. The names of sentence-transformers can also be
+imported from here: `from minisbert.compat import SentenceTransformer, losses, util`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from . import finder
+from .finder import install, uninstall
+from .paths import NAMES
+
+if TYPE_CHECKING:
+    from . import evaluation, losses, models, util
+    from .arguments import SentenceTransformerTrainingArguments
+    from .data import InputExample, ParallelSentencesDataset, SentencesDataset
+    from .mining import mine_hard_negatives
+    from .model import SentenceTransformer
+    from .model_card import SentenceTransformerModelCardData
+    from .samplers import DefaultBatchSampler, MultiDatasetDefaultBatchSampler
+    from .trainer import SentenceTransformerTrainer
+    from .util import LoggingHandler, SimilarityFunction, quantize_embeddings, resolve_ids
+
+__all__ = [
+    "DefaultBatchSampler",
+    "InputExample",
+    "LoggingHandler",
+    "MultiDatasetDefaultBatchSampler",
+    "ParallelSentencesDataset",
+    "SentenceTransformer",
+    "SentenceTransformerModelCardData",
+    "SentenceTransformerTrainer",
+    "SentenceTransformerTrainingArguments",
+    "SentencesDataset",
+    "SimilarityFunction",
+    "evaluation",
+    "install",
+    "losses",
+    "mine_hard_negatives",
+    "models",
+    "quantize_embeddings",
+    "resolve_ids",
+    "uninstall",
+    "util",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the package sentence_transformers, or a module of this one, when it is first used."""
+    if name in NAMES[""]:
+        return finder.resolve("", name)
+    if name in __all__:
+        return finder.submodule(name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*__all__, *NAMES[""]})

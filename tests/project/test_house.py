@@ -23,7 +23,7 @@ from house import RIDDLE, code_lines, docstrings, python_files
 MOST_CODE_LINES = 19_300
 MOST_FILES = 163
 LONGEST_FILE = 450  # lines of any kind
-MOST_BY_STRING = 2
+MOST_BY_STRING = 3
 
 # From the ground up. A module may import from its own floor and from those below; within a floor the order of the names
 # does not matter, but there is no circle.

@@ -1,0 +1,19 @@
+"""`python -m minisbert.compat script.py`: run code written for sentence-transformers with minisbert."""
+
+from __future__ import annotations
+
+import sys
+
+from ..errors import ConfigError
+from .finder import install
+from .main import run
+
+if __name__ == "__main__":
+    install()
+    try:
+        run(sys.argv[1:])
+    except ConfigError as error:
+        raise SystemExit(f"minisbert.compat: {error}") from None
+    except SyntaxError as error:  # in the script, which has no frame yet
+        sys.excepthook(type(error), error.with_traceback(None), None)
+        raise SystemExit(1) from None

@@ -1,0 +1,120 @@
+"""Running a script, a module or a command as `__main__`, with `sentence_transformers` answered by minisbert.
+
+A process that multiprocessing spawns imports the main module of its parent by the name in `__main__.__spec__`. That
+name is `minisbert.compat.spawned`, which installs the finder first and then runs the same file; the file's path is in
+the environment, for children of children as well.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+from ..errors import ConfigError
+
+MAIN_VARIABLE = "MINISBERT_COMPAT_MAIN"  # the path of the file that is __main__, and its package after a line break
+_USAGE = "python -m minisbert.compat script.py [arguments], or -m module [arguments], or -c code [arguments]"
+
+
+class MainSpec(ModuleSpec):
+    """The specification of a main module: spawned processes import its name, relative imports take its package."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"{__package__}.spawned", None)
+        self._package = package
+
+    @property
+    def parent(self) -> str:
+        """The package of the main module, "" for a script."""
+        return self._package
+
+
+def run(arguments: list[str]) -> None:
+    """Run what the arguments name, as Python does with the same arguments.
+
+    Args:
+        arguments: those after `python -m minisbert.compat`.
+
+    Raises:
+        ConfigError: if they name nothing that can be run.
+    """
+    kind = arguments[0] if arguments else ""
+    if kind in ("-c", "-m") and len(arguments) > 1:
+        start, rest = (_command if kind == "-c" else _module)(arguments[1]), arguments[2:]
+    elif kind and not kind.startswith("-"):
+        start, rest = _script(kind), arguments[1:]
+    else:
+        raise ConfigError(f"got {kind or 'no arguments'}, expected a script: {_USAGE}")
+    code, names, first, place = start
+    sys.argv[:] = [first, *rest]
+    _search_first(place)
+    if "__file__" in names:
+        os.environ[MAIN_VARIABLE] = f"{Path(names['__file__']).absolute()}\n{names['__package__'] or ''}"
+    else:
+        os.environ.pop(MAIN_VARIABLE, None)
+    main = ModuleType("__main__")
+    main.__dict__.update(names, __spec__=MainSpec(names["__package__"] or ""))
+    sys.modules["__main__"] = main
+    execute(code, main.__dict__)
+
+
+def compiled(path: str) -> CodeType:
+    """Compile a script.
+
+    Raises:
+        ConfigError: if there is no such file.
+    """
+    try:
+        with io.open_code(str(Path(path).absolute())) as file:
+            source = file.read()
+    except OSError as error:
+        raise ConfigError(f"got {path}, expected a Python script: {error.strerror}; {_USAGE}") from None
+    return compile(source, path, "exec", dont_inherit=True)
+
+
+def execute(code: CodeType, names: dict[str, Any]) -> None:
+    """Execute the code of a main module; the traceback of an error begins at its own first line."""
+    try:
+        exec(code, names)  # noqa: S102  (the user's own script)
+    except Exception as error:
+        own = error.__traceback__.tb_next if error.__traceback__ is not None else None
+        sys.excepthook(type(error), error.with_traceback(own), own)
+        raise SystemExit(1) from None
+
+
+def _search_first(place: str) -> None:
+    """Put a folder in the place of the current one, which `python -m` searches first unless it is told not to."""
+    if not (sys.flags.isolated or getattr(sys.flags, "safe_path", False)):
+        sys.path[0] = place
+
+
+def _script(path: str) -> tuple[CodeType, dict[str, Any], str, str]:
+    """Return the code of a script, the names of its module, sys.argv[0] and sys.path[0]."""
+    return compiled(path), {"__file__": path, "__package__": None}, path, str(Path(path).resolve().parent)
+
+
+def _command(code: str) -> tuple[CodeType, dict[str, Any], str, str]:
+    return compile(code, "<string>", "exec", dont_inherit=True), {"__package__": None}, "-c", ""
+
+
+def _module(name: str) -> tuple[CodeType, dict[str, Any], str, str]:
+    place = str(Path.cwd())
+    _search_first(place)
+    try:
+        spec = find_spec(name)
+        if spec is not None and spec.submodule_search_locations is not None:
+            spec = find_spec(f"{name}.__main__")
+    except ModuleNotFoundError:
+        spec = None
+    code = getattr(spec.loader, "get_code", lambda _: None)(spec.name) if spec is not None else None
+    if spec is None or code is None or spec.origin is None:
+        raise ConfigError(
+            f"got -m {name}, expected a module that can be run: install it, or look at its name; {_USAGE}"
+        )
+    return code, {"__file__": spec.origin, "__package__": spec.parent, "__cached__": spec.cached}, spec.origin, place

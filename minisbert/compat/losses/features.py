@@ -59,7 +59,7 @@ class FeatureLoss(Loss):
         columns = list(sentence_features) if isinstance(sentence_features, Iterable) else []
         if columns and isinstance(columns[0], Mapping):
             return self.of_features(self._read(columns), labels)
-        return self.of_given(self._read(columns) or sentence_features, labels, guided)
+        return self.of_given(self._read(columns) if columns else sentence_features, labels, guided)
 
     def of_features(self, columns: Sequence[Texts], labels: Tensor | None) -> Any:
         """Return the loss of the tokens of each column."""
@@ -71,7 +71,7 @@ class FeatureLoss(Loss):
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None) -> Any:
         """Return the loss of the embeddings of each column, (batch, dim)."""
-        return self.computed(embeddings, labels)
+        return self.computed(self._read(list(embeddings)), labels)
 
     def computed(self, *given: Any) -> Any:
         """Return what the loss of `minisbert.losses` computes."""
@@ -85,8 +85,11 @@ class FeatureLoss(Loss):
     @property
     def citation(self) -> str:
         """BibTeX of the paper to cite; empty if there is none."""
-        names = [self.paper, *(base.__name__ for base in type(self).__mro__)]  # of a subclass that a user wrote too
-        found = next((papers()[name] for name in names if name in papers()), "")
+        name = self.paper
+        if name == type(self).__name__:  # which a user's own subclass may have another one than ours
+            ours = (base for base in type(self).__mro__ if base.__module__.startswith(__package__))
+            name = next(ours).__name__
+        found = papers().get(name, "")
         return f"\n{found}\n" if found else ""
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:

@@ -130,7 +130,7 @@ class BatchHardTripletLoss(_BatchTriplets, losses.BatchHardTripletLoss):
         return labels != labels[:, None]
 
 
-class BatchHardSoftMarginTripletLoss(BatchHardTripletLoss, losses.BatchHardSoftMarginTripletLoss):
+class BatchHardSoftMarginTripletLoss(losses.BatchHardSoftMarginTripletLoss, BatchHardTripletLoss):
     """`minisbert.losses.BatchHardSoftMarginTripletLoss` that holds the model.
 
     Args:
@@ -143,8 +143,7 @@ class BatchHardSoftMarginTripletLoss(BatchHardTripletLoss, losses.BatchHardSoftM
         model: Any,
         distance_metric: MatrixDistance = BatchHardTripletLossDistanceFunction.euclidean_distance,
     ) -> None:
-        losses.BatchHardSoftMarginTripletLoss.__init__(self, model, distance_metric=distance_metric)
-        self.hold(model)
+        super().__init__(model, distance_metric=distance_metric)
 
     def batch_hard_triplet_soft_margin_loss(self, labels: Tensor, embeddings: Tensor) -> Tensor:
         """Return the loss of (batch,) labels and a (batch, dim) tensor, a scalar."""

@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ..storage.files import read_json_object
 from ..training.loop import Action, TrainingRun
 from .arguments import BaseTrainingArguments
 from .callbacks import CallbackHandler, TrainerState
 
+_STATE = "trainer_state.json"
 Log = Callable[[dict[str, float]], None]
 
 
@@ -53,6 +55,7 @@ class Course:
     def __call__(self, run: TrainingRun) -> Iterator[Action]:
         """Yield what follows the step just done."""
         state, per_epoch = self.state, run.batches.steps_per_epoch
+        self._resume(run)
         state.global_step, state.epoch = run.step, self._epoch(run)
         control = self.callbacks.control
         control.should_log = control.should_evaluate = control.should_save = False
@@ -156,11 +159,23 @@ class Course:
             self.state.best_global_step = run.log.history.best_step
 
     def _note_checkpoint(self, run: TrainingRun) -> None:
-        """Name the folder of the best weights, once there is one."""
+        """Name the folder of the best weights, once there is one, and write the state beside the checkpoint."""
         if self.state.best_global_step is not None and run.output_dir is not None:
             folder = run.output_dir / f"checkpoint-{self.state.best_global_step}"
             if folder.is_dir():
                 self.state.best_model_checkpoint = str(folder)
+        if run.checkpoint is not None and run.checkpoint.step == run.step:
+            self.state.save_to_json(run.checkpoint.folder / _STATE)
+
+    def _resume(self, run: TrainingRun) -> None:
+        """Take over the log of the run that is resumed."""
+        if run.checkpoint is None or run.checkpoint.step != run.step - 1 or self.state.global_step:
+            return
+        file = run.checkpoint.folder / _STATE
+        if file.is_file():
+            saved = read_json_object(file)
+            for name in ("log_history", "best_metric", "best_global_step", "best_model_checkpoint"):
+                setattr(self.state, name, saved[name])
 
     def _epoch(self, run: TrainingRun) -> float:
         epochs, steps = divmod(run.step, run.batches.steps_per_epoch)

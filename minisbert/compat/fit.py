@@ -7,20 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ..errors import ConfigError, InputError, warn
+from ..errors import InputError, warn
 from ..training.schedules import FIT_SCHEDULES
 from .arguments import SentenceTransformerTrainingArguments
 from .callbacks import TrainerControl, TrainerState
+from .old_fit import DEFAULTS, OldFit, check_objectives
 from .samplers import BatchSamplers
 from .settings import Settings
 from .trainer import SentenceTransformerTrainer
 
 _USUAL_BATCH = 8
-_DEFAULTS = {"lr": 2e-5}
 
 
 class Objective(NamedTuple):
@@ -31,7 +30,7 @@ class Objective(NamedTuple):
     batch_sampler: BatchSamplers
 
 
-class FitMixin:
+class FitMixin(OldFit):
     """The methods `fit` and `old_fit` of a model."""
 
     def fit(
@@ -43,7 +42,7 @@ class FitMixin:
         scheduler: str = "WarmupLinear",
         warmup_steps: int = 10000,
         optimizer_class: type[torch.optim.Optimizer] = torch.optim.AdamW,
-        optimizer_params: Mapping[str, Any] = _DEFAULTS,
+        optimizer_params: Mapping[str, Any] = DEFAULTS,
         weight_decay: float = 0.01,
         evaluation_steps: int = 0,
         output_path: str | None = None,
@@ -90,8 +89,7 @@ class FitMixin:
             InputError: the rows do not fit the loss.
         """
         model: Any = self
-        objectives = list(train_objectives)
-        _check(objectives, scheduler)
+        objectives = check_objectives(train_objectives, scheduler)
         read = [_read(loader) for loader, _ in objectives]
         names = [f"_dataset_{number}" for number in range(1, len(read) + 1)]
         size = _batch_size(read)
@@ -139,15 +137,6 @@ class FitMixin:
         if resume_from_checkpoint and not found:
             warn(f"got resume_from_checkpoint=True and no checkpoint in {checkpoint_path}: starting anew")
         trainer.train(resume_from_checkpoint=bool(found))
-
-    def smart_batching_collate(self, batch: Sequence[Any]) -> tuple[list[dict[str, Tensor]], Tensor]:
-        """Make a batch of examples: the features of each column, and the labels."""
-        model: Any = self
-        columns = zip(*(example.texts for example in batch), strict=True)
-        labels = [example.label for example in batch]
-        if labels and isinstance(labels[0], np.ndarray):
-            return [model.preprocess(list(texts)) for texts in columns], torch.from_numpy(np.stack(labels))
-        return [model.preprocess(list(texts)) for texts in columns], torch.tensor(labels)
 
 
 class _FitTrainer(SentenceTransformerTrainer):
@@ -223,16 +212,6 @@ class _Follower:
 
 
 # ---- objectives -----------------------------------------------------------------------------------------------------
-
-
-def _check(objectives: Sequence[Any], scheduler: Any) -> None:
-    if not objectives:
-        raise ConfigError("got no train objectives; expected a list of at least one pair (data loader, loss)")
-    for objective in objectives:
-        if not isinstance(objective, (tuple, list)) or len(objective) != 2:
-            raise ConfigError(f"got {type(objective).__name__} as an objective; expected a pair (data loader, loss)")
-    if not isinstance(scheduler, str) or scheduler.lower() not in FIT_SCHEDULES:
-        raise ConfigError(f"got scheduler {scheduler!r}; expected one of {', '.join(FIT_SCHEDULES)}, in any case")
 
 
 def _read(loader: Any) -> Objective:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ..data.labels import LabelType
 from ..losses import Loss
-from ..losses.base import Labels
+from ..losses.base import Form, Labels
 from ..model import EmbeddingModel
 from ..packing import PackedBatch, pad
 
@@ -26,13 +26,13 @@ class OwnLoss(Loss):
         labels: type of the labels in the data, which decides their dtype.
 
     Attributes:
-        terms: values of the named terms, if the loss returns several, since they were last taken.
+        terms: values of the named terms, if the loss returns several: True to those in training, False to others.
     """
 
     def __init__(self, loss: nn.Module, *, padding: int, labels: LabelType) -> None:
         super().__init__()
         self.loss = loss
-        self.terms: dict[str, list[Tensor]] = {}
+        self.terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
         self._padding, self._labels = padding, labels
 
     @property
@@ -52,7 +52,8 @@ class OwnLoss(Loss):
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Take any rows, each column by its tokens."""
-        self.forms = ("tokens",) * len(texts)
+        forms: tuple[Form, ...] = ("tokens",)
+        self.forms = forms * len(texts)
 
     def forward(
         self, embeddings: Sequence[Tensor], labels: Tensor | None, tokens: Sequence[PackedBatch] = ()
@@ -70,8 +71,13 @@ class OwnLoss(Loss):
         if not isinstance(value, dict):
             return value  # type: ignore[no-any-return]
         for name, term in value.items():
-            self.terms.setdefault(name, []).append(term.detach())
+            self.terms[torch.is_grad_enabled()].setdefault(name, []).append(term.detach())
         return torch.stack(list(value.values())).sum()
+
+    def take_terms(self, *, training: bool) -> dict[str, float]:
+        """Return the mean of each named term since it was last taken, with four digits as the reference logs it."""
+        taken, self.terms[training] = self.terms[training], {}
+        return {name: round(float(torch.stack(values).mean()), 4) for name, values in taken.items()}
 
 
 def padded_features(batch: PackedBatch, *, padding: int) -> dict[str, Any]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import random
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
@@ -27,6 +26,8 @@ from .losses import CoSENTLoss
 from .own_loss import OwnLoss, put_model
 from .running import Plan, PlannedTrainer
 from .settings import Settings, settings_of
+from .trainer_files import TrainerFiles
+from .trainer_loaders import TrainerLoaders
 from .training_data import check_streams, is_stream, named, read
 
 # Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
@@ -47,6 +48,9 @@ _NOT_CALLED = (
 )
 
 
+NamedRows: TypeAlias = dict[str, TrainingRows]
+
+
 class TrainOutput(NamedTuple):
     """The result of a run: steps done, mean loss of all of them, and speeds."""
 
@@ -55,7 +59,7 @@ class TrainOutput(NamedTuple):
     metrics: dict[str, float]
 
 
-class SentenceTransformerTrainer:
+class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
     """Train a model with the reference's arguments; what they do is said there and in `minisbert.Trainer`.
 
     Raises:
@@ -114,6 +118,7 @@ class SentenceTransformerTrainer:
             raise ConfigError("got a scheduler and no optimizer; expected both: pass optimizers=(optimizer, scheduler)")
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.state, self.is_in_train = TrainerState(), False
+        self._own: list[OwnLoss] = []
         self.callback_handler = CallbackHandler(callbacks or [])
         self.loss: Any = self._losses(loss)
         self.evaluator = None if evaluator is None else as_evaluator(evaluator)
@@ -161,7 +166,8 @@ class SentenceTransformerTrainer:
     ) -> SentenceTransformerDataCollator:
         """Make the collator of batches, for code that asks for them."""
         preprocess: Any = getattr(model, "preprocess", None) or getattr(model, "tokenize", None)
-        return SentenceTransformerDataCollator(preprocess, prompts=args.prompts)
+        prompts: Any = args.prompts
+        return SentenceTransformerDataCollator(preprocess, prompts=prompts)
 
     def get_default_loss(self, model: EmbeddingModel) -> nn.Module:
         """Return the loss that is used if none is given."""
@@ -266,41 +272,52 @@ class SentenceTransformerTrainer:
         settings = self._settings()
         if self.optimizer_cls_and_kwargs is not None and self.optimizer is None:
             settings = settings.with_optimizer(*self.optimizer_cls_and_kwargs)
-        needed = args.max_steps * self._rows_per_step() if args.max_steps > 0 else None
-        train = self._rows(self.train_dataset if training else eval_dataset, most=needed if training else None)
-        evaluates = training and self._evaluates
-        held_out = self._rows(self.eval_dataset) if evaluates and self.eval_dataset is not None else None
         if not training:
-            held_out = train
+            held_out = self._rows(eval_dataset)
             settings = settings.with_changes(keep_best=False, metric_for_best_model=None, save_every=None)
-        course = Course(args, self.state, self.callback_handler, self.log, self._counts(held_out))
+            return self._planned(held_out, held_out, Plan(settings, self._course(held_out)))
+        needed = args.max_steps * self._rows_per_step() if args.max_steps > 0 else None
+        train = self._rows(self.train_dataset, most=needed)
+        held_out = self._rows(self.eval_dataset) if self._evaluates else {}
         own, turns = args.batch_sampler, args.multi_dataset_batch_sampler
         plan = Plan(
             settings,
-            course,
-            optimizer=self.optimizer if training else None,
-            scheduler=self.lr_scheduler if training else None,
+            self._course(held_out),
+            optimizer=self.optimizer,
+            scheduler=self.lr_scheduler,
             datasets=named(self.train_dataset) or {"": self.train_dataset},
-            batch_sampler=own if callable(own) and training else None,
-            turns=turns if callable(turns) and training else None,
-            in_order=training and is_stream(self.train_dataset),
+            batch_sampler=own if callable(own) else None,
+            turns=turns if callable(turns) else None,
+            in_order=is_stream(self.train_dataset),
         )
-        multiple = isinstance(train, Mapping)
-        losses: Any = {}
-        for name in dict.fromkeys([*(train if multiple else [""]), *self._counts(held_out)]):
-            rows = train.get(name) if isinstance(train, Mapping) else train
-            losses[name] = self._loss_of(name, rows or (held_out[name] if isinstance(held_out, Mapping) else rows))
+        return self._planned(
+            train,
+            held_out,
+            plan,
+            evaluator=self.evaluator if self._evaluates else None,
+            output_dir=self._folder,
+            show_progress_bar=not args.disable_tqdm,
+        )
+
+    def _planned(self, train: NamedRows, held_out: NamedRows, plan: Plan, **options: Any) -> PlannedTrainer:
+        """Make minisbert's Trainer of rows by name; "" is the name of a single data set."""
+        self._own = []
+        losses = {name: self._loss_of(name, rows) for name, rows in {**train, **held_out}.items()}
+        first, *others = losses.values()
+        one_for_all = "" in train or all(other is first for other in others)
         return PlannedTrainer(
             self.model,
-            train,
+            train.get("", train),
             plan=plan,
-            loss=losses if multiple else losses[""],
-            config=settings.config,
-            eval_data=held_out,
-            evaluator=self.evaluator if evaluates else None,
-            output_dir=self._folder if training else None,
-            show_progress_bar=training and not args.disable_tqdm,
+            loss=first if one_for_all else losses,
+            config=plan.settings.config,
+            eval_data=held_out.get("", held_out) or None,
+            **{"show_progress_bar": False, **options},
         )
+
+    def _course(self, held_out: NamedRows) -> Course:
+        counts = {name: len(rows) for name, rows in held_out.items()}
+        return Course(self.args, self.state, self.callback_handler, self.log, counts)
 
     def _settings(self) -> Settings:
         """Translate the arguments."""
@@ -309,33 +326,33 @@ class SentenceTransformerTrainer:
     @property
     def _evaluates(self) -> bool:
         """True if there are evaluations during training."""
-        return self.args.eval_strategy != "no"
+        return bool(self.args.eval_strategy != "no")
 
     @property
     def _folder(self) -> str | None:
         """The folder for what the run writes, or None to write nothing."""
         return self.args.output_dir
 
-    def _rows(self, data: Any, *, most: int | None = None) -> TrainingRows | dict[str, TrainingRows]:
+    def _rows(self, data: Any, *, most: int | None = None) -> NamedRows:
+        """Read data sets by name; "" is the name of a single one."""
+        if data is None:
+            return {}
         sets = named(data)
         if sets is None:
-            return read(data, classes=self._classes(""), most=most)
+            return {"": read(data, classes=self._classes(""), most=most)}
         return {name: read(one, classes=self._classes(name)) for name, one in sets.items()}
-
-    def _counts(self, rows: Any) -> dict[str, int]:
-        if rows is None:
-            return {}
-        return {name: len(one) for name, one in rows.items()} if isinstance(rows, Mapping) else {"": len(rows)}
 
     def _classes(self, name: str) -> bool:
         loss = self.loss.get(name) if isinstance(self.loss, Mapping) else self.loss
-        return isinstance(loss, Loss) and loss.label_kind == "class"
+        return isinstance(loss, Loss) and bool(loss.label_kind == "class")
 
     def _loss_of(self, name: str, rows: Any) -> Loss:
         loss = self.loss[name] if isinstance(self.loss, Mapping) else self.loss
         if isinstance(loss, Loss):
             return loss
-        return OwnLoss(loss, padding=self.model.transformer.padding_token, labels=rows.label_type)
+        own = OwnLoss(loss, padding=self.model.transformer.padding_token, labels=rows.label_type)
+        self._own.append(own)
+        return own
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
@@ -380,7 +397,12 @@ class SentenceTransformerTrainer:
         self.callback_handler.call("on_log", self.args, self.state, logs=shown)
 
     def _terms(self, logs: Mapping[str, float]) -> dict[str, float]:
-        return {}
+        """Return the named terms of a loss that gives several."""
+        if "loss" not in logs and "eval_loss" not in logs:
+            return {}
+        training = "loss" in logs
+        found = [(name, mean) for own in self._own for name, mean in own.take_terms(training=training).items()]
+        return {name if training else f"eval_{name}": mean for name, mean in found}
 
     @property
     def control(self) -> TrainerControl:
@@ -399,52 +421,6 @@ class SentenceTransformerTrainer:
         """Remove a callback, or the first of a class."""
         self.callback_handler.pop_callback(callback)
 
-    def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
-        """Save the model in a folder, `args.output_dir` by default."""
-        self.model.save_pretrained(output_dir or self.args.output_dir or "")
-
-    def save_state(self) -> None:
-        """Write the state to `trainer_state.json` in `args.output_dir`."""
-        folder = Path(self.args.output_dir or "")
-        folder.mkdir(parents=True, exist_ok=True)
-        self.state.save_to_json(folder / "trainer_state.json")
-
-    def save_metrics(self, split: str, metrics: Mapping[str, Any], combined: bool = True) -> None:
-        """Write metrics to `<split>_results.json` in `args.output_dir`, and add them to `all_results.json`."""
-        folder = Path(self.args.output_dir or "")
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{split}_results.json").write_text(json.dumps(metrics, indent=4, sort_keys=True), encoding="utf-8")
-        if combined:
-            path = folder / "all_results.json"
-            before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-            path.write_text(json.dumps({**before, **metrics}, indent=4, sort_keys=True), encoding="utf-8")
-
-    def create_model_card(self, language: str | None = None, license: str | None = None, **options: Any) -> None:  # noqa: A002
-        """Save the model with its card in `args.output_dir`."""
-        self.save_model()
-
-    def push_to_hub(self, commit_message: str | None = "End of training", **options: Any) -> None:
-        """Refuse to upload.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(
-            "got push_to_hub, which minisbert does not do; expected a folder: call save_model, and upload the folder "
-            "with huggingface_hub"
-        )
-
-    def hyperparameter_search(self, *arguments: Any, **options: Any) -> None:
-        """Refuse to search.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError(
-            "got hyperparameter_search, which minisbert does not do; expected one run: train in a loop, or within an "
-            "optuna study"
-        )
-
     def get_num_trainable_parameters(self) -> int:
         """Return the number of weights that are trained."""
         return sum(one.numel() for one in self.model.parameters() if one.requires_grad)
@@ -462,10 +438,6 @@ class SentenceTransformerTrainer:
         """Return True, as there is one process."""
         return True
 
-    def num_examples(self, dataloader: Any) -> int:
-        """Return the number of rows that a data loader has."""
-        return len(dataloader.dataset)
-
 
 def _seed(seed: int) -> None:
     """Seed the global generators, as the reference's Trainer does when it is made."""
@@ -477,7 +449,7 @@ def _seed(seed: int) -> None:
 def _refuse_overrides(kind: type) -> None:
     for name in _NOT_CALLED:
         own = [one for one in kind.__mro__ if name in vars(one)]
-        if own and own[0].__module__ != __name__:
+        if own and own[0] is not TrainerLoaders:
             raise ConfigError(
                 f"got {own[0].__name__} with a method {name} of its own, which is not called; expected none: pass a "
                 f"loss, callbacks or arguments in its place"

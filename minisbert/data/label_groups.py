@@ -45,7 +45,7 @@ class LabelGroups:
         self.batches = rows_dealt // batch_size + (rest >= SMALLEST_GROUPED)
         self.rows = rows_dealt - (rest if rest < SMALLEST_GROUPED else 0)
 
-    def epoch(self, generator: torch.Generator) -> Iterator[list[int]]:
+    def epoch(self, generator: torch.Generator | None) -> Iterator[list[int]]:
         """Yield the batches of an epoch, with the draws of the reference."""
         dealt: list[int] = []
         for pair in self._pairs(generator):
@@ -56,7 +56,7 @@ class LabelGroups:
         if len(dealt) >= SMALLEST_GROUPED:
             yield dealt
 
-    def _pairs(self, generator: torch.Generator) -> Iterator[list[int]]:
+    def _pairs(self, generator: torch.Generator | None) -> Iterator[list[int]]:
         waiting: list[list[list[int]]] = []
         for group in self._groups:
             order = [group[place] for place in torch.randperm(len(group), generator=generator).tolist()]

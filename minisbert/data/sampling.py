@@ -137,7 +137,7 @@ class EpochSampler:
         else:
             generator.manual_seed(self._duplicates_seed(epoch))
             order = torch.randperm(self._rows[dataset], generator=generator).tolist()
-            yield from _without_duplicates(order, self._texts[dataset], self._batch_size)
+            yield from without_duplicates(order, self._texts[dataset], self._batch_size)
 
 
 def _round_robin(batches: Sequence[Iterator[list[int]]]) -> Iterator[tuple[int, list[int]]]:
@@ -153,7 +153,7 @@ def _proportional(
         yield turns[turn], next(batches[turns[turn]])
 
 
-def _without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], batch_size: int) -> Iterator[list[int]]:
+def without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], batch_size: int) -> Iterator[list[int]]:
     """Yield batches without repeated texts; a row that would repeat one waits for the next batch."""
     waiting: list[int] = []
     rest = iter(order)

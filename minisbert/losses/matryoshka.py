@@ -27,7 +27,8 @@ _WEIGHTS: dict[str, Callable[[int], float]] = {
 class MatryoshkaLoss(LossOver):
     """The weighted sum of a loss over embeddings cut to several sizes, each brought to length 1.
 
-    Columns and labels are those of the loss (Kusupati et al. 2022, https://arxiv.org/abs/2205.13147).
+    Columns and labels are those of the loss; labels that are embeddings are cut too, and keep the length they then have
+    (Kusupati et al. 2022, https://arxiv.org/abs/2205.13147).
 
     Args:
         model: the model to train, for the size of its embeddings; None checks sizes in training.
@@ -77,12 +78,15 @@ class MatryoshkaLoss(LossOver):
         columns = aligned(embeddings, loss=type(self).__name__)
         others = list(guided)
         total = columns[0].new_zeros(())
+        are_embeddings = labels is not None and labels.ndim in (2, 3) and labels.shape[-1] == size
         for index in chosen:
             size = self.matryoshka_dims[index]
             columns = [normalize_embeddings(column[:, :size]) for column in columns]  # cut from the size before
             if self.trains_guide:  # whose embeddings are to be cut too
                 others = [normalize_embeddings(column[:, :size]) for column in others]
-            total = total + self.matryoshka_weights[index] * self.inner(columns, labels, others)
+            total = total + self.matryoshka_weights[index] * self.inner(
+                columns, labels[..., :size] if are_embeddings and labels is not None else labels, others
+            )
         return total
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -190,15 +194,19 @@ class AdaptiveLayerLoss(LossOver):
         chosen: Sequence[int] = range(len(layers) - 1)
         if 0 < self.n_layers_per_step < len(chosen):
             chosen = random.sample(chosen, self.n_layers_per_step)
-        weigh = _WEIGHTS[self.layer_weighting] if isinstance(self.layer_weighting, str) else self.layer_weighting
         for layer in chosen:
             columns = aligned(layers[layer], loss=name)
             value = self.inner(columns, labels, guided)
-            total = total + value * weigh(layer) / len(chosen) * self.prior_layers_weight
+            total = total + value * self.weight_of(layer) / len(chosen) * self.prior_layers_weight
             if target is not None:
                 drawn = F.log_softmax(torch.cat(columns) / temperature, dim=-1)
                 total = total + F.kl_div(drawn, target, reduction="batchmean") * temperature * self.kl_div_weight
         return total
+
+    def weight_of(self, layer: int) -> float:
+        """Return the weight of a layer before the last."""
+        weighting = self.layer_weighting
+        return _WEIGHTS[weighting](layer) if isinstance(weighting, str) else weighting(layer)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the name of the inner loss, and the options."""

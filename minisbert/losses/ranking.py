@@ -80,8 +80,12 @@ class MultipleNegativesRankingLoss(Loss):
         self.partition_mode = partition_mode
         self.hardness_mode = hardness_mode
         self.hardness_strength = _strength(hardness_mode, hardness_strength)
-        self.is_plain = self.directions == PLAIN and (hardness_mode is None or hardness_strength == 0)
         self.recordable = self.is_plain and similarity_fct in (cos_sim, dot_score)
+
+    @property
+    def is_plain(self) -> bool:
+        """True if anchors are compared with docs only, and no negative counts more than others."""
+        return self.directions == PLAIN and (self.hardness_mode is None or self.hardness_strength == 0)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two or more (batch, dim) tensors, a scalar."""

@@ -26,6 +26,7 @@ from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
 from .naming import own_rates
 from .optimization import adamw, sparse_word_table
+from .own import own_parameters
 from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
 from .schedules import make_schedule
@@ -69,10 +70,7 @@ class RunBuilder:
         datasets = [self.dataset(part) for part in self.sets]
         self.eval_datasets = [self.dataset(part) for part in self.eval_sets]
         tokenized = [*datasets, *self.eval_datasets]
-        for part, dataset in zip([*self.sets, *self.eval_sets], tokenized, strict=True):
-            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
-                guide = part.loss.guide.to(self.model.device).eval()
-                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
+        self.tokenize_for_guides([*self.sets, *self.eval_sets], tokenized)
         self.model.report_truncation(
             sum(dataset.truncated for dataset in tokenized), sum(dataset.texts for dataset in tokenized)
         )
@@ -83,7 +81,7 @@ class RunBuilder:
             accumulation=config.gradient_accumulation,
             on_epoch_start=self.start_epoch,
         )
-        total_steps = config.total_steps(len(sampler))
+        total_steps = self.total_steps(len(sampler))
         engine = self.engine(total_steps)
         file = output_dir / "train_log.jsonl" if output_dir else None
         return TrainingRun(
@@ -101,10 +99,17 @@ class RunBuilder:
             on_evaluation=self.start_evaluation,
         )
 
+    def tokenize_for_guides(self, parts: Sequence[TrainingSet], datasets: Sequence[TrainingDataset]) -> None:
+        """Give data sets the tokens that the guides of their losses read, where these are other ones."""
+        for part, dataset in zip(parts, datasets, strict=True):
+            if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
+                guide = part.loss.guide.to(self.model.device).eval()
+                dataset.guide = TrainingDataset(part.rows, guide.transformer.text_tokenizer)
+
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Compute in the way of the run for a block of code."""
-        encoder = self.model.transformer.auto_model
+        encoder = self.model.transformer.encoder
         with (
             encoder.compiled() if self.config.compile else nullcontext(),
             encoder.recomputing() if self.config.gradient_checkpointing else nullcontext(),
@@ -188,7 +193,7 @@ class RunBuilder:
         """Tokenize the rows of a data set, as its loss needs them."""
         return TrainingDataset(
             part.rows,
-            self.model.transformer.tokenizer,
+            self.model.transformer.text_tokenizer,
             prompts=self.prompts(part),
             leaves_out_prompts=leaves_out_prompts(self.model),
             apart=bool(part.loss.forms),
@@ -202,7 +207,7 @@ class RunBuilder:
     def optimizers(self) -> list[Optimizer]:
         """Make AdamW, where possible with a sparse one for the word embeddings."""
         config, on_gpu = self.config, kernels.on_gpu(next(self.model.parameters()))
-        shared = {parameter for loss in self.losses() for parameter in loss.parameters()} & {*self.model.parameters()}
+        shared = {*own_parameters(self.losses(), self.model)} & {*self.model.parameters()}
         dense = on_gpu or config.precision == "fp16" or config.weight_decay or shared
         return adamw(
             self.model,
@@ -213,6 +218,10 @@ class RunBuilder:
             word_table=None if dense else sparse_word_table(self.model),
             capturable=on_gpu,
         )
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Return the optimizer steps of the whole run."""
+        return self.config.total_steps(batches_per_epoch)
 
     def schedule_steps(self, total_steps: int) -> int:
         """Return the updates that the schedule of the learning rate counts on."""

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn, cast
+from typing import Any, Literal, NoReturn, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +30,11 @@ from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
 from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
+from .own import load_own_state, own_parameters, own_state
 from .schedules import Schedule
 from .selection import note_evaluation
+
+Action: TypeAlias = Literal["log", "evaluate", "save"]
 
 
 @dataclass
@@ -53,6 +56,7 @@ class TrainingRun:
         checkpoint: the newest checkpoint, or None.
         show_progress_bar: show one on a terminal.
         on_evaluation: called with the step before each evaluation.
+        course: called after each step, yields what follows it; by default what the settings say.
     """
 
     model: EmbeddingModel
@@ -69,6 +73,7 @@ class TrainingRun:
     checkpoint: Checkpoint | None = None
     show_progress_bar: bool = True
     on_evaluation: Callable[[int], None] = lambda step: None
+    course: Callable[[TrainingRun], Iterator[Action]] = lambda run: as_set(run)
 
     @property
     def evaluates(self) -> bool:
@@ -85,7 +90,7 @@ def train(run: TrainingRun) -> None:
         TrainingInterrupted: SIGINT was received.
         TrainingTerminated: SIGTERM was received.
     """
-    model, config, engine, log, output_dir = run.model, run.config, run.engine, run.log, run.output_dir
+    model, engine, log, output_dir = run.model, run.engine, run.log, run.output_dir
     skipped = SkippedSteps(run.step)
     end = run.step if log.history.stopped_early else run.total_steps  # a run that stopped early and is resumed
     with (
@@ -107,26 +112,22 @@ def train(run: TrainingRun) -> None:
             engine.update(norm)
 
             run.step += 1
-            is_last = run.step == run.total_steps
             log.add(loss, tokens=sum(batch.tokens for batch in batches))
             skipped.add(norm)
             if not engine.asynchronous:  # otherwise reading the norms would make a GPU wait: with the log is enough
                 skipped.check(run.batches, output_dir)
             bar.update()
 
-            if is_last or _is_due(run.step, config.log_every):
-                _write_losses(run, norm, bar)
-                skipped.check(run.batches, output_dir)
-
-            if _evaluation_is_due(run):
-                _evaluate(run)
-                if log.history.stopped_early and log.step_losses:
+            for action in run.course(run):
+                if action == "log":
                     _write_losses(run, norm, bar)
-
-            if output_dir and _is_due(run.step, config.save_every):
-                skipped.check(run.batches, output_dir)
-                if not skipped.skipping:  # a checkpoint that may be worse must not replace a good one
-                    _save(run, output_dir)
+                    skipped.check(run.batches, output_dir)
+                elif action == "evaluate" and run.evaluates:
+                    _evaluate(run)
+                elif action == "save" and output_dir:
+                    skipped.check(run.batches, output_dir)
+                    if not skipped.skipping:  # a checkpoint that may be worse must not replace a good one
+                        _save(run, output_dir)
 
             if stop.received is not None:
                 _interrupt(run, stop.received)
@@ -146,10 +147,18 @@ def _finish(run: TrainingRun) -> None:
     run.log.finish(run.step)
 
 
-def _evaluation_is_due(run: TrainingRun) -> bool:
-    ends_epoch = run.config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
-    is_due = ends_epoch or run.step == run.total_steps or _is_due(run.step, run.config.eval_every)
-    return run.evaluates and is_due
+def as_set(run: TrainingRun) -> Iterator[Action]:
+    """Yield what follows the step just done by the settings of a run; each is done before the next is chosen."""
+    config, log, is_last = run.config, run.log, run.step == run.total_steps
+    if is_last or _is_due(run.step, config.log_every):
+        yield "log"
+    ends_epoch = config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
+    if ends_epoch or is_last or _is_due(run.step, config.eval_every):
+        yield "evaluate"
+        if log.history.stopped_early and log.step_losses:
+            yield "log"
+    if _is_due(run.step, config.save_every):
+        yield "save"
 
 
 def _evaluate(run: TrainingRun) -> None:
@@ -264,6 +273,7 @@ class Engine:
         self.model, self.losses = model, nn.ModuleList(losses)
         self.optimizers, self.schedule = list(optimizers), schedule
         self.parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self.own_parameters = own_parameters(self.losses, model)
         self.max_grad_norm = config.max_grad_norm or math.inf
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
@@ -354,7 +364,7 @@ class Engine:
             self.scaler.unscale_(cast(torch.optim.Optimizer, optimizer))  # which reads the groups of either kind
         norm = clip_gradients(self.parameters, self.max_grad_norm)
         finite = loss.isfinite()
-        own = [one.grad for one in self.losses.parameters() if one.grad is not None and not one.grad.is_sparse]
+        own = [one.grad for one in self.own_parameters if one.grad is not None and not one.grad.is_sparse]
         if own:  # those of a loss are not clipped, as in the reference, but may overflow in half precision
             finite = finite & torch.nn.utils.get_total_norm(own).isfinite()
         return torch.where(finite, norm, math.nan)
@@ -383,14 +393,14 @@ class Engine:
 
     def weights(self) -> list[nn.Parameter]:
         """Return all parameters of the model and the losses."""
-        return [*self.model.parameters(), *self.losses.parameters()]
+        return [*self.model.parameters(), *self.own_parameters]
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state of optimizers, loss scaling and losses."""
         return {
             "optimizer": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": self.scaler.state_dict(),
-            "losses": self.losses.state_dict(),
+            "losses": own_state(self.losses, self.model),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -399,7 +409,7 @@ class Engine:
         Raises:
             ValueError: it does not fit them, or another error of torch.
         """
-        self.losses.load_state_dict(state["losses"])
+        load_own_state(self.losses, self.model, state["losses"])
         for optimizer, saved in zip(self.optimizers, state["optimizer"], strict=True):
             optimizer.load_state_dict(saved)
             check_moments(optimizer)

@@ -14,7 +14,7 @@ from ..modules.encoder import Encoder
 from ..modules.layers import Embedding
 from .adamw import AdamW, EmbeddingAdamW, Optimizer
 
-_BETAS, _EPS = (0.9, 0.999), 1e-8
+BETAS, EPS = (0.9, 0.999), 1e-8
 
 
 def adamw(
@@ -26,6 +26,8 @@ def adamw(
     own_rates: Mapping[nn.Parameter, float] | None = None,
     word_table: Embedding | None = None,
     capturable: bool = False,
+    betas: tuple[float, float] = BETAS,
+    eps: float = EPS,
 ) -> list[Optimizer]:
     """Make AdamW over the parameters of model and losses; biases and normalization weights are not decayed.
 
@@ -37,6 +39,8 @@ def adamw(
         own_rates: parameters with another highest rate; it is the entry "highest" of their group.
         word_table: word embeddings that get an `EmbeddingAdamW` of their own; only without decay.
         capturable: keep the learning rate on the device of the parameters, so that a CUDA graph can capture a step.
+        betas: decay of the two moments.
+        eps: added to the denominator.
     """
     table = None if word_table is None else word_table.weight
     groups = parameter_groups(
@@ -49,19 +53,32 @@ def adamw(
         own_rates=own_rates,
     )
     device = next(model.parameters()).device
-    optimizer: Optimizer
-    if device.type == "cpu" and not capturable:
-        optimizer = AdamW(groups, lr=learning_rate, betas=_BETAS, eps=_EPS)
-    else:
-        rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
-        optimizer = torch.optim.AdamW(groups, lr=rate, betas=_BETAS, eps=_EPS, fused=True, capturable=capturable)
+    optimizer = adamw_over(
+        groups, device=device, learning_rate=learning_rate, betas=betas, eps=eps, capturable=capturable
+    )
     if word_table is None:
         return [optimizer]
-    sparse = EmbeddingAdamW(word_table, lr=learning_rate, betas=_BETAS, eps=_EPS)
+    sparse = EmbeddingAdamW(word_table, lr=learning_rate, betas=betas, eps=eps)
     own = (own_rates or {}).get(cast(nn.Parameter, word_table.weight))
     if own is not None:
         sparse.param_groups[0]["highest"] = own
     return [optimizer, sparse]
+
+
+def adamw_over(
+    groups: list[dict[str, Any]],
+    *,
+    device: torch.device,
+    learning_rate: float,
+    betas: tuple[float, float] = BETAS,
+    eps: float = EPS,
+    capturable: bool = False,
+) -> Optimizer:
+    """Make AdamW over groups of parameters on one device; the arguments are those of `adamw`."""
+    if device.type == "cpu" and not capturable:
+        return AdamW(groups, lr=learning_rate, betas=betas, eps=eps)
+    rate = torch.tensor(learning_rate, device=device) if capturable else learning_rate
+    return torch.optim.AdamW(groups, lr=rate, betas=betas, eps=eps, fused=True, capturable=capturable)
 
 
 def parameter_groups(
@@ -101,7 +118,7 @@ def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
 
 def sparse_word_table(model: EmbeddingModel) -> Embedding | None:
     """Return the word embeddings if `EmbeddingAdamW` can train them: float32, on the CPU, not frozen."""
-    encoder = model.transformer.auto_model
+    encoder = model.transformer.encoder
     if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
         return None
     return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None

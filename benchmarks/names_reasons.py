@@ -23,7 +23,6 @@ MISSING = {
     "backend_*": _ONNX,
     "_save_pretrained_wrapper": _ONNX,
     "StaticEmbedding*": _MODULE,
-    "Asym*": "minisbert has no models with several routes",
     "Router*": "minisbert has no models with several routes",
     "CLIPModel*": "minisbert reads texts only",
     "CNN*": _MODULE,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, cast
+from functools import wraps
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, warn
+
+Collator = TypeVar("Collator", bound="BaseDataCollator")
 
 _LABELS = ("label", "labels", "score", "scores")
 _FAMILIES = (  # names of columns in the order in which losses expect them
@@ -21,6 +24,28 @@ _FAMILIES = (  # names of columns in the order in which losses expect them
 )
 
 
+def _takes_tokenize_fn(kind: type[Collator]) -> type[Collator]:
+    """Let a collator take `tokenize_fn`, the argument of versions 3 to 5, which takes texts and maybe a task."""
+    init = kind.__init__
+
+    @wraps(init)
+    def taking(self: Any, *arguments: Any, **options: Any) -> None:
+        tokenize = options.pop("tokenize_fn", None)
+        if tokenize is None:
+            init(self, *arguments, **options)
+            return
+
+        def preprocess(texts: list[str], prompt: str | None = None, task: str | None = None) -> Any:
+            texts = [f"{prompt}{text}" for text in texts] if prompt else texts
+            return tokenize(texts) if task is None else tokenize(texts, task=task)
+
+        init(self, preprocess, *arguments, **options)
+
+    kind.__init__ = taking  # type: ignore[method-assign]
+    return kind
+
+
+@_takes_tokenize_fn
 @dataclass
 class BaseDataCollator:
     """Makes a batch of rows: for each column what `preprocess_fn` makes of its texts, under COLUMN_NAME, and "label".
@@ -112,6 +137,7 @@ class BaseDataCollator:
                     return
 
 
+@_takes_tokenize_fn
 @dataclass
 class SentenceTransformerDataCollator(BaseDataCollator):
     """The collator of models that embed texts; see `BaseDataCollator`."""

@@ -247,7 +247,7 @@ class Fingerprint:
     ) -> Fingerprint:
         """Make the fingerprint of a run that starts now."""
         parts = [dataset.fingerprint() for dataset in datasets]
-        parts += [f"{type(loss).__name__} {loss.get_config_dict()} {_loss_settings(loss)}" for loss in losses]
+        parts += [f"{type(loss).__name__} {loss.get_config_dict()} {_loss_settings(loss, model)}" for loss in losses]
         config = {name: value for name, value in model.transformer.config.items() if name not in _NO_EFFECT}
         modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
         return cls(
@@ -368,11 +368,11 @@ def _size_and_digest(path: Path) -> dict[str, Any]:
     return {"bytes": size, "sha256": digest.hexdigest()}
 
 
-def _loss_settings(loss: Loss) -> list[str]:
-    """Return the plain values that the modules of a loss hold, such as `reduction` and `delta`."""
+def _loss_settings(loss: Loss, model: EmbeddingModel) -> list[str]:
+    """Return the plain values of the modules of a loss, such as `reduction`, but not of a model that it holds."""
     return [
         f"{name} {type(module).__name__} {key}={value!r}"
-        for name, module in loss.named_modules()
+        for name, module in loss.named_modules(memo={*model.modules()})
         for key, value in sorted(vars(module).items())
         if isinstance(value, (bool, int, float, str)) and not key.startswith("_") and key != "training"
     ]

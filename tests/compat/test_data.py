@@ -133,6 +133,12 @@ def test_collator() -> None:
         SentenceTransformerDataCollator(tokens, prompts={"one": {"answer": "+"}})(ROWS)
 
 
+def test_collator_of_older_versions() -> None:
+    collator = SentenceTransformerDataCollator(tokenize_fn=lambda texts: tokens(texts), prompts={"query": "q: "})
+    assert collator(ROWS)["query_input_ids"].tolist() == [[4], [5]]
+    assert SentenceTransformerDataCollator(tokenize_fn=tokens, router_mapping={"query": "query"})(ROWS)["query_task"]
+
+
 def test_collator_warns_of_the_order_of_columns() -> None:
     collator = SentenceTransformerDataCollator(tokens)
     rows = [{"positive": "a", "anchor": "b"}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import random
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -127,6 +128,24 @@ def test_trainer_trains_it_as_it_trains_ours(loss: str, tiny: Callable[[str], Pa
         assert torch.equal(ours, theirs)
     assert list(states[0]["losses"]) == list(states[1]["losses"])
     assert len(states[0]["optimizer"]) == len(states[1]["optimizer"]) == 2  # one of them for the word embeddings
+
+
+def test_a_run_goes_on(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """Though the model that the loss holds counts the texts that it cut."""
+    data = {"a": ["the cat sat " * 20] * 8, "b": ["a dog"] * 8, "label": [0, 1] * 4}
+    config = TrainingConfig(epochs=1, batch_size=2, learning_rate=1e-3, save_every=1)
+    weights = []
+    for _ in range(2):
+        model = SentenceTransformer(str(tiny("bert")), device="cpu")
+        model.encode(["the " * 90] * len(weights))
+        torch.manual_seed(3)
+        loss = losses.SoftmaxLoss(model, DIM, 2)
+        trainer = Trainer(model, data, loss=loss, config=config, output_dir=tmp_path, show_progress_bar=False)
+        trainer.train(resume=bool(weights))
+        weights.append([one.clone() for one in loss.parameters()])
+        for checkpoint in Checkpoint.all_in(tmp_path)[2:]:
+            shutil.rmtree(checkpoint.folder)
+    assert all(map(torch.equal, *weights))
 
 
 def test_own_state(it: SimpleNamespace) -> None:
@@ -268,11 +287,61 @@ def test_a_subclass_of_a_user(it: SimpleNamespace) -> None:
     parts = [torch.randn(ROWS, 4) for _ in range(2)]
     torch.testing.assert_close(doubled(parts, labels), 2 * plain(parts, labels))
     other = Other(it.model)
+    assert other.rewritten
+    assert not doubled.rewritten
     torch.testing.assert_close(other(features, labels), losses.CoSENTLoss(it.model)(features, labels) + 1)
     assert other.citation == losses.CoSENTLoss(it.model).citation != ""
     assert isinstance(losses.AnglELoss(it.model), losses.CoSENTLoss)
     assert isinstance(losses.BatchHardSoftMarginTripletLoss(it.model), losses.BatchHardTripletLoss)
-    assert isinstance(losses.MatryoshkaLoss(it.model, other, [DIM]), nn.Module)
+
+
+class Written(nn.Module):
+    """A loss as users write them."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.weight = nn.Parameter(torch.tensor(2.0))
+
+    def forward(self, sentence_features: Any, labels: Tensor) -> Tensor:
+        first, second = (self.model(texts)["sentence_embedding"] for texts in sentence_features)
+        return ((self.weight * torch.cosine_similarity(first, second) - labels) ** 2).mean()
+
+
+def test_a_loss_of_a_user_in_several_sizes_and_layers(it: SimpleNamespace) -> None:
+    call = Call("", 2, "score")
+    features, labels = features_of(call, it), labels_of(call, DIM)
+    halves = [losses.CosineSimilarityLoss(it.model, cos_score_transformation=Twice()), Written(it.model)]
+    for wrap in (losses.MatryoshkaLoss, losses.Matryoshka2dLoss):
+        values = []
+        for loss in halves:
+            wrapped = wrap(it.model, loss, [DIM, 8])
+            assert wrapped.get_config_dict()["matryoshka_dims"] == (DIM, 8)
+            random.seed(0)
+            values.append(wrapped(features, labels))
+        torch.testing.assert_close(*values)
+        assert type(wrapped.innermost).__name__ == "Written"
+        values[1].backward()
+        assert halves[1].weight.grad is not None
+    assert "sentence_embedding" in it.model(dict(features[0]))  # it embeds again
+    layered = losses.AdaptiveLayerLoss(it.model, halves[1], n_layers_per_step=-1)
+    plain = losses.AdaptiveLayerLoss(it.model, halves[0], n_layers_per_step=-1)
+    torch.testing.assert_close(layered(features, labels), plain(features, labels))
+    rewritten = losses.MatryoshkaLoss(it.model, Rewritten(it.model), [DIM])
+    torch.testing.assert_close(rewritten(features, labels), Rewritten(it.model)(features, labels))
+    with pytest.raises(ConfigError, match="expected a loss"):
+        losses.MatryoshkaLoss(it.model, "CoSENTLoss", [DIM])
+
+
+class Twice(nn.Module):
+    def forward(self, scores: Tensor) -> Tensor:
+        return 2 * scores
+
+
+class Rewritten(losses.CosineSimilarityLoss):
+    def forward(self, sentence_features: Any, labels: Tensor | None = None, guided: Any = ()) -> Any:
+        first, second = (self.model(texts)["sentence_embedding"] for texts in sentence_features)
+        return (first * second).sum()
 
 
 def test_distances_and_helpers(it: SimpleNamespace) -> None:

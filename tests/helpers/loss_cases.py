@@ -148,6 +148,8 @@ def _teachers_and_others() -> Iterator[Case]:
     yield Case("MatryoshkaLoss", {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 5]}, (2, 3))
     yield Case("MatryoshkaLoss", {"loss": "CoSENTLoss", **matryoshka}, (2,), "score")
     yield Case("MatryoshkaLoss", {"loss": "TripletLoss", **matryoshka}, (3,))
+    for labels in ("teacher", "teachers"):  # which are cut too
+        yield Case("MatryoshkaLoss", {"loss": "EmbedDistillLoss", **matryoshka}, (2,), labels)
     yield Case("MatryoshkaLoss", {"loss": "CoSENTLoss", **matryoshka, "n_dims_per_step": 2}, (2,), "score")
 
 

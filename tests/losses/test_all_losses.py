@@ -310,7 +310,8 @@ def define_matryoshka(options: dict[str, Any], parts: Rows, labels: Any) -> floa
     total = 0.0
     for size, weight in chosen:
         cut = [part[:, :size] / np.linalg.norm(part[:, :size], axis=1, keepdims=True) for part in parts]
-        total += weight * DEFINITIONS[options["loss"]]({}, cut, labels)
+        of_sizes = labels[..., :size] if np.ndim(labels) > 1 else labels
+        total += weight * DEFINITIONS[options["loss"]]({}, cut, of_sizes)
     return total
 
 

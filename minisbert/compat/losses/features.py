@@ -54,6 +54,11 @@ class FeatureLoss(Loss):
         """The model."""
         return getattr(self, self.held_as)
 
+    @property
+    def rewritten(self) -> bool:
+        """True for a subclass with a `forward` of its own, which takes feature dicts alone."""
+        return type(self).forward is not FeatureLoss.forward
+
     def forward(self, sentence_features: Any, labels: Tensor | None = None, guided: Any = ()) -> Any:
         """Return the loss of the tokens of each column, or of what the loss takes in `minisbert.losses`."""
         columns = list(sentence_features) if isinstance(sentence_features, Iterable) else []

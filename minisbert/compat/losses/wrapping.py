@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ... import losses
 from ...losses.matryoshka import LayerWeighting
@@ -40,12 +40,47 @@ class _Wrapping(FeatureLoss):
         return self.computed(given, labels, guided)
 
 
+class OverEmbeddings(losses.Loss):
+    """A loss that a user wrote for feature dicts, computed of embeddings: its model hands on what it is given.
+
+    Args:
+        loss: calls the model on the features of each column, and reads "sentence_embedding" of what it returns.
+        model: the model that it calls.
+    """
+
+    min_columns = 1
+    takes_labels = True
+
+    def __init__(self, loss: nn.Module, model: Any) -> None:
+        super().__init__()
+        self.written, self._model = loss, (model,)
+
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Any:
+        """Return the loss of (batch, dim) tensors and labels."""
+        (model,) = self._model
+        before = vars(model).get("forward")
+        model.forward = lambda features, **options: features
+        try:
+            return self.written([{"sentence_embedding": column} for column in embeddings], labels)
+        finally:
+            del model.forward  # that of its class is left
+            if before is not None:
+                model.forward = before
+
+
+def inner_loss(loss: Any, model: Any) -> Any:
+    """Return a loss as one over embeddings, with its class name."""
+    if isinstance(loss, losses.Loss) and not getattr(loss, "rewritten", False):
+        return loss
+    return type(type(loss).__name__, (OverEmbeddings,), {})(loss, model) if isinstance(loss, nn.Module) else loss
+
+
 class MatryoshkaLoss(_Wrapping, losses.MatryoshkaLoss):
     """`minisbert.losses.MatryoshkaLoss` that holds the model.
 
     Args:
         model: embeds the texts.
-        loss: a loss of this module.
+        loss: a loss of this module, or one of your own for feature dicts.
         matryoshka_dims: the sizes.
         matryoshka_weights: the weight of each; 1 by default.
         n_dims_per_step: use this many sizes in a step, drawn with Python's `random`; -1 for all.
@@ -61,7 +96,7 @@ class MatryoshkaLoss(_Wrapping, losses.MatryoshkaLoss):
     ) -> None:
         super().__init__(
             model,
-            loss,
+            inner_loss(loss, model),
             list(matryoshka_dims),
             None if matryoshka_weights is None else list(matryoshka_weights),
             n_dims_per_step=n_dims_per_step,
@@ -79,7 +114,7 @@ class AdaptiveLayerLoss(_Wrapping, losses.AdaptiveLayerLoss):
 
     Args:
         model: embeds the texts.
-        loss: a loss of this module, but none with a gradient cache.
+        loss: a loss of this module or of your own, but none with a gradient cache.
         n_layers_per_step: use this many layers beside the last in a step, drawn with Python's `random`; -1 for all.
         last_layer_weight: weight of the last layer.
         prior_layers_weight: weight of the others.
@@ -102,7 +137,7 @@ class AdaptiveLayerLoss(_Wrapping, losses.AdaptiveLayerLoss):
         losses.AdaptiveLayerLoss.__init__(
             self,
             model,
-            loss,
+            inner_loss(loss, model),
             n_layers_per_step=n_layers_per_step,
             last_layer_weight=last_layer_weight,
             prior_layers_weight=prior_layers_weight,
@@ -128,7 +163,7 @@ class Matryoshka2dLoss(AdaptiveLayerLoss, losses.Matryoshka2dLoss):
 
     Args:
         model: embeds the texts.
-        loss: a loss of this module, but none with a gradient cache.
+        loss: a loss of this module or of your own, but none with a gradient cache.
         matryoshka_dims: the sizes.
         matryoshka_weights: the weight of each; 1 by default.
         n_layers_per_step: as in `AdaptiveLayerLoss`.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import names_page
-from names_reasons import DIFFERENT, MISSING, UNUSED
+from names_reasons import ALIKE, DIFFERENT, MISSING, UNUSED
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
@@ -67,6 +68,8 @@ def compared() -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
 
 def difference(theirs: dict[str, Any], ours: dict[str, Any]) -> str:
     """Say how a name differs; "" if it does not."""
+    if theirs["kind"] == ours["kind"] == "property":
+        return "" if theirs["value"] in (ours["value"], "cannot be set") else ours["value"]
     if theirs["kind"] != ours["kind"]:
         return f"a {ours['kind']}, not a {theirs['kind']}"
     if "parameters" not in theirs or "parameters" not in ours:
@@ -126,6 +129,10 @@ def explain(names: dict[str, dict[str, Any]]) -> list[str]:
         state = "unused" if one["state"] == "same" and not one.get("used") else one["state"]
         if state == "same":
             continue
+        alike = next((why for how, why in ALIKE.items() if re.fullmatch(how, one.get("how", ""))), None)
+        if alike is not None:
+            one["why"] = alike
+            continue
         reasons = REASONS.get(state, UNUSED)
         pattern = next((pattern for pattern in reasons if fnmatchcase(key, pattern)), None)
         if pattern is None:
@@ -156,8 +163,9 @@ def main() -> int:
         else:
             mark_used(names, ours, called())
         problems = explain(names)
-        result = {"version": version("sentence-transformers"), "names": names}
-        RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(one, ensure_ascii=False)}" for key, one in names.items())
+        of = json.dumps(version("sentence-transformers"))
+        RESULT.write_text(f'{{"version": {of}, "names": {{\n{lines}\n}}}}\n', encoding="utf-8")
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     PAGE.write_text(names_page.render(result), encoding="utf-8")
     print(names_page.counts(result))

@@ -15,6 +15,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+import re
 import sys
 import types
 from functools import cached_property
@@ -154,9 +155,10 @@ def compat(wanted: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _has(cls: type, member: str) -> bool:
-    """Return True if a class defines a member, in minisbert and not in a library below it."""
+    """Return True if a class defines a member or sets it in each instance, in minisbert and not in a library below."""
     ours = [one for one in cls.__mro__ if one.__module__.partition(".")[0] == "minisbert"]
-    return any(member in vars(one) or member in vars(one).get("__annotations__", ()) for one in ours)
+    named = any(member in vars(one) or member in vars(one).get("__annotations__", ()) for one in ours)
+    return named or any(re.search(rf"\bself\.{member}(: [^=\n]+)? = ", inspect.getsource(one)) for one in ours)
 
 
 def code_of(thing: Any) -> list[Any] | None:

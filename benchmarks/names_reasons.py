@@ -1,6 +1,7 @@
 """Why names of sentence-transformers are missing or different in minisbert.compat, and why tests use some not.
 
-The keys are names or patterns of them (`StaticEmbedding*`); the first that fits counts.
+The keys are names or patterns of them (`StaticEmbedding*`); the first that fits counts, and none needs one if the
+difference is one of ALIKE.
 """
 
 from __future__ import annotations
@@ -8,6 +9,10 @@ from __future__ import annotations
 _ONNX = "models are computed in PyTorch; ONNX and OpenVINO files are not written"
 _MODULE = "minisbert has no such module: a model is a Transformer followed by Pooling, Dense, LayerNorm and the like"
 _WORDS = "minisbert has no models over whole words"
+_BASE = "what it has in common for several kinds of models is in the classes of dense models"
+_LOOP = "minisbert's training loop makes the batches and the loss of a step itself"
+_OLD_NAMES = "names of older versions are parameters, too"
+_OTHER_KIND = "minisbert has dense embedding models only"
 _CACHE = "the gradient cache is part of minisbert's training loop, not of the losses"
 
 MISSING = {
@@ -18,7 +23,6 @@ MISSING = {
     "backend_*": _ONNX,
     "_save_pretrained_wrapper": _ONNX,
     "StaticEmbedding*": _MODULE,
-    "Asym*": "minisbert has no models with several routes",
     "Router*": "minisbert has no models with several routes",
     "CLIPModel*": "minisbert reads texts only",
     "CNN*": _MODULE,
@@ -36,6 +40,25 @@ MISSING = {
     "uses_gradient_cache": _CACHE,
     "has_static_embedding_input": _MODULE,
     "column_merging_disabled": "columns are packed into one batch always",
+    "BaseModel": _BASE,
+    "BaseTrainer": _BASE,
+    "PeftAdapterMixin": _BASE,
+    "BaseTrainer.*": _LOOP,
+    "Cached*Loss.calculate_loss*": _CACHE,
+    "CachedGISTEmbedLoss.embed_minibatch*": _CACHE,
+    "MegaBatchMarginLoss.*": _CACHE,
 }
-DIFFERENT: dict[str, str] = {}
+DIFFERENT: dict[str, str] = {
+    "OnlineContrastiveLoss.forward": "without `size_average`, which the reference does not read; else as other losses",
+    "*Loss*.forward": "labels may be left out, and `guided` takes what minisbert's training loop adds for some losses",
+    "*SymmetricRankingLoss": "its parameters are named, not handed on",
+    "SimilarityFunction": _OTHER_KIND,
+    "SentenceTransformerTrainer": _OLD_NAMES,
+    "*TrainingArguments": _OLD_NAMES,
+    "ORIGINAL_TRANSFORMER_MODELS": "the same models in another order",
+}
+# Differences that have one reason wherever they are: regular expressions of the whole difference.
+ALIKE: dict[str, str] = {
+    r"(without `(args|kwargs)`(, )?)+": "arguments of any name are not taken, so that a misspelt one is an error",
+}
 UNUSED: dict[str, str] = {}

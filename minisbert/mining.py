@@ -75,13 +75,14 @@ def mine_hard_negatives(
     output_format: OutputFormat | None = None,
     output_scores: bool = False,
     batch_size: int | None = None,
-    seed: int = 42,
+    seed: int | None = 42,
+    anchors_too: bool = False,
     verbose: bool = True,
 ) -> dict[str, list[Any]]:
     """Add to pairs of an anchor and a positive the documents most similar to the anchor that are not its positives.
 
-    All positives of an anchor are those of the rows with the same anchor. Neither the text of a positive nor that of
-    the anchor itself is ever a negative of the anchor.
+    All positives of an anchor are those of the rows with the same anchor. Neither the text of a positive nor, unless
+    `anchors_too` is set, that of the anchor itself is ever a negative of the anchor.
 
     Args:
         dataset: rows in any form that `as_table` reads.
@@ -108,7 +109,8 @@ def mine_hard_negatives(
             "n-tuple" with `output_scores`.
         output_scores: add the similarities; they replace labels.
         batch_size: most texts in one forward pass.
-        seed: of the choice that "random" makes.
+        seed: of the choice that "random" makes; None draws from Python's own random numbers.
+        anchors_too: let the text of an anchor be a negative of its own where it is a document, as the reference does.
         verbose: write a summary to standard error, and show progress on a terminal.
 
     Returns:
@@ -149,7 +151,13 @@ def mine_hard_negatives(
     documents = embed(model.encode_document, pairs.documents, corpus_prompt_name, corpus_prompt)
     with torch.no_grad():
         scores, rows = _candidates(
-            model, anchors, documents, pairs, last + pairs.most_positives, include_positives=include_positives
+            model,
+            anchors,
+            documents,
+            pairs,
+            last + pairs.most_positives,
+            include_positives=include_positives,
+            anchors_too=anchors_too,
         )
         if cross_encoder is None:
             positive_scores = _positive_scores(model, anchors, documents, pairs)
@@ -185,13 +193,13 @@ class _Rules:
     relative_margin: float | None
     num_negatives: int
     sampling_strategy: SamplingStrategy
-    seed: int
+    seed: int | None
     cross_encoder: PairScorer | None
 
     def __post_init__(self) -> None:
         for name in ("range_min", "num_negatives", "range_max", "seed"):
             value = getattr(self, name)
-            optional = name == "range_max" and value is None
+            optional = name in ("range_max", "seed") and value is None
             if not optional and (not isinstance(value, (int, np.integer)) or isinstance(value, bool)):
                 raise ConfigError(f"got {name}={value!r}; expected a whole number: pass one")
         for name in ("max_score", "min_score", "absolute_margin", "relative_margin"):
@@ -240,7 +248,7 @@ class _Rules:
         window = slice(self.range_min, last)
         scores, rows = scores[:, window], rows.gather(1, order)[:, window]
         counts = (scores != _EXCLUDED).sum(dim=1).tolist()
-        draw = random.Random(self.seed)  # noqa: S311
+        draw: Any = random if self.seed is None else random.Random(self.seed)  # noqa: S311
         chosen = []
         for anchor_scores, anchor_rows, count in zip(scores.tolist(), rows.tolist(), counts, strict=True):
             indices: Sequence[int] = range(min(count, self.num_negatives))
@@ -314,18 +322,25 @@ class _Pairs:
 
 
 def _candidates(
-    model: MiningModel, anchors: Tensor, documents: Tensor, pairs: _Pairs, count: int, *, include_positives: bool
+    model: MiningModel,
+    anchors: Tensor,
+    documents: Tensor,
+    pairs: _Pairs,
+    count: int,
+    *,
+    include_positives: bool,
+    anchors_too: bool,
 ) -> tuple[Tensor, Tensor]:
     """Scores and rows of the `count` documents most similar to each anchor: (anchors, at most count + 1) each.
 
-    Positives and the anchor's own text score `_EXCLUDED`. The own text is not counted.
+    Positives and, unless `anchors_too` is set, the anchor's own text score `_EXCLUDED`. The own text is not counted.
     """
     total = len(pairs.documents)
     index_of = {document: index for index, document in enumerate(pairs.documents)}
     own_texts = [
         row * total + index_of[anchor]
         for row, anchor in enumerate(pairs.anchors)
-        if anchor in index_of and index_of[anchor] not in pairs.positives[row]
+        if not anchors_too and anchor in index_of and index_of[anchor] not in pairs.positives[row]
     ]
     scores, rows = nearest(
         anchors,

@@ -176,10 +176,6 @@ class TaskEvaluator(Evaluator):
         return f"{task}{'_' + self.name if self.name else ''}{ending}"
 
 
-def _last(scores: list[float]) -> float:
-    return scores[-1]
-
-
 class SequentialEvaluator(Evaluator):
     """Calls evaluators one after the other.
 
@@ -201,7 +197,7 @@ class SequentialEvaluator(Evaluator):
         self,
         evaluators: Iterable[Evaluator | Callable[..., Any]],
         *,
-        main_score_function: Callable[[list[float]], float] = _last,
+        main_score_function: Callable[[list[float]], float] = lambda scores: scores[-1],
     ) -> None:
         super().__init__()
         if not isinstance(evaluators, Iterable):
@@ -322,7 +318,9 @@ def metrics_of(evaluator: Evaluator, result: Any) -> tuple[dict[str, float], flo
     Raises:
         ConfigError: it is something else, or lacks the primary metric.
     """
-    primary = getattr(evaluator, "primary_metric", None)
+    primary, called = getattr(evaluator, "primary_metric", None), getattr(evaluator, "number_called", None)
+    if called is not None and not isinstance(result, Mapping):  # an evaluator that may return a single number
+        result, primary = {called: result}, None
     metrics = numeric_metrics(result, name=type(evaluator).__name__, primary=primary)
     return metrics, metrics[next(iter(metrics)) if primary is None else primary]
 

@@ -104,7 +104,7 @@ class NanoBEIREvaluator(Evaluator):
         self.corpus_prompts = _prompts(corpus_prompts, self.dataset_names, "corpus_prompts")
         self.evaluators = [
             InformationRetrievalEvaluator(
-                *_load(dataset_id, f"Nano{DATASETS[name.lower()]}"),
+                *load_split(dataset_id, f"Nano{DATASETS[name.lower()]}"),
                 name=f"Nano{DATASETS[name.lower()]}{ending}",
                 mrr_at_k=mrr_at_k,
                 ndcg_at_k=ndcg_at_k,
@@ -179,7 +179,7 @@ def _prompts(prompts: str | Mapping[str, str] | None, names: Sequence[str], opti
     return {name: prompts[name] for name in names}
 
 
-def _load(dataset_id: str, split: str) -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
+def load_split(dataset_id: str, split: str) -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
     """Load queries, corpus and relevant documents of a data set.
 
     Raises:

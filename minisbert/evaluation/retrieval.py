@@ -64,6 +64,8 @@ class InformationRetrievalEvaluator(TaskEvaluator):
             documents too.
         write_predictions: write the best documents of each query to a .jsonl file for each function where an output
             path is given.
+        keep_unknown: as the reference does, count relevant documents that are not in the corpus, or that are named
+            twice, as not found, and leave out queries that are unknown; by default they are refused.
 
     Raises:
         InputError: an id in `relevant_docs` is unknown, or no query has relevant documents.
@@ -99,6 +101,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         corpus_prompt_name: str | None = None,
         ignore_same_id: bool = False,
         write_predictions: bool = False,
+        keep_unknown: bool = False,
     ) -> None:
         super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         queries = check_texts_by_id(queries, what="queries")
@@ -106,7 +109,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         # In the order of their ids, so that search, which puts lower rows first among equal scores, ranks by id.
         self.corpus_ids = _in_order(corpus)
         self.corpus = [corpus[key] for key in self.corpus_ids]
-        relevant = _relevant_rows(queries, self.corpus_ids, relevant_docs)
+        relevant = _relevant_rows(queries, self.corpus_ids, relevant_docs, keep_unknown=keep_unknown)
         self.queries_ids = [key for key in queries if key in relevant]
         self.queries = [queries[key] for key in self.queries_ids]
         self.relevant_rows = [relevant[key] for key in self.queries_ids]
@@ -139,7 +142,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         """Compute the metrics of `model`."""
         own = SimilarityFunction.of(model.similarity_fn_name)
         rankings = self._search(model, self.score_functions or {own.value: own.matrix})
-        results = {name: self._measure(rows) for name, (_, rows) in rankings.items()}
+        results = {name: self.measure_rows(rows) for name, (_, rows) in rankings.items()}
         primary = f"ndcg@{max(self.at_k['ndcg'])}"
         if self._main not in results:
             self._main = max(sorted(results), key=lambda name: results[name][primary])
@@ -196,7 +199,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         embeddings: Tensor = self.embed(encode, texts, prompt=prompt, prompt_name=prompt_name, convert_to_tensor=True)
         return embeddings
 
-    def _measure(self, rows: NDArray[np.int64]) -> dict[str, float]:
+    def measure_rows(self, rows: NDArray[np.int64]) -> dict[str, float]:
         """Compute all metrics of a ranking: corpus rows, best first, (queries, k)."""
         relevant = np.array([len(wanted) for wanted in self.relevant_rows])
         hits = np.array([np.isin(ranked, wanted) for ranked, wanted in zip(rows, self.relevant_rows, strict=True)])
@@ -280,9 +283,13 @@ def _in_order(corpus: Mapping[Any, str]) -> list[Any]:
 
 
 def _relevant_rows(
-    queries: Mapping[Any, str], corpus_ids: Sequence[Any], relevant_docs: Mapping[Any, Iterable[Any]]
+    queries: Mapping[Any, str],
+    corpus_ids: Sequence[Any],
+    relevant_docs: Mapping[Any, Iterable[Any]],
+    *,
+    keep_unknown: bool,
 ) -> dict[Any, list[int]]:
-    """Find the corpus rows of the relevant documents, for each query that has some."""
+    """Find the corpus rows of the relevant documents, for each query that has some; -2 and below stand for no row."""
     if not isinstance(relevant_docs, Mapping):
         raise InputTypeError(
             f"got {type(relevant_docs).__name__} for relevant_docs; expected a dict: pass {{query id: document ids}}"
@@ -291,6 +298,8 @@ def _relevant_rows(
     relevant: dict[Any, list[int]] = {}
     for query, documents in relevant_docs.items():
         if query not in queries:
+            if keep_unknown:
+                continue
             raise InputError(
                 f"relevant_docs names the query {query!r}; expected ids in queries: drop it or add the query"
             )
@@ -300,6 +309,10 @@ def _relevant_rows(
                 f"relevant_docs[{query!r}] is a {got}; expected a set of document ids: put them in one"
             )
         documents = list(documents)
+        if keep_unknown:
+            found = list({row_of[key]: None for key in documents if key in row_of})
+            relevant[query] = [*found, *range(-2, len(found) - len(documents) - 2, -1)]
+            continue
         if unknown := [key for key in documents if not isinstance(key, Hashable) or key not in row_of]:
             raise InputError(
                 f"relevant_docs[{query!r}] names the document {min(unknown, key=str)!r}; expected ids in corpus: drop "
@@ -307,6 +320,7 @@ def _relevant_rows(
             )
         if documents:
             relevant[query] = [row_of[key] for key in set(documents)]
+    relevant = {query: rows for query, rows in relevant.items() if rows}
     if not relevant:
         raise InputError(
             f"got {len(queries)} queries, none with relevant documents; expected at least one: add to relevant_docs"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger(__name__)
 _SCORES_AT_ONCE = 2**24  # 64 MiB of scores
-_SHOWN = 5  # best texts for one that is matched wrongly
+SHOWN = 5  # best texts for one that is matched wrongly
 
 
 class TranslationEvaluator(TaskEvaluator):
@@ -81,10 +81,11 @@ class TranslationEvaluator(TaskEvaluator):
                 right = texts[found] == texts[number]
                 correct += right
                 if shown and not right:
-                    self._show(number, found, scores[number - start])
+                    self.show(number, found, scores[number - start])
         return correct / len(queries)
 
-    def _show(self, number: int, found: int, scores: Tensor) -> None:
+    def show(self, number: int, found: int, scores: Tensor) -> None:
+        """Log a source, the target found for it, its own, and the most similar ones."""
         _logger.info(
             "source %d %r: found target %d %r (%.4f) instead of target %d %r (%.4f)",
             number,
@@ -96,5 +97,5 @@ class TranslationEvaluator(TaskEvaluator):
             self.target_sentences[number],
             scores[number],
         )
-        for other in torch.topk(scores, min(_SHOWN, len(scores))).indices.tolist():
+        for other in torch.topk(scores, min(SHOWN, len(scores))).indices.tolist():
             _logger.info("    target %d (%.4f) %r", other, scores[other], self.target_sentences[other])

@@ -66,7 +66,7 @@ class DenoisingAutoEncoderLoss(Loss):
             raise ConfigError(f"got a decoder of size {sizes[1]} for embeddings of {sizes[0]}; expected equal sizes")
         self._tied = tie_encoder_decoder
         if tie_encoder_decoder:
-            self._tie(transformer.checkpoint_parameters(), vocabulary=transformer.auto_model.vocabulary)
+            self._tie(transformer.checkpoint_parameters(), vocabulary=transformer.encoder.vocabulary)
         read_by = self._tokenizers[0 if self.need_retokenization else 1]
         self._padding = int(read_by.pad_token_id or 0)
 

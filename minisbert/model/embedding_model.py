@@ -27,6 +27,7 @@ from ..storage.layout import ModelSettings, read_layout, write_modules, write_se
 from ..storage.locate import find_model, repository_name
 from ..text import Text, read_inputs
 from ..version import versions
+from .arguments import check_loading, with_loading
 from .devices import usable_device
 from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, check_count, collect, quantize
 from .pool import EncodingPool, PoolRun
@@ -73,6 +74,12 @@ class EmbeddingModel(ModuleStack):
             must still be there.
         truncation: what to do when texts are longer than `max_seq_length`: "warn" once, raise an "error", or only
             "count" them in `truncated_texts`.
+        trust_remote_code: makes no difference: no code of a model is run.
+        backend: only "torch".
+        model_kwargs: the reference's arguments for loading; see `check_loading`.
+        processor_kwargs: see there.
+        tokenizer_kwargs: see there.
+        config_kwargs: see there.
 
     Raises:
         ModelError: the model cannot be found or read.
@@ -97,7 +104,20 @@ class EmbeddingModel(ModuleStack):
         token: str | bool | None = None,
         dtype: DType | None = None,
         truncation: Truncation = "warn",
+        trust_remote_code: bool = False,
+        backend: str = "torch",
+        model_kwargs: Mapping[str, Any] | None = None,
+        processor_kwargs: Mapping[str, Any] | None = None,
+        tokenizer_kwargs: Mapping[str, Any] | None = None,
+        config_kwargs: Mapping[str, Any] | None = None,
     ) -> None:
+        loading = check_loading(
+            backend=backend,
+            model_kwargs=model_kwargs,
+            processor_kwargs=processor_kwargs,
+            tokenizer_kwargs=tokenizer_kwargs,
+            config_kwargs=config_kwargs,
+        )
         if dtype is not None and (not isinstance(dtype, str) or dtype not in _DTYPES):
             raise ConfigError(f"got dtype={dtype!r}; expected one of the strings {', '.join(map(repr, _DTYPES))}")
         names = {"default_prompt_name": default_prompt_name, "similarity_fn_name": similarity_fn_name}
@@ -116,7 +136,7 @@ class EmbeddingModel(ModuleStack):
                 local_files_only=local_files_only,
                 token=token,
             )
-            layout = read_layout(folder)
+            layout = with_loading(read_layout(folder), loading)
             modules, settings, self._card = read_modules(layout), layout.settings, layout.card
             if not Path(model_name_or_path).expanduser().is_dir():
                 base_model = repository_name(str(model_name_or_path))
@@ -138,7 +158,7 @@ class EmbeddingModel(ModuleStack):
         saved_dtype = next(self.parameters()).dtype
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
-        encoder = self.transformer.auto_model
+        encoder = self.transformer.encoder
         native = encoder if isinstance(encoder, Encoder) and self.device.type == "cpu" else None
         if dtype == "int8":
             if native is None:

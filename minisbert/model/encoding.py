@@ -111,7 +111,7 @@ class EncodingRun:
         self, model: ModuleStack, texts: list[Text], options: EncodeOptions, *, progress: bool = False, first: int = 0
     ) -> None:
         model.ensure_eval()
-        self._model, self._tokenizer = model, model.transformer.tokenizer
+        self._model, self._tokenizer = model, model.transformer.text_tokenizer
         self._texts, self._options, self._progress, self._first = texts, options, progress, first
         self.device = model.device
         self.truncated = 0

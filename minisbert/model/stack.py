@@ -91,7 +91,7 @@ class ModuleStack(nn.Sequential):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        encoder = self.transformer.auto_model
+        encoder = self.transformer.encoder
         if isinstance(encoder, Encoder):  # finding the first of all parameters takes longer
             return encoder.embeddings.word.weight.device
         return next(self.parameters()).device
@@ -117,7 +117,7 @@ class ModuleStack(nn.Sequential):
     @property
     def tokenizer(self) -> Any:
         """The `tokenizers.Tokenizer` behind the model. Do not configure it: it is shared by all calls."""
-        return self.transformer.tokenizer.tokenizer
+        return self.transformer.text_tokenizer.tokenizer
 
     @property
     def max_seq_length(self) -> int:
@@ -136,7 +136,7 @@ class ModuleStack(nn.Sequential):
 
     def count_tokens(self, inputs: str | Sequence[Text]) -> NDArray[np.int64]:
         """Tokens of each text before any cut, special tokens included: int64, (texts,)."""
-        return self.transformer.tokenizer.count(read_inputs(inputs)[0])
+        return self.transformer.text_tokenizer.count(read_inputs(inputs)[0])
 
     def preprocess(self, inputs: Sequence[Text], *, prompt: str | None = None) -> dict[str, Tensor]:
         """Token ids as the reference shows them, for a look at what the model sees.
@@ -153,7 +153,7 @@ class ModuleStack(nn.Sequential):
             raise InputTypeError("got one text to tokenize; expected several: put it in a list")
         if not texts:
             return {}
-        tokenizer = self.transformer.tokenizer
+        tokenizer = self.transformer.text_tokenizer
         tokenized = tokenizer(with_prompt(texts, prompt or ""))
         mask = np.arange(tokenized.lengths.max()) < tokenized.lengths[:, None]  # (texts, longest)
         ids = np.full(mask.shape, self.transformer.padding_token, np.int64)

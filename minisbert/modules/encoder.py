@@ -191,11 +191,15 @@ class Encoder(nn.Module):
     @contextmanager
     def recomputing(self) -> Iterator[None]:
         """Keep only the inputs of each layer in training, and compute it again in backward, for a block of code."""
-        self._recomputes = True
+        before, self._recomputes = self._recomputes, True
         try:
             yield
         finally:
-            self._recomputes = False
+            self._recomputes = before
+
+    def recompute(self, enabled: bool) -> None:
+        """Let training keep only the inputs of layers from now on, as `recomputing` does, or no longer."""
+        self._recomputes = enabled
 
     def reset_parameters(self) -> None:
         """Draw fresh weights, as BERT's authors did: normal with the configured spread, no bias."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,39 +91,50 @@ class Transformer(nn.Module):
             token_types=encoder.token_types and tokenizer.token_types,
             vocabulary=encoder.vocabulary,
         )
-        if self.max_seq_length <= self.tokenizer.special_tokens:
+        if self.max_seq_length <= self.text_tokenizer.special_tokens:
             raise ModelError(
-                f"got max_seq_length={self.max_seq_length} and a tokenizer that adds {self.tokenizer.special_tokens} "
-                f"tokens to each text; expected room for one more: raise it in sentence_bert_config.json"
+                f"got max_seq_length={self.max_seq_length} and a tokenizer that adds "
+                f"{self.text_tokenizer.special_tokens} tokens to each text; expected room for one more: raise it "
+                f"in sentence_bert_config.json"
             )
+
+    @property
+    def encoder(self) -> Encoder | ForeignEncoder:
+        """The encoder, whatever `auto_model` is in a subclass."""
+        return cast("Encoder | ForeignEncoder", self._modules["auto_model"])
+
+    @property
+    def text_tokenizer(self) -> TextTokenizer:
+        """Makes the tokens of texts, whatever `tokenizer` is in a subclass."""
+        self._tokenizer.vocabulary = self.encoder.vocabulary  # which resize_token_embeddings changes
+        return self._tokenizer
 
     @property
     def tokenizer(self) -> TextTokenizer:
         """Makes the tokens of texts."""
-        self._tokenizer.vocabulary = self.auto_model.vocabulary  # which resize_token_embeddings changes
-        return self._tokenizer
+        return self.text_tokenizer
 
     @property
     def model(self) -> Encoder | ForeignEncoder:
         """The encoder, under its name in version 6 of the reference."""
-        return self.auto_model
+        return self.encoder
 
     @property
     def max_seq_length(self) -> int:
         """Tokens of the longest text, special tokens included; longer texts are truncated."""
-        return self.tokenizer.max_length
+        return self.text_tokenizer.max_length
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        least, most = self.tokenizer.special_tokens + 1, self.auto_model.config.max_tokens or value
+        least, most = self.text_tokenizer.special_tokens + 1, self.encoder.config.max_tokens or value
         if not least <= value <= most:
             raise ConfigError(f"got max_seq_length={value}; this model takes {least} to {most} tokens")
-        self.tokenizer.max_length = value
+        self.text_tokenizer.max_length = value
 
     @property
     def embedding_dimension(self) -> int:
         """Size of the token embeddings."""
-        return self.auto_model.config.hidden_size
+        return self.encoder.config.hidden_size
 
     @property
     def padding_token(self) -> int:
@@ -133,14 +144,14 @@ class Transformer(nn.Module):
 
     def quantize(self) -> None:
         """Put int8 weights in place of the floats of the linear layers of an encoder that is native."""
-        if isinstance(self.auto_model, Encoder):
-            self.auto_model.quantize(pack(self.tokenizer(list(SENTENCES))))
+        if isinstance(self.encoder, Encoder):
+            self.encoder.quantize(pack(self.text_tokenizer(list(SENTENCES))))
 
     def forward(self, features: Features) -> Features:
         """Set the token embeddings, (tokens, dim), and those of every layer if they are asked for."""
         layers = features.layer_embeddings
         arguments = (features.batch,) if layers is None else (features.batch, layers)
-        features.token_embeddings = self.auto_model(*arguments)
+        features.token_embeddings = self.encoder(*arguments)
         return features
 
     @property
@@ -151,12 +162,12 @@ class Transformer(nn.Module):
     def ask_for_layers(self) -> None:
         """Let config.json say that a module after this one needs the embeddings of every layer."""
         self.config["output_hidden_states"] = True
-        if isinstance(self.auto_model, ForeignEncoder):
-            self.auto_model.model.config.output_hidden_states = True
+        if isinstance(self.encoder, ForeignEncoder):
+            self.encoder.model.config.output_hidden_states = True
 
     def checkpoint_parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters of the encoder by the names that they have in a checkpoint."""
-        encoder = self.auto_model
+        encoder = self.encoder
         if isinstance(encoder, ForeignEncoder):
             return dict(encoder.model.named_parameters())
         own = dict(encoder.named_parameters())
@@ -210,10 +221,10 @@ class Transformer(nn.Module):
         Raises:
             ConfigError: there is no adapter.
         """
-        if self.adapter is None or not isinstance(self.auto_model, Encoder):
+        if self.adapter is None or not isinstance(self.encoder, Encoder):
             raise ConfigError("got a model without an adapter; expected one to merge: call add_adapter first")
-        merge_layers(self.auto_model)
-        self.auto_model.align_weights()
+        merge_layers(self.encoder)
+        self.encoder.align_weights()
         self.adapter, self._weights_folder = None, None
 
     def adapter_state(self, folder: Path) -> dict[str, Tensor]:
@@ -222,7 +233,7 @@ class Transformer(nn.Module):
         Raises:
             ModelError: they cannot be read, or are of another adapter.
         """
-        encoder = self.auto_model
+        encoder = self.encoder
         if not isinstance(encoder, Encoder) or self.adapter is None:
             raise ConfigError("got a model without an adapter; expected one: call add_adapter first")
         config, layers, tensors = self._saved_adapter(encoder, folder)
@@ -239,7 +250,7 @@ class Transformer(nn.Module):
 
     def _base(self) -> tuple[Encoder, Path]:
         """Return the encoder and the folder of its weights, if an adapter can be put on it."""
-        encoder, folder = self.auto_model, self._weights_folder
+        encoder, folder = self.encoder, self._weights_folder
         if not isinstance(encoder, Encoder) or encoder.quantized:
             kind = "int8 weights" if isinstance(encoder, Encoder) else f"a {self.config.get('model_type')} encoder"
             raise ConfigError(f"got {kind}; expected floats of a native encoder (BERT, RoBERTa, DistilBERT, MPNet)")
@@ -321,7 +332,7 @@ class Transformer(nn.Module):
         Raises:
             ConfigError: there is an adapter, and its base is trained too.
         """
-        encoder = self.auto_model
+        encoder = self.encoder
         if self.adapter is not None and isinstance(encoder, Encoder):
             self._save_adapter(encoder, self.adapter, folder)
         elif isinstance(encoder, ForeignEncoder):
@@ -374,7 +385,7 @@ class Transformer(nn.Module):
         return state
 
     def _initial_length(self, saved: int | None) -> int:
-        limit = self.auto_model.config.max_tokens
+        limit = self.encoder.config.max_tokens
         if saved is None:
             limits = [value for value in (limit, self._source.max_length) if value is not None]
             return min(limits, default=512)

@@ -136,6 +136,12 @@ _TOKENIZER_HONOURED = (
     "tokenize_chinese_chars",
     "truncation_side",
 )
+# The groups by their names in version 6, with their keys in a file, and what can be in them; in the last one anything.
+LOADING_GROUPS: Mapping[str, tuple[str, str]] = {new: (old, new) for old, new in _GROUPS.items()}
+LOADING_KEYS: Mapping[str, frozenset[str]] = {
+    "model_kwargs": frozenset({*_MODEL_HONOURED, *_MODEL_IGNORED, *_SOURCE_IGNORED, *_ACCESS_IGNORED}),
+    "processor_kwargs": frozenset({*_TOKENIZER_HONOURED, *_TOKENIZER_IGNORED, *_SOURCE_IGNORED, *_ACCESS_IGNORED}),
+}
 # Options of the tokenizer call, and their values that change nothing; None stands for any value.
 _CALL: Mapping[str, tuple[Any, ...] | None] = {
     "add_special_tokens": (True,),

@@ -104,12 +104,12 @@ class RunBuilder:
         for part, dataset in zip(parts, datasets, strict=True):
             if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
                 guide = part.loss.guide.to(self.model.device).eval()
-                dataset.guide = TrainingDataset(part.rows, guide.transformer.tokenizer)
+                dataset.guide = TrainingDataset(part.rows, guide.transformer.text_tokenizer)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
         """Compute in the way of the run for a block of code."""
-        encoder = self.model.transformer.auto_model
+        encoder = self.model.transformer.encoder
         with (
             encoder.compiled() if self.config.compile else nullcontext(),
             encoder.recomputing() if self.config.gradient_checkpointing else nullcontext(),
@@ -193,7 +193,7 @@ class RunBuilder:
         """Tokenize the rows of a data set, as its loss needs them."""
         return TrainingDataset(
             part.rows,
-            self.model.transformer.tokenizer,
+            self.model.transformer.text_tokenizer,
             prompts=self.prompts(part),
             leaves_out_prompts=leaves_out_prompts(self.model),
             apart=bool(part.loss.forms),

@@ -199,7 +199,7 @@ class CapturedEngine(PiecewiseEngine):
 
 def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
     """Return True if a step launches the same kernels for all batches of a size, and never waits for the device."""
-    encoder = model.transformer.auto_model
+    encoder = model.transformer.encoder
     poolings = [module for module in model if isinstance(module, Pooling)]
     return (
         isinstance(encoder, Encoder)

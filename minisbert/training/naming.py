@@ -43,7 +43,7 @@ class NamedParameter(NamedTuple):
 
 def named_parameters(model: EmbeddingModel, losses: Sequence[Loss] = ()) -> list[NamedParameter]:
     """Return the parameters of model and losses in order, each once."""
-    encoder = model.transformer.auto_model
+    encoder = model.transformer.encoder
     names = checkpoint_names(model.transformer.config, encoder.state_dict()) if isinstance(encoder, Encoder) else {}
     found = []
     for name, parameter, _ in owned_parameters(model, *losses):

@@ -118,7 +118,7 @@ def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
 
 def sparse_word_table(model: EmbeddingModel) -> Embedding | None:
     """Return the word embeddings if `EmbeddingAdamW` can train them: float32, on the CPU, not frozen."""
-    encoder = model.transformer.auto_model
+    encoder = model.transformer.encoder
     if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
         return None
     return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None

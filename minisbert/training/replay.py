@@ -51,7 +51,7 @@ class Replay(RunBuilder):
         """Tokenize the rows of a data set, for padded batches."""
         return _PaddedDataset(
             part.rows,
-            self.model.transformer.tokenizer,
+            self.model.transformer.text_tokenizer,
             prompts=self.prompts(part),
             leaves_out_prompts=True,
             apart=self.config.replay == "5.1" or part.loss.layered or bool(part.loss.forms),

@@ -187,7 +187,7 @@ class Trainer:
         if self.evaluator is None and evaluates:
             chosen_metric(config, {loss_metric(part.name): 0.0 for part in self._eval_sets}, None)
         half = {parameter.dtype for parameter in model.parameters()} - {torch.float32, torch.float64}
-        if getattr(model.transformer.auto_model, "quantized", False):
+        if getattr(model.transformer.encoder, "quantized", False):
             raise ConfigError("got a model with dtype 'int8'; training needs float32: load it with dtype='float32'")
         if half:
             raise ConfigError(
@@ -229,7 +229,7 @@ class Trainer:
                 f"got replay={self.config.replay!r} and a model with an adapter, which is not repeated; expected one "
                 f"without the other: train without replay"
             )
-        if trains_base(self.model.transformer.auto_model):
+        if trains_base(self.model.transformer.encoder):
             raise ConfigError(
                 "got an adapter, and weights of its base that are not frozen and would not be saved with it; expected "
                 "a frozen base: leave it as add_adapter does, or call merge_and_unload()"

@@ -114,11 +114,13 @@ def test_reasons_are_given_and_needed(load: Callable[[str], ModuleType], monkeyp
     names: dict[str, dict[str, Any]] = {
         "Gone.method": {"state": "missing"},
         "other": {"state": "different", "how": "without `x`"},
+        "strict": {"state": "different", "how": "without `args`, without `kwargs`"},
         "idle": {"state": "same", "used": False},
         "well": {"state": "same", "used": True},
     }
     problems = script.explain(names)
     assert names["Gone.method"]["why"] == "no need"
+    assert "misspelt" in names["strict"]["why"]
     assert problems == ["different: other: without `x`", "unused: idle", "a reason for nothing different: stale"]
 
 

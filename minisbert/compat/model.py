@@ -28,7 +28,7 @@ from .transformer import Transformer
 
 
 class _Recognized(type):
-    """Shows the class with the package whose place it takes: KeyBERT and BERTopic know a model by the text of its type."""
+    """Shows the class with the package whose place it takes, by which KeyBERT and BERTopic know a model."""
 
     def __repr__(cls) -> str:
         return f"<class '{cls.__module__}.{cls.__qualname__}' for sentence_transformers>"

@@ -131,7 +131,7 @@ def main(name: str, model: str) -> None:
     import sentence_transformers
 
     result["home"] = sentence_transformers.SentenceTransformer.__module__
-    print(json.dumps(result))  # noqa: T201 - the result
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def test_mini_batches(it: SimpleNamespace) -> None:
     assert lengths == [[6, 4], [9], [3, 3]]
     assert packed(texts).tokens == 25
     with pytest.raises(InputError, match="expected input_ids"):
-        packed({"attention_mask": torch.ones(2, 2)})
+        mini_batches({"attention_mask": torch.ones(2, 2)}, size=2, tokens=None)
 
 
 def test_rows_that_only_make_little_sense_are_warned_of(it: SimpleNamespace) -> None:
@@ -237,7 +237,7 @@ def test_rows_that_only_make_little_sense_are_warned_of(it: SimpleNamespace) -> 
 def test_what_is_refused(it: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gather_across_devices"):
         losses.MultipleNegativesRankingLoss(it.model, gather_across_devices=True)
-    with pytest.raises(ConfigError, match="which are the same"):
+    with pytest.raises(TypeError, match="embedding_dimension"):
         losses.SoftmaxLoss(it.model, sentence_embedding_dimension=DIM, embedding_dimension=DIM, num_labels=2)
     with pytest.raises(TypeError):
         losses.CoSENTLoss(it.model, scales=3)

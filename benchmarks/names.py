@@ -163,8 +163,9 @@ def main() -> int:
         else:
             mark_used(names, ours, called())
         problems = explain(names)
-        result = {"version": version("sentence-transformers"), "names": names}
-        RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        lines = ",\n".join(f"{json.dumps(key)}: {json.dumps(one, ensure_ascii=False)}" for key, one in names.items())
+        of = json.dumps(version("sentence-transformers"))
+        RESULT.write_text(f'{{"version": {of}, "names": {{\n{lines}\n}}}}\n', encoding="utf-8")
     result = json.loads(RESULT.read_text(encoding="utf-8"))
     PAGE.write_text(names_page.render(result), encoding="utf-8")
     print(names_page.counts(result))

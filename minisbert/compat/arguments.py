@@ -23,6 +23,7 @@ _REFUSED = {
     "fsdp_config": "a run trains in one process: leave it out",
     "parallelism_config": "a run trains in one process: leave it out",
     "optim_args": "options of optimizers are passed with optimizer_cls_and_kwargs",
+    "adafactor": "this optimizer is passed with optimizer_cls_and_kwargs",
     "optim_target_modules": "all weights are trained by one optimizer: leave it out",
     "neftune_noise_alpha": "no noise is added to embeddings: leave it out",
     "router_mapping": "models have no Router: leave it out",
@@ -42,7 +43,6 @@ _WITHOUT = {
     "restore_callback_states_from_checkpoint": "the states of callbacks are not in checkpoints",
     "debug": "there is nothing to debug with it",
     "use_ipex": "training does not use this extension",
-    "adafactor": "AdamW is used: pass optimizer_cls_and_kwargs for another optimizer",
 }
 # The other arguments are either used or make no difference to a run in one process.
 

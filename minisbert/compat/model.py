@@ -27,7 +27,14 @@ from .old_names import old_names
 from .transformer import Transformer
 
 
-class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods):
+class _Recognized(type):
+    """Shows the class with the package whose place it takes: KeyBERT and BERTopic know a model by the text of its type."""
+
+    def __repr__(cls) -> str:
+        return f"<class '{cls.__module__}.{cls.__qualname__}' for sentence_transformers>"
+
+
+class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods, metaclass=_Recognized):
     """A sentence-embedding model with the reference's arguments, methods and feature dictionaries.
 
     Args:

@@ -7,14 +7,18 @@ from itertools import islice
 from typing import Any
 
 from ..data.roles import TrainingRows, training_rows
+from ..data.rows import named_datasets
 from ..errors import ConfigError, InputError
 
 _RESERVED = ("return_loss", "dataset_name")
 
 
 def named(data: Any) -> dict[str, Any] | None:
-    """Return data sets by name, as a dict or DatasetDict has them; None for a single data set."""
-    return {str(name): one for name, one in data.items()} if isinstance(data, Mapping) else None
+    """Return data sets by name, as a dict or DatasetDict has them; None for a single one, such as a dict of columns."""
+    if not isinstance(data, Mapping):
+        return None
+    found = data if any(map(is_stream, data.values())) else named_datasets(data)
+    return None if found is None else {str(name): one for name, one in found.items()}
 
 
 def is_stream(data: Any) -> bool:

@@ -141,7 +141,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
     def measure(self, model: EmbeddingModel) -> Measurement:
         """Compute the metrics of `model`."""
         own = SimilarityFunction.of(model.similarity_fn_name)
-        rankings = self._search(model, self.score_functions or {own.value: own.matrix})
+        rankings = self.search(model, self.score_functions or {own.value: own.matrix})
         results = {name: self.measure_rows(rows) for name, (_, rows) in rankings.items()}
         primary = f"ndcg@{max(self.at_k['ndcg'])}"
         if self._main not in results:
@@ -158,7 +158,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         ignored = {"ignore_same_id": True} if self.ignore_same_id else {}
         return {**super().get_config_dict(), **prompts, **ignored}
 
-    def _search(self, model: EmbeddingModel, functions: Mapping[str, ScoreFunction]) -> Rankings:
+    def search(self, model: EmbeddingModel, functions: Mapping[str, ScoreFunction]) -> Rankings:
         """Rank the best documents for each query, one chunk of the corpus at a time."""
         most = max(max(values, default=1) for values in self.at_k.values())
         top_k = most + self.ignore_same_id

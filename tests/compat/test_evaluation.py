@@ -177,6 +177,25 @@ def test_ids_that_are_not_there() -> None:
         below.InformationRetrievalEvaluator({"q": "a"}, {"d": "b"}, {"q": {"d", "no"}})
 
 
+class Best(evaluation.InformationRetrievalEvaluator):
+    """A user's evaluator with metrics of its own."""
+
+    def compute_metrics(self, queries_result_list: list[Any]) -> Any:
+        return {**super().compute_metrics(queries_result_list), "best@k": {1: queries_result_list[0][0]["score"]}}
+
+    def output_scores(self, scores: Any) -> None:
+        self.shown = list(scores)
+
+
+def test_metrics_of_a_subclass() -> None:
+    arguments = ({"q": "a"}, {"d": "b", "c": "a"}, {"q": {"d"}})
+    evaluator, plain = Best(*arguments), evaluation.InformationRetrievalEvaluator(*arguments)
+    got = evaluator(FixedModel())
+    assert got.pop("cosine_best@1") == pytest.approx(1)
+    assert got == plain(FixedModel())
+    assert evaluator.shown[-1] == "best@k"
+
+
 def test_score_functions_of_each_model() -> None:
     model = FixedModel()
     evaluator = evaluation.InformationRetrievalEvaluator({"q": "a"}, {"d": "b"}, {"q": {"d"}})

@@ -134,7 +134,7 @@ def test_equal_texts_are_ranked_by_id_though_their_embeddings_differ_in_the_last
 
     corpus = {str(number): "one text" if number < 30 else f"text {number}" for number in range(100, 0, -1)}
     evaluator = InformationRetrievalEvaluator({"q": "a query"}, corpus, {"q": ["1"]})
-    ((_, rows),) = evaluator._search(Noisy(), {"dot": dot_score}).values()
+    ((_, rows),) = evaluator.search(Noisy(), {"dot": dot_score}).values()
     equal = [key for row in rows[0] if int(key := evaluator.corpus_ids[row]) < 30]
     assert equal == sorted(map(str, range(1, 30)))
 
@@ -212,7 +212,7 @@ def test_prompts_reach_the_texts(tiny: Callable[[str], Path]) -> None:
 
     def ranked(model: Any, query: str, texts: dict[str, str], tmp_path: Path | None = None, **options: Any) -> Any:
         evaluator = InformationRetrievalEvaluator({"q": query}, texts, {"q": ["1"]}, **options)
-        ((scores, _),) = evaluator._search(model, {"cosine": cos_sim}).values()
+        ((scores, _),) = evaluator.search(model, {"cosine": cos_sim}).values()
         return scores
 
     with_prompts = ranked(model, "tree", corpus)

@@ -79,6 +79,14 @@ def build(folder: Path, architecture: str, *, layers: int = 2, dim: int = 32, ma
     return folder
 
 
+def without_dropout(folder: Path, architecture: str = "bert") -> Path:
+    """Write a model folder whose model draws nothing in training."""
+    build(folder, architecture)
+    config = json.loads((folder / "config.json").read_text())
+    _dump(folder / "config.json", {**config, "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0})
+    return folder
+
+
 def _config(architecture: str, *, vocabulary: int, layers: int, dim: int) -> dict[str, Any]:
     names = {
         "bert": "BertModel",

@@ -152,9 +152,16 @@ class TaskEvaluator(BaseEvaluator):
         return self.finish(model, self.measure(model), output_path, epoch, steps)
 
     def finish(
-        self, model: Any, measured: Measurement, output_path: str | Path | None, epoch: float, steps: int
+        self,
+        model: Any,
+        measured: Measurement,
+        output_path: str | Path | None,
+        epoch: float,
+        steps: int,
+        *,
+        values: bool = True,
     ) -> dict[str, Any]:
-        """Write a row of the CSV file, and name, log and store the metrics; return them."""
+        """Write a row of the CSV file, and name, log (unless `values` is off) and store the metrics; return them."""
         if measured.write is not None and output_path is not None:
             measured.write(Path(output_path))
         self.csv_headers = ["epoch", "steps", *measured.row]
@@ -164,7 +171,7 @@ class TaskEvaluator(BaseEvaluator):
         when = "" if epoch < 0 else f", epoch {epoch:g}" + ("" if steps < 0 else f", step {steps}")
         what = f"{self.description}{f' on {self.name}' if self.name else ''}"
         logger.info("%s%s%s", what, when, "" if self.truncate_dim is None else f", {self.truncate_dim} dimensions")
-        for name, value in metrics.items():
+        for name, value in metrics.items() if values else ():
             logger.info("%s: %.4f", name, value)
         self.store_metrics_in_model_card_data(model, metrics, epoch, steps)
         return metrics

@@ -108,7 +108,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         }
         row = csv_columns(metrics, self.score_function_names, self.at_k())
         primary = self.primary_metric or f"{main}_ndcg@{best}"
-        return self.finish(model, Measurement(metrics, primary, row), output_path, epoch, steps)
+        return self.finish(model, Measurement(metrics, primary, row), output_path, epoch, steps, values=False)
 
     def measure(self, model: Any) -> Measurement:
         """Compute the metrics of `model` without names, files and logs."""
@@ -132,32 +132,32 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         if self.score_functions is None:
             self.score_functions = self._model_score_functions(model)
             self.score_function_names = sorted(self.score_functions)
-        measured = self._task().measure(_Sides(self, model, corpus_model, corpus_embeddings))  # type: ignore[arg-type]
-        if measured.write is not None and output_path is not None:
-            measured.write(Path(output_path))
+        task, view = self._task(), _Sides(self, model, corpus_model, corpus_embeddings)
         logger.info("queries: %d, corpus: %d", len(self.queries), len(self.corpus))
-        at_k = self.at_k()
-        return {
-            name: {
-                f"{metric}@k": {k: measured.metrics[f"{name}_{metric}@{k}"] for k in at_k[metric]}
-                for metric in _METRICS
-            }
-            for name in self.score_functions
-        }
+        if type(self).compute_metrics is not InformationRetrievalEvaluator.compute_metrics:
+            scores = self._own_metrics(task, view)
+        else:
+            measured = task.measure(view)  # type: ignore[arg-type]
+            if measured.write is not None and output_path is not None:
+                measured.write(Path(output_path))
+            scores = {name: self._by_metric(measured.metrics, f"{name}_") for name in self.score_functions}
+        for name in self.score_function_names:
+            logger.info("by %s", name)
+            self.output_scores(scores[name])
+        return scores
 
     compute_metrices = compute_all_metrics
 
     def compute_metrics(self, queries_result_list: list[Any]) -> dict[str, dict[int, float]]:
         """Compute the metrics of hits: for each query a list of {"corpus_id": id, "score": number}."""
-        task, at_k = self._task(), self.at_k()
+        task = self._task()
         row_of = {key: row for row, key in enumerate(task.corpus_ids)}
         most = max(len(hits) for hits in queries_result_list)
         rows = np.full((len(queries_result_list), most), -1)
         for number, hits in enumerate(queries_result_list):
             ranked = sorted(hits, key=lambda hit: (-hit["score"], hit["corpus_id"]))
             rows[number, : len(ranked)] = [row_of.get(hit["corpus_id"], -1) for hit in ranked]
-        metrics = task.measure_rows(rows)
-        return {f"{metric}@k": {k: metrics[f"{metric}@{k}"] for k in at_k[metric]} for metric in _METRICS}
+        return self._by_metric(task.measure_rows(rows))
 
     @staticmethod
     def compute_dcg_at_k(relevances: Sequence[float], k: int) -> float:
@@ -217,6 +217,23 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         last = {"ndcg": self.ndcg_at_k, "mrr": self.mrr_at_k, "map": self.map_at_k}
         return {"accuracy": self.accuracy_at_k, "precision": both, "recall": both, **last}
 
+    def _by_metric(self, metrics: Mapping[str, float], prefix: str = "") -> dict[str, dict[int, float]]:
+        at_k = self.at_k()
+        return {f"{metric}@k": {k: metrics[f"{prefix}{metric}@{k}"] for k in at_k[metric]} for metric in _METRICS}
+
+    def _own_metrics(self, task: evaluation.InformationRetrievalEvaluator, view: Any) -> dict[str, Any]:
+        """Compute the metrics of a subclass, which has a `compute_metrics` of its own."""
+        scores = {}
+        for name, (values, rows) in task.search(view, self.score_functions or {}).items():
+            ranked = zip(values.tolist(), rows.tolist(), strict=True)
+            scores[name] = self.compute_metrics(
+                [
+                    [{"corpus_id": task.corpus_ids[row], "score": score} for score, row in zip(*query, strict=True)]
+                    for query in ranked
+                ]
+            )
+        return scores
+
     def _order(self) -> list[int]:
         """Places of the documents in the order of their ids."""
         return sorted(range(len(self.corpus_ids)), key=self.corpus_ids.__getitem__)
@@ -252,7 +269,7 @@ class _Sides(EmbeddedBy):
         super().__init__(evaluator, model, kinds=True)
         self._corpus_model = model if corpus_model is None else corpus_model
         self._embeddings = embeddings
-        self._rows = iter(evaluator._order())
+        self._rows = iter(() if embeddings is None else evaluator._order())
 
     @property
     def similarity_fn_name(self) -> str:

@@ -126,8 +126,8 @@ def semantic_search_usearch(
     start = time.time()
     matches = corpus_index.search(queries, count=top_k * (rescore_multiplier if again else 1), exact=exact)
     scores, rows = np.atleast_2d(matches.distances), np.atleast_2d(matches.keys)
-    counts = np.reshape(getattr(matches, "counts", rows.shape[1]), (-1, 1))
-    valid = np.arange(rows.shape[1]) < counts
+    counts: Any = getattr(matches, "counts", rows.shape[1])  # one query alone has none
+    valid = np.arange(rows.shape[1]) < np.reshape(counts, (-1, 1))
 
     def candidates() -> _Array:
         known = np.where(valid, rows, rows[valid][0])

@@ -33,7 +33,7 @@ def margins(batch):
 
 
 names = ("query", "positive", "negative")
-dataset = Dataset.from_list([dict(zip(names, row)) for row in TRIPLETS])
+dataset = Dataset.from_list([dict(zip(names, row, strict=True)) for row in TRIPLETS])
 dataset = dataset.map(margins, batched=True)
 
 with tempfile.TemporaryDirectory() as output:

@@ -23,7 +23,7 @@ TRIPLETS = [
 
 model = SentenceTransformer(sys.argv[1], device="cpu")
 names = ("anchor", "positive", "negative")
-train_dataset = Dataset.from_list([dict(zip(names, row)) for row in TRIPLETS])
+train_dataset = Dataset.from_list([dict(zip(names, row, strict=True)) for row in TRIPLETS])
 loss = MultipleNegativesRankingLoss(model)
 loss = MatryoshkaLoss(model, loss, matryoshka_dims=[32, 16, 8])
 

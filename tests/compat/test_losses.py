@@ -358,5 +358,8 @@ def test_distances_and_helpers(it: SimpleNamespace) -> None:
     assert layered.get_layer_weight(3) == 0.25
     first, second = losses.GlobalOrthogonalRegularizationLoss(it.model).compute_gor(texts)
     assert first.shape == second.shape == ()
+    decoding = losses.DenoisingAutoEncoderLoss(it.model, it.decoder, False)
+    again = decoding.retokenize(it.model.tokenize(["the cat", "a"]))
+    assert again["input_ids"].shape == again["attention_mask"].shape
     tension = losses.ContrastiveTensionLoss(it.model)
     assert tension.model2 is it.model is not tension.model1

@@ -49,17 +49,17 @@ def _exact_manhattan(x: Tensor, y: Tensor) -> Tensor:
 class TripletDistanceMetric:
     """Distances of `TripletLoss`: (n, dim) and (n, dim) to (n,)."""
 
-    COSINE = staticmethod(_cosine)
-    EUCLIDEAN = staticmethod(_exact_euclidean)
-    MANHATTAN = staticmethod(_exact_manhattan)
+    COSINE = _cosine
+    EUCLIDEAN = _exact_euclidean
+    MANHATTAN = _exact_manhattan
 
 
 class SiameseDistanceMetric:
     """Distances of `ContrastiveLoss` and `OnlineContrastiveLoss`: (n, dim) and (n, dim) to (n,)."""
 
-    EUCLIDEAN = staticmethod(_euclidean)
-    MANHATTAN = staticmethod(_manhattan)
-    COSINE_DISTANCE = staticmethod(_cosine)
+    EUCLIDEAN = _euclidean
+    MANHATTAN = _manhattan
+    COSINE_DISTANCE = _cosine
 
 
 class BatchHardTripletLossDistanceFunction:

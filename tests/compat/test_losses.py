@@ -21,8 +21,10 @@ from torch import Tensor, nn
 import minisbert
 from minisbert import Trainer, TrainingConfig, similarity
 from minisbert.compat import losses
+from minisbert.compat.arguments import SentenceTransformerTrainingArguments
 from minisbert.compat.losses.features import mini_batches, packed
 from minisbert.compat.model import SentenceTransformer
+from minisbert.compat.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError
 from minisbert.training.checkpoint import Checkpoint
 from minisbert.training.own import load_own_state, own_parameters, own_state
@@ -306,6 +308,25 @@ class Written(nn.Module):
     def forward(self, sentence_features: Any, labels: Tensor) -> Tensor:
         first, second = (self.model(texts)["sentence_embedding"] for texts in sentence_features)
         return ((self.weight * torch.cosine_similarity(first, second) - labels) ** 2).mean()
+
+
+def test_trainer_gives_features_to_a_loss_with_a_forward_of_its_own(it: SimpleNamespace, tmp_path: Path) -> None:
+    """Which knows nothing of embeddings."""
+    data = {"a": ["the cat", "a dog"] * 4, "b": ["the sky", "the sea"] * 4, "label": [0.0, 1.0] * 4}
+    arguments = SentenceTransformerTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no")
+    loss, before = ByHand(it.model), it.model.encode("the cat")
+    SentenceTransformerTrainer(model=it.model, args=arguments, train_dataset=data, loss=loss).train()
+    assert loss.calls == 2
+    assert not np.array_equal(before, it.model.encode("the cat"))
+
+
+class ByHand(losses.CosineSimilarityLoss):
+    calls = 0
+
+    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Any:  # type: ignore[override]
+        self.calls += 1
+        first, second = (self.model(texts)["sentence_embedding"] for texts in sentence_features)
+        return nn.functional.mse_loss(torch.cosine_similarity(first, second), labels)
 
 
 def test_a_loss_of_a_user_in_several_sizes_and_layers(it: SimpleNamespace) -> None:

@@ -47,7 +47,7 @@ class ConfigView(dict[str, Any]):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the encoder makes of padded texts; values are also had by name or number, as of transformers.
+    """The output of the encoder over padded texts; values are also had by name or number, as of transformers.
 
     Attributes:
         last_hidden_state: (texts, length, dim); zeros where there is padding.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -11,6 +11,7 @@ from ..errors import ConfigError, shown
 from ..modules.encoder import Encoder
 from ..modules.lora import LoraConfig, LoraLinear
 from ..sentence_transformer import SentenceTransformer as OurSentenceTransformer
+from .transformer import Transformer
 
 _NAME = "default"
 _KEPT = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora")
@@ -96,7 +97,7 @@ class AdapterMethods(OurSentenceTransformer):
         for module in self._adapted():
             nn.init.zeros_(module.lora_B)
         transformer.merge_adapter()
-        transformer.restore_base(folder)
+        cast(Transformer, transformer).restore_base(folder)
 
     def _adapted(self) -> list[LoraLinear]:
         return [module for module in self.transformer.encoder.modules() if isinstance(module, LoraLinear)]

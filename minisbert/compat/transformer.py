@@ -127,9 +127,13 @@ class Transformer(ours.Transformer, InputModule):
             "do_lower_case": do_lower_case,
             "tokenizer_name_or_path": tokenizer_name_or_path,
         }
-        source = {name: (model_kwargs or {}).get(name) for name in ("token", "revision")}
-        cache = (model_kwargs or {}).get("cache_dir")
-        folder = find_model(model_name_or_path, cache_folder=cache, **source)
+        given_source = model_kwargs or {}
+        folder = find_model(
+            model_name_or_path,
+            revision=given_source.get("revision"),
+            cache_folder=given_source.get("cache_dir"),
+            token=given_source.get("token"),
+        )
         given = {name: value for name, value in settings.items() if value is not None}
         self._become(ours.Transformer.load(folder, {**given, **loading}))
         if config_kwargs and "output_hidden_states" in config_kwargs:  # which no embedding depends on
@@ -196,7 +200,7 @@ class Transformer(ours.Transformer, InputModule):
         if isinstance(encoder, ForeignEncoder):
             return encoder.model
         view: AutoModel | None = self.__dict__.get("_view")
-        if view is None or not view.shows(encoder):
+        if view is None or not view.shows(encoder, self.config):
             view = AutoModel(encoder, self.config, self.extra_tensors)
             self.__dict__["_view"] = view
         return view

@@ -19,6 +19,7 @@ from ..text import Text
 from .adapters import AdapterMethods
 from .encoding import EncodingMethods
 from .features import Padding, results, run_on_dictionary
+from .fit import FitMixin
 from .hub import HubMethods
 from .model_card import SentenceTransformerModelCardData
 from .models import WeightedLayerPooling, adopt, takes_packed
@@ -27,7 +28,7 @@ from .old_names import old_names
 from .transformer import Transformer
 
 
-class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods):
+class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods):  # type: ignore[misc]  # whose fit it is
     """A sentence-embedding model with the reference's arguments, methods and feature dictionaries.
 
     Args:
@@ -228,8 +229,10 @@ class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods):
     def max_seq_length(self, value: int | None) -> None:
         self.transformer.max_seq_length = value
 
-    def preprocess(self, inputs: Sequence[Text], prompt: str | None = None) -> dict[str, Any]:
-        """Return the features of texts; see `Transformer.preprocess`."""
+    def preprocess(
+        self, inputs: Sequence[Text], prompt: str | None = None, *, task: str | None = None
+    ) -> dict[str, Any]:
+        """Return the features of texts; see `Transformer.preprocess`. The task makes no difference."""
         return self.transformer.preprocess(inputs, prompt)
 
     def tokenize(self, texts: Sequence[Text]) -> dict[str, Any]:  # type: ignore[override]  # the reference's name

@@ -72,6 +72,6 @@ DIFFERENT: dict[str, str] = {
 }
 # Differences that have one reason wherever they are: regular expressions of the whole difference.
 ALIKE: dict[str, str] = {
-    r"(without `(args|kwargs|processing_kwargs)`(, )?)+": "arguments of any name are not taken: a misspelt one is an error",
+    r"(without `(args|kwargs|processing_kwargs)`(, )?)+": "a misspelt argument is an error, not taken without a word",
 }
 UNUSED: dict[str, str] = {}

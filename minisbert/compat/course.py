@@ -6,12 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..storage.files import read_json_object
 from ..training.loop import Action, TrainingRun
 from .arguments import BaseTrainingArguments
 from .callbacks import CallbackHandler, TrainerState
+from .rotation import keep_only, rotate
 
 _STATE = "trainer_state.json"
 Log = Callable[[dict[str, float]], None]
@@ -164,8 +166,22 @@ class Course:
             folder = run.output_dir / f"checkpoint-{self.state.best_global_step}"
             if folder.is_dir():
                 self.state.best_model_checkpoint = str(folder)
-        if run.checkpoint is not None and run.checkpoint.step == run.step:
-            self.state.save_to_json(run.checkpoint.folder / _STATE)
+        if run.checkpoint is None or run.checkpoint.step != run.step or run.output_dir is None:
+            return
+        self.state.save_to_json(run.checkpoint.folder / _STATE)
+        limit = self.arguments.save_total_limit
+        if limit is not None and limit > 0:
+            rotate(run.output_dir, newest=run.step, keep=limit, best=self._best_folder())
+
+    def finish(self, output_dir: str | None) -> None:
+        """Keep only the best checkpoint where one is to be kept, as the reference does at the end of a run."""
+        best = self._best_folder()
+        if output_dir is not None and best is not None and self.arguments.save_total_limit == 1:
+            keep_only(Path(output_dir), newest=self.state.global_step, best=best)
+
+    def _best_folder(self) -> Path | None:
+        best = self.state.best_model_checkpoint
+        return None if best is None else Path(best)
 
     def _resume(self, run: TrainingRun) -> None:
         """Take over the log of the run that is resumed."""
@@ -178,8 +194,9 @@ class Course:
                 setattr(self.state, name, saved[name])
 
     def _epoch(self, run: TrainingRun) -> float:
-        epochs, steps = divmod(run.step, run.batches.steps_per_epoch)
-        return epochs + steps * self.arguments.gradient_accumulation_steps / self.batches_per_epoch
+        epochs, steps = divmod(run.step - 1, run.batches.steps_per_epoch)  # steps of this epoch before this one
+        batches = (steps + 1) * self.arguments.gradient_accumulation_steps
+        return epochs + min(batches / self.batches_per_epoch, 1.0)
 
     def _call(self, event: str, **more: Any) -> None:
         self.callbacks.call(event, self.arguments, self.state, **more)

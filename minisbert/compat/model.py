@@ -17,6 +17,7 @@ from ..text import Text
 from .adapters import AdapterMethods
 from .encoding import EncodingMethods
 from .features import Padding, results, run_on_dictionary
+from .fit import FitMixin
 from .hub import HubMethods
 from .model_card import SentenceTransformerModelCardData
 from .models import WeightedLayerPooling, adopt, takes_packed
@@ -32,7 +33,9 @@ class _Recognized(type):
         return f"<class '{cls.__module__}.{cls.__qualname__}' for sentence_transformers>"
 
 
-class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods, metaclass=_Recognized):
+class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
+    FitMixin, EncodingMethods, HubMethods, AdapterMethods, metaclass=_Recognized
+):
     """A sentence-embedding model with the reference's arguments, methods and feature dictionaries.
 
     Args:
@@ -255,6 +258,13 @@ class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods, metaclass
     def preprocess(self, inputs: Sequence[Text], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Return the features of texts; see `Transformer.preprocess`."""
         return self.transformer.preprocess(inputs, prompt, **kwargs)
+=======
+    def preprocess(
+        self, inputs: Sequence[Text], prompt: str | None = None, *, task: str | None = None
+    ) -> dict[str, Any]:
+        """Return the features of texts; see `Transformer.preprocess`. The task makes no difference."""
+        return self.transformer.preprocess(inputs, prompt)
+>>>>>>> compat-e
 
     def tokenize(self, texts: Sequence[Text], **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the features of texts: the older name of `preprocess`."""

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..evaluation.evaluator import as_evaluator, metrics_of
 from ..training.schedules import FIT_SCHEDULES, make_schedule
 
 DEFAULTS: Mapping[str, Any] = {"lr": 2e-5}
@@ -129,6 +128,8 @@ class OldFit:
         callback: Callable[[float, int, int], None] | None,
     ) -> None:
         """Evaluate, report the score, and save the model if it is the best so far."""
+        from ..evaluation.evaluator import as_evaluator, metrics_of  # not needed to embed
+
         if evaluator is None:
             return
         folder = Path(output_path) / "eval" if output_path is not None else None

@@ -82,7 +82,8 @@ class PlannedBuilder(RunBuilder):
         """Return the optimizer steps of the whole run, which may end within an epoch."""
         if not batches_per_epoch:
             raise ConfigError(f"got no full batch of {self.config.batch_size} rows; expected one: lower the batch size")
-        self.plan.course.batches_per_epoch = batches_per_epoch
+        of_stream = self.plan.in_order and (self.config.max_steps or 0) * self.config.gradient_accumulation
+        self.plan.course.batches_per_epoch = of_stream or batches_per_epoch  # the reference counts so
         steps = math.ceil(batches_per_epoch / self.config.gradient_accumulation)
         return self.config.max_steps or math.ceil(self.plan.settings.epochs * steps)
 
@@ -147,6 +148,8 @@ class PlannedBuilder(RunBuilder):
         is_training = len(rows) == len(training) and all(a is b for a, b in zip(rows, training, strict=True))
         if is_training and (plan.in_order or plan.batch_sampler is not None or plan.turns is not None):
             return self._given_sampler(rows, options)
+        if settings.data_seed is not None and not multiple and config.batch_sampler == "batch_sampler":
+            options["seed"] = settings.data_seed
         if settings.drop_last:
             if config.batch_sampler != "batch_sampler":
                 raise ConfigError(
@@ -154,8 +157,8 @@ class PlannedBuilder(RunBuilder):
                     f"the other: leave one out"
                 )
             return FullBatches(rows, **options)
-        if settings.data_seed is not None and not multiple and config.batch_sampler == "batch_sampler":
-            return EpochSampler(rows, **{**options, "seed": settings.data_seed})
+        if options["seed"] != config.seed:
+            return EpochSampler(rows, **options)
         return super()._sampler(rows, batch_size=batch_size, multiple=multiple)
 
     def _given_sampler(self, rows: Sequence[TrainingRows], options: dict[str, Any]) -> EpochSampler:

@@ -108,7 +108,6 @@ def settings_of(arguments: BaseTrainingArguments, *, device: torch.device) -> Se
             "round_robin" if arguments.multi_dataset_batch_sampler == "round_robin" else "proportional"
         ),
         prompts=arguments.prompts or None,
-        save_total_limit=arguments.save_total_limit if (arguments.save_total_limit or 0) > 0 else None,
         keep_best=arguments.load_best_model_at_end,
         metric_for_best_model=arguments.metric_for_best_model,
         greater_is_better=arguments.greater_is_better,

@@ -259,6 +259,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         best = Path(self.args.output_dir or "") / "best"
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None and best.is_dir():
             self.state.best_model_checkpoint = str(best)
+        self._course({}).finish(self._folder)
         self.is_in_train = False
         self.callback_handler.call("on_train_end", self.args, self.state)
         return TrainOutput(steps, history.train_loss, {**metrics, "epoch": self.state.epoch})

@@ -172,7 +172,6 @@ def test_impossible(given: dict[str, Any], message: str) -> None:
         ({"prompts": {"a": "x"}}, "prompts", {"a": "x"}),
         ({"learning_rate_mapping": {"embeddings": 1e-4}}, "learning_rate_mapping", {"embeddings": 1e-4}),
         ({"eval_strategy": "epoch"}, "eval_each_epoch", True),
-        ({"save_total_limit": 0}, "save_total_limit", None),
         ({"gradient_checkpointing": True}, "gradient_checkpointing", True),
         ({"seed": 7}, "seed", 7),
     ],

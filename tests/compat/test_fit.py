@@ -17,7 +17,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from minisbert.compat import losses
 from minisbert.compat.data import InputExample, NoDuplicatesDataLoader
 from minisbert.compat.evaluation import EmbeddingSimilarityEvaluator
-from minisbert.compat.fit import _read
+from minisbert.compat.fit_trainer import read_loader
 from minisbert.compat.model import SentenceTransformer
 from minisbert.compat.samplers import BatchSamplers
 from minisbert.errors import ConfigError, InputError
@@ -171,20 +171,23 @@ def test_optimizers(model: SentenceTransformer, kind: type[torch.optim.Optimizer
     assert not np.allclose(before, model.encode(FIRST), atol=1e-4)
 
 
-def test_read() -> None:
+def testread_loader() -> None:
     torch.manual_seed(0)
-    shuffled = _read(DataLoader(GRADED, shuffle=True, batch_size=4))  # type: ignore[arg-type]
+    shuffled = read_loader(DataLoader(GRADED, shuffle=True, batch_size=4))  # type: ignore[arg-type]
     assert list(shuffled.columns) == ["sentence_0", "sentence_1", "label"]
     assert shuffled.columns["sentence_0"] != FIRST
     assert sorted(shuffled.columns["sentence_0"]) == sorted(FIRST)
-    assert list(_read(loader(PAIRS)).columns) == ["sentence_0", "sentence_1"]  # labels that are all 0 count as none
-    assert _read(NoDuplicatesDataLoader(PAIRS, 4)).batch_sampler is BatchSamplers.NO_DUPLICATES
+    assert list(read_loader(loader(PAIRS)).columns) == [
+        "sentence_0",
+        "sentence_1",
+    ]  # labels that are all 0 count as none
+    assert read_loader(NoDuplicatesDataLoader(PAIRS, 4)).batch_sampler is BatchSamplers.NO_DUPLICATES
     own = DataLoader(GRADED, batch_sampler=BatchSampler(SequentialSampler(GRADED), 3, False))  # type: ignore[arg-type]
     with pytest.warns(UserWarning, match="batch_sampler, whose batches are not kept"):
-        read = _read(own)
+        read = read_loader(own)
     assert read.batch_size == 3
     with pytest.raises(InputError, match="got str from a data loader"):
-        _read(DataLoader(FIRST))  # type: ignore[arg-type]
+        read_loader(DataLoader(FIRST))  # type: ignore[arg-type]
 
 
 def test_collate(model: SentenceTransformer) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -33,19 +32,3 @@ def test_scripts_run(tmp_path: Path) -> None:
         assert all(map(math.isfinite, one["numbers"])), one
         assert len(set(one["numbers"])) > 1, one
     assert [entry.name for entry in tmp_path.iterdir()] == ["bert"]
-
-
-def test_a_script_runs_by_itself(tmp_path: Path) -> None:
-    folder = without_dropout(tmp_path / "bert")
-    script = script_runs.SCRIPTS / "fit_several.py"
-    run = subprocess.run(
-        [sys.executable, "-m", "minisbert.compat", str(script), str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-2000:]
-    assert "batch sizes [3, 2]" in run.stderr
-    assert len(json.loads(run.stdout)) == 24

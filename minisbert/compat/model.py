@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -135,6 +135,10 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
 
     # ---- the modules ------------------------------------------------------------------------------------------------
 
+    if TYPE_CHECKING:  # a module has attributes that its base class does not
+
+        def __getitem__(self, idx: int | slice) -> Any: ...
+
     @property
     def transformer(self) -> Transformer:
         """The first module: tokenizer and encoder."""
@@ -220,6 +224,14 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
         """Return True for a kind of inputs that the model takes."""
         return modality in self.modalities
 
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: embeddings do not depend on it, and packed batches run through kernels of their own.
+
+        Args:
+            args: as of `torch.compile`.
+            kwargs: as of `torch.compile`.
+        """
+
     def clear_placement_cache(self) -> None:
         """Do nothing: the places of weights are never kept."""
 
@@ -258,13 +270,6 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
     def preprocess(self, inputs: Sequence[Text], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Return the features of texts; see `Transformer.preprocess`."""
         return self.transformer.preprocess(inputs, prompt, **kwargs)
-=======
-    def preprocess(
-        self, inputs: Sequence[Text], prompt: str | None = None, *, task: str | None = None
-    ) -> dict[str, Any]:
-        """Return the features of texts; see `Transformer.preprocess`. The task makes no difference."""
-        return self.transformer.preprocess(inputs, prompt)
->>>>>>> compat-e
 
     def tokenize(self, texts: Sequence[Text], **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the features of texts: the older name of `preprocess`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
@@ -125,6 +125,10 @@ class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods):
 
     # ---- the modules ------------------------------------------------------------------------------------------------
 
+    if TYPE_CHECKING:  # a module has attributes that its base class does not
+
+        def __getitem__(self, idx: int | slice) -> Any: ...
+
     @property
     def transformer(self) -> Transformer:
         """The first module: tokenizer and encoder."""
@@ -209,6 +213,14 @@ class SentenceTransformer(EncodingMethods, HubMethods, AdapterMethods):
     def supports(self, modality: str | tuple[str, ...]) -> bool:
         """Return True for a kind of inputs that the model takes."""
         return modality in self.modalities
+
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: embeddings do not depend on it, and packed batches run through kernels of their own.
+
+        Args:
+            args: as of `torch.compile`.
+            kwargs: as of `torch.compile`.
+        """
 
     def clear_placement_cache(self) -> None:
         """Do nothing: the places of weights are never kept."""

@@ -38,7 +38,7 @@ _NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 
 @dataclass
 class Plan:
-    """What the reference's arguments say beside minisbert's settings.
+    """The parts of a run that minisbert's settings do not say.
 
     Attributes:
         settings: the settings.

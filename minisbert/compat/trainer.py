@@ -27,26 +27,8 @@ from .own_loss import OwnLoss, put_model
 from .running import Plan, PlannedTrainer
 from .settings import Settings, settings_of
 from .trainer_files import TrainerFiles
-from .trainer_loaders import TrainerLoaders
+from .trainer_loaders import TrainerLoaders, refuse_overrides
 from .training_data import check_streams, is_stream, named, read
-
-# Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
-_NOT_CALLED = (
-    "compute_loss",
-    "training_step",
-    "prediction_step",
-    "evaluation_loop",
-    "collect_features",
-    "get_train_dataloader",
-    "get_eval_dataloader",
-    "get_batch_sampler",
-    "get_multi_dataset_batch_sampler",
-    "create_optimizer",
-    "create_scheduler",
-    "create_optimizer_and_scheduler",
-    "get_optimizer_cls_and_kwargs",
-)
-
 
 NamedRows: TypeAlias = dict[str, TrainingRows]
 
@@ -96,7 +78,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             raise ConfigError(
                 f"got args of type {type(self.args).__name__}; expected SentenceTransformerTrainingArguments: make them"
             )
-        _refuse_overrides(type(self))
+        refuse_overrides(type(self))
         _seed(self.args.seed)
         self.model_init = model_init
         self.model = self._first_model(model)
@@ -407,7 +389,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     @property
     def control(self) -> TrainerControl:
-        """What follows, as the callbacks left it."""
+        """The next things in a run, as the callbacks left them."""
         return self.callback_handler.control
 
     def add_callback(self, callback: Any) -> None:
@@ -445,13 +427,3 @@ def _seed(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
-
-
-def _refuse_overrides(kind: type) -> None:
-    for name in _NOT_CALLED:
-        own = [one for one in kind.__mro__ if name in vars(one)]
-        if own and own[0] is not TrainerLoaders:
-            raise ConfigError(
-                f"got {own[0].__name__} with a method {name} of its own, which is not called; expected none: pass a "
-                f"loss, callbacks or arguments in its place"
-            )

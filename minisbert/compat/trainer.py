@@ -28,7 +28,7 @@ from .running import Plan, PlannedTrainer
 from .settings import Settings, settings_of
 from .trainer_files import TrainerFiles
 from .trainer_loaders import TrainerLoaders, refuse_overrides
-from .training_data import check_streams, is_stream, named, read
+from .training_data import check_streams, named, read
 
 NamedRows: TypeAlias = dict[str, TrainingRows]
 
@@ -258,20 +258,25 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         if not training:
             held_out = self._rows(eval_dataset)
             settings = settings.with_changes(keep_best=False, metric_for_best_model=None, save_every=None)
-            return self._planned(held_out, held_out, Plan(settings, self._course(held_out)))
+            plan = Plan(
+                settings,
+                self._course(held_out),
+                eval_datasets=named(eval_dataset) or {"": eval_dataset},
+                batch_sampler=_own(args.batch_sampler),
+            )
+            return self._planned(held_out, held_out, plan)
         needed = args.max_steps * self._rows_per_step() if args.max_steps > 0 else None
         train = self._rows(self.train_dataset, most=needed)
         held_out = self._rows(self.eval_dataset) if self._evaluates else {}
-        own, turns = args.batch_sampler, args.multi_dataset_batch_sampler
         plan = Plan(
             settings,
             self._course(held_out),
             optimizer=self.optimizer,
             scheduler=self.lr_scheduler,
             datasets=named(self.train_dataset) or {"": self.train_dataset},
-            batch_sampler=own if callable(own) else None,
-            turns=turns if callable(turns) else None,
-            in_order=is_stream(self.train_dataset),
+            eval_datasets=named(self.eval_dataset) or {"": self.eval_dataset},
+            batch_sampler=_own(args.batch_sampler),
+            turns=_own(args.multi_dataset_batch_sampler),
         )
         return self._planned(
             train,
@@ -420,6 +425,11 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
     def is_world_process_zero(self) -> bool:
         """Return True, as there is one process."""
         return True
+
+
+def _own(sampler: Any) -> Any:
+    """Return a sampler of the user's own, a class or a function; None for a name of one."""
+    return sampler if callable(sampler) else None
 
 
 def _seed(seed: int) -> None:

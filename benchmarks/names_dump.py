@@ -155,9 +155,9 @@ def compat(wanted: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def _has(cls: type, member: str) -> bool:
-    """Return True if a class defines a member or sets it in each instance, in minisbert and not in a library below."""
+    """Return True if a class has a member, or sets it in each instance."""
     ours = [one for one in cls.__mro__ if one.__module__.partition(".")[0] == "minisbert"]
-    named = any(member in vars(one) or member in vars(one).get("__annotations__", ()) for one in ours)
+    named = hasattr(cls, member) or any(member in vars(one).get("__annotations__", ()) for one in ours)
     return named or any(re.search(rf"\bself\.{member}(: [^=\n]+)? = ", inspect.getsource(one)) for one in ours)
 
 

@@ -17,7 +17,7 @@ TITLES = {
 _SHOWN = 6  # parts of a difference
 _START = """# Names
 
-Every name of the dense part of sentence-transformers {version}, and what [`minisbert.compat`](compatibility.md) has
+Every name of the dense part of sentence-transformers {version}, and what [`minisbert.compat`](compat.md) has
 under it. A name is *same* if it can be imported from the same place, its parameters have the same names, order and
 defaults, and the tests run it; *unused* if no test does. A class stands for its constructor.
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import card, datasets, evaluation, losses, modules, readers, report, util
+    from . import card, compat, datasets, evaluation, losses, modules, readers, report, util
     from .data.rows import InputExample
     from .model.pool import EncodingPool
     from .modules.lora import LoraConfig
@@ -36,6 +36,7 @@ __all__ = [
     "TrainingConfig",
     "TrainingHistory",
     "card",
+    "compat",
     "datasets",
     "evaluation",
     "losses",

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, shown
 from ..modules.encoder import Encoder
-from ..modules.lora import LoraConfig
+from ..modules.lora import LoraConfig, LoraLinear
 from ..sentence_transformer import SentenceTransformer as OurSentenceTransformer
+from .transformer import Transformer
 
 _NAME = "default"
 _KEPT = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora")
@@ -34,30 +35,35 @@ class AdapterMethods(OurSentenceTransformer):
                 "DistilBERT, MPNet)"
             )
 
-    def add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
+    def add_adapter(self, *args: Any, **kwargs: Any) -> None:
         """Freeze the encoder, and put a new LoRA adapter on it.
 
         Args:
-            adapter_config: `LoraConfig` of minisbert, or of PEFT.
-            adapter_name: only "default".
+            args: `adapter_config`, which is a `LoraConfig` of minisbert or of PEFT, and `adapter_name`, only "default".
+            kwargs: the same by name.
 
         Raises:
             ConfigError: an adapter that is not LoRA, or settings that minisbert has not; see also
                 `minisbert.SentenceTransformer.add_adapter`.
         """
+        self._add_adapter(*args, **kwargs)
+
+    def _add_adapter(self, adapter_config: Any, adapter_name: str | None = None) -> None:
         _check_name(adapter_name)
         super().add_adapter(adapter_config if isinstance(adapter_config, LoraConfig) else of_peft(adapter_config))
 
-    def load_adapter(
-        self, peft_model_id: str | Path, adapter_name: str | None = None, is_trainable: bool = True
-    ) -> None:
+    def load_adapter(self, *args: Any, **kwargs: Any) -> None:
         """Freeze the encoder, and put a saved LoRA adapter on it.
 
         Args:
-            peft_model_id: folder of the adapter.
-            adapter_name: only "default".
-            is_trainable: False to freeze the adapter, too.
+            args: `peft_model_id`, the folder of the adapter, and `adapter_name`, only "default".
+            kwargs: the same by name, and `is_trainable`: False to freeze the adapter, too.
         """
+        self._load_adapter(*args, **kwargs)
+
+    def _load_adapter(
+        self, peft_model_id: str | Path, adapter_name: str | None = None, *, is_trainable: bool = True
+    ) -> None:
         _check_name(adapter_name)
         super().load_adapter(peft_model_id)
         if not is_trainable:
@@ -79,29 +85,45 @@ class AdapterMethods(OurSentenceTransformer):
         """Return the name of the adapter."""
         return self.active_adapters()[0]
 
-    def set_adapter(self, adapter_name: str | list[str]) -> None:
-        """Use an adapter: the only one."""
+    def set_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Use an adapter, by `adapter_name`: the only one."""
+        self._named_adapter(*args, **kwargs)
+
+    def delete_adapter(self, *args: Any, **kwargs: Any) -> None:
+        """Take the adapter, by `adapter_names`, off the encoder, whose own weights stay frozen."""
+        self._named_adapter(*args, **{name.replace("names", "name"): value for name, value in kwargs.items()})
+        transformer = self.transformer
+        folder = transformer.weights_folder
+        for module in self._adapted():
+            nn.init.zeros_(module.lora_B)
+        transformer.merge_adapter()
+        cast(Transformer, transformer).restore_base(folder)
+
+    def _adapted(self) -> list[LoraLinear]:
+        return [module for module in self.transformer.encoder.modules() if isinstance(module, LoraLinear)]
+
+    def _named_adapter(self, adapter_name: str | list[str] | None = None) -> None:
         self.active_adapters()
         _check_name(adapter_name[0] if isinstance(adapter_name, list) and len(adapter_name) == 1 else adapter_name)
 
-    def get_adapter_state_dict(self, adapter_name: str | None = None) -> dict[str, Tensor]:
-        """Return the tensors of the adapter, by the names they have in this model."""
-        _check_name(adapter_name)
-        self.active_adapters()
+    def get_adapter_state_dict(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Return the tensors of the adapter, by `adapter_name`, under the names they have in this model."""
+        self._named_adapter(*args, **kwargs)
         state = self.transformer.encoder.state_dict()
         return {name: tensor for name, tensor in state.items() if "lora_" in name}
 
     def disable_adapters(self) -> None:
-        """Refuse: an adapter is part of the layers.
-
-        Raises:
-            ConfigError: always.
-        """
-        raise ConfigError("got disable_adapters(); expected a model to use as it is: load the base model beside it")
+        """Compute without the adapter until `enable_adapters`."""
+        self.active_adapters()
+        for module in self._adapted():
+            module.scale = 0.0
 
     def enable_adapters(self) -> None:
-        """Use the adapters, which are never disabled."""
+        """Compute with the adapter again."""
         self.active_adapters()
+        adapter = self.transformer.adapter
+        for module in self._adapted():
+            module.scale = 0.0 if adapter is None else adapter.scale
 
 
 def of_peft(config: Any) -> LoraConfig:

@@ -47,7 +47,7 @@ class ConfigView(dict[str, Any]):
 
 @dataclass(frozen=True)
 class ModelOutput:
-    """What the encoder makes of padded texts; values are also had by name or number, as of transformers.
+    """The output of the encoder over padded texts; values are also had by name or number, as of transformers.
 
     Attributes:
         last_hidden_state: (texts, length, dim); zeros where there is padding.
@@ -163,9 +163,13 @@ class AutoModel(Node):
         holds_layers = place + 2 < len(path) and path[place + 2].isdigit()
         return _Stack(self.native, self.config) if holds_layers else Node()
 
-    def shows(self, encoder: Encoder) -> bool:
+    def shows(self, encoder: Encoder, config: ConfigView) -> bool:
         """True if this is the tree of an encoder as it is now, no part of which was replaced."""
-        return encoder is self.native and _leaves(encoder, self.config) == self.__dict__["_leaves"]
+        return (
+            encoder is self.native
+            and config is self.config
+            and _leaves(encoder, self.config) == self.__dict__["_leaves"]
+        )
 
     @property
     def config(self) -> ConfigView:

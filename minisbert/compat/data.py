@@ -197,6 +197,18 @@ class ParallelSentencesDataset(datasets.ParallelSentencesDataset):
         super().__init__(student_model, teacher_model, batch_size, use_embedding_cache)
         self.student_model = student_model
 
+    def generate_data(self) -> None:
+        """Embed the next rows of each file, for the examples that follow."""
+        self._fill()
+
+    def next_entry(self, data_idx: int) -> tuple[str, list[str]]:
+        """Return the next row of a file: its first text, and all its texts."""
+        return self._next_row(data_idx)
+
+    def get_embeddings(self, sentences: list[str]) -> list[Any]:
+        """Embed texts with the teacher."""
+        return self._embed(sentences)
+
     def __getitem__(self, item: int) -> Any:
         return _changeable(super().__getitem__(item))
 

@@ -10,16 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import ConfigError, warn
+from ..errors import warn
 from ..model.embedding_model import Device, Inputs
 from ..model.encoding import OutputValue
 from ..model.pool import EncodingPool
 from ..sentence_transformer import SentenceTransformer as OurSentenceTransformer
 from ..similarity import Embeddings, Precision
-from .old_names import old_names
+from .old_names import old_names, refuse_more
 
 _USUAL_BATCH = 32
 _HALF = (torch.float16, torch.bfloat16)
+_KNOWN = ("task", "out")  # beside the arguments in the signature
+_NO_OPTIONS = ("self", "inputs", "kwargs", "__class__")
 
 
 class EncodingMethods(OurSentenceTransformer):
@@ -42,10 +44,7 @@ class EncodingMethods(OurSentenceTransformer):
         truncate_dim: int | None = None,
         pool: EncodingPool | None = None,
         chunk_size: int | None = None,
-        *,
-        task: str | None = None,
-        processing_kwargs: Mapping[str, Any] | None = None,
-        out: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """Embed texts; see `minisbert.SentenceTransformer.encode`.
 
@@ -64,9 +63,7 @@ class EncodingMethods(OurSentenceTransformer):
             truncate_dim: keep only this many leading dimensions.
             pool: processes to embed in.
             chunk_size: most texts sent to a process at once.
-            task: makes no difference: no model of minisbert has several.
-            processing_kwargs: only None.
-            out: an array to fill.
+            kwargs: `out`, an array to fill; `task` and `processing_kwargs=None`, which make no difference.
 
         Returns:
             As in minisbert; embeddings of a model in half precision have its dtype (arrays of bfloat16 have float32).
@@ -74,10 +71,8 @@ class EncodingMethods(OurSentenceTransformer):
         if isinstance(prompt_name, int):
             warn(f"got {prompt_name} as prompt_name, and took it as batch_size: up to version 2 it was in that place")
             prompt_name, batch_size = None, prompt_name
-        if processing_kwargs:
-            raise ConfigError(
-                f"got processing_kwargs={processing_kwargs!r}; expected none: set model.max_seq_length for lengths"
-            )
+        refuse_more("encode", {name: value for name, value in kwargs.items() if value is not None}, known=_KNOWN)
+        out = kwargs.get("out")
         if show_progress_bar is None:
             level = logging.getLogger("sentence_transformers").getEffectiveLevel()
             show_progress_bar = level in (logging.INFO, logging.DEBUG)
@@ -101,8 +96,7 @@ class EncodingMethods(OurSentenceTransformer):
         if output_value is None:
             for one in [found] if isinstance(found, dict) else found:
                 one["modality"] = "text"
-            return found
-        half = output_value == "sentence_embedding" and precision in ("float32", None) and self.dtype in _HALF
+        half = precision in ("float32", None) and self.dtype in _HALF
         return _rounded(found, self.dtype) if half and out is None else found
 
     @old_names(sentences="inputs")
@@ -122,14 +116,11 @@ class EncodingMethods(OurSentenceTransformer):
         truncate_dim: int | None = None,
         pool: EncodingPool | None = None,
         chunk_size: int | None = None,
-        *,
-        task: str | None = None,
-        processing_kwargs: Mapping[str, Any] | None = None,
-        out: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """`encode` with the prompt "query", unless one is given; see there for the arguments."""
-        options = {name: value for name, value in locals().items() if name not in ("self", "inputs", "__class__")}
-        return self._encode_as(("query",), inputs, options)
+        options = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
+        return self._encode_as(("query",), inputs, {**options, **kwargs})
 
     @old_names(sentences="inputs")
     def encode_document(  # type: ignore[override]
@@ -148,14 +139,11 @@ class EncodingMethods(OurSentenceTransformer):
         truncate_dim: int | None = None,
         pool: EncodingPool | None = None,
         chunk_size: int | None = None,
-        *,
-        task: str | None = None,
-        processing_kwargs: Mapping[str, Any] | None = None,
-        out: Any = None,
+        **kwargs: Any,
     ) -> Any:
         """`encode` with the prompt for documents, unless one is given; see there for the arguments."""
-        options = {name: value for name, value in locals().items() if name not in ("self", "inputs", "__class__")}
-        return self._encode_as(("document", "passage", "corpus"), inputs, options)
+        options = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
+        return self._encode_as(("document", "passage", "corpus"), inputs, {**options, **kwargs})
 
     def encode_multi_process(
         self,
@@ -219,4 +207,8 @@ def _rounded(found: Any, dtype: torch.dtype) -> Any:
     """Return embeddings in the dtype of the model; NumPy has no bfloat16."""
     if isinstance(found, np.ndarray):
         return found.astype(np.float16) if dtype == torch.float16 else found
-    return found.to(dtype) if isinstance(found, Tensor) else [one.to(dtype) for one in found]
+    if isinstance(found, Tensor):
+        return found.to(dtype) if found.is_floating_point() else found
+    if isinstance(found, dict):
+        return {name: _rounded(value, dtype) for name, value in found.items()}
+    return [_rounded(one, dtype) for one in found] if isinstance(found, list) else found

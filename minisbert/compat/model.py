@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import nn
 
-from ..errors import ConfigError
-from ..model.embedding_model import DType
-from ..model.stack import Truncation
+from ..errors import ConfigError, warn
 from ..modules.features import Features
 from ..similarity import SimilarityFunction
 from ..text import Text
@@ -24,11 +22,20 @@ from .hub import HubMethods
 from .model_card import SentenceTransformerModelCardData
 from .models import WeightedLayerPooling, adopt, takes_packed
 from .module_base import Module
-from .old_names import old_names
+from .old_names import old_names, refuse_more
 from .transformer import Transformer
 
 
-class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods):  # type: ignore[misc]  # whose fit it is
+class _Recognized(type):
+    """Shows the class with the package whose place it takes, by which KeyBERT and BERTopic know a model."""
+
+    def __repr__(cls) -> str:
+        return f"<class '{cls.__module__}.{cls.__qualname__}' for sentence_transformers>"
+
+
+class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
+    FitMixin, EncodingMethods, HubMethods, AdapterMethods, metaclass=_Recognized
+):
     """A sentence-embedding model with the reference's arguments, methods and feature dictionaries.
 
     Args:
@@ -50,8 +57,6 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
         backend: only "torch".
         similarity_fn_name: "cosine", "dot", "euclidean" or "manhattan".
         truncate_dim: keep only this many leading dimensions of each embedding.
-        dtype: as in minisbert.
-        truncation: as in minisbert.
 
     Raises:
         ModelError: the model cannot be found or read.
@@ -61,15 +66,15 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
     SUPPORTED_SIMILARITY_FN_NAMES = ("cosine", "dot", "euclidean", "manhattan")
     backend: Literal["torch"] = "torch"
 
-    @old_names(tokenizer_kwargs="processor_kwargs")
+    @old_names("modules", "device", "prompts", "default_prompt_name", tokenizer_kwargs="processor_kwargs")
     def __init__(
         self,
         model_name_or_path: str | Path | None = None,
+        *,
         modules: Iterable[nn.Module] | Mapping[str, nn.Module] | None = None,
         device: str | torch.device | None = None,
         prompts: dict[str, str] | None = None,
         default_prompt_name: str | None = None,
-        *,
         cache_folder: str | None = None,
         trust_remote_code: bool = False,
         revision: str | None = None,
@@ -83,8 +88,6 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
         backend: Literal["torch"] = "torch",
         similarity_fn_name: str | SimilarityFunction | None = None,
         truncate_dim: int | None = None,
-        dtype: DType | None = None,
-        truncation: Truncation = "warn",
     ) -> None:
         if token is not None and use_auth_token is not None:
             raise ConfigError("got both token and use_auth_token; expected one of them: they are the same")
@@ -102,8 +105,6 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
             revision=revision,
             local_files_only=local_files_only,
             token=use_auth_token if token is None else token,
-            dtype=dtype,
-            truncation=truncation,
             trust_remote_code=trust_remote_code,
             backend=backend,
             model_kwargs=model_kwargs,
@@ -112,36 +113,55 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
         )
         for module in self:
             adopt(module)
+        if config_kwargs and "output_hidden_states" in config_kwargs:
+            self.transformer.config["output_hidden_states"] = config_kwargs["output_hidden_states"]
+        self._check_layers()
         self.model_card_data = model_card_data or SentenceTransformerModelCardData()
         self.model_card_data.register_model(self)
         for module in self:
             if isinstance(module, Module):
                 module.on_model_ready(self)
 
+    def _check_layers(self) -> None:
+        """Leave WeightedLayerPooling out, as the reference does in silence, if the encoder shows no layers."""
+        for module in self:
+            if isinstance(module, WeightedLayerPooling):
+                module.used = self.transformer.config.get("output_hidden_states") is True
+                if not module.used:
+                    warn(
+                        "WeightedLayerPooling has no effect, as in the reference, since config.json does not ask for "
+                        "hidden states: pass config_kwargs={'output_hidden_states': True}"
+                    )
+
     # ---- the modules ------------------------------------------------------------------------------------------------
+
+    if TYPE_CHECKING:  # a module has attributes that its base class does not
+
+        def __getitem__(self, idx: int | slice) -> Any: ...
 
     @property
     def transformer(self) -> Transformer:
         """The first module: tokenizer and encoder."""
         return cast(Transformer, super().transformer)
 
-    def forward(self, input: Any) -> Any:  # noqa: A002 - the reference's name
+    def forward(self, input: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # noqa: A002 - the reference's name
         """Run features through all modules.
 
         Args:
             input: the reference's dictionary ("input_ids", "attention_mask" and others: int64, (texts, length)), or
                 packed `Features`.
+            kwargs: `task`, which makes no difference.
 
         Returns:
             The dictionary, to which "token_embeddings", (texts, length, dim), and "sentence_embedding", (texts, dim),
             are added; or the `Features`.
         """
+        refuse_more("the model", kwargs, known=("task",))
         if not isinstance(input, Mapping):
             return super().forward(input)
         given = input if isinstance(input, dict) else dict(input)
         padding = Padding.of(given, self.device)
-        every_layer = any(isinstance(module, WeightedLayerPooling) for module in self)
-        features = self.transformer.run_padded(padding, every_layer=every_layer)
+        features = self.transformer.run_padded(padding)
         for module in islice(self, 1, None):
             own = takes_packed(module)
             features = module(features) if own else run_on_dictionary(module, features, padding, given)
@@ -175,6 +195,10 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
         """The configuration of the encoder."""
         return self.transformers_model.config
 
+    @config.setter
+    def config(self, value: Any) -> None:
+        self.transformer.set_config(value)
+
     @property
     def _target_device(self) -> torch.device:
         return self.device
@@ -184,7 +208,7 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
         self.to(device)
 
     def get_backend(self) -> Literal["torch"]:
-        """What computes: PyTorch."""
+        """The library that computes: PyTorch."""
         return "torch"
 
     def get_model_kwargs(self) -> list[str]:
@@ -200,8 +224,22 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
         """Return True for a kind of inputs that the model takes."""
         return modality in self.modalities
 
-    def gradient_checkpointing_enable(self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None) -> None:
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Do nothing: embeddings do not depend on it, and packed batches run through kernels of their own.
+
+        Args:
+            args: as of `torch.compile`.
+            kwargs: as of `torch.compile`.
+        """
+
+    def clear_placement_cache(self) -> None:
+        """Do nothing: the places of weights are never kept."""
+
+    def gradient_checkpointing_enable(
+        self, gradient_checkpointing_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+    ) -> None:
         """Keep only the inputs of layers in training, and compute them again in backward."""
+        refuse_more("gradient_checkpointing_enable", kwargs)
         self.transformers_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
 
     # ---- texts ------------------------------------------------------------------------------------------------------
@@ -229,15 +267,13 @@ class SentenceTransformer(FitMixin, EncodingMethods, HubMethods, AdapterMethods)
     def max_seq_length(self, value: int | None) -> None:
         self.transformer.max_seq_length = value
 
-    def preprocess(
-        self, inputs: Sequence[Text], prompt: str | None = None, *, task: str | None = None
-    ) -> dict[str, Any]:
-        """Return the features of texts; see `Transformer.preprocess`. The task makes no difference."""
-        return self.transformer.preprocess(inputs, prompt)
+    def preprocess(self, inputs: Sequence[Text], prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
+        """Return the features of texts; see `Transformer.preprocess`."""
+        return self.transformer.preprocess(inputs, prompt, **kwargs)
 
-    def tokenize(self, texts: Sequence[Text]) -> dict[str, Any]:  # type: ignore[override]  # the reference's name
+    def tokenize(self, texts: Sequence[Text], **kwargs: Any) -> dict[str, Any]:  # type: ignore[override]
         """Return the features of texts: the older name of `preprocess`."""
-        return self.preprocess(texts)
+        return self.preprocess(texts, **kwargs)
 
     def is_singular_input(self, inputs: Any) -> bool:
         """Return True if this is one input and not several."""

@@ -1,4 +1,4 @@
-"""What users say about a model for its card, by the reference's names."""
+"""Entries for the card of a model, by the reference's names."""
 
 from __future__ import annotations
 

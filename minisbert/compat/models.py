@@ -16,7 +16,7 @@ from ..modules.pooling import POOLING_MODES
 from ..modules.sentence import ACTIVATION_FUNCTIONS
 from ..storage import dialects
 from .module_base import InputModule, Module, on_features
-from .old_names import old_names
+from .old_names import old_names, refuse_more
 from .transformer import Transformer
 
 __all__ = [
@@ -85,8 +85,9 @@ class Pooling(ours.Pooling, Module):
     ) -> None:
         super().__init__(embedding_dimension, pooling_mode, include_prompt=include_prompt)
 
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any, **kwargs: Any) -> Any:
         """Set the sentence embeddings: (texts, dim)."""
+        refuse_more("Pooling", kwargs)
         return on_features(super().forward, features, _device(features))
 
     @property
@@ -115,9 +116,9 @@ class Pooling(ours.Pooling, Module):
         return {**super().get_config_dict(), "pooling_mode": modes[0] if len(modes) == 1 else modes}
 
     @classmethod
-    def load_config(cls, *source: Any, **options: Any) -> dict[str, Any]:
-        """Read the settings of a module; those of older versions are translated."""
-        config = super().load_config(*source, **options)
+    def load_config(cls, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """Read the settings of a module, as `Module.load_config`; those of older versions are translated."""
+        config = super().load_config(*args, **kwargs)
         dimension, modes, include_prompt = dialects.read_pooling(config)
         return {"embedding_dimension": dimension, "pooling_mode": modes, "include_prompt": include_prompt}
 
@@ -189,7 +190,7 @@ class Dense(ours.Dense, Module):
         if init_bias is not None and bias:
             self.linear.bias = nn.Parameter(init_bias)
 
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, in) to (texts, out)."""
         return on_features(super().forward, features, self.linear.weight.device)
 
@@ -220,7 +221,7 @@ class Dense(ours.Dense, Module):
         return {**super().get_config_dict(), **names, **({"use_residual": True} if self.use_residual else {})}
 
     @classmethod
-    def load(
+    def load(  # type: ignore[override]  # as in the reference
         cls,
         model_name_or_path: str,
         subfolder: str = "",
@@ -228,12 +229,13 @@ class Dense(ours.Dense, Module):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        trust_remote_code: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Dense:
         """Make the module from its folder; see `Module.load`."""
         source = (model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
-        module = super().load(*source)
-        cls.load_torch_weights(*source, model=module)
-        return module
+        return super().load(*source, init_defaults, **kwargs)
 
 
 class Normalize(ours.Normalize, Module):
@@ -251,9 +253,24 @@ class Normalize(ours.Normalize, Module):
         _check_names("Normalize", module_input_name, module_output_name)
         super().__init__()
 
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, dim) to (texts, dim)."""
         return on_features(super().forward, features, _device(features))
+
+    @classmethod
+    def load(  # type: ignore[override]  # as in the reference
+        cls,
+        model_name_or_path: str = "",
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> Normalize:
+        """Make the module from its folder; see `Module.load`."""
+        source = (model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        return super().load(*source, **kwargs) if model_name_or_path else cls()
 
 
 class LayerNorm(ours.LayerNorm, Module):
@@ -264,7 +281,7 @@ class LayerNorm(ours.LayerNorm, Module):
     def __init__(self, dimension: int) -> None:
         super().__init__(dimension)
 
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, dim) to (texts, dim)."""
         return on_features(super().forward, features, self.norm.weight.device)
 
@@ -280,7 +297,7 @@ class LayerNorm(ours.LayerNorm, Module):
     get_sentence_embedding_dimension = get_embedding_dimension
 
     @classmethod
-    def load(
+    def load(  # type: ignore[override]  # as in the reference
         cls,
         model_name_or_path: str,
         subfolder: str = "",
@@ -288,12 +305,11 @@ class LayerNorm(ours.LayerNorm, Module):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        **kwargs: Any,
     ) -> LayerNorm:
         """Make the module from its folder; see `Module.load`."""
         source = (model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
-        module = super().load(*source)
-        cls.load_torch_weights(*source, model=module)
-        return module
+        return super().load(*source, **kwargs)
 
 
 class Dropout(ours.Dropout, Module):
@@ -304,7 +320,7 @@ class Dropout(ours.Dropout, Module):
     def __init__(self, dropout: float = 0.2) -> None:
         super().__init__(dropout)
 
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, dim) to (texts, dim)."""
         return on_features(super().forward, features, _device(features))
 
@@ -332,7 +348,7 @@ class WeightedLayerPooling(ours.WeightedLayerPooling, Module):
     ) -> None:
         super().__init__(embedding_dimension, num_hidden_layers, layer_start, layer_weights)
 
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """Set the token embeddings."""
         if isinstance(features, dict) and features.get("all_layer_embeddings") is None:
             return features
@@ -343,6 +359,21 @@ class WeightedLayerPooling(ours.WeightedLayerPooling, Module):
         return self.embedding_dimension
 
     get_sentence_embedding_dimension = get_word_embedding_dimension = get_embedding_dimension
+
+    @classmethod
+    def load(  # type: ignore[override]  # as in the reference
+        cls,
+        model_name_or_path: str,
+        subfolder: str = "",
+        token: bool | str | None = None,
+        cache_folder: str | None = None,
+        revision: str | None = None,
+        local_files_only: bool = False,
+        **kwargs: Any,
+    ) -> WeightedLayerPooling:
+        """Make the module from its folder; see `Module.load`."""
+        source = (model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
+        return super().load(*source, **kwargs)
 
 
 _ADOPTED: Mapping[type[nn.Module], type[nn.Module]] = {

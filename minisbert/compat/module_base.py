@@ -17,9 +17,13 @@ from ..storage.files import write_json
 from ..storage.locate import find_model
 from ..storage.weights import load_into, read_weights, write_weights
 from .features import Padding, results, take_results
+from .old_names import refuse_more
 
 Made = TypeVar("Made", bound="Module")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
+
+# Arguments that the reference hands to each module when it loads a model.
+_LOADING = ("trust_remote_code", "model_kwargs", "processor_kwargs", "tokenizer_kwargs", "config_kwargs", "backend")
 
 
 class Module(nn.Module, ABC):
@@ -40,7 +44,7 @@ class Module(nn.Module, ABC):
     forward_kwargs: ClassVar[set[str]] = set()
 
     @abstractmethod
-    def forward(self, features: Any) -> Any:
+    def forward(self, features: Any, **kwargs: Any) -> Any:
         """Return the dictionary of features, with what the module makes."""
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -59,8 +63,10 @@ class Module(nn.Module, ABC):
         cache_folder: str | None = None,
         revision: str | None = None,
         local_files_only: bool = False,
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Made:
-        """Make the module from the settings in its folder.
+        """Make the module from the settings in its folder, and load its weights if it has any.
 
         Args:
             model_name_or_path: folder or name of a model.
@@ -69,10 +75,16 @@ class Module(nn.Module, ABC):
             cache_folder: Hugging Face cache to use.
             revision: branch, tag or commit on the Hub.
             local_files_only: never ask the Hub.
+            init_defaults: settings for what is not saved.
+            kwargs: arguments for loading an encoder, which make no difference here.
         """
+        refuse_more(f"{cls.__name__}.load", kwargs, known=_LOADING)
         source = (token, cache_folder, revision, local_files_only)
         config = cls.load_config(model_name_or_path, subfolder, None, *source)
-        return cls(**config)
+        module = cls(**{**(init_defaults or {}), **config})
+        if module.state_dict():
+            cls.load_torch_weights(model_name_or_path, subfolder, *source, model=module)
+        return module
 
     @classmethod
     def load_config(
@@ -153,8 +165,9 @@ class Module(nn.Module, ABC):
         load_into(model, tensors, source=folder)
         return model
 
-    def save(self, output_path: str, *, safe_serialization: bool = True) -> None:
+    def save(self, output_path: str, *args: Any, safe_serialization: bool = True, **kwargs: Any) -> None:
         """Write the settings of the module, and its weights if it has any."""
+        refuse_more(f"{type(self).__name__}.save", kwargs, args)
         self.save_config(output_path)
         if self.state_dict():
             self.save_torch_weights(output_path, safe_serialization)
@@ -181,7 +194,7 @@ class InputModule(Module):
         """Kinds of inputs: texts."""
         return ["text"]
 
-    def preprocess(self, inputs: Any, prompt: str | None = None) -> dict[str, Any]:
+    def preprocess(self, inputs: Any, prompt: str | None = None, **kwargs: Any) -> dict[str, Any]:
         """Return the features of texts.
 
         Raises:
@@ -189,14 +202,15 @@ class InputModule(Module):
         """
         if type(self).tokenize is InputModule.tokenize:
             raise NotImplementedError(f"{type(self).__name__} has no preprocess(); expected one that returns features")
-        return self.tokenize([prompt + text for text in inputs] if prompt else inputs)
+        return self.tokenize([prompt + text for text in inputs] if prompt else inputs, **kwargs)
 
-    def tokenize(self, texts: Any) -> dict[str, Any]:
+    def tokenize(self, texts: Any, **kwargs: Any) -> dict[str, Any]:
         """Return the features of texts: the older name of `preprocess`."""
-        return self.preprocess(texts)
+        return self.preprocess(texts, **kwargs)
 
-    def save_tokenizer(self, output_path: str) -> None:
+    def save_tokenizer(self, output_path: str, **kwargs: Any) -> None:
         """Write the tokenizer into a folder."""
+        refuse_more("save_tokenizer", kwargs)
         tokenizer: Any = getattr(self, "tokenizer", None)
         if hasattr(tokenizer, "save_pretrained"):
             tokenizer.save_pretrained(output_path)

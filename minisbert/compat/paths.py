@@ -46,6 +46,7 @@ _HOMES = {
         ParaphraseMiningEvaluator RerankingEvaluator SentenceEvaluator SequentialEvaluator TranslationEvaluator
         TripletEvaluator""",
     "util": f"{_UTIL} deprecated_kwargs get_installed_version",
+    "util.indexes": "semantic_search_faiss semantic_search_usearch",
     "mining": "mine_hard_negatives",
     "arguments": "BaseTrainingArguments SentenceTransformerTrainingArguments",
     "trainer": "SentenceTransformerTrainer",

@@ -336,7 +336,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     def _loss_of(self, name: str, rows: Any) -> Loss:
         loss = self.loss[name] if isinstance(self.loss, Mapping) else self.loss
-        if isinstance(loss, Loss):
+        if isinstance(loss, Loss) and not getattr(loss, "rewritten", False):  # for embeddings
             return loss
         own = OwnLoss(loss, padding=self.model.transformer.padding_token, labels=rows.label_type)
         self._own.append(own)

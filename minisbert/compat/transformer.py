@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, ParamSpec
 
 import numpy as np
 import torch
@@ -23,11 +24,27 @@ from ..text import Text, TextTokenizer, read_inputs, with_prompt
 from .auto_model import AutoModel, ConfigView, encode_padded
 from .features import Padding, results
 from .module_base import InputModule, warn_of_pickles
-from .old_names import old_names
+from .old_names import old_names, refuse_more
 from .tokenizer import TokenizerView
+
+Options = ParamSpec("Options")
 
 _UNLIMITED = 1_000_000  # tokens; where neither encoder nor tokenizer has a limit
 _MADE_LATER = ("_view", "_tokens")
+
+
+def _with_cache_dir(function: Callable[Options, None]) -> Callable[Options, None]:
+    """Let a constructor also take `cache_dir`, as older versions did, and put it among the arguments for the model."""
+
+    @functools.wraps(function)
+    def constructing(*args: Options.args, **options: Options.kwargs) -> None:
+        given: dict[str, Any] = options
+        if (cache := given.pop("cache_dir", None)) is not None:
+            key = "model_args" if "model_args" in given else "model_kwargs"
+            given[key] = {**(given.get(key) or {}), "cache_dir": cache}
+        function(*args, **options)
+
+    return constructing
 
 
 class Transformer(ours.Transformer, InputModule):
@@ -59,22 +76,25 @@ class Transformer(ours.Transformer, InputModule):
         ConfigError: another backend.
     """
 
+    config: ConfigView = ConfigView()
+    unpad_inputs: bool | None = None  # nothing is ever padded
+    query_expansion: None = None
     config_file_name: ClassVar[str] = "sentence_bert_config.json"
     config_keys: ClassVar[list[str]] = ["max_seq_length", "do_lower_case"]
     modality_config: ClassVar[Mapping[str, Any]] = {
         "text": {"method": "forward", "method_output_name": "last_hidden_state"}
     }
 
+    @_with_cache_dir
     @old_names(
+        *("max_seq_length", "model_kwargs", "processor_kwargs", "config_kwargs"),
         model_args="model_kwargs",
         tokenizer_args="processor_kwargs",
         config_args="config_kwargs",
-        cache_dir="cache_folder",
     )
     def __init__(
         self,
         model_name_or_path: str | Path,
-        max_seq_length: int | None = None,
         *,
         transformer_task: str = "feature-extraction",
         model_kwargs: dict[str, Any] | None = None,
@@ -88,9 +108,9 @@ class Transformer(ours.Transformer, InputModule):
         query_length: int | None = None,
         document_length: int | None = None,
         query_expansion: dict[str, Any] | None = None,
+        max_seq_length: int | None = None,
         do_lower_case: bool = False,
         tokenizer_name_or_path: str | None = None,
-        cache_folder: str | None = None,
     ) -> None:
         loading = check_loading(
             backend=backend, model_kwargs=model_kwargs, processor_kwargs=processor_kwargs, config_kwargs=config_kwargs
@@ -107,9 +127,17 @@ class Transformer(ours.Transformer, InputModule):
             "do_lower_case": do_lower_case,
             "tokenizer_name_or_path": tokenizer_name_or_path,
         }
-        folder = find_model(model_name_or_path, cache_folder=cache_folder, token=(model_kwargs or {}).get("token"))
+        given_source = model_kwargs or {}
+        folder = find_model(
+            model_name_or_path,
+            revision=given_source.get("revision"),
+            cache_folder=given_source.get("cache_dir"),
+            token=given_source.get("token"),
+        )
         given = {name: value for name, value in settings.items() if value is not None}
         self._become(ours.Transformer.load(folder, {**given, **loading}))
+        if config_kwargs and "output_hidden_states" in config_kwargs:  # which no embedding depends on
+            self.config["output_hidden_states"] = config_kwargs["output_hidden_states"]
 
     def _become(self, loaded: ours.Transformer) -> None:
         """Take all that a module of ours has."""
@@ -130,8 +158,11 @@ class Transformer(ours.Transformer, InputModule):
         processor_kwargs: dict[str, Any] | None = None,
         config_kwargs: dict[str, Any] | None = None,
         backend: str = "torch",
+        init_defaults: dict[str, Any] | None = None,
+        **kwargs: Any,
     ) -> Transformer:
         """Load the module from the folder of a model, with the settings saved there; see `Module.load`."""
+        refuse_more("Transformer.load", {**kwargs, **(init_defaults or {})})
         loading = check_loading(
             backend=backend, model_kwargs=model_kwargs, processor_kwargs=processor_kwargs, config_kwargs=config_kwargs
         )
@@ -165,11 +196,12 @@ class Transformer(ours.Transformer, InputModule):
     def auto_model(self) -> Any:  # type: ignore[override]  # it is read only here
         """The encoder as transformers shows it."""
         encoder = self.encoder
+        self.set_config(self.config)
         if isinstance(encoder, ForeignEncoder):
             return encoder.model
         view: AutoModel | None = self.__dict__.get("_view")
-        if view is None or not view.shows(encoder):
-            view = AutoModel(encoder, self._config_view(), self.extra_tensors)
+        if view is None or not view.shows(encoder, self.config):
+            view = AutoModel(encoder, self.config, self.extra_tensors)
             self.__dict__["_view"] = view
         return view
 
@@ -178,25 +210,34 @@ class Transformer(ours.Transformer, InputModule):
         """The encoder as transformers shows it, under its name in version 6."""
         return self.auto_model
 
-    def _config_view(self) -> ConfigView:
-        if not isinstance(self.config, ConfigView):
-            self.config = ConfigView(self.config)
-        return self.config
+    def set_config(self, config: Any) -> None:
+        """Show a configuration as `ConfigView`: a dictionary, or one of transformers."""
+        self.config = config if isinstance(config, ConfigView) else ConfigView(_content(config))
 
-    def forward(self, features: Any) -> Any:
+    def on_model_ready(self, model: nn.Module) -> None:
+        """Let the configuration have attributes."""
+        self.set_config(self.config)
+
+    def forward(self, features: Any, **kwargs: Any) -> Any:
         """Set the token embeddings: (tokens, dim), or (texts, length, dim) in a dictionary."""
+        refuse_more("Transformer", kwargs)
         if isinstance(features, Features):
             return super().forward(features)
         padding = Padding.of(features, self.encoder_device)
         features.update(results(self.run_padded(padding), padding))
         return features
 
-    def run_padded(self, padding: Padding, *, every_layer: bool = False) -> Features:
+    def run_padded(self, padding: Padding) -> Features:
         """Embed the tokens of padded texts, as the encoder of the reference does."""
-        every_layer = every_layer or self.config.get("output_hidden_states") is True
+        every_layer = self.config.get("output_hidden_states") is True
         made = Features(padding.batch, layer_embeddings=[] if every_layer else None)
         made.token_embeddings = encode_padded(self.encoder, padding, made.layer_embeddings)
         return made
+
+    def restore_base(self, folder: Path | None) -> None:
+        """Take the weights for those of a folder again, and freeze them."""
+        self._weights_folder = folder
+        self.encoder.requires_grad_(False)
 
     @property
     def encoder_device(self) -> torch.device:
@@ -280,13 +321,22 @@ class Transformer(ours.Transformer, InputModule):
             return _UNLIMITED if most is None else most
         return value
 
-    def preprocess(self, inputs: Sequence[Text], prompt: str | None = None) -> dict[str, Any]:
+    def preprocess(
+        self,
+        inputs: Sequence[Text],
+        prompt: str | None = None,
+        processing_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
         """Return the features of texts and pairs: "input_ids" and others, int64, (texts, longest), padded on the right.
 
         Args:
             inputs: several texts.
             prompt: put before each of them.
+            processing_kwargs: only None.
+            kwargs: `task`, which makes no difference.
         """
+        refuse_more("preprocess", {**kwargs, **dict(processing_kwargs or {})}, known=("task",))
         texts, single = read_inputs(inputs)
         if single:
             raise InputTypeError("got one text to tokenize; expected several: put it in a list")
@@ -306,13 +356,20 @@ class Transformer(ours.Transformer, InputModule):
             features["prompt_length"] = tokenizer.prompt_length(prompt)
         return {**features, "modality": "text"}
 
-    def tokenize(self, texts: Sequence[Text]) -> dict[str, Any]:
+    def tokenize(self, texts: Sequence[Text], **kwargs: Any) -> dict[str, Any]:
         """Return the features of texts: the older name of `preprocess`."""
-        return self.preprocess(texts)
+        return self.preprocess(texts, **kwargs)
 
-    def save(self, folder: str | Path, *, safe_serialization: bool = True) -> None:
+    def save(  # type: ignore[override]  # the reference's names
+        self, output_path: str | Path, *args: Any, safe_serialization: bool = True, **kwargs: Any
+    ) -> None:
         """Write weights, configuration and tokenizer; see `minisbert.modules.Transformer.save`."""
+        refuse_more("Transformer.save", kwargs, args)
         if not safe_serialization:
             warn_of_pickles()
         self.text_tokenizer  # noqa: B018 - takes over what was done to the tokenizer's view
-        super().save(Path(folder))
+        super().save(Path(output_path))
+
+
+def _content(config: Any) -> dict[str, Any]:
+    return dict(config) if isinstance(config, Mapping) else dict(config.to_dict())

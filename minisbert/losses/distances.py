@@ -17,49 +17,49 @@ PairDistance: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 MatrixDistance: TypeAlias = Callable[[Tensor], Tensor]
 
 
-def _cosine(a: Tensor, b: Tensor) -> Tensor:
-    """Return 1 - cosine of each row of `a` and the same row of `b`: (n,)."""
-    return 1 - F.cosine_similarity(a, b)
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    """Return 1 - cosine of each row of `x` and the same row of `y`: (n,)."""
+    return 1 - F.cosine_similarity(x, y)
 
 
-def _euclidean(a: Tensor, b: Tensor) -> Tensor:
-    """Return the euclidean distance of each row of `a` from the same row of `b`: (n,).
-
-    torch adds 1e-6 to each difference first.
-    """
-    return F.pairwise_distance(a, b, p=2)
-
-
-def _manhattan(a: Tensor, b: Tensor) -> Tensor:
-    """Return the manhattan distance of each row of `a` from the same row of `b`: (n,).
+def _euclidean(x: Tensor, y: Tensor) -> Tensor:
+    """Return the euclidean distance of each row of `x` from the same row of `y`: (n,).
 
     torch adds 1e-6 to each difference first.
     """
-    return F.pairwise_distance(a, b, p=1)
+    return F.pairwise_distance(x, y, p=2)
 
 
-def _exact_euclidean(a: Tensor, b: Tensor) -> Tensor:
-    return -pairwise_euclidean_sim(a, b)
+def _manhattan(x: Tensor, y: Tensor) -> Tensor:
+    """Return the manhattan distance of each row of `x` from the same row of `y`: (n,).
+
+    torch adds 1e-6 to each difference first.
+    """
+    return F.pairwise_distance(x, y, p=1)
 
 
-def _exact_manhattan(a: Tensor, b: Tensor) -> Tensor:
-    return -pairwise_manhattan_sim(a, b)
+def _exact_euclidean(x: Tensor, y: Tensor) -> Tensor:
+    return -pairwise_euclidean_sim(x, y)
+
+
+def _exact_manhattan(x: Tensor, y: Tensor) -> Tensor:
+    return -pairwise_manhattan_sim(x, y)
 
 
 class TripletDistanceMetric:
     """Distances of `TripletLoss`: (n, dim) and (n, dim) to (n,)."""
 
-    COSINE = staticmethod(_cosine)
-    EUCLIDEAN = staticmethod(_exact_euclidean)
-    MANHATTAN = staticmethod(_exact_manhattan)
+    COSINE = _cosine
+    EUCLIDEAN = _exact_euclidean
+    MANHATTAN = _exact_manhattan
 
 
 class SiameseDistanceMetric:
     """Distances of `ContrastiveLoss` and `OnlineContrastiveLoss`: (n, dim) and (n, dim) to (n,)."""
 
-    EUCLIDEAN = staticmethod(_euclidean)
-    MANHATTAN = staticmethod(_manhattan)
-    COSINE_DISTANCE = staticmethod(_cosine)
+    EUCLIDEAN = _euclidean
+    MANHATTAN = _manhattan
+    COSINE_DISTANCE = _cosine
 
 
 class BatchHardTripletLossDistanceFunction:

@@ -224,7 +224,8 @@ class Transformer(nn.Module):
         if self.adapter is None or not isinstance(self.encoder, Encoder):
             raise ConfigError("got a model without an adapter; expected one to merge: call add_adapter first")
         merge_layers(self.encoder)
-        self.encoder.align_weights()
+        if self.encoder.embeddings.word.weight.device.type == "cpu":
+            self.encoder.align_weights()
         self.adapter, self._weights_folder = None, None
 
     def adapter_state(self, folder: Path) -> dict[str, Tensor]:

@@ -197,6 +197,12 @@ class CapturedEngine(PiecewiseEngine):
         return found_inf
 
 
+def _is_own(module: nn.Module) -> bool:
+    """Return True for a module of minisbert, or of its `compat`, and not for one that a caller has derived."""
+    kinds = (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout)
+    return isinstance(module, kinds) and type(module).__module__.split(".")[0] == __name__.split(".")[0]
+
+
 def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
     """Return True if a step launches the same kernels for all batches of a size, and never waits for the device."""
     encoder = model.transformer.encoder
@@ -205,6 +211,6 @@ def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
         isinstance(encoder, Encoder)
         and encoder.recordable
         and all(isinstance(loss, Loss) and loss.recordable for loss in losses)
-        and all(type(module) in (Transformer, Pooling, Normalize, Dense, LayerNorm, Dropout) for module in model)
+        and all(map(_is_own, model))
         and all(pooling.pooling_mode == ("mean",) and pooling.include_prompt for pooling in poolings)
     )

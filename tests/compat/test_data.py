@@ -92,6 +92,9 @@ def test_datasets() -> None:
     parallel = ParallelSentencesDataset(None, Teacher())
     parallel.add_dataset([["one", "un"]], weight=1)
     assert isinstance(parallel[0], InputExample)
+    parallel.generate_data()
+    assert parallel.next_entry(0) == ("one", ["one", "un"])
+    assert len(parallel.get_embeddings(["one", "two"])) == 2
 
 
 def test_a_loader_of_batches(tiny: Callable[[str], Path]) -> None:

@@ -21,8 +21,10 @@ from torch import Tensor, nn
 import minisbert
 from minisbert import Trainer, TrainingConfig, similarity
 from minisbert.compat import losses
+from minisbert.compat.arguments import SentenceTransformerTrainingArguments
 from minisbert.compat.losses.features import mini_batches, packed
 from minisbert.compat.model import SentenceTransformer
+from minisbert.compat.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError
 from minisbert.training.checkpoint import Checkpoint
 from minisbert.training.own import load_own_state, own_parameters, own_state
@@ -211,7 +213,7 @@ def test_mini_batches(it: SimpleNamespace) -> None:
     assert lengths == [[6, 4], [9], [3, 3]]
     assert packed(texts).tokens == 25
     with pytest.raises(InputError, match="expected input_ids"):
-        packed({"attention_mask": torch.ones(2, 2)})
+        mini_batches({"attention_mask": torch.ones(2, 2)}, size=2, tokens=None)
 
 
 def test_rows_that_only_make_little_sense_are_warned_of(it: SimpleNamespace) -> None:
@@ -237,7 +239,7 @@ def test_rows_that_only_make_little_sense_are_warned_of(it: SimpleNamespace) -> 
 def test_what_is_refused(it: SimpleNamespace, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="gather_across_devices"):
         losses.MultipleNegativesRankingLoss(it.model, gather_across_devices=True)
-    with pytest.raises(ConfigError, match="which are the same"):
+    with pytest.raises(TypeError, match="embedding_dimension"):
         losses.SoftmaxLoss(it.model, sentence_embedding_dimension=DIM, embedding_dimension=DIM, num_labels=2)
     with pytest.raises(TypeError):
         losses.CoSENTLoss(it.model, scales=3)
@@ -308,6 +310,25 @@ class Written(nn.Module):
         return ((self.weight * torch.cosine_similarity(first, second) - labels) ** 2).mean()
 
 
+def test_trainer_gives_features_to_a_loss_with_a_forward_of_its_own(it: SimpleNamespace, tmp_path: Path) -> None:
+    """Which knows nothing of embeddings."""
+    data = {"a": ["the cat", "a dog"] * 4, "b": ["the sky", "the sea"] * 4, "label": [0.0, 1.0] * 4}
+    arguments = SentenceTransformerTrainingArguments(output_dir=str(tmp_path), max_steps=2, save_strategy="no")
+    loss, before = ByHand(it.model), it.model.encode("the cat")
+    SentenceTransformerTrainer(model=it.model, args=arguments, train_dataset=data, loss=loss).train()
+    assert loss.calls == 2
+    assert not np.array_equal(before, it.model.encode("the cat"))
+
+
+class ByHand(losses.CosineSimilarityLoss):
+    calls = 0
+
+    def forward(self, sentence_features: Any, labels: Tensor | None = None) -> Any:  # type: ignore[override]
+        self.calls += 1
+        first, second = (self.model(texts)["sentence_embedding"] for texts in sentence_features)
+        return nn.functional.mse_loss(torch.cosine_similarity(first, second), labels)
+
+
 def test_a_loss_of_a_user_in_several_sizes_and_layers(it: SimpleNamespace) -> None:
     call = Call("", 2, "score")
     features, labels = features_of(call, it), labels_of(call, DIM)
@@ -358,5 +379,8 @@ def test_distances_and_helpers(it: SimpleNamespace) -> None:
     assert layered.get_layer_weight(3) == 0.25
     first, second = losses.GlobalOrthogonalRegularizationLoss(it.model).compute_gor(texts)
     assert first.shape == second.shape == ()
+    decoding = losses.DenoisingAutoEncoderLoss(it.model, it.decoder, False)
+    again = decoding.retokenize(it.model.tokenize(["the cat", "a"]))
+    assert again["input_ids"].shape == again["attention_mask"].shape
     tension = losses.ContrastiveTensionLoss(it.model)
     assert tension.model2 is it.model is not tension.model1

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
 import runpy
 import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -15,7 +17,7 @@ import pytest
 from places import ROOT
 from trackers import missing_modules
 
-from minisbert import SentenceTransformer
+from minisbert import SentenceTransformer, compat
 from minisbert.cli import main
 
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
@@ -45,12 +47,19 @@ def blocks(page: Path) -> list[Block]:
 
 def run(block: Block, page: Path, names: dict[str, object]) -> None:
     """Execute a block in the working directory; lines of tracebacks are those of the page."""
-    if block.language == "python":
+    if block.language == "python" and block.title is not None:
+        Path(block.title).write_text(block.text, encoding="utf-8")
+    elif block.language == "python":
         exec(compile("\n" * (block.line - 1) + block.text, str(page), "exec"), names)
     elif block.language == "bash":
         for command in block.text.replace("\\\n", "").splitlines():
             if not command.startswith(SET_UP):
                 program, *arguments = shlex.split(command)
+                if program == "python":
+                    subprocess.run(
+                        [sys.executable, *arguments], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
+                    )
+                    continue
                 assert program == "minisbert", f"{page}: {command} is run by no test"
                 assert main(arguments) == 0, command
     elif block.title is not None:
@@ -69,8 +78,13 @@ def test_snippets(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.
     stand_ins = missing_modules() if page.stem == "trackers" else {}  # where the real packages are not installed
     for name, (stand_in, _) in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, stand_in)
-    for block in blocks(page):
-        run(block, page, module.__dict__)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "sentence_transformers"]:
+        monkeypatch.delitem(sys.modules, name)  # the reference, of other tests
+    try:
+        for block in blocks(page):
+            run(block, page, module.__dict__)
+    finally:
+        compat.uninstall()
     for name, (_, tracked) in stand_ins.items():
         assert {(key, 4) for key in ("loss", "learning_rate", "eval_loss", "epoch")} <= tracked.values.keys(), name
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial, wraps
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from ...card.composing import papers
-from ...errors import ConfigError, InputError, warn
+from ...errors import InputError, warn
 from ...losses import Loss
 from ...losses.base import Labels
 from ...modules.recompute import recomputed
-from ...packing import PackedBatch, pack
-from ...text import TokenizedTexts
+from ...packing import PackedBatch
+from ..features import Padding
 
 Texts: TypeAlias = Mapping[str, Any]  # the tokens of a column: tensors of (texts, length) by name
-Init = TypeVar("Init", bound=Callable[..., None])
 
 
 class FeatureLoss(Loss):
@@ -187,38 +186,4 @@ def mask_of(texts: Texts) -> Tensor:
 
 def packed(texts: Texts) -> PackedBatch:
     """Pack the tokens of a column, without padding, on their device."""
-    mask = mask_of(texts).cpu()
-    ids, lengths = texts["input_ids"].cpu()[mask], mask.sum(dim=1)
-    types = texts.get("token_type_ids")
-    flat = TokenizedTexts(
-        ids=ids.int().numpy(),
-        lengths=lengths.numpy(),
-        truncated=0,
-        types=None if types is None else types.cpu()[mask].int().numpy(),
-    )
-    return pack(flat, prompt_length=int(texts.get("prompt_length", 0))).to(texts["input_ids"].device)
-
-
-# ---- arguments ------------------------------------------------------------------------------------------------------
-
-
-def renamed(**names: str) -> Callable[[Init], Init]:
-    """Let a constructor take arguments by their older names too.
-
-    Args:
-        names: older name to the present one.
-    """
-
-    def decorate(init: Init) -> Init:
-        @wraps(init)
-        def taking(*arguments: Any, **options: Any) -> None:
-            for old, new in names.items():
-                if old in options and new in options:
-                    raise ConfigError(f"got {old} and {new}, which are the same; expected one: leave out {old}")
-                if old in options:
-                    options[new] = options.pop(old)
-            init(*arguments, **options)
-
-        return taking  # type: ignore[return-value]
-
-    return decorate
+    return Padding.of(texts, texts["input_ids"].device).batch

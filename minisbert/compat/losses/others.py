@@ -265,6 +265,14 @@ class DenoisingAutoEncoderLoss(FeatureLoss, losses.DenoisingAutoEncoderLoss):
         self.hold(model)
         self.decoder.to(getattr(model, "device", None))
 
+    def retokenize(self, sentence_features: Texts) -> dict[str, Tensor]:
+        """Return a column of texts in the tokens of the decoder, padded."""
+        read, write = self._tokenizers
+        ids = sentence_features["input_ids"]
+        words = read.batch_decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=True)
+        written = write(words, padding=True, truncation="longest_first", return_tensors="pt", max_length=None)
+        return {name: tensor.to(ids.device) for name, tensor in written.items()}
+
     def of_features(self, columns: Sequence[Texts], labels: Tensor | None) -> Any:
         """Return the loss of the tokens of damaged texts and of the texts."""
         damaged, *whole = columns

@@ -12,7 +12,8 @@ from ... import losses
 from ...losses.base import LabelKind, Labels
 from ...losses.distances import PairDistance, SiameseDistanceMetric
 from ...similarity import SimilarityMatrix, cos_sim, pairwise_cos_sim
-from .features import FeatureLoss, Texts, renamed
+from ..old_names import old_names
+from .features import FeatureLoss, Texts
 
 _SQUARES, _AS_IT_IS, _CROSS_ENTROPY = nn.MSELoss(), nn.Identity(), nn.CrossEntropyLoss()
 
@@ -147,7 +148,7 @@ class SoftmaxLoss(FeatureLoss, losses.SoftmaxLoss):
 
     label_kind: LabelKind = "class"  # type: ignore[assignment]  # of any kind, for another function
 
-    @renamed(sentence_embedding_dimension="embedding_dimension")
+    @old_names(sentence_embedding_dimension="embedding_dimension")
     def __init__(
         self,
         model: Any,

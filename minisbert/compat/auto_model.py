@@ -137,9 +137,9 @@ class AutoModel(Node):
     def __init__(self, encoder: Encoder, config: ConfigView, extra: Mapping[str, Tensor]) -> None:
         super().__init__()
         self.__dict__.update(_encoder=encoder, _config=config, _extra=extra)
-        self.__dict__["_leaves"] = leaves = _leaves(encoder, config)
+        self.__dict__["_leaves"] = found = leaves(encoder, config)
         own = dict(encoder.named_modules())
-        for name, (path, _) in leaves.items():
+        for name, (path, _) in found.items():
             self._put(own, name, path.split("."))
 
     def _put(self, own: Mapping[str, nn.Module], name: str, path: list[str]) -> None:
@@ -168,7 +168,7 @@ class AutoModel(Node):
         return (
             encoder is self.native
             and config is self.config
-            and _leaves(encoder, self.config) == self.__dict__["_leaves"]
+            and leaves(encoder, self.config) == self.__dict__["_leaves"]
         )
 
     @property
@@ -275,7 +275,7 @@ class AutoModel(Node):
         return torch.tanh(nn.functional.linear(first, weight.to(first), bias.to(first)))
 
 
-def _leaves(encoder: Encoder, config: Mapping[str, Any]) -> dict[str, tuple[str, nn.Module]]:
+def leaves(encoder: Encoder, config: Mapping[str, Any]) -> dict[str, tuple[str, nn.Module]]:
     """The modules with weights, by their names: the places they have in transformers, and the modules themselves."""
     names = ARCHITECTURES[config["model_type"]].names
     found = {}

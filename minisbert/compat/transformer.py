@@ -25,6 +25,7 @@ from .auto_model import AutoModel, ConfigView, encode_padded
 from .features import Padding, results
 from .module_base import InputModule, warn_of_pickles
 from .old_names import old_names, refuse_more
+from .parameter_names import ParameterNames
 from .tokenizer import TokenizerView
 
 Options = ParamSpec("Options")
@@ -47,7 +48,7 @@ def _with_cache_dir(function: Callable[Options, None]) -> Callable[Options, None
     return constructing
 
 
-class Transformer(ours.Transformer, InputModule):
+class Transformer(ParameterNames, ours.Transformer, InputModule):
     """The first module of a model, by the name or folder of an encoder.
 
     Arguments of older versions are taken by their names, too: `model_args`, `tokenizer_args`, `config_args` and

@@ -43,6 +43,7 @@ _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
 _OF_EVALUATIONS = ("eval_every", "eval_each_epoch", "eval_batch_size", "metric_for_best_model", "greater_is_better")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
 _LOCK = ".lock"
+_ENCODER = "0.auto_model."
 
 
 @dataclass(frozen=True)
@@ -172,15 +173,26 @@ def saved_weights(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
         return _weights_with_adapter(folder, model)
     weights: dict[str, Tensor] = EmbeddingModel(folder, device="cpu").state_dict()
     shapes = {name: tensor.shape for name, tensor in weights.items()}
-    if shapes != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+    if shapes != {name: tensor.shape for name, tensor in own_tensors(model).items()}:
         raise ConfigError(f"the weights in {folder} are of another model; expected those of the model that is trained")
     return weights
 
 
+def own_tensors(model: EmbeddingModel) -> dict[str, Tensor]:
+    """Return the tensors of a model by our own names of them, which a subclass may show by others."""
+    encoder = model.transformer.encoder.state_dict()
+    rest = {
+        f"{name}.{key}": one
+        for name, part in list(model.named_children())[1:]
+        for key, one in part.state_dict().items()
+    }
+    return {**{f"{_ENCODER}{name}": tensor for name, tensor in encoder.items()}, **rest}
+
+
 def _weights_with_adapter(folder: Path, model: EmbeddingModel) -> dict[str, Tensor]:
     """Return the saved adapter and modules after the encoder, with the frozen base that the model has."""
-    weights: dict[str, Tensor] = model.state_dict()
-    saved = {f"0.auto_model.{name}": tensor for name, tensor in model.transformer.adapter_state(folder).items()}
+    weights = own_tensors(model)
+    saved = {f"{_ENCODER}{name}": tensor for name, tensor in model.transformer.adapter_state(folder).items()}
     for number, spec in enumerate(read_layout(folder).modules[1:], start=1):
         saved |= {f"{number}.{name}": tensor for name, tensor in read_module(spec).state_dict().items()}
     wrong = [name for name, tensor in saved.items() if name not in weights or weights[name].shape != tensor.shape]
@@ -253,7 +265,7 @@ class Fingerprint:
         return cls(
             data=_digest(f"{multiple} {' '.join(parts)}"),
             modules=_digest(json.dumps([config, modules], sort_keys=True, default=str)),
-            weights=weights_digest(model.state_dict()),
+            weights=weights_digest(own_tensors(model)),
         )
 
 

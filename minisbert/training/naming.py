@@ -12,8 +12,6 @@ from torch import nn
 from ..errors import ConfigError, nearest
 from ..losses import Loss
 from ..model import EmbeddingModel
-from ..modules.architectures import checkpoint_names
-from ..modules.encoder import Encoder
 from .optimization import owned_parameters
 
 _TRANSFORMER = "0.auto_model."
@@ -43,12 +41,12 @@ class NamedParameter(NamedTuple):
 
 def named_parameters(model: EmbeddingModel, losses: Sequence[Loss] = ()) -> list[NamedParameter]:
     """Return the parameters of model and losses in order, each once."""
-    encoder = model.transformer.encoder
-    names = checkpoint_names(model.transformer.config, encoder.state_dict()) if isinstance(encoder, Encoder) else {}
+    names = {parameter: name for name, parameter in model.transformer.checkpoint_parameters().items()}
     found = []
     for name, parameter, _ in owned_parameters(model, *losses):
         plain = name.removeprefix(_TRANSFORMER)
-        found.append(NamedParameter(names.get(plain, plain), parameter, name.startswith(_TRANSFORMER)))
+        in_transformer = parameter in names or name.startswith(_TRANSFORMER)
+        found.append(NamedParameter(names.get(parameter, plain), parameter, in_transformer))
     return found
 
 

@@ -47,7 +47,7 @@ def test_freezing_through_the_view(model: SentenceTransformer) -> None:
     view.embeddings.word_embeddings.weight.requires_grad_(False)
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert len(frozen) == 17
-    assert {name.split(".")[2] for name in frozen} == {"layers", "embeddings"}
+    assert {name.split(".")[2] for name in frozen} == {"encoder", "embeddings"}
 
 
 def test_the_call_of_transformers(model: SentenceTransformer) -> None:

@@ -184,7 +184,7 @@ def test_a_loop_by_hand(it: SimpleNamespace) -> None:
     assert len(embeddings) == 2
     assert scores.shape == (ROWS, 3)
     assert loss.to("cpu").model is it.model
-    assert "model.0.auto_model.embeddings.word.weight" in loss.state_dict()
+    assert "model.0.model.embeddings.word_embeddings.weight" in loss.state_dict()
     assert copy.deepcopy(loss).model is not it.model
 
 

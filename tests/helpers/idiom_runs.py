@@ -74,7 +74,7 @@ def outcome(call: Any, folder: str, place: Path) -> Any:
                 given[name] = {"folder": folder, "place": place}[name]
         place.mkdir()
         return described(call(**given))
-    except Exception as error:  # noqa: BLE001 - any error is a result
+    except Exception as error:
         line = next(iter(str(error).splitlines()), "")
         place_of = traceback.extract_tb(error.__traceback__)[-1]
         return {"raised": type(error).__name__, "said": line, "at": f"{Path(place_of.filename).name}:{place_of.lineno}"}

@@ -43,6 +43,35 @@ def mean_pooling_by_hand(m):
     return torch.nn.functional.normalize((tokens * mask).sum(1) / mask.sum(1).clamp(min=1e-9), dim=1)
 
 
+def tokens_of_texts(m):
+    features = m[0](m[0].tokenize(S))
+    return features["token_embeddings"] * features["attention_mask"].unsqueeze(-1)
+
+
+def state_by_older_names(m, folder):
+    older = {name.replace("0.model.", "0.auto_model."): value * 0.5 for name, value in m.state_dict().items()}
+    other = SentenceTransformer(folder)
+    other.load_state_dict(older)
+    return next(other.parameters()) / next(m.parameters())
+
+
+def average_of_models(m, folder):
+    other = SentenceTransformer(folder)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.mul_(0.5)
+    second = other.state_dict()
+    m.load_state_dict({name: (value + second[name]) / 2 for name, value in m.state_dict().items()})
+    return m.encode(S)
+
+
+def hook_on_a_layer(m):
+    seen = []
+    m[0].auto_model.encoder.layer[0].output.dense.register_forward_hook(lambda *given: seen.append(given[0].bias.shape))
+    m.encode(S)
+    return seen[0]
+
+
 def training_step(m):
     m.train()
     embedding = m(m.tokenize(S))["sentence_embedding"]
@@ -171,7 +200,7 @@ IDIOMS = {
     "m.forward(features)": lambda m: sorted(m.forward(m.tokenize(S))),
     "forward without gradient": forward_without_gradient,
     "mean pooling by hand": mean_pooling_by_hand,
-    "m[0](features)": lambda m: m[0](m[0].tokenize(S))["token_embeddings"],
+    "m[0](features)": tokens_of_texts,
     "m[1](m[0](features))": lambda m: m[1](m[0](m.tokenize(S)))["sentence_embedding"],
     "training step": training_step,
     "max_seq_length": without_padding_of_long_texts,
@@ -179,4 +208,7 @@ IDIOMS = {
     "pickle": lambda m: pickle.loads(pickle.dumps(m)).encode(S),
     "torch.save of a model": saved_by_torch,
     "load_state_dict": state_of_another,
+    "load_state_dict by older names": state_by_older_names,
+    "average of models": average_of_models,
+    "hook on a layer": hook_on_a_layer,
 }

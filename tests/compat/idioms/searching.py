@@ -160,7 +160,7 @@ IDIOMS = {
     "__version__": lambda: tuple(map(int, sentence_transformers.__version__.split(".")[:2])) >= (2, 3),
     "modules by attribute": lambda: [
         hasattr(sentence_transformers, name)
-        for name in "util losses evaluation models readers datasets SentenceTransformerTrainer CrossEncoder".split()
+        for name in "util SentenceTransformerTrainer SentenceTransformerModelCardData CrossEncoder".split()
     ],
     "search with tensors": search_with_tensors,
     "search with topk": search_with_topk,

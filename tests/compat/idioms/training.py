@@ -104,6 +104,28 @@ def fitted_with_evaluation(m, place):
     return len(scores), rows, SentenceTransformer(str(place / "best")).encode("a cat")
 
 
+def groups_by_hand(m, place):
+    kept = ["bias", "LayerNorm.weight"]
+    loss = losses.CosineSimilarityLoss(m)
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for n, p in loss.named_parameters() if not any(k in n for k in kept)], "weight_decay": 0.9},
+            {"params": [p for n, p in loss.named_parameters() if any(k in n for k in kept)], "weight_decay": 0.0},
+        ],
+        lr=1e-2,
+    )
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+    trainer = SentenceTransformerTrainer(
+        model=m,
+        args=arguments(place),
+        train_dataset=Dataset.from_dict(SCORED),
+        loss=loss,
+        optimizers=(optimizer, scheduler),
+    )
+    trainer.train()
+    return m[0].auto_model.embeddings.LayerNorm.weight, m.encode("the cat")
+
+
 def two_objectives(m):
     first = DataLoader(examples(), batch_size=2)
     second = DataLoader([InputExample(texts=[a, b]) for a, b, _ in PAIRS], batch_size=3)
@@ -122,9 +144,7 @@ def two_objectives(m):
 
 def softmax(m):
     data = [InputExample(texts=[a, b], label=index % 3) for index, (a, b, _) in enumerate(PAIRS)]
-    loss = losses.SoftmaxLoss(
-        model=m, sentence_embedding_dimension=m.get_sentence_embedding_dimension(), num_labels=3
-    )
+    loss = losses.SoftmaxLoss(model=m, sentence_embedding_dimension=m.get_sentence_embedding_dimension(), num_labels=3)
     nn.init.constant_(loss.classifier.weight, 0.01)
     nn.init.zeros_(loss.classifier.bias)
     return fitted(m, loss, data)[1].shape
@@ -139,7 +159,7 @@ def denoising(m):
 def contrastive_tension(m):
     from sentence_transformers.losses import ContrastiveTensionDataLoader
 
-    loader = ContrastiveTensionDataLoader([a for a, _, _ in PAIRS], batch_size=4, pos_neg_ratio=2)
+    loader = ContrastiveTensionDataLoader(SCORED["sentence1"] + SCORED["sentence2"], batch_size=4, pos_neg_ratio=2)
     loss = losses.ContrastiveTensionLoss(m)
     m.fit([(loader, loss)], epochs=1, warmup_steps=0, show_progress_bar=False, optimizer_class=torch.optim.RMSprop)
     return m.encode("the cat").shape
@@ -153,7 +173,9 @@ def teacher(m, folder, place):
     with gzip.open(place / "talks.tsv.gz", "wt", encoding="utf8") as file:
         file.writelines(f"{a}\t{b}\n" for a, b, _ in PAIRS)
     student = SentenceTransformer(folder)
-    data = datasets.ParallelSentencesDataset(student_model=student, teacher_model=m, batch_size=4, use_embedding_cache=True)
+    data = datasets.ParallelSentencesDataset(
+        student_model=student, teacher_model=m, batch_size=4, use_embedding_cache=True
+    )
     data.load_data(str(place / "talks.tsv.gz"), max_sentences=100, max_sentence_length=250)
     loader = DataLoader(data, shuffle=False, batch_size=2)
     student.fit([(loader, losses.MSELoss(model=student))], epochs=1, warmup_steps=0, show_progress_bar=False)
@@ -186,9 +208,7 @@ def augmented(m):
     silver = [(a, b) for a in SCORED["sentence1"] for b in SCORED["sentence2"][:2]]
     hits = util.semantic_search(m.encode(SCORED["sentence1"], convert_to_tensor=True), m.encode(SCORED["sentence2"]))
     scores = util.pairwise_cos_sim(m.encode([a for a, _ in silver]), m.encode([b for _, b in silver]))
-    data = [
-        InputExample(texts=[a, b], label=float(score)) for (a, b), score in zip(silver, scores, strict=True)
-    ]
+    data = [InputExample(texts=[a, b], label=float(score) / 2) for (a, b), score in zip(silver, scores, strict=True)]
     return len(hits), fitted(m, data=data)[1]
 
 
@@ -277,7 +297,7 @@ def matryoshka(m, place):
     return trained(m, place, Dataset.from_dict(TRIPLETS), loss, batch_sampler=BatchSamplers.NO_DUPLICATES)[1]
 
 
-def test_split(m, place):
+def split_of_a_dictionary(m, place):
     data = DatasetDict({"train": Dataset.from_dict(SCORED), "test": Dataset.from_dict(SCORED)})
     renamed = data["train"].rename_column("score", "label")
     return trained(m, place, renamed, losses.CosineSimilarityLoss(m), data["test"], eval_strategy="epoch")[1]
@@ -298,22 +318,18 @@ IDIOMS = {
     "MNRL(gather_across_devices)": lambda m: loss_by_hand(
         m, losses.MultipleNegativesRankingLoss(m, gather_across_devices=False), LABELS
     ),
-    "CoSENT, AnglE": lambda m: [
-        loss_by_hand(m, kind(m), LABELS)[0] for kind in (losses.CoSENTLoss, losses.AnglELoss)
-    ],
+    "CoSENT, AnglE": lambda m: [loss_by_hand(m, kind(m), LABELS)[0] for kind in (losses.CoSENTLoss, losses.AnglELoss)],
     "ContrastiveLoss": lambda m: loss_by_hand(
         m, losses.ContrastiveLoss(m, losses.SiameseDistanceMetric.COSINE_DISTANCE, 0.5), (LABELS > 0.5).int()
     ),
     "OnlineContrastiveLoss": lambda m: loss_by_hand(
         m,
-        losses.OnlineContrastiveLoss(
-            model=m, distance_metric=losses.SiameseDistanceMetric.COSINE_DISTANCE, margin=0.5
-        ),
+        losses.OnlineContrastiveLoss(model=m, distance_metric=losses.SiameseDistanceMetric.COSINE_DISTANCE, margin=0.5),
         (LABELS > 0.5).int(),
     ),
-    "TripletLoss(metric)": lambda m: type(
-        losses.TripletLoss(m, distance_metric=losses.TripletDistanceMetric.COSINE, triplet_margin=0.3)
-    ).__name__,
+    "TripletLoss(metric)": lambda m: (
+        type(losses.TripletLoss(m, distance_metric=losses.TripletDistanceMetric.COSINE, triplet_margin=0.3)).__name__
+    ),
     "loss.get_config_dict": lambda m: sorted(losses.MultipleNegativesRankingLoss(m).get_config_dict()),
     "Matryoshka by hand": lambda m: loss_by_hand(
         m, losses.MatryoshkaLoss(m, losses.CoSENTLoss(m), [32, 16], n_dims_per_step=-1), LABELS
@@ -332,9 +348,21 @@ IDIOMS = {
     "fit, use_amp": lambda m: fitted(m, use_amp=True),
     "fit, checkpoints": lambda m, place: (
         fitted(m, checkpoint_path=str(place), checkpoint_save_steps=1, checkpoint_save_total_limit=1)[0],
-        len(list(place.iterdir())),
+        [one.name for one in place.iterdir() if one.is_dir()],
     ),
     "fit, two objectives": two_objectives,
+    "Trainer, groups of parameters": groups_by_hand,
+    "old_fit, large decay": lambda m: (
+        m.old_fit(
+            [(DataLoader(examples(), batch_size=2), losses.CosineSimilarityLoss(m))],
+            warmup_steps=0,
+            weight_decay=0.9,
+            optimizer_params={"lr": 1e-2},
+            show_progress_bar=False,
+        ),
+        m[0].auto_model.embeddings.LayerNorm.weight,
+        m.encode("the cat"),
+    ),
     "fit, integer labels": lambda m: fitted(m, data=[InputExample(texts=["a", "b"], label=n % 2) for n in range(4)]),
     "fit, drop_last": lambda m: m.fit(
         [(DataLoader(examples()[:3], batch_size=2, drop_last=True), losses.CosineSimilarityLoss(m))],
@@ -365,7 +393,7 @@ IDIOMS = {
     "Trainer, evaluation": trained_and_evaluated,
     "Trainer, default loss": lambda m, place: trained(m, place, Dataset.from_dict(TRIPLETS), None)[1],
     "Trainer, Matryoshka": matryoshka,
-    "Trainer, test split": test_split,
+    "Trainer, test split": split_of_a_dictionary,
     "Trainer, hyperparameter search": searched,
     "Trainer, list of dictionaries": lambda m, place: trained(
         m, place, Dataset.from_list([{"a": a, "b": b} for a, b, _ in PAIRS]), losses.MultipleNegativesRankingLoss(m)

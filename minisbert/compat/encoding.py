@@ -19,7 +19,7 @@ from ..similarity import Embeddings, Precision
 from .old_names import old_names, refuse_more
 
 _USUAL_BATCH = 32
-_HALF = (torch.float16, torch.bfloat16)
+_OTHERS = (torch.float16, torch.bfloat16, torch.float64)  # than float32, in which minisbert returns embeddings
 _KNOWN = ("task", "out")  # beside the arguments in the signature
 _NO_OPTIONS = ("self", "inputs", "kwargs", "__class__")
 
@@ -66,7 +66,7 @@ class EncodingMethods(OurSentenceTransformer):
             kwargs: `out`, an array to fill; `task` and `processing_kwargs=None`, which make no difference.
 
         Returns:
-            As in minisbert; embeddings of a model in half precision have its dtype (arrays of bfloat16 have float32).
+            As in minisbert, but embeddings have the dtype of the model; arrays have float32 for bfloat16.
         """
         if isinstance(prompt_name, int):
             warn(f"got {prompt_name} as prompt_name, and took it as batch_size: up to version 2 it was in that place")
@@ -96,8 +96,8 @@ class EncodingMethods(OurSentenceTransformer):
         if output_value is None:
             for one in [found] if isinstance(found, dict) else found:
                 one["modality"] = "text"
-        half = precision in ("float32", None) and self.dtype in _HALF
-        return _rounded(found, self.dtype) if half and out is None else found
+        other = precision in ("float32", None) and self.dtype in _OTHERS
+        return _as_dtype(found, self.dtype) if other and out is None else found
 
     @old_names(sentences="inputs")
     def encode_query(  # type: ignore[override]
@@ -203,12 +203,12 @@ def _text(one: Any) -> Any:
     return one["text"] if isinstance(one, Mapping) and set(one) == {"text"} else one
 
 
-def _rounded(found: Any, dtype: torch.dtype) -> Any:
+def _as_dtype(found: Any, dtype: torch.dtype) -> Any:
     """Return embeddings in the dtype of the model; NumPy has no bfloat16."""
     if isinstance(found, np.ndarray):
-        return found.astype(np.float16) if dtype == torch.float16 else found
+        return found if dtype == torch.bfloat16 else found.astype(str(dtype).removeprefix("torch."))
     if isinstance(found, Tensor):
         return found.to(dtype) if found.is_floating_point() else found
     if isinstance(found, dict):
-        return {name: _rounded(value, dtype) for name, value in found.items()}
-    return [_rounded(one, dtype) for one in found] if isinstance(found, list) else found
+        return {name: _as_dtype(value, dtype) for name, value in found.items()}
+    return [_as_dtype(one, dtype) for one in found] if isinstance(found, list) else found

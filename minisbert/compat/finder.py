@@ -142,7 +142,9 @@ def submodule(name: str, package: str = __name__.rpartition(".")[0]) -> ModuleTy
 
 def _unknown(module: str, name: str) -> str:
     """Say that a module has no such name, and which ones are like it."""
-    known = [*paths.NAMES.get(module.partition(".")[2], ()), *paths.NAMES[""]]
+    path = module.partition(".")[2]
+    every = {name: place for place in ("", path) for name in paths.NAMES.get(place, ())}
+    known = [name for name, place in every.items() if paths.home(place, name)]
     return (
         f"{module} of sentence-transformers {FOLLOWED} has no {name}, as far as minisbert.compat knows; names like it: "
         f"{nearest(name, known, otherwise=known)} (docs/names.md lists every name)"

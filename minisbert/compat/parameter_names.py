@@ -30,7 +30,7 @@ class ParameterNames(nn.Module):
             memo.add(self)
         yield prefix, self
         start = f"{prefix}." if prefix else ""
-        shown: nn.Module = self.auto_model
+        shown: Any = self.auto_model
         yield from shown.named_modules(memo, f"{start}{_THEIRS}"[:-1], remove_duplicate)
         for name, module in self._modules.items():
             if module is not None and (remove_duplicate or name != _OURS[:-1]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -122,7 +123,8 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         """Make a model with `model_init`, and put it into the loss."""
         if self.model_init is None:
             raise ConfigError("got no model_init; expected a function that makes a model: pass it")
-        model = self.model_init()
+        make: Callable[..., EmbeddingModel] = self.model_init
+        model = make(trial) if inspect.signature(make).parameters else make()
         for loss in self._all_losses():
             put_model(loss, model)
         return model

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import named_datasets
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, warn
 
 _RESERVED = ("return_loss", "dataset_name")
 
@@ -41,7 +41,18 @@ def read(data: Any, *, classes: bool, most: int | None = None) -> TrainingRows:
     """
     if names := sorted(set(getattr(data, "column_names", None) or ()) & set(_RESERVED)):
         raise InputError(f"got the column {names[0]!r}, a name that the reference uses itself: rename it")
+    table_of = getattr(data, "column_names", None) and not is_stream(data)
+    pairs = [name for name in data.column_names if len(data) and _is_pair(data[0][name])] if table_of else []
+    if pairs:
+        warn(
+            f"got lists of two texts in the column {pairs[0]}, and took each list as two texts; the reference "
+            f"takes it as one input, a pair, as cross encoders read them"
+        )
     return training_rows(list(islice(data, most)) if is_stream(data) else data, classes=classes)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and all(isinstance(one, str) for one in value)
 
 
 def check_streams(data: Any, *, max_steps: int, of: str) -> None:

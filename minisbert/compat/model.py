@@ -240,7 +240,9 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
     ) -> None:
         """Keep only the inputs of layers in training, and compute them again in backward."""
         refuse_more("gradient_checkpointing_enable", kwargs)
-        self.transformers_model.gradient_checkpointing_enable(gradient_checkpointing_kwargs)
+        shown = self.transformers_model
+        newer = getattr(shown, "activation_checkpointing_enable", None)  # its name in newer versions of transformers
+        (newer or shown.gradient_checkpointing_enable)(gradient_checkpointing_kwargs)
 
     # ---- texts ------------------------------------------------------------------------------------------------------
 

@@ -14,11 +14,11 @@ from torch import nn
 
 from .. import modules as ours
 from ..errors import ConfigError, InputTypeError, warn
-from ..model.arguments import check_loading, merge_loading
 from ..modules.encoder import Encoder
 from ..modules.features import Features
 from ..modules.foreign import ForeignEncoder
 from ..storage.files import read_json_object
+from ..storage.layout import check_loading, merge_loading
 from ..storage.locate import find_model
 from ..text import Text, TextTokenizer, read_inputs, with_prompt
 from .auto_model import AutoModel, ConfigView, encode_padded

@@ -23,11 +23,10 @@ from ..modules.persistence import read_modules, write_module
 from ..similarity import Precision, SimilarityFunction
 from ..storage.adapters import check_no_base, remove_adapter
 from ..storage.files import replacing_folder
-from ..storage.layout import ModelSettings, read_layout, write_modules, write_settings
+from ..storage.layout import ModelSettings, check_loading, read_layout, with_loading, write_modules, write_settings
 from ..storage.locate import find_model, repository_name
 from ..text import Text, read_inputs
 from ..version import versions
-from .arguments import check_loading, with_loading
 from .devices import usable_device
 from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, check_count, collect, quantize
 from .pool import EncodingPool, PoolRun

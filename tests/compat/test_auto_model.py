@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -160,3 +162,28 @@ def test_copies_and_pickles_have_views_of_their_own(model: SentenceTransformer) 
     for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
         assert other[0].auto_model.native is other.transformer.encoder is not model.transformer.encoder
         assert len(other.tokenizer) == len(model.tokenizer)
+
+
+def test_an_encoder_of_transformers_is_shown_itself(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    transformers = pytest.importorskip("transformers")
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    (folder / "model.safetensors").unlink()
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    config = transformers.ElectraConfig(vocab_size=vocabulary, embedding_size=32, **sizes)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    model = SentenceTransformer(folder, device="cpu")
+    assert model[0].auto_model is model.transformer.encoder.model
+    assert model.config.model_type == "electra"
+    expected = model.encode(TEXTS, convert_to_tensor=True)
+    torch.testing.assert_close(model(model.tokenize(TEXTS))["sentence_embedding"], expected, atol=1e-6, rtol=0)
+    left = {name: value.flip(1) for name, value in model.tokenize(["a cat", "a"]).items() if name != "modality"}
+    assert model(left)["sentence_embedding"].shape == (2, 32)
+    known = len(model.tokenizer)
+    model.tokenizer.add_tokens(["[X]"])
+    model[0].auto_model.resize_token_embeddings(len(model.tokenizer))
+    assert model.tokenize(["[X]"])["input_ids"].tolist() == [[2, known, 3]]
+    assert model.encode("[X]").shape == (32,)
+    model.config = model.config
+    model.gradient_checkpointing_enable()
+    assert not model.has_peft_compatible_model()

@@ -20,7 +20,7 @@ _BASE = "TrainerCallback"
 
 @dataclass
 class TrainerState:
-    """Where a run stands.
+    """The place where a run stands.
 
     Attributes:
         epoch: passes over the rows done, with the part of the present one.
@@ -60,7 +60,7 @@ class TrainerState:
 
 @dataclass
 class TrainerControl:
-    """What follows in a run, which callbacks may change."""
+    """The next things in a run, which callbacks may change."""
 
     should_training_stop: bool = False
     should_epoch_stop: bool = False

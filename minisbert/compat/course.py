@@ -1,4 +1,4 @@
-"""What follows each step of a run: logs, evaluations, checkpoints and callbacks, when the reference has them."""
+"""Logs, evaluations, checkpoints and callbacks after each step of a run, when the reference has them."""
 
 from __future__ import annotations
 

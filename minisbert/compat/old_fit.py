@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,14 +65,14 @@ class OldFit:
         ]
         amp = use_amp and model.device.type == "cuda"
         scaler = torch.amp.GradScaler(model.device.type, enabled=amp)
-        batches = [_endless(loader) for loader in loaders]
+        batches = [_Endless(loader) for loader in loaders]
         self.best_score, step = -9999999.0, 0
         for epoch in range(epochs):
             for done in range(1, rounds + 1):
                 for loss, optimizer, schedule, rest in zip(losses, optimizers, schedules, batches, strict=True):
                     model.train()
                     loss.train()
-                    columns, labels = next(rest)
+                    columns, labels = rest.take()
                     features = [_moved(column, model.device) for column in columns]
                     with torch.autocast(model.device.type, torch.float16, enabled=amp):
                         value = loss(features, labels.to(model.device))
@@ -183,9 +183,19 @@ def _optimizer(
     return kind(groups, **options)
 
 
-def _endless(loader: Any) -> Iterator[Any]:
-    while True:
-        yield from loader
+class _Endless:
+    """The batches of a loader, again and again; its iterator is made at once, as it draws from the global generator."""
+
+    def __init__(self, loader: Any) -> None:
+        self._loader, self._batches = loader, iter(loader)
+
+    def take(self) -> Any:
+        """Return the next batch."""
+        try:
+            return next(self._batches)
+        except StopIteration:
+            self._batches = iter(self._loader)
+            return next(self._batches)
 
 
 def _moved(features: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept: the newest, and the best."""
+"""Remove the checkpoints of a run that are neither the newest nor the best."""
 
 from __future__ import annotations
 

@@ -32,13 +32,14 @@ from ..training.validation import Validation
 from .batches import FullBatches, GivenBatches, GivenTurns, in_order, own_sampler, own_turns
 from .course import Course
 from .settings import Settings
+from .training_data import is_stream
 
 _NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 
 
 @dataclass
 class Plan:
-    """What the reference's arguments say beside minisbert's settings.
+    """The parts of a run that minisbert's settings do not say.
 
     Attributes:
         settings: the settings.
@@ -46,9 +47,9 @@ class Plan:
         optimizer: the user's own, or None.
         scheduler: the user's own of that optimizer, or None.
         datasets: training data as the user gave it, by name.
+        eval_datasets: evaluation data, in the same way.
         batch_sampler: the user's class or function for batches, or None.
         turns: the user's class or function for batches of several data sets, or None.
-        in_order: True for rows of a stream, which are not shuffled.
     """
 
     settings: Settings
@@ -56,9 +57,9 @@ class Plan:
     optimizer: torch.optim.Optimizer | None = None
     scheduler: Any = None
     datasets: Mapping[str, Any] = field(default_factory=dict)
+    eval_datasets: Mapping[str, Any] = field(default_factory=dict)
     batch_sampler: Any = None
     turns: Any = None
-    in_order: bool = False
 
 
 @dataclass
@@ -82,7 +83,8 @@ class PlannedBuilder(RunBuilder):
         """Return the optimizer steps of the whole run, which may end within an epoch."""
         if not batches_per_epoch:
             raise ConfigError(f"got no full batch of {self.config.batch_size} rows; expected one: lower the batch size")
-        of_stream = self.plan.in_order and (self.config.max_steps or 0) * self.config.gradient_accumulation
+        streams = any(map(is_stream, self.plan.datasets.values()))
+        of_stream = streams and (self.config.max_steps or 0) * self.config.gradient_accumulation
         self.plan.course.batches_per_epoch = of_stream or batches_per_epoch  # the reference counts so
         steps = math.ceil(batches_per_epoch / self.config.gradient_accumulation)
         return self.config.max_steps or math.ceil(self.plan.settings.epochs * steps)
@@ -144,33 +146,43 @@ class PlannedBuilder(RunBuilder):
         settings, plan, config = self.plan.settings, self.plan, self.config
         several = config.multi_dataset_batch_sampler if multiple else None
         options: dict[str, Any] = {"batch_size": batch_size, "seed": config.seed, "several": several}
-        training = [part.rows for part in self.sets]
-        is_training = len(rows) == len(training) and all(a is b for a, b in zip(rows, training, strict=True))
-        if is_training and (plan.in_order or plan.batch_sampler is not None or plan.turns is not None):
-            return self._given_sampler(rows, options)
+        given = [self._as_given(one) for one in rows]
+        drop_last = settings.drop_last
+        if any(map(is_stream, given)):
+            in_turn = [in_order(one, batch_size=batch_size, drop_last=drop_last) for one in rows]
+            return GivenBatches(rows, in_turn, **options)
+        if plan.batch_sampler is not None or (plan.turns is not None and multiple):
+            return self._given_sampler(rows, given, options)
         if settings.data_seed is not None and not multiple and config.batch_sampler == "batch_sampler":
             options["seed"] = settings.data_seed
-        if settings.drop_last:
+        if drop_last:
             if config.batch_sampler != "batch_sampler":
                 raise ConfigError(
                     f"got dataloader_drop_last=True with batch_sampler={config.batch_sampler!r}; expected one without "
                     f"the other: leave one out"
                 )
-            return FullBatches(rows, **options)
+            full = FullBatches(rows, **options)
+            if not len(full):
+                raise ConfigError(f"got no full batch of {batch_size} rows; expected one: lower the batch size")
+            return full
         if options["seed"] != config.seed:
             return EpochSampler(rows, **options)
         return super()._sampler(rows, batch_size=batch_size, multiple=multiple)
 
-    def _given_sampler(self, rows: Sequence[TrainingRows], options: dict[str, Any]) -> EpochSampler:
-        plan, drop_last = self.plan, self.plan.settings.drop_last
-        size, seed = self.config.batch_size, self.config.seed
-        if plan.in_order:
-            return GivenBatches(rows, [in_order(one, batch_size=size, drop_last=drop_last) for one in rows], **options)
-        datasets = [plan.datasets[part.name] for part in self.sets]
-        make = plan.batch_sampler or default_sampler
-        samplers = [own_sampler(make, one, batch_size=size, drop_last=drop_last, seed=seed) for one in datasets]
-        if plan.turns is not None and self.multiple:
-            return GivenTurns(rows, own_turns(plan.turns, datasets, samplers, seed=seed), **options)
+    def _as_given(self, rows: TrainingRows) -> Any:
+        """Return a data set as the user gave it."""
+        for parts, given in ((self.sets, self.plan.datasets), (self.eval_sets, self.plan.eval_datasets)):
+            for part in parts:
+                if part.rows is rows and part.name in given:
+                    return given[part.name]
+        return None
+
+    def _given_sampler(self, rows: Sequence[TrainingRows], given: list[Any], options: dict[str, Any]) -> EpochSampler:
+        plan, seed, size = self.plan, self.config.seed, options["batch_size"]
+        make, drop_last = plan.batch_sampler or default_sampler, plan.settings.drop_last
+        samplers = [own_sampler(make, one, batch_size=size, drop_last=drop_last, seed=seed) for one in given]
+        if plan.turns is not None and options["several"] is not None:
+            return GivenTurns(rows, own_turns(plan.turns, given, samplers, seed=seed), **options)
         return GivenBatches(rows, samplers, **options)
 
     def measure(self) -> dict[str, float]:

@@ -29,7 +29,7 @@ _OF_ADAMW = {"betas", "eps", "correct_bias"}
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What decides a run: minisbert's settings, and what these do not say.
+    """The settings of a run: minisbert's, and those that it has no name for.
 
     Attributes:
         config: minisbert's settings.

@@ -27,26 +27,8 @@ from .own_loss import OwnLoss, put_model
 from .running import Plan, PlannedTrainer
 from .settings import Settings, settings_of
 from .trainer_files import TrainerFiles
-from .trainer_loaders import TrainerLoaders
-from .training_data import check_streams, is_stream, named, read
-
-# Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
-_NOT_CALLED = (
-    "compute_loss",
-    "training_step",
-    "prediction_step",
-    "evaluation_loop",
-    "collect_features",
-    "get_train_dataloader",
-    "get_eval_dataloader",
-    "get_batch_sampler",
-    "get_multi_dataset_batch_sampler",
-    "create_optimizer",
-    "create_scheduler",
-    "create_optimizer_and_scheduler",
-    "get_optimizer_cls_and_kwargs",
-)
-
+from .trainer_loaders import TrainerLoaders, refuse_overrides
+from .training_data import check_streams, named, read
 
 NamedRows: TypeAlias = dict[str, TrainingRows]
 
@@ -96,7 +78,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             raise ConfigError(
                 f"got args of type {type(self.args).__name__}; expected SentenceTransformerTrainingArguments: make them"
             )
-        _refuse_overrides(type(self))
+        refuse_overrides(type(self))
         _seed(self.args.seed)
         self.model_init = model_init
         self.model = self._first_model(model)
@@ -276,20 +258,25 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         if not training:
             held_out = self._rows(eval_dataset)
             settings = settings.with_changes(keep_best=False, metric_for_best_model=None, save_every=None)
-            return self._planned(held_out, held_out, Plan(settings, self._course(held_out)))
+            plan = Plan(
+                settings,
+                self._course(held_out),
+                eval_datasets=named(eval_dataset) or {"": eval_dataset},
+                batch_sampler=_own(args.batch_sampler),
+            )
+            return self._planned(held_out, held_out, plan)
         needed = args.max_steps * self._rows_per_step() if args.max_steps > 0 else None
         train = self._rows(self.train_dataset, most=needed)
         held_out = self._rows(self.eval_dataset) if self._evaluates else {}
-        own, turns = args.batch_sampler, args.multi_dataset_batch_sampler
         plan = Plan(
             settings,
             self._course(held_out),
             optimizer=self.optimizer,
             scheduler=self.lr_scheduler,
             datasets=named(self.train_dataset) or {"": self.train_dataset},
-            batch_sampler=own if callable(own) else None,
-            turns=turns if callable(turns) else None,
-            in_order=is_stream(self.train_dataset),
+            eval_datasets=named(self.eval_dataset) or {"": self.eval_dataset},
+            batch_sampler=_own(args.batch_sampler),
+            turns=_own(args.multi_dataset_batch_sampler),
         )
         return self._planned(
             train,
@@ -407,7 +394,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     @property
     def control(self) -> TrainerControl:
-        """What follows, as the callbacks left it."""
+        """The next things in a run, as the callbacks left them."""
         return self.callback_handler.control
 
     def add_callback(self, callback: Any) -> None:
@@ -440,18 +427,13 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         return True
 
 
+def _own(sampler: Any) -> Any:
+    """Return a sampler of the user's own, a class or a function; None for a name of one."""
+    return sampler if callable(sampler) else None
+
+
 def _seed(seed: int) -> None:
     """Seed the global generators, as the reference's Trainer does when it is made."""
     random.seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     torch.manual_seed(seed)
-
-
-def _refuse_overrides(kind: type) -> None:
-    for name in _NOT_CALLED:
-        own = [one for one in kind.__mro__ if name in vars(one)]
-        if own and own[0] is not TrainerLoaders:
-            raise ConfigError(
-                f"got {own[0].__name__} with a method {name} of its own, which is not called; expected none: pass a "
-                f"loss, callbacks or arguments in its place"
-            )

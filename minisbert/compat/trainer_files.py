@@ -1,4 +1,4 @@
-"""What a trainer writes, and the requests to upload or to search, which it refuses."""
+"""Files that a trainer writes, and the requests to upload or to search, which it refuses."""
 
 from __future__ import annotations
 

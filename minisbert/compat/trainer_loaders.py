@@ -23,6 +23,23 @@ from .samplers import (
 )
 from .training_data import is_stream, named
 
+# Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
+_NOT_CALLED = (
+    "compute_loss",
+    "training_step",
+    "prediction_step",
+    "evaluation_loop",
+    "collect_features",
+    "get_train_dataloader",
+    "get_eval_dataloader",
+    "get_batch_sampler",
+    "get_multi_dataset_batch_sampler",
+    "create_optimizer",
+    "create_scheduler",
+    "create_optimizer_and_scheduler",
+    "get_optimizer_cls_and_kwargs",
+)
+
 
 class TrainerLoaders:
     """The methods of a trainer that make batches, and the loss of one.
@@ -148,3 +165,18 @@ class TrainerLoaders:
             joined, [sampler(one) for one in sets.values()], generator, self.args.seed
         )
         return DataLoader(joined, batch_sampler=turns, collate_fn=self.data_collator)
+
+
+def refuse_overrides(kind: type) -> None:
+    """Refuse a class of trainers with a method of its own that training does not call.
+
+    Raises:
+        ConfigError: it has one.
+    """
+    for name in _NOT_CALLED:
+        own = [one for one in kind.__mro__ if name in vars(one)]
+        if own and own[0] is not TrainerLoaders:
+            raise ConfigError(
+                f"got {own[0].__name__} with a method {name} of its own, which is not called; expected none: pass a "
+                f"loss, callbacks or arguments in its place"
+            )

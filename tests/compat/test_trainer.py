@@ -287,6 +287,7 @@ def test_early_stopping(model: SentenceTransformer, tmp_path: Path) -> None:
     assert len(measured) < 100
     assert min(measured[-2:]) >= min(measured[:-2]) == made.state.best_metric
     assert made.state.best_global_step == measured.index(min(measured)) + 1
+    assert [one.name for one in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{made.state.best_global_step}"]
 
 
 def test_control(model: SentenceTransformer, tmp_path: Path) -> None:
@@ -433,13 +434,17 @@ class InOrder(DefaultBatchSampler):
 
 
 def test_streams_and_samplers_in_order(model: SentenceTransformer, still: Path, tmp_path: Path) -> None:
-    stream = trainer(model, tmp_path, IterableDataset(), max_steps=3)
+    ranking = {"loss": losses.MultipleNegativesRankingLoss, "max_steps": 3, "eval_strategy": "steps", "eval_steps": 3}
+    ranking |= {"per_device_eval_batch_size": 3}
+    stream = trainer(model, tmp_path, IterableDataset(), given={"eval_dataset": IterableDataset()}, **ranking)
     assert stream.train().global_step == 3
     other = SentenceTransformer(str(still), device="cpu")
     rows = {"a": FIRST, "b": SECOND, "score": SCORES}
-    sampled = trainer(other, tmp_path, rows, max_steps=3, batch_sampler=InOrder)
+    sampled = trainer(other, tmp_path, rows, given={"eval_dataset": rows}, batch_sampler=InOrder, **ranking)
     sampled.train()
     assert logged(stream) == logged(sampled)
+    assert logged(stream, "eval_loss") == logged(sampled, "eval_loss")
+    assert sampled.evaluate()["eval_loss"] == pytest.approx(logged(sampled, "eval_loss")[0])
     with pytest.raises(ConfigError, match="set max_steps"):
         trainer(model, tmp_path, IterableDataset())
     with pytest.raises(ConfigError, match="without streaming"):

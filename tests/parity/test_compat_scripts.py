@@ -32,7 +32,7 @@ def numbers(library: str, folder: Path, place: Path) -> dict[str, list[float]]:
         check=False,
         env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
-    assert run.returncode == 0, run.stderr[-2000:]
+    assert run.returncode == 0, run.stderr[-500:]
     return {one["script"]: one["numbers"] for one in map(json.loads, run.stdout.splitlines())}
 
 

@@ -24,9 +24,8 @@ from .dataset import TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
-from .naming import own_rates
+from .naming import own_parameters, own_rates
 from .optimization import adamw, sparse_word_table
-from .own import own_parameters
 from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
 from .schedules import make_schedule

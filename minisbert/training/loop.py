@@ -29,8 +29,8 @@ from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog
+from .naming import load_own_state, own_parameters, own_state
 from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
-from .own import load_own_state, own_parameters, own_state
 from .schedules import Schedule
 from .selection import note_evaluation
 

@@ -16,12 +16,12 @@ from tiny_models import without_dropout
 from torch import Tensor, nn
 
 from minisbert.compat import losses
-from minisbert.compat.arguments import SentenceTransformerTrainingArguments
-from minisbert.compat.callbacks import TrainerControl, TrainerState
 from minisbert.compat.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.compat.model import SentenceTransformer
 from minisbert.compat.samplers import DefaultBatchSampler
-from minisbert.compat.trainer import SentenceTransformerTrainer
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
+from minisbert.compat.training.callbacks import TrainerControl, TrainerState
+from minisbert.compat.training.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError
 
 FIRST, SECOND, SCORES = scored_pairs(20, seed=4)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
-from ..training.schedules import FIT_SCHEDULES, make_schedule
+from ...errors import ConfigError
+from ...training.schedules import FIT_SCHEDULES, make_schedule
 
 DEFAULTS: Mapping[str, Any] = {"lr": 2e-5}
 _NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
@@ -128,7 +128,7 @@ class OldFit:
         callback: Callable[[float, int, int], None] | None,
     ) -> None:
         """Evaluate, report the score, and save the model if it is the best so far."""
-        from ..evaluation.evaluator import as_evaluator, metrics_of  # not needed to embed
+        from ...evaluation.evaluator import as_evaluator, metrics_of  # not needed to embed
 
         if evaluator is None:
             return

@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, RandomSampler
 
-from ..errors import ConfigError
-from ..model import EmbeddingModel
-from .arguments import BaseTrainingArguments
-from .samplers import (
+from ...errors import ConfigError
+from ...model import EmbeddingModel
+from ..samplers import (
     BatchSamplers,
     DefaultBatchSampler,
     GroupByLabelBatchSampler,
@@ -21,7 +20,8 @@ from .samplers import (
     ProportionalBatchSampler,
     RoundRobinBatchSampler,
 )
-from .training_data import is_stream, named
+from .arguments import BaseTrainingArguments
+from .data import is_stream, named
 
 # Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
 _NOT_CALLED = (

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import InputError
-from ..storage.files import remove_folder, write_error
-from ..training.checkpoint import Checkpoint
+from ...errors import InputError
+from ...storage.files import remove_folder, write_error
+from ...training.checkpoint import Checkpoint
 
 
 def rotate(output_dir: Path, *, newest: int, keep: int, best: Path | None) -> None:

@@ -12,19 +12,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from .. import modules as ours
-from ..errors import ConfigError, InputTypeError, warn
-from ..modules.encoder import Encoder
-from ..modules.features import Features
-from ..modules.foreign import ForeignEncoder
-from ..storage.files import read_json_object
-from ..storage.layout import check_loading, merge_loading
-from ..storage.locate import find_model
-from ..text import Text, TextTokenizer, read_inputs, with_prompt
+from ... import modules as ours
+from ...errors import ConfigError, InputTypeError, warn
+from ...modules.encoder import Encoder
+from ...modules.features import Features
+from ...modules.foreign import ForeignEncoder
+from ...storage.files import read_json_object
+from ...storage.layout import check_loading, merge_loading
+from ...storage.locate import find_model
+from ...text import Text, TextTokenizer, read_inputs, with_prompt
+from ..old_names import old_names, refuse_more
 from .auto_model import AutoModel, ConfigView, encode_padded
 from .features import Padding, results
-from .module_base import InputModule, warn_of_pickles
-from .old_names import old_names, refuse_more
+from .module import InputModule, warn_of_pickles
 from .tokenizer import TokenizerView
 
 Options = ParamSpec("Options")

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError, InputTypeError, shown
-from ..modules.features import Features
-from ..packing import PackedBatch, Run
+from ...errors import InputError, InputTypeError, shown
+from ...modules.features import Features
+from ...packing import PackedBatch, Run
 
 _IDS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 

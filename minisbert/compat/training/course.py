@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import read_json_object
-from ..training.loop import Action, TrainingRun
+from ...storage.files import read_json_object
+from ...training.loop import Action, TrainingRun
 from .arguments import BaseTrainingArguments
 from .callbacks import CallbackHandler, TrainerState
 from .rotation import keep_only, rotate

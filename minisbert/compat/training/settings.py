@@ -9,10 +9,10 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, warn
-from ..training.config import PrecisionMode, TrainingConfig
-from ..training.optimization import BETAS, EPS
-from ..training.schedules import SchedulerName
+from ...errors import ConfigError, warn
+from ...training.config import PrecisionMode, TrainingConfig
+from ...training.optimization import BETAS, EPS
+from ...training.schedules import SchedulerName
 from .arguments import BaseTrainingArguments
 
 OPTIMIZERS: Mapping[str, type[torch.optim.Optimizer] | None] = {  # None: AdamW

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..errors import warn
-from ..sentence_transformer import SentenceTransformer as OurSentenceTransformer
-from .model_card import SentenceTransformerModelCardData
-from .module_base import warn_of_pickles
+from ...errors import warn
+from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
+from ..models.module import warn_of_pickles
+from .card import SentenceTransformerModelCardData
 
 _PLACEHOLDER = "sentence_transformers_model_id"  # the name that the example on a card loads before there is one
 
@@ -53,8 +53,8 @@ class SavingMethods(OurSentenceTransformer):
         if self._card and self.training_record is None and "generated_from_trainer" not in data.tags:
             return self._card.replace(_PLACEHOLDER, data.model_id) if data.model_id else self._card
         try:
-            from ..card.composing import compose
-            from ..card.rendering import render
+            from ...card.composing import compose
+            from ...card.rendering import render
 
             return render(data.of(compose(self, self.training_record, name=data.model_id)))
         except Exception as error:  # whatever it is, trained weights are worth more than their card

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import nn
 
-from ..errors import ConfigError, warn
-from ..modules.features import Features
-from ..similarity import SimilarityFunction
-from ..text import Text
+from ...errors import ConfigError, warn
+from ...modules.features import Features
+from ...similarity import SimilarityFunction
+from ...text import Text
+from ..models.features import Padding, results, run_on_dictionary
+from ..models.module import Module
+from ..models.parts import WeightedLayerPooling, adopt, takes_packed
+from ..models.transformer import Transformer
+from ..old_names import old_names, refuse_more
+from ..training.fit import FitMixin
 from .adapters import AdapterMethods
+from .card import SentenceTransformerModelCardData
 from .encoding import EncodingMethods
-from .features import Padding, results, run_on_dictionary
-from .fit import FitMixin
 from .hub import HubMethods
-from .model_card import SentenceTransformerModelCardData
-from .models import WeightedLayerPooling, adopt, takes_packed
-from .module_base import Module
-from .old_names import old_names, refuse_more
-from .transformer import Transformer
 
 
 class _Recognized(type):

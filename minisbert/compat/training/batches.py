@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch.utils.data import BatchSampler, ConcatDataset, SequentialSampler
 
-from ..data.roles import TrainingRows
-from ..data.sampling import Batch, EpochSampler
-from ..errors import ConfigError
+from ...data.roles import TrainingRows
+from ...data.sampling import Batch, EpochSampler
+from ...errors import ConfigError
 
 LABEL_COLUMNS = ("label", "labels", "score", "scores")
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..data.labels import LabelType
-from ..losses import Loss
-from ..losses.base import Form, Labels
-from ..model import EmbeddingModel
-from ..packing import PackedBatch, pad
+from ...data.labels import LabelType
+from ...losses import Loss
+from ...losses.base import Form, Labels
+from ...model import EmbeddingModel
+from ...packing import PackedBatch, pad
 
 _DTYPES = {"int": torch.int64, "bool": torch.bool}
 

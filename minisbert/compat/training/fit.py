@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from ..errors import warn
-from ..training.schedules import FIT_SCHEDULES
+from ...errors import warn
+from ...training.schedules import FIT_SCHEDULES
 from .old_fit import DEFAULTS, OldFit, check_objectives
 
 
@@ -72,9 +72,9 @@ class FitMixin(OldFit):
             ConfigError: an argument has an impossible value.
             InputError: the rows do not fit the loss.
         """
+        from ..samplers import BatchSamplers
         from .arguments import SentenceTransformerTrainingArguments  # these are not needed to embed
         from .fit_trainer import FitTrainer, Follower, common_batch_size, read_loader
-        from .samplers import BatchSamplers
 
         model: Any = self
         objectives = check_objectives(train_objectives, scheduler)

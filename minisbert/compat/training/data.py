@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from itertools import islice
 from typing import Any
 
-from ..data.roles import TrainingRows, training_rows
-from ..data.rows import named_datasets
-from ..errors import ConfigError, InputError
+from ...data.roles import TrainingRows, training_rows
+from ...data.rows import named_datasets
+from ...errors import ConfigError, InputError
 
 _RESERVED = ("return_loss", "dataset_name")
 

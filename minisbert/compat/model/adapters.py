@@ -7,11 +7,11 @@ from typing import Any, cast
 
 from torch import Tensor, nn
 
-from ..errors import ConfigError, shown
-from ..modules.encoder import Encoder
-from ..modules.lora import LoraConfig, LoraLinear
-from ..sentence_transformer import SentenceTransformer as OurSentenceTransformer
-from .transformer import Transformer
+from ...errors import ConfigError, shown
+from ...modules.encoder import Encoder
+from ...modules.lora import LoraConfig, LoraLinear
+from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
+from ..models.transformer import Transformer
 
 _NAME = "default"
 _KEPT = ("r", "lora_alpha", "lora_dropout", "target_modules", "bias", "use_rslora")

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ..errors import warn
+from ...errors import warn
 
 if TYPE_CHECKING:
-    from ..card.facts import CardFacts
-    from ..sentence_transformer import SentenceTransformer
+    from ...card.facts import CardFacts
+    from ...sentence_transformer import SentenceTransformer
 
 _TASK = "semantic textual similarity, semantic search, paraphrase mining, classification, clustering, and more"
 _TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense")
@@ -90,7 +90,7 @@ class SentenceTransformerModelCardData:
 
     def of(self, facts: CardFacts) -> CardFacts:
         """Return the facts of a card with these entries in their places."""
-        from ..card.facts import NamedDataset
+        from ...card.facts import NamedDataset
 
         language, base = tuple(self.language or ()), self.base_model or facts.description.base_model
         datasets = tuple(NamedDataset(one.get("name") or one["id"], one.get("id")) for one in self.train_datasets)

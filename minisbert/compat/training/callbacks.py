@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError, warn
+from ...errors import ConfigError, warn
 from .arguments import BaseTrainingArguments
 
 # Callbacks that only show or schedule what the run itself shows and schedules; they are known by their names.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from .samplers import BatchSamplers, MultiDatasetBatchSamplers
+from ..samplers import BatchSamplers, MultiDatasetBatchSamplers
 
 
 @dataclass

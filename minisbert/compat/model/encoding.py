@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import warn
-from ..model.embedding_model import Device, Inputs
-from ..model.encoding import OutputValue
-from ..model.pool import EncodingPool
-from ..sentence_transformer import SentenceTransformer as OurSentenceTransformer
-from ..similarity import Embeddings, Precision
-from .old_names import old_names, refuse_more
+from ...errors import warn
+from ...model.embedding_model import Device, Inputs
+from ...model.encoding import OutputValue
+from ...model.pool import EncodingPool
+from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
+from ...similarity import Embeddings, Precision
+from ..old_names import old_names, refuse_more
 
 _USUAL_BATCH = 32
 _HALF = (torch.float16, torch.bfloat16)

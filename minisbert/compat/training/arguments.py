@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from ..errors import ConfigError, warn
+from ...errors import ConfigError, warn
+from ..samplers import BatchSamplers, MultiDatasetBatchSamplers
 from .argument_fields import ArgumentFields
-from .samplers import BatchSamplers, MultiDatasetBatchSamplers
 
 # Arguments that would change the numbers or the machines of a run: any value but the default is refused.
 _REFUSED = {

@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from ..errors import InputError, warn
+from ...errors import InputError, warn
+from ..samplers import BatchSamplers
 from .callbacks import TrainerControl, TrainerState
-from .samplers import BatchSamplers
 from .settings import Settings
 from .trainer import SentenceTransformerTrainer
 

@@ -12,23 +12,23 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.roles import TrainingRows
-from ..errors import ConfigError, InputError, warn
-from ..evaluation.evaluator import as_evaluator, metrics_of
-from ..losses import Loss
-from ..model import EmbeddingModel
+from ...data.roles import TrainingRows
+from ...errors import ConfigError, InputError, warn
+from ...evaluation.evaluator import as_evaluator, metrics_of
+from ...losses import Loss
+from ...model import EmbeddingModel
+from ..collator import SentenceTransformerDataCollator
+from ..losses import CoSENTLoss
 from .arguments import BaseTrainingArguments, SentenceTransformerTrainingArguments
 from .batches import LABEL_COLUMNS
 from .callbacks import CallbackHandler, TrainerControl, TrainerState
-from .collator import SentenceTransformerDataCollator
 from .course import Course
-from .losses import CoSENTLoss
+from .data import check_streams, named, read
+from .files import TrainerFiles
+from .loaders import TrainerLoaders, refuse_overrides
 from .own_loss import OwnLoss, put_model
 from .running import Plan, PlannedTrainer
 from .settings import Settings, settings_of
-from .trainer_files import TrainerFiles
-from .trainer_loaders import TrainerLoaders, refuse_overrides
-from .training_data import check_streams, named, read
 
 NamedRows: TypeAlias = dict[str, TrainingRows]
 

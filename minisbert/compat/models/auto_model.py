@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
-from ..modules.architectures import ARCHITECTURES
-from ..modules.encoder import Encoder
-from ..storage.files import write_json
-from ..storage.weights import write_weights
+from ...errors import ConfigError, InputError
+from ...modules.architectures import ARCHITECTURES
+from ...modules.encoder import Encoder
+from ...storage.files import write_json
+from ...storage.weights import write_weights
 from .features import Padding
 
 _NUMBER = re.compile(r"\.(\d+)\.")

@@ -13,26 +13,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import kernels
-from ..data.roles import TrainingRows
-from ..data.sampling import EpochSampler
-from ..errors import ConfigError, warn
-from ..evaluation import Evaluator
-from ..training.adamw import Optimizer
-from ..training.builder import RunBuilder
-from ..training.checkpoint import Checkpoint
-from ..training.history import OnLog
-from ..training.loop import Engine, TrainingRun
-from ..training.naming import named_parameters
-from ..training.optimization import BETAS, EPS, adamw_over, owned_parameters, parameter_groups
-from ..training.own import load_own_state
-from ..training.schedules import Schedule, make_schedule
-from ..training.trainer import Trainer
-from ..training.validation import Validation
+from ... import kernels
+from ...data.roles import TrainingRows
+from ...data.sampling import EpochSampler
+from ...errors import ConfigError, warn
+from ...evaluation import Evaluator
+from ...training.adamw import Optimizer
+from ...training.builder import RunBuilder
+from ...training.checkpoint import Checkpoint
+from ...training.history import OnLog
+from ...training.loop import Engine, TrainingRun
+from ...training.naming import load_own_state, named_parameters
+from ...training.optimization import BETAS, EPS, adamw_over, owned_parameters, parameter_groups
+from ...training.schedules import Schedule, make_schedule
+from ...training.trainer import Trainer
+from ...training.validation import Validation
 from .batches import FullBatches, GivenBatches, GivenTurns, in_order, own_sampler, own_turns
 from .course import Course
+from .data import is_stream
 from .settings import Settings
-from .training_data import is_stream
 
 _NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 

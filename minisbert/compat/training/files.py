@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..errors import ConfigError
-from ..model import EmbeddingModel
+from ...errors import ConfigError
+from ...model import EmbeddingModel
 from .arguments import BaseTrainingArguments
 from .callbacks import TrainerState
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ..storage.files import write_json
-from ..storage.tokenizer import TokenizerSource
-from ..text import TextTokenizer
+from ...storage.files import write_json
+from ...storage.tokenizer import TokenizerSource
+from ...text import TextTokenizer
 
 
 class TokenizerView:

@@ -11,13 +11,13 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import nn
 
-from ..errors import warn
-from ..modules.features import Features
-from ..storage.files import write_json
-from ..storage.locate import find_model
-from ..storage.weights import load_into, read_weights, write_weights
+from ...errors import warn
+from ...modules.features import Features
+from ...storage.files import write_json
+from ...storage.locate import find_model
+from ...storage.weights import load_into, read_weights, write_weights
+from ..old_names import refuse_more
 from .features import Padding, results, take_results
-from .old_names import refuse_more
 
 Made = TypeVar("Made", bound="Module")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)

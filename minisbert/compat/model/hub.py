@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from ..errors import ConfigError
+from ...errors import ConfigError
 from .saving import SavingMethods
 
 

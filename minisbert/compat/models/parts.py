@@ -1,4 +1,4 @@
-"""The reference's modules by its constructors: `models.Transformer`, `models.Pooling`, `models.Dense` and others."""
+"""Pooling, Dense, Normalize and the other modules after the encoder, by the constructors of the reference."""
 
 from __future__ import annotations
 
@@ -9,29 +9,16 @@ from typing import Any, ClassVar, ParamSpec
 import torch
 from torch import Tensor, nn
 
-from .. import modules as ours
-from ..errors import ConfigError
-from ..modules.features import Features
-from ..modules.pooling import POOLING_MODES
-from ..modules.sentence import ACTIVATION_FUNCTIONS
-from ..storage import dialects
-from .module_base import InputModule, Module, on_features
-from .old_names import old_names, refuse_more
+from ... import modules as ours
+from ...errors import ConfigError
+from ...modules.features import Features
+from ...modules.pooling import POOLING_MODES
+from ...modules.sentence import ACTIVATION_FUNCTIONS
+from ...storage import dialects
+from ..old_names import old_names, refuse_more
+from .module import Module, on_features
 from .transformer import Transformer
 
-__all__ = [
-    "Dense",
-    "Dropout",
-    "InputModule",
-    "LayerNorm",
-    "Module",
-    "Normalize",
-    "Pooling",
-    "Transformer",
-    "WeightedLayerPooling",
-    "adopt",
-    "takes_packed",
-]
 Options = ParamSpec("Options")
 
 _SENTENCES = "sentence_embedding"

@@ -141,6 +141,9 @@ class BatchTokenizer(Protocol):
     def get_vocab_size(self) -> int:
         """Return the number of tokens, added ones included."""
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the number of each token, added ones included."""
+
     def add_tokens(self, tokens: list[Any], /) -> int:
         """Add tokens; return how many were new."""
 

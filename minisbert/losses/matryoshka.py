@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
@@ -74,8 +75,11 @@ class MatryoshkaLoss(LossOver):
             )
         chosen = list(range(len(self.matryoshka_dims)))
         if 0 < self.n_dims_per_step < len(chosen):
-            chosen = sorted(random.sample(chosen, self.n_dims_per_step))
+            chosen = random.sample(chosen, self.n_dims_per_step)
         columns = aligned(embeddings, loss=type(self).__name__)
+        if self.cached:
+            return self._of_cached(columns, labels, guided, chosen)
+        chosen.sort()
         others = list(guided)
         total = columns[0].new_zeros(())
         are_embeddings = labels is not None and labels.ndim in (2, 3) and labels.shape[-1] == size
@@ -88,6 +92,19 @@ class MatryoshkaLoss(LossOver):
                 columns, labels[..., :size] if are_embeddings and labels is not None else labels, others
             )
         return total
+
+    def _of_cached(
+        self, columns: Sequence[Tensor], labels: Tensor | None, guided: Sequence[Tensor], chosen: Sequence[int]
+    ) -> Tensor:
+        """Return the sum over a loss with a gradient cache, of which the reference cuts each size from the whole."""
+        # Backward visits the cuts from the last one made to the first: so gradients are added in the order of `chosen`.
+        cuts = {
+            index: [normalize_embeddings(column[:, : self.matryoshka_dims[index]]) for column in columns]
+            for index in reversed(chosen)
+        }
+        return reduce(
+            torch.add, [self.matryoshka_weights[index] * self.inner(cuts[index], labels, guided) for index in chosen]
+        )
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the name of the inner loss, sizes and weights."""

@@ -122,10 +122,10 @@ class MultipleNegativesRankingLoss(Loss):
             rows: those to compute, all by default.
         """
         batch = len(queries)
-        positives, chosen = docs[:batch], range(batch)[rows]
+        some, positives, chosen = queries[rows], docs[:batch][rows], range(batch)[rows]
         owners = torch.arange(len(docs), device=docs.device) % batch  # the query of each doc
         own = owners == torch.arange(batch, device=docs.device)[rows, None]  # (rows, batch * candidates)
-        similarities = self.similarity_fct(queries[rows], docs)
+        similarities = self.similarity_fct(some, docs)
         scores = {"query_to_doc": similarities * self.scale}
         right = scores["query_to_doc"].diagonal(chosen.start)
         if self.hardness_mode is not None and self.hardness_strength:
@@ -135,12 +135,12 @@ class MultipleNegativesRankingLoss(Loss):
             penalty = self.hardness_strength * similarities.detach()
             scores["query_to_doc"] = scores["query_to_doc"] + penalty * penalized
         if "query_to_query" in self.directions:
-            others = self.similarity_fct(queries[rows], queries) * self.scale
+            others = self.similarity_fct(some, queries) * self.scale
             scores["query_to_query"] = others.masked_fill(own[:, :batch], -torch.inf)
         if "doc_to_query" in self.directions:
-            scores["doc_to_query"] = self.similarity_fct(queries, positives[rows]).T * self.scale
+            scores["doc_to_query"] = self.similarity_fct(queries, positives).T * self.scale
         if "doc_to_doc" in self.directions:
-            others = self.similarity_fct(docs, positives[rows]).T * self.scale
+            others = self.similarity_fct(docs, positives).T * self.scale
             scores["doc_to_doc"] = others.masked_fill(own, -torch.inf)
         if self.partition_mode == "joint":
             total = torch.cat(list(scores.values()), dim=1).logsumexp(dim=1)

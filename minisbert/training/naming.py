@@ -120,7 +120,7 @@ def _message(setting: str, pattern: str, every: Sequence[NamedParameter]) -> str
     return f"got {pattern!r} in {setting}, which no parameter matches; expected a name such as {near}"
 
 
-# ---- what losses have beside the model, which they may hold as the reference's do --------------------------------------
+# ---- what losses have beside the model, which they may hold as the reference's do ------------------------------------
 
 
 def own_modules(losses: Iterable[nn.Module], model: nn.Module) -> Iterator[nn.Module]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -21,13 +21,14 @@ from ..model import EmbeddingModel
 from ..modules.lora import trains_base
 from .builder import RunBuilder, TrainingSet, resume_from
 from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid, seeded
-from .config import TrainingConfig
+from .config import ReplayVersion, TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
 from .naming import freezing, frozen_parameters, own_rates
 from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
+from .replay_losses import check_replayed
 from .selection import chosen_metric, loss_metric
 
 
@@ -210,12 +211,8 @@ class Trainer:
         config, device = self.config, self.model.device
         if device.type != "cpu":
             raise ConfigError(f"got replay on {device}; expected the CPU: load the model with device='cpu'")
-        cached = next((part.loss for part in self._sets + self._eval_sets if part.loss.cached), None)
-        if cached is not None:
-            raise ConfigError(
-                f"got replay={config.replay!r} with {type(cached).__name__}, whose mini-batches are not repeated; "
-                f"expected a loss without a gradient cache: take the plain one, or train without replay"
-            )
+        for loss in (part.loss for part in self._sets + self._eval_sets):
+            check_replayed(loss, self.model, cast(ReplayVersion, config.replay))
         if config.prompts and leaves_out_prompts(self.model):
             raise ConfigError(
                 f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "

@@ -16,7 +16,7 @@ import pytest
 import torch
 from common import WORDS
 from feature_losses import CALLS, ROWS, Call, labels_of, texts_of, total
-from minisbert.training.own import load_own_state, own_parameters, own_state
+from minisbert.training.naming import load_own_state, own_parameters, own_state
 from torch import Tensor, nn
 
 import minisbert

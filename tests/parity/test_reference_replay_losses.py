@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from common import WORDS
+from replay_cases import RANKING
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 
@@ -52,13 +53,19 @@ EXACT: tuple[Run, ...] = (
     ("DenoisingAutoEncoderLoss", 2, None, {}),
     ("AdaptiveLayerLoss", 2, SCORES, {"loss": "CoSENTLoss"}),
     ("AdaptiveLayerLoss", 3, None, {"loss": "TripletLoss", "n_layers_per_step": -1, "layer_weighting": "log"}),
-)
-ROUNDED: tuple[Run, ...] = (
     ("MultipleNegativesRankingLoss", 3, None, {"directions": ALL}),
     ("MultipleNegativesSymmetricRankingLoss", 2, None, {}),
+    ("Matryoshka2dLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
+    (
+        "MatryoshkaLoss",
+        2,
+        None,
+        {"loss": f"Cached{RANKING}", "matryoshka_dims": [DIM, 24, 16, 8], "n_dims_per_step": 3},
+    ),
+)
+ROUNDED: tuple[Run, ...] = (
     ("MegaBatchMarginLoss", 2, None, {"use_mini_batched_version": False}),
     ("MatryoshkaLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
-    ("Matryoshka2dLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
 )
 
 

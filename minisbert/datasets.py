@@ -13,8 +13,7 @@ from torch.utils.data import Dataset, IterableDataset
 from .data.loaders import NoDuplicatesDataLoader
 from .data.readers import read_lines
 from .data.rows import InputExample
-from .errors import ConfigError, InputError
-from .losses.base import check_count
+from .errors import ConfigError, InputError, check_count
 
 __all__ = [
     "DenoisingAutoEncoderDataset",

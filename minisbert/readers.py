@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 from .data.readers import read_lines
 from .data.rows import InputExample
-from .errors import ConfigError, InputError
+from .errors import ConfigError, InputError, check_count
 
 __all__ = [
     "InputExample",
@@ -44,7 +44,9 @@ class LabelSentenceReader:
         self, folder: str | Path, label_col_idx: int = 0, sentence_col_idx: int = 1, separator: str = "\t"
     ) -> None:
         self.folder, self.separator = Path(folder), separator
-        self.label_col_idx, self.sentence_col_idx = _columns(label_col_idx, sentence_col_idx)
+        self.label_col_idx, self.sentence_col_idx = _columns(
+            label_col_idx=label_col_idx, sentence_col_idx=sentence_col_idx
+        )
         if not isinstance(separator, str) or not separator:
             raise ConfigError(f"got separator={separator!r}; expected a text, such as a tab")
         self.label_map: dict[str, int] = {}
@@ -149,7 +151,9 @@ class STSDataReader:
         max_score: float = 5,
     ) -> None:
         self.dataset_folder, self.delimiter, self.quoting = Path(dataset_folder), delimiter, quoting
-        self.s1_col_idx, self.s2_col_idx, self.score_col_idx = _columns(s1_col_idx, s2_col_idx, score_col_idx)
+        self.s1_col_idx, self.s2_col_idx, self.score_col_idx = _columns(
+            s1_col_idx=s1_col_idx, s2_col_idx=s2_col_idx, score_col_idx=score_col_idx
+        )
         if not all(isinstance(score, (int, float)) for score in (min_score, max_score)) or not min_score < max_score:
             raise ConfigError(
                 f"got scores from {min_score!r} to {max_score!r}; expected two numbers, the smaller first"
@@ -220,7 +224,8 @@ class TripletReader:
         quoting: Quoting = csv.QUOTE_NONE,
     ) -> None:
         self.dataset_folder, self.delimiter, self.quoting = Path(dataset_folder), delimiter, quoting
-        self.columns, self.has_header = _columns(s1_col_idx, s2_col_idx, s3_col_idx), has_header
+        self.columns = _columns(s1_col_idx=s1_col_idx, s2_col_idx=s2_col_idx, s3_col_idx=s3_col_idx)
+        self.has_header = has_header
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
         """Read a file, or its first `max_examples` rows; raises InputError with the line that does not fit."""
@@ -232,16 +237,13 @@ class TripletReader:
         ]
 
 
-def _columns(*numbers: int) -> tuple[int, ...]:
-    """Return numbers of columns.
+def _columns(**numbers: int) -> tuple[int, ...]:
+    """Return numbers of columns, given by the names of the arguments.
 
     Raises:
-        ConfigError: one is not a whole number from 0.
+        ConfigError: one is no whole number of at least 0.
     """
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise ConfigError(f"got {number!r} for a column; expected a whole number from 0")
-    return numbers
+    return tuple(check_count(number, name, least=0) for name, number in numbers.items())
 
 
 def _first(rows: Sequence[Cell] | Iterator[Cell], count: int) -> Iterator[Cell]:

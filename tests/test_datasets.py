@@ -140,10 +140,10 @@ def test_fit_makes_the_batches_of_the_loader(tiny: Callable[[str], Path]) -> Non
         (lambda: losses.ContrastiveTensionDataLoader(TEXTS, 6, 4), "multiple of pos_neg_ratio"),
         (lambda: losses.ContrastiveTensionDataLoader(TEXTS, 6, 0), "pos_neg_ratio=0"),
         (lambda: readers.STSDataReader("x", min_score=5), "the smaller first"),
-        (lambda: readers.STSDataReader("x", s1_col_idx=-1), "got -1 for a column"),
+        (lambda: readers.STSDataReader("x", s1_col_idx=-1), "got s1_col_idx=-1; expected a whole number of at least 0"),
         (lambda: readers.LabelSentenceReader("x", separator=""), "expected a text"),
         (lambda: readers.PairedFilesReader("x"), "expected several files"),
-        (lambda: datasets.SentenceLabelDataset(examples(), 0), "got samples_per_label 0"),
+        (lambda: datasets.SentenceLabelDataset(examples(), 0), "got samples_per_label=0"),
     ],
 )
 def test_what_is_refused(make: Callable[[], Any], message: str) -> None:

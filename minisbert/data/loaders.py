@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, check_count
 from .rows import InputExample
 
 
@@ -19,7 +19,7 @@ class ExampleLoader:
     """
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size = _checked_count(batch_size, "batch_size")
+        self.batch_size = check_count(batch_size, "batch_size")
         self.collate_fn: Callable[[list[InputExample]], Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -41,7 +41,7 @@ class NoDuplicatesDataLoader(ExampleLoader):
         batch_size: examples in a batch.
 
     Raises:
-        ConfigError: the batch size is no whole number above 0.
+        ConfigError: the batch size is no whole number of at least 1.
     """
 
     def __init__(self, train_examples: Sequence[InputExample], batch_size: int) -> None:
@@ -98,7 +98,7 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     def __init__(self, sentences: Sequence[str], batch_size: int, pos_neg_ratio: int = 8) -> None:
         super().__init__(batch_size)
-        self.pos_neg_ratio = _checked_count(pos_neg_ratio, "pos_neg_ratio")
+        self.pos_neg_ratio = check_count(pos_neg_ratio, "pos_neg_ratio")
         if batch_size % pos_neg_ratio:
             raise ConfigError(f"got batch_size={batch_size}; expected a multiple of pos_neg_ratio, {pos_neg_ratio}")
         self.sentences = list(sentences)
@@ -116,9 +116,3 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     def __len__(self) -> int:
         return len(self.sentences) // (2 * self.batch_size - self.batch_size // self.pos_neg_ratio)
-
-
-def _checked_count(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"got {name}={value!r}; expected a whole number above 0")
-    return value

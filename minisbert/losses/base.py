@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, check_count, shown
 
 Labels: TypeAlias = Sequence[float] | NDArray[Any]
 LabelKind: TypeAlias = Literal["number", "numbers", "class"]
@@ -269,7 +269,7 @@ def check_positive(value: float, name: str) -> float:
         ConfigError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
-        raise ConfigError(f"got {name} {value!r}; expected a positive number")
+        raise ConfigError(f"got {name}={shown(value)}; expected a positive number")
     return value
 
 
@@ -279,31 +279,20 @@ def check_number(value: float, name: str) -> float:
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(f"got {name} {value!r}; expected a finite number")
-    return value
-
-
-def check_count(value: int, name: str) -> int:
-    """Return a whole number above 0.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"got {name} {value!r}; expected a whole number above 0")
+    # a whole number can be too large for a float, which every use of it would need
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"got {name}={shown(value)}; expected a finite number")
     return value
 
 
 def check_sampled(value: int, name: str, *, of: str) -> int:
-    """Return how many of several to sample: a whole number above 0, or -1 for all.
+    """Return how many of several to sample: a whole number of at least 1, or -1 for all.
 
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not (value == -1 or value >= 1):
-        raise ConfigError(f"got {name}={value!r}; expected a whole number from 1, or -1 for all {of}")
-    return value
+    every = isinstance(value, int) and value == -1
+    return -1 if every else check_count(value, name, otherwise=f"-1 for all {of}")
 
 
 def check_list(values: Sequence[T], name: str) -> list[T]:
@@ -313,7 +302,7 @@ def check_list(values: Sequence[T], name: str) -> list[T]:
         ConfigError: it is neither.
     """
     if not isinstance(values, (list, tuple)):
-        raise ConfigError(f"got {name}={values!r}; expected a list of numbers")
+        raise ConfigError(f"got {name}={shown(values)}; expected a list of numbers")
     return list(values)
 
 
@@ -324,7 +313,7 @@ def check_callable(function: AnyFunction, name: str, example: str) -> AnyFunctio
         ConfigError: it cannot be called.
     """
     if not callable(function):
-        raise ConfigError(f"got {name} {function!r}; expected a function, such as {example}")
+        raise ConfigError(f"got {name}={shown(function)}; expected a function, such as {example}")
     return function
 
 
@@ -335,7 +324,7 @@ def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
         ConfigError: it is none of them.
     """
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"got {name}={value!r}; expected one of {', '.join(choices)}")
+        raise ConfigError(f"got {name}={shown(value)}; expected one of {', '.join(choices)}")
     return value
 
 

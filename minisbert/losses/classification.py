@@ -8,8 +8,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
-from .base import Labels, Loss, check_count
+from ..errors import ConfigError, InputError, check_count
+from .base import Labels, Loss
 
 
 class SoftmaxLoss(Loss):
@@ -31,7 +31,7 @@ class SoftmaxLoss(Loss):
         classifier: the linear layer.
 
     Raises:
-        ConfigError: a size is not a whole number above 0, or the classifier sees nothing.
+        ConfigError: a size is no whole number of at least 1, or the classifier sees nothing.
     """
 
     max_columns = 2

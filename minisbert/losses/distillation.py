@@ -9,14 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, check_count
 from ..similarity import SimilarityMatrix, pairwise_dot_score
 from .base import (
     Labels,
     Loss,
     check_callable,
     check_choice,
-    check_count,
     check_positive,
     dimension_of,
     function_name,

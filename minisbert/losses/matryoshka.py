@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..errors import ConfigError, InputError, warn
+from ..errors import ConfigError, InputError, check_count, warn
 from ..similarity import normalize_embeddings
-from .base import Loss, LossOver, aligned, check_count, check_list, check_number, check_sampled, function_name
+from .base import Loss, LossOver, aligned, check_list, check_number, check_sampled, function_name
 
 LayerWeighting: TypeAlias = Literal["uniform", "log", "linear"] | Callable[[int], float]
 

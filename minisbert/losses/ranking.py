@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..errors import ConfigError, InputError, warn
+from ..errors import ConfigError, InputError, check_count, warn
 from ..similarity import SimilarityMatrix, cos_sim, dot_score, normalize_embeddings
 from .base import (
     Loss,
     aligned,
     check_callable,
     check_choice,
-    check_count,
     check_number,
     check_one_process,
     check_positive,

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..errors import ConfigError, ModelError, shown
+from ..errors import ConfigError, ModelError, check_count
 from ..kernels import plain
-from ..storage.dialects import is_count
 from .features import Features
 
 # (tokens, dim), text of each token, place in its text from 1, tokens of each text -> (texts, dim)
@@ -102,18 +101,9 @@ class WeightedLayerPooling(nn.Module):
         layer_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if not (is_count(embedding_dimension) and is_count(num_hidden_layers)):
-            sizes = f"{shown(embedding_dimension)} and {shown(num_hidden_layers)}"
-            raise ConfigError(f"got sizes {sizes}; expected two positive numbers")
-        if (
-            isinstance(layer_start, bool)
-            or not isinstance(layer_start, int)
-            or not 0 <= layer_start <= num_hidden_layers
-        ):
-            raise ConfigError(f"got layer_start={shown(layer_start)}; expected a number from 0 to {num_hidden_layers}")
-        self.embedding_dimension = embedding_dimension
-        self.num_hidden_layers = num_hidden_layers
-        self.layer_start = layer_start
+        self.embedding_dimension = check_count(embedding_dimension, "embedding_dimension")
+        self.num_hidden_layers = check_count(num_hidden_layers, "num_hidden_layers")
+        self.layer_start = check_count(layer_start, "layer_start", least=0, most=num_hidden_layers)
         count = num_hidden_layers + 1 - layer_start
         weights = torch.ones(count) if layer_weights is None else layer_weights.detach().clone()
         if weights.shape != (count,):

@@ -94,36 +94,42 @@ def test_parameters_that_do_not_fit(name: str, parameters: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: losses.CoSENTLoss(scale=0), "scale 0; expected a positive number"),
-        (lambda: losses.CoSENTLoss(similarity_fct="cos"), "similarity_fct 'cos'; expected a function"),
+        (lambda: losses.CoSENTLoss(scale=0), "scale=0; expected a positive number"),
+        (lambda: losses.CoSENTLoss(similarity_fct="cos"), "similarity_fct='cos'; expected a function"),
         (
             lambda: losses.TripletLoss(distance_metric="cos"),
             "expected a function, such as TripletDistanceMetric.COSINE",
         ),
-        (lambda: losses.TripletLoss(triplet_margin=float("nan")), "triplet_margin nan; expected a finite number"),
+        (lambda: losses.TripletLoss(triplet_margin=float("nan")), "triplet_margin=nan; expected a finite number"),
         (lambda: losses.EmbedDistillLoss(distance_metric="dot"), "'dot'; expected one of mse, l2, cosine"),
-        (lambda: losses.EmbedDistillLoss(MODEL, projection_dim=0), "projection_dim 0; expected a whole number above 0"),
-        (lambda: losses.DistillKLDivLoss(temperature=-1), "temperature -1; expected a positive number"),
-        (lambda: losses.DistillKLDivLoss(student_temperature=0), "student_temperature 0; expected a positive"),
-        (lambda: losses.SoftmaxLoss(None, 4, 0), "num_labels 0; expected a whole number above 0"),
+        (
+            lambda: losses.EmbedDistillLoss(MODEL, projection_dim=0),
+            "projection_dim=0; expected a whole number of at least 1",
+        ),
+        (lambda: losses.DistillKLDivLoss(temperature=-1), "temperature=-1; expected a positive number"),
+        (lambda: losses.DistillKLDivLoss(student_temperature=0), "student_temperature=0; expected a positive"),
+        (lambda: losses.SoftmaxLoss(None, 4, 0), "num_labels=0; expected a whole number of at least 1"),
         (
             lambda: losses.SoftmaxLoss(None, 4, 2, concatenation_sent_rep=False, concatenation_sent_difference=False),
             "no concatenation",
         ),
-        (lambda: losses.CachedMultipleNegativesRankingLoss(mini_batch_size=0), "mini_batch_size 0; expected a whole"),
+        (lambda: losses.CachedMultipleNegativesRankingLoss(mini_batch_size=0), "mini_batch_size=0; expected a whole"),
         (
             lambda: losses.CachedMultipleNegativesSymmetricRankingLoss(mini_batch_num_tokens=-1),
-            "mini_batch_num_tokens -1; expected a whole number above 0",
+            "mini_batch_num_tokens=-1; expected a whole number of at least 1",
         ),
-        (lambda: losses.CachedGISTEmbedLoss(None, MODEL, mini_batch_size=1.5), "mini_batch_size 1.5; expected a whole"),
-        (lambda: losses.MegaBatchMarginLoss(mini_batch_size=0), "mini_batch_size 0; expected a whole number above 0"),
+        (lambda: losses.CachedGISTEmbedLoss(None, MODEL, mini_batch_size=1.5), "mini_batch_size=1.5; expected a whole"),
+        (
+            lambda: losses.MegaBatchMarginLoss(mini_batch_size=0),
+            "mini_batch_size=0; expected a whole number of at least 1",
+        ),
         (
             lambda: losses.GlobalOrthogonalRegularizationLoss(mean_weight=0, second_moment_weight=None),
             "no weight for either term",
         ),
         (lambda: losses.MatryoshkaLoss(None, None, [4]), "NoneType as loss; expected a loss"),
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), []), "no matryoshka_dims"),
-        (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [0]), "matryoshka_dims 0; expected a whole number"),
+        (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [0]), "matryoshka_dims=0; expected a whole number"),
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [4], [1, 2]), "2 matryoshka_weights for 1 sizes"),
         (lambda: losses.MatryoshkaLoss(MODEL, losses.CoSENTLoss(), [DIM + 1]), f"at most {DIM}, the embeddings' size"),
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [4], n_dims_per_step=0), "n_dims_per_step=0"),
@@ -351,7 +357,7 @@ def test_a_matryoshka_loss_leaves_a_guide_whole() -> None:
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [8], 1.0), "matryoshka_weights=1.0; expected a list"),  # type: ignore[arg-type]
         (
             lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), n_layers_per_step=0),
-            "expected a whole number from 1",
+            "expected a whole number of at least 1",
         ),
         (lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), n_layers_per_step=None), "-1 for all layers"),  # type: ignore[arg-type]
         (lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), kl_temperature=-1), "expected a number from 0"),

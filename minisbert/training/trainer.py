@@ -92,8 +92,7 @@ class Trainer:
             part._replace(rows=part.rows.numbered_as(classes.get(part.name, self._sets[0].rows.classes)))
             for part in self._eval_sets
         ]
-        for part in [*self._sets, *self._eval_sets]:
-            part.loss.check_model(model)
+        self._check_losses()
         for part in self._eval_sets:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
@@ -129,6 +128,7 @@ class Trainer:
         """
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
+        self._check_losses()  # the model may have been changed since
         build = RunBuilder if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         with (
@@ -169,6 +169,11 @@ class Trainer:
             run.log.history,
         )
         return run.log.history
+
+    def _check_losses(self) -> None:
+        """Refuse losses that do not go with the model."""
+        for part in [*self._sets, *self._eval_sets]:
+            part.loss.check_model(self.model)
 
     def _check_settings(self) -> None:
         """Refuse settings that contradict each other, or a model that cannot be trained."""

@@ -137,7 +137,7 @@ class Trainer:
             torch.enable_grad(),
             seeded(self.config.seed, self.model.device),
             builder.computing(),
-            freezing(self.model, self.config.freeze),
+            freezing(self.model, [part.loss for part in self._sets], self.config.freeze),
         ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:

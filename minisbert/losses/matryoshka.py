@@ -9,9 +9,10 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError, InputError, check_count, warn
+from ..modules.pooling import WeightedLayerPooling
 from ..similarity import normalize_embeddings
 from .base import Loss, LossOver, aligned, check_list, check_number, check_sampled, function_name
 
@@ -178,6 +179,15 @@ class AdaptiveLayerLoss(LossOver):
         self.kl_div_weight = check_number(kl_div_weight, "kl_div_weight")
         self.kl_temperature = kl_temperature
         self.layer_weighting = layer_weighting
+
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the layers of the model give different embeddings, and that the inner loss goes with it."""
+        super().check_model(model)
+        if any(isinstance(module, WeightedLayerPooling) and module.used for module in model.children()):
+            raise ConfigError(
+                f"got a model with WeightedLayerPooling, which makes the same of every layer; {type(self).__name__} "
+                f"expects one without: take another loss, or a model whose Pooling follows the Transformer"
+            )
 
     def forward(self, layers: EveryLayer, labels: Tensor | None = None, guided: Sequence[Tensor] = ()) -> Tensor:
         """Return the loss of the embeddings from each layer, and the rest that the inner loss takes, a scalar."""

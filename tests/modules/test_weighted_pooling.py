@@ -77,6 +77,17 @@ def test_a_model_that_does_not_ask_for_layers(tiny: Callable[[str], Path], tmp_p
     assert np.array_equal(model.encode(TEXTS), plain.encode(TEXTS))
 
 
+def test_losses_over_layers_are_refused(tiny: Callable[[str], Path]) -> None:
+    """What comes after the encoder makes the mean of all layers, whichever of them the loss is of."""
+    model = built(tiny("bert"))
+    for loss in (
+        losses.AdaptiveLayerLoss(model, losses.MultipleNegativesRankingLoss()),
+        losses.Matryoshka2dLoss(model, losses.MultipleNegativesRankingLoss(), [32, 8]),
+    ):
+        with pytest.raises(ConfigError, match=f"got a model with WeightedLayerPooling.*{type(loss).__name__} expects"):
+            Trainer(model, [(text, text) for text in TEXTS], loss=loss, show_progress_bar=False)
+
+
 def test_weights_are_trained(tiny: Callable[[str], Path]) -> None:
     model = built(tiny("bert"))
     rows = [(text, text) for text in TEXTS]

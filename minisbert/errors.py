@@ -69,6 +69,17 @@ def check_count(value: Any, name: str, *, least: int = 1, most: int | None = Non
     return count
 
 
+def check_flag(value: Any, name: str) -> bool:
+    """Return True or False.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"got {name}={shown(value)}; expected True or False")
+    return value
+
+
 def nearest(name: str, known: Collection[str], *, otherwise: Collection[str]) -> str:
     """Return a few names for an error message: those most like `name`, which may be a regular expression.
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..errors import ConfigError, InputError, check_count
-from .rows import InputExample
+from ..text import check_texts
+from .rows import InputExample, check_examples
 
 
 class ExampleLoader:
@@ -42,11 +43,12 @@ class NoDuplicatesDataLoader(ExampleLoader):
 
     Raises:
         ConfigError: the batch size is no whole number of at least 1.
+        InputTypeError: the examples are no list of examples.
     """
 
     def __init__(self, train_examples: Sequence[InputExample], batch_size: int) -> None:
         super().__init__(batch_size)
-        self.train_examples = list(train_examples)
+        self.train_examples = check_examples(train_examples, what="train_examples")
         self.data_pointer = 0
         random.shuffle(self.train_examples)
 
@@ -94,6 +96,7 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     Raises:
         ConfigError: the batch size is not a multiple of the ratio.
+        InputTypeError: the sentences are no list of texts.
     """
 
     def __init__(self, sentences: Sequence[str], batch_size: int, pos_neg_ratio: int = 8) -> None:
@@ -101,7 +104,7 @@ class ContrastiveTensionDataLoader(ExampleLoader):
         self.pos_neg_ratio = check_count(pos_neg_ratio, "pos_neg_ratio")
         if batch_size % pos_neg_ratio:
             raise ConfigError(f"got batch_size={batch_size}; expected a multiple of pos_neg_ratio, {pos_neg_ratio}")
-        self.sentences = list(sentences)
+        self.sentences = check_texts(sentences, what="sentences")
 
     def batches(self) -> Iterator[list[InputExample]]:
         """Yield the batches of one pass."""

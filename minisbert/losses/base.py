@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, check_count, shown
+from ..errors import ConfigError, InputError, check_count, check_flag, shown
 
 Labels: TypeAlias = Sequence[float] | NDArray[Any]
 LabelKind: TypeAlias = Literal["number", "numbers", "class"]
@@ -19,7 +19,8 @@ Form: TypeAlias = Literal["model", "guide", "tokens"]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_LARGEST_CLASS = 2**24  # labels are float32, in which larger whole numbers have gaps
+LARGEST_SIZE = 2**20  # of a layer of a loss: far more than any embedding has
+LARGEST_CLASS = 2**24  # labels are float32, in which larger whole numbers have gaps
 _WANTED: dict[LabelKind, str] = {
     "number": "a number",
     "numbers": "a number or a list of numbers",
@@ -218,7 +219,7 @@ def sizes_of(labels: Labels | None) -> tuple[int, ...]:
 
 def _check_classes(labels: Labels, name: str) -> None:
     for row, label in enumerate(labels):
-        if not 0 <= label <= _LARGEST_CLASS or not float(label).is_integer():
+        if not 0 <= label <= LARGEST_CLASS or not float(label).is_integer():
             raise InputError(
                 f"row {row} has the label {label:g}; {name} expects classes, numbered from 0: number them so, or give "
                 f"their names"
@@ -332,9 +333,9 @@ def check_one_process(gather_across_devices: bool) -> None:
     """Refuse to gather embeddings across devices: a run has one process.
 
     Raises:
-        ConfigError: it is asked for.
+        ConfigError: it is asked for, or neither True nor False.
     """
-    if gather_across_devices:
+    if check_flag(gather_across_devices, "gather_across_devices"):
         raise ConfigError("got gather_across_devices=True; expected False: a run trains in one process")
 
 

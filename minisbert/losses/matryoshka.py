@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, check_count, warn
+from ..errors import ConfigError, InputError, check_count, shown, warn
 from ..modules.pooling import WeightedLayerPooling
-from ..similarity import normalize_embeddings
+from ..similarity import is_number, normalize_embeddings
 from .base import Loss, LossOver, aligned, check_list, check_number, check_sampled, function_name
 
 LayerWeighting: TypeAlias = Literal["uniform", "log", "linear"] | Callable[[int], float]
@@ -204,7 +204,7 @@ class AdaptiveLayerLoss(LossOver):
         for layer in chosen:
             columns = aligned(layers[layer], loss=name)
             value = self.inner(columns, labels, guided)
-            total = total + value * weigh(layer) / len(chosen) * self.prior_layers_weight
+            total = total + value * _checked_weight(weigh(layer), layer) / len(chosen) * self.prior_layers_weight
             if target is not None:
                 drawn = F.log_softmax(torch.cat(columns) / temperature, dim=-1)
                 total = total + F.kl_div(drawn, target, reduction="batchmean") * temperature * self.kl_div_weight
@@ -222,6 +222,14 @@ class AdaptiveLayerLoss(LossOver):
             "kl_temperature": self.kl_temperature,
             "layer_weighting": weighting if isinstance(weighting, str) else function_name(weighting),
         }
+
+
+def _checked_weight(weight: Any, layer: int) -> Any:
+    """Return what a function of the caller gives as weight of a layer: a number, or a tensor of one."""
+    one = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
+    if not is_number(one) or math.isinf(one):
+        raise ConfigError(f"got {shown(one)} from layer_weighting for layer {layer}; expected a finite number")
+    return weight.reshape(()) if isinstance(weight, Tensor) else float(weight)
 
 
 class Matryoshka2dLoss(AdaptiveLayerLoss):

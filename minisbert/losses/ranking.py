@@ -202,7 +202,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
 def _directions(directions: Sequence[Direction], mode: PartitionMode) -> tuple[Direction, ...]:
     known = get_args(Direction)
     check_choice(mode, "partition_mode", get_args(PartitionMode))
-    if isinstance(directions, str) or not directions or not all(name in known for name in directions):
+    if not isinstance(directions, (list, tuple)) or not directions or not all(name in known for name in directions):
         raise ConfigError(f"got directions={directions!r}; expected a tuple with some of {', '.join(known)}")
     if "query_to_doc" not in directions:
         raise ConfigError(f"got directions={tuple(directions)!r}; expected query_to_doc among them: add it")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minisbert import losses, util
 from minisbert.errors import ConfigError, InputError
-from minisbert.losses import Loss, loss_by_name, loss_names
+from minisbert.losses import Loss, loss_by_name, loss_names, needs_model, with_classes
 
 
 class Sized(nn.Module):
@@ -56,8 +56,49 @@ def test_by_name_with_defaults(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("inner", "parameters"),
+    [
+        ("MatryoshkaLoss", {"loss": "CoSENTLoss", "matryoshka_dims": [DIM, 4], "matryoshka_weights": [1, 0.5]}),
+        ("GISTEmbedLoss", {"guide": MODEL, "temperature": 0.1}),
+        ("MultipleNegativesRankingLoss", {"scale": 30.0}),
+        ("MSELoss", {"projection_dim": 5}),
+    ],
+)
+@pytest.mark.parametrize("outer", ["AdaptiveLayerLoss", "MatryoshkaLoss", "Matryoshka2dLoss"])
+@pytest.mark.parametrize("form", ["together", "apart"])
+def test_a_loss_inside_another_with_parameters(form: str, outer: str, inner: str, parameters: dict[str, Any]) -> None:
+    """They stand beside those of the outer loss, or by themselves where both have some of one name."""
+    own = {} if outer == "AdaptiveLayerLoss" else {"matryoshka_dims": [DIM]}
+    own |= {} if outer == "MatryoshkaLoss" else {"kl_div_weight": 0.5}
+    if form == "together" and inner == "MatryoshkaLoss":
+        pytest.skip("has a loss and sizes of its own")
+    given = {"loss": inner, **parameters} if form == "together" else {"loss": {inner: parameters}}
+    if inner == "MSELoss":
+        assert needs_model(outer, {**own, **given})
+    loss: Any = loss_by_name(outer, {**own, **given}, model=MODEL)
+    assert loss.get_config_dict()["loss"] == inner
+    chain = [loss]
+    while isinstance(getattr(chain[-1], "loss", None), Loss):
+        chain.append(chain[-1].loss)
+    got = next(one for one in reversed(chain) if type(one).__name__ == inner).get_config_dict()
+    for name, value in parameters.items():
+        assert (list(got[name]) if isinstance(got[name], tuple) else got[name]) == value
+
+
+def test_classes_of_a_loss_inside_another_are_counted() -> None:
+    parameters = with_classes("AdaptiveLayerLoss", {"loss": "SoftmaxLoss"}, [0.0, 2.0])
+    loss: Any = loss_by_name("AdaptiveLayerLoss", parameters, model=MODEL)
+    assert loss.loss.num_labels == 3
+
+
+@pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
+        ("AdaptiveLayerLoss", {"loss": "CoSENTLoss", "margin": 1}, "got margin=1 for AdaptiveLayerLoss; expected no"),
+        ("AdaptiveLayerLoss", {"loss": {"CoSENTLoss": {"margin": 1}}}, "got margin=1 for CoSENTLoss; expected no"),
+        ("AdaptiveLayerLoss", {"loss": {"CoSENTLoss": 1}}, "expected a name, or a dict of one to its parameters"),
+        ("AdaptiveLayerLoss", {"loss": 1}, "got loss=1; expected a name, or a dict of one to its parameters"),
+        ("AdaptiveLayerLoss", {"loss": "MatryoshkaLoss"}, "add it, or --loss-option loss=VALUE"),
         ("MatryoshkaLoss", {"loss": "CoSENTLoss"}, "got no matryoshka_dims for MatryoshkaLoss; expected it"),
         ("MatryoshkaLoss", {"loss": "os.system", "matryoshka_dims": [1]}, "got the loss os.system; expected one of"),
         ("MatryoshkaLoss", {"loss": "CoSENTLoss", "matryoshka_dims": 4}, "matryoshka_dims=4; expected a list"),

@@ -14,8 +14,8 @@ import pytest
 from tiny_models import WORDS
 from torch.utils.data import DataLoader
 
-from minisbert import InputExample, SentenceTransformer, datasets, losses, readers
-from minisbert.errors import ConfigError, InputError
+from minisbert import InputExample, SentenceTransformer, Trainer, datasets, losses, readers
+from minisbert.errors import ConfigError, InputError, InputTypeError
 
 TEXTS = [f"{WORDS[number % len(WORDS)]} {number}" for number in range(60)]
 
@@ -131,6 +131,18 @@ def test_fit_makes_the_batches_of_the_loader(tiny: Callable[[str], Path]) -> Non
         assert model.training_record is not None
         assert model.training_record.settings["batch_sampler"] == sampler
         assert model.training_record.settings["batch_size"] == 4
+
+
+@pytest.mark.parametrize("kind", [losses.ContrastiveTensionDataLoader, datasets.NoDuplicatesDataLoader])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_trainer_takes_rows_and_not_batches(kind: Any, by_name: bool, tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    loader = kind(TEXTS if kind is losses.ContrastiveTensionDataLoader else pairs(), 8)
+    message = rf"got a {kind.__name__}, which gives batches; expected rows: pass \[row for .*\], or call model.fit"
+    with pytest.raises(InputTypeError, match=message):
+        Trainer(model, {"a": loader, "b": pairs()} if by_name else loader, loss=losses.ContrastiveTensionLoss(model))
+    rows = [row for batch in loader for row in batch]
+    Trainer(model, rows, loss=losses.ContrastiveTensionLoss(model))
 
 
 @pytest.mark.parametrize(

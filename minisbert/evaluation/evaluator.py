@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, InputError, InputTypeError, shown, warn
 from ..model import EmbeddingModel
-from ..similarity import SimilarityFunction
+from ..similarity import SimilarityFunction, check_embeddings
 from ..text import check_texts
 
 _logger = logging.getLogger(__name__)
@@ -167,23 +167,9 @@ class TaskEvaluator(Evaluator):
         """Compute the metrics of `model`."""
 
     def embed(self, encode: Callable[..., Any], texts: Sequence[str], **options: Any) -> Any:
-        """Call a model's `encode`, `encode_query` or `encode_document` with the options of the evaluator.
-
-        Raises:
-            InputError: it does not return an embedding of numbers for each text, (texts, dim).
-        """
+        """Call a model's `encode`, `encode_query` or `encode_document` with the options of the evaluator."""
         shared = {"batch_size": self.batch_size, "show_progress_bar": self.show_progress_bar}
-        embedded = encode(texts, **{**shared, "truncate_dim": self.truncate_dim, **options})
-        shape = getattr(embedded, "shape", None)
-        other = isinstance(embedded, np.ndarray) and embedded.dtype.kind not in "fiu"
-        if shape is None or other or len(shape) != 2 or shape[0] != len(texts):
-            kind = f"an array of {embedded.dtype}" if other else f"a {type(embedded).__name__}"
-            got = f"{kind} of shape {tuple(shape)}" if shape is not None else kind
-            raise InputError(
-                f"got {got} as embeddings of {len(texts)} texts; expected numbers of shape ({len(texts)}, dim): check "
-                f"what the model's encode returns"
-            )
-        return embedded
+        return check_embeddings(encode(texts, **{**shared, "truncate_dim": self.truncate_dim, **options}), len(texts))
 
     def file_name(self, task: str, ending: str = "_results.csv") -> str:
         """Name of a file of the evaluation; the evaluator's name follows that of the task."""

@@ -264,6 +264,24 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def check_embeddings(embedded: Any, texts: int) -> Any:
+    """Return what a model or teacher gives for texts, an array or tensor (texts, dim).
+
+    Raises:
+        InputError: it is something else.
+    """
+    shape = getattr(embedded, "shape", None)
+    other = isinstance(embedded, np.ndarray) and embedded.dtype.kind not in "fiu"
+    if shape is None or other or len(shape) != 2 or shape[0] != texts:
+        kind = f"an array of {embedded.dtype}" if other else f"a {type(embedded).__name__}"
+        got = f"{kind} of shape {tuple(shape)}" if shape is not None else kind
+        raise InputError(
+            f"got {got} as embeddings of {texts} texts; expected numbers of shape ({texts}, dim): check what the "
+            f"model's encode returns"
+        )
+    return embedded
+
+
 def _floats(embeddings: Embeddings) -> NDArray[Any]:
     """Return embeddings as an array of floats: (n, d)."""
     dtype = getattr(embeddings, "dtype", None)

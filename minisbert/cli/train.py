@@ -101,6 +101,7 @@ def run_train(options: argparse.Namespace) -> None:
     from ..data.roles import training_rows
     from ..sentence_transformer import SentenceTransformer
     from ..training.config import TrainingConfig
+    from ..training.history import loss_text
     from ..training.trainer import Trainer
 
     config = TrainingConfig(**given_settings(options))
@@ -138,10 +139,10 @@ def run_train(options: argparse.Namespace) -> None:
     if before:
         print(before_and_after(before, after))
     early = " (stopped early)" if history.stopped_early else ""
-    held_out_loss = f", {after['loss']:.4f} on {options.eval_data}" if options.eval_data else ""
+    held_out_loss = f", {loss_text(after['loss'])} on {options.eval_data}" if options.eval_data else ""
     sys.stderr.write(
-        f"{history.steps} steps{early}, mean loss {history.train_loss:.4f}{held_out_loss}, {history.seconds:.0f} s; "
-        f"the model is in {options.output}\n"
+        f"{history.steps} steps{early}, mean loss {loss_text(history.train_loss)}{held_out_loss}, "
+        f"{history.seconds:.0f} s; the model is in {options.output}\n"
     )
 
 
@@ -164,6 +165,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..sentence_transformer import SentenceTransformer
     from ..storage.locate import packaged_model
     from ..training.config import TrainingConfig
+    from ..training.history import loss_text
     from ..training.trainer import Trainer
 
     def similarities(model: SentenceTransformer) -> dict[str, float]:
@@ -190,7 +192,7 @@ def run_demo(options: argparse.Namespace) -> None:
     print(f"\nSimilarity to: {_DEMO_TEXTS[0]}")
     print(before_and_after(untrained, similarities(reloaded), of="text"))
     print(f"\nThe model is in {options.output.resolve()}")
-    sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {history.train_loss:.4f}\n")
+    sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {loss_text(history.train_loss)}\n")
 
 
 # ---- shared with `minisbert reproduce` ------------------------------------------------------------------------------

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..errors import check_count
 from ..similarity import SimilarityMatrix, cos_sim
-from .base import check_count
 from .guided import GISTEmbedLoss, MarginStrategy
 from .ranking import BOTH, PLAIN, Direction, HardnessMode, MultipleNegativesRankingLoss, PartitionMode
 
@@ -44,7 +44,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         hardness_strength: see there.
 
     Raises:
-        ConfigError: an option is not valid, as there; or a size is no whole number above 0.
+        ConfigError: an option is not valid, as there; or a size is no whole number of at least 1.
     """
 
     cached = True
@@ -115,7 +115,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
         show_progress_bar: not used; accepted because code for the reference passes it.
 
     Raises:
-        ConfigError: the scale is not positive, or a size is no whole number above 0.
+        ConfigError: the scale is not positive, or a size is no whole number of at least 1.
     """
 
     def __init__(
@@ -161,7 +161,7 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         gather_across_devices: must be False.
 
     Raises:
-        ConfigError: an option is not valid, as there; or a size is no whole number above 0.
+        ConfigError: an option is not valid, as there; or a size is no whole number of at least 1.
     """
 
     cached = True

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..errors import ConfigError, InputError, warn
+from ..errors import ConfigError, InputError, check_count, warn
 from ..similarity import SimilarityMatrix, cos_sim, dot_score, normalize_embeddings
 from .base import (
     Loss,
     aligned,
     check_callable,
     check_choice,
-    check_count,
     check_number,
     check_one_process,
     check_positive,
@@ -207,7 +206,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
 def _directions(directions: Sequence[Direction], mode: PartitionMode) -> tuple[Direction, ...]:
     known = get_args(Direction)
     check_choice(mode, "partition_mode", get_args(PartitionMode))
-    if isinstance(directions, str) or not directions or not all(name in known for name in directions):
+    if not isinstance(directions, (list, tuple)) or not directions or not all(name in known for name in directions):
         raise ConfigError(f"got directions={directions!r}; expected a tuple with some of {', '.join(known)}")
     if "query_to_doc" not in directions:
         raise ConfigError(f"got directions={tuple(directions)!r}; expected query_to_doc among them: add it")

@@ -164,3 +164,8 @@ class TrainingLog:
         self.history = TrainingHistory(**state["history"])
         self.step_losses = [like.new_tensor(value) for value in state["step_losses"]]
         self.loss_total = float(state["loss_total"])
+
+
+def loss_text(value: float) -> str:
+    """Return a loss as it is printed: in four decimals, a small one in three significant digits."""
+    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"

@@ -28,7 +28,7 @@ from .dataset import TrainingBatch, TrainingBatches
 from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
-from .history import TrainingLog
+from .history import TrainingLog, loss_text
 from .naming import load_own_state, own_parameters, own_state
 from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
 from .schedules import Schedule
@@ -234,7 +234,7 @@ def _progress_bar(run: TrainingRun) -> tqdm[Any]:
 
 def _show(bar: tqdm[Any], entry: Mapping[str, float]) -> None:
     bar.set_postfix(
-        loss=f"{entry['loss']:.4f}",
+        loss=loss_text(entry["loss"]),
         lr=f"{entry['learning_rate']:.2e}",
         tokens=f"{entry['tokens_per_second']:,.0f}/s",
     )

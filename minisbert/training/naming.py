@@ -99,9 +99,15 @@ def frozen_parameters(model: EmbeddingModel, patterns: Sequence[str]) -> list[nn
 
 
 @contextmanager
-def freezing(model: EmbeddingModel, patterns: Sequence[str]) -> Iterator[None]:
-    """Freeze parameters by name for a block of code."""
-    frozen = [parameter for parameter in frozen_parameters(model, patterns) if parameter.requires_grad]
+def freezing(model: EmbeddingModel, losses: Sequence[Loss], patterns: Sequence[str]) -> Iterator[None]:
+    """Freeze parameters by name, in the model and in the copies of it that losses train, for a block of code."""
+    copies = {loss.guide: None for loss in losses if loss.trains_guide and isinstance(loss.guide, EmbeddingModel)}
+    frozen = [
+        parameter
+        for one in (model, *copies)
+        for parameter in frozen_parameters(one, patterns)
+        if parameter.requires_grad
+    ]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:

@@ -75,7 +75,7 @@ def _newer_option(loss: Loss) -> str | None:
 
 def reads_the_same_tokens(guide: EmbeddingModel, model: EmbeddingModel) -> bool:
     """Return True if the reference gives a guide the tokens of the model: of one vocabulary, and not too long."""
-    theirs, ours = (one.transformer.tokenizer.tokenizer.get_vocab() for one in (guide, model))
+    theirs, ours = (one.transformer.text_tokenizer.tokenizer.get_vocab() for one in (guide, model))
     return theirs == ours and guide.max_seq_length >= model.max_seq_length
 
 

@@ -94,8 +94,7 @@ class Trainer:
             part._replace(rows=part.rows.numbered_as(classes.get(part.name, self._sets[0].rows.classes)))
             for part in self._eval_sets
         ]
-        for part in [*self._sets, *self._eval_sets]:
-            part.loss.check_model(model)
+        self._check_losses()
         for part in self._eval_sets:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
@@ -131,6 +130,7 @@ class Trainer:
         """
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
+        self._check_losses()  # the model may have been changed since
         build = self.packed if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         with (
@@ -139,7 +139,7 @@ class Trainer:
             torch.enable_grad(),
             seeded(self.config.seed, self.model.device),
             builder.computing(),
-            freezing(self.model, self.config.freeze),
+            freezing(self.model, [part.loss for part in self._sets], self.config.freeze),
         ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
@@ -171,6 +171,11 @@ class Trainer:
             run.log.history,
         )
         return run.log.history
+
+    def _check_losses(self) -> None:
+        """Refuse losses that do not go with the model."""
+        for part in [*self._sets, *self._eval_sets]:
+            part.loss.check_model(self.model)
 
     def _check_settings(self) -> None:
         """Refuse settings that contradict each other, or a model that cannot be trained."""

@@ -95,7 +95,11 @@ def test_papers_follow_the_directions(tiny: Callable[[str], Path], write: Callab
         ("TripletLoss", ["--loss-option", "margin"], "got 'margin'; expected NAME=VALUE, such as scale=30"),
         ("TripletLoss", ["--loss-option", "margin=1"], "got margin=1 for TripletLoss; expected no such parameter"),
         ("TripletLoss", [], "got 2 text column(s) ['anchor', 'positive']; TripletLoss expects 3"),
-        ("MatryoshkaLoss", [], "got no loss for MatryoshkaLoss; expected it among the parameters: add it"),
+        (
+            "MatryoshkaLoss",
+            [],
+            "got no loss for MatryoshkaLoss; expected it among the parameters: add it, or --loss-option loss=",
+        ),
         ("AnotherLoss", [], "invalid choice: 'AnotherLoss'"),
         ("MSELoss", ["--loss-option", "projection_dim=3"], "and no labels; MSELoss expects a number or a list"),
     ],

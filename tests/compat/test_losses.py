@@ -16,7 +16,6 @@ import pytest
 import torch
 from common import WORDS
 from feature_losses import CALLS, ROWS, Call, labels_of, texts_of, total
-from minisbert.training.naming import load_own_state, own_parameters, own_state
 from torch import Tensor, nn
 
 import minisbert
@@ -28,6 +27,7 @@ from minisbert.compat.training.arguments import SentenceTransformerTrainingArgum
 from minisbert.compat.training.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError
 from minisbert.training.checkpoint import Checkpoint
+from minisbert.training.naming import load_own_state, own_parameters, own_state
 
 pytest.importorskip("transformers")
 DIM = 32

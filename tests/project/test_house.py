@@ -20,7 +20,7 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
 # of training, the losses of the reference with their labels and the gradient cache, LoRA adapters; and the losses over
 # layers, copies and decoders, the evaluators of teachers and translations, the data sets and readers of the old fit.
-MOST_CODE_LINES = 19_470
+MOST_CODE_LINES = 19_510
 MOST_FILES = 164
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 2

@@ -78,14 +78,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--model", required=True, help="model folder or name to start from")
     names = "; ".join(name if name == loss else f"{name}: {loss}" for name, loss in _LOSSES.items())
     parser.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
-    parser.add_argument(
-        "--loss-option",
-        action="append",
-        type=_loss_option,
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the loss as cards print it, such as scale=30 or matryoshka_dims=[384,128]; repeatable",
-    )
+    add_loss_option(parser)
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
@@ -143,6 +136,19 @@ def run_train(options: argparse.Namespace) -> None:
     sys.stderr.write(
         f"{history.steps} steps{early}, mean loss {loss_text(history.train_loss)}{held_out_loss}, "
         f"{history.seconds:.0f} s; the model is in {options.output}\n"
+    )
+
+
+def add_loss_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--loss-option`, which makes a list of pairs: a name, and a value."""
+    parser.add_argument(
+        "--loss-option",
+        action="append",
+        type=_loss_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the loss as cards print it, such as scale=30 or matryoshka_dims=[384,128], or the guide "
+        "of one that has one, guide=MODEL; repeatable",
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
@@ -32,9 +32,9 @@ class Loss(nn.Module):
     """Base of the losses.
 
     `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels,
-    (batch,) or (batch, size), or None; it returns a scalar. Losses compute in float32. A loss with a `guide` takes a
-    third argument, the guide's embeddings of each column, (batch, size). `layered` and `forms` say where it is given
-    something else.
+    (batch,) or (batch, size), or None; it returns a scalar, or several by name, whose sum is the loss and which the log
+    shows one by one. Losses compute in float32. A loss with a `guide` takes a third argument, the guide's embeddings of
+    each column, (batch, size). `layered` and `forms` say where it is given something else.
 
     The attributes declare what a loss needs of the rows and of the training loop: `check_rows` checks the rows before
     training, and the engine of the run reads the rest.
@@ -199,9 +199,10 @@ class LossOver(Loss):
         self.loss.check_model(model)
 
     def inner(self, columns: Sequence[Tensor], labels: Tensor | None, guided: Sequence[Tensor]) -> Tensor:
-        """Compute the inner loss."""
-        value: Tensor = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, guided)
-        return value
+        """Compute the inner loss, a scalar; of one that returns terms the sum."""
+        value: Any = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, guided)
+        total: Tensor = torch.stack(list(value.values())).sum() if isinstance(value, Mapping) else value
+        return total
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Check that training rows fit the inner loss."""

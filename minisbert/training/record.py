@@ -159,7 +159,7 @@ def record_run(
         evaluator: of the run, or None.
         history: of the run.
     """
-    losses = {loss_metric(name) for name, *_ in eval_datasets}
+    losses = {*(loss_metric(name) for name, *_ in eval_datasets), *history.terms}
     evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
     best_step = history.best_step if config.keep_best else None
     if best_step is not None:

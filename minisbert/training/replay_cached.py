@@ -58,7 +58,7 @@ class ReplayEngine(Engine):
                         guided[-1].append(of.guide(Features(part)).sentences)
         embeddings = [torch.cat([part.embeddings for part in column]) for column in columns]
         third = [] if of.guide is None else [[torch.cat(column) for column in guided]]
-        value: Tensor = of(embeddings, batch.labels, *third)
+        value: Tensor = self.sum_of_terms(of(embeddings, batch.labels, *third))
         if not with_gradients:
             return value
         parts = [part for column in columns for part in column]

@@ -133,6 +133,31 @@ def test_a_guide_by_its_name(tiny: Callable[[str], Path], write: Callable[..., P
     assert "solatorio2024gistembed" in card
 
 
+@pytest.mark.parametrize("name", ["GISTEmbedLoss", "CachedGISTEmbedLoss"])
+def test_a_card_with_a_guide_is_reproduced(
+    name: str,
+    tiny: Callable[[str], Path],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, guide = write(anchor=TEXTS, positive=TEXTS[::-1]), f"guide={tiny('roberta')}"
+    options = ["--loss-option", guide, "--loss-option", "temperature=0.1"]
+    assert train(tiny("bert"), data, name, tmp_path / "out", *options) == 0
+    again = ["reproduce", str(tmp_path / "out"), "--model", str(tiny("bert")), "--data", str(data), "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*again, "--output", str(tmp_path / "without")]) == 2
+    error = capsys.readouterr().err
+    assert f"the recipe's {name} has a guide, of which it states" in error
+    assert "--loss-option guide=MODEL" in error
+    assert error.count("\n") == 1
+    output = ["--output", str(tmp_path / "with"), "--loss-option", guide, "--loss-option", "margin=0.05"]
+    assert main([*again, *output]) == 0
+    card = (tmp_path / "with" / "README.md").read_text(encoding="utf-8")
+    assert '"temperature": 0.1' in card
+    assert '"margin": 0.05' in card
+
+
 def test_a_copy_inside_another_loss(tiny: Callable[[str], Path], write: Callable[..., Path], tmp_path: Path) -> None:
     data = write(text=TEXTS)
     options = [

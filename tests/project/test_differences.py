@@ -324,13 +324,6 @@ def _(folder: Path, place: Path) -> None:
     assert losses.CoSENTLoss()([rows, rows.flip(0)], torch.tensor([0.0, 0.5, 1.0])).dtype == torch.float32
 
 
-@row("GlobalOrthogonalRegularizationLoss")
-def _(folder: Path, place: Path) -> None:
-    loss = losses.GlobalOrthogonalRegularizationLoss()
-    terms = loss.terms([torch.ones(3, 4)])
-    assert loss([torch.ones(3, 4)]) == terms["gor_mean"] + terms["gor_second_moment"]
-
-
 @row("names as labels of the losses that take classes")
 def _(folder: Path, place: Path) -> None:
     rows = [("a cat", "animal"), ("a tree", "plant"), ("a dog", "animal")]

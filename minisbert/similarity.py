@@ -50,14 +50,14 @@ class SimilarityFunction(str, Enum):
             raise ConfigError(f"got similarity function {name!r}; expected one of {expected}") from None
 
     @staticmethod
-    def to_similarity_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
-        """Return `matrix` of the function called `name`."""
-        return SimilarityFunction.of(name).matrix
+    def to_similarity_fn(similarity_function: str | SimilarityFunction) -> SimilarityMatrix:
+        """Return `matrix` of the function of this name."""
+        return SimilarityFunction.of(similarity_function).matrix
 
     @staticmethod
-    def to_similarity_pairwise_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
-        """Return `pairwise` of the function called `name`."""
-        return SimilarityFunction.of(name).pairwise
+    def to_similarity_pairwise_fn(similarity_function: str | SimilarityFunction) -> SimilarityMatrix:
+        """Return `pairwise` of the function of this name."""
+        return SimilarityFunction.of(similarity_function).pairwise
 
     @staticmethod
     def possible_values() -> list[str]:

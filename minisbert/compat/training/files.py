@@ -45,8 +45,25 @@ class TrainerFiles:
             before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
             path.write_text(json.dumps({**before, **metrics}, indent=4, sort_keys=True), encoding="utf-8")
 
-    def create_model_card(self, language: str | None = None, license: str | None = None, **options: Any) -> None:  # noqa: A002
-        """Save the model with its card in `args.output_dir`."""
+    def create_model_card(
+        self,
+        language: str | None = None,
+        license: str | None = None,  # noqa: A002 - the reference's name
+        tags: str | list[str] | None = None,
+        model_name: str | None = None,
+        finetuned_from: str | None = None,
+        tasks: str | list[str] | None = None,
+        dataset_tags: str | list[str] | None = None,
+        dataset: str | list[str] | None = None,
+        dataset_args: str | list[str] | None = None,
+    ) -> None:
+        """Save the model with its card in `args.output_dir`; the last five arguments are not in a card, as there."""
+        data = getattr(self.model, "model_card_data", None)
+        for value, say in ((language, "set_language"), (license, "set_license"), (tags, "add_tags")):
+            if value is not None and data is not None:
+                getattr(data, say)(value)
+        if model_name is not None and data is not None:
+            data.model_name = model_name
         self.save_model()
 
     def push_to_hub(self, commit_message: str | None = "End of training", **options: Any) -> None:

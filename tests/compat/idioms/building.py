@@ -260,17 +260,17 @@ IDIOMS = {
     "SentenceTransformer(attn_implementation)": lambda folder: SentenceTransformer(
         folder, model_kwargs={"attn_implementation": "eager"}
     ).encode(S),
-    "SentenceTransformer(tokenizer_kwargs)": lambda folder: SentenceTransformer(
-        folder, tokenizer_kwargs={"model_max_length": 8}
-    ).max_seq_length,
-    "SentenceTransformer(config_kwargs)": lambda folder: SentenceTransformer(
-        folder, config_kwargs={"hidden_dropout_prob": 0.5}
-    )[0].auto_model.config.hidden_dropout_prob,
+    "SentenceTransformer(tokenizer_kwargs)": lambda folder: (
+        SentenceTransformer(folder, tokenizer_kwargs={"model_max_length": 8}).max_seq_length
+    ),
+    "SentenceTransformer(config_kwargs)": lambda folder: (
+        SentenceTransformer(folder, config_kwargs={"hidden_dropout_prob": 0.5})[0].auto_model.config.hidden_dropout_prob
+    ),
     "SentenceTransformer()": lambda: SentenceTransformer().encode(S),
     "SentenceTransformer(no such folder)": lambda place: SentenceTransformer(str(place / "none")),
-    "SentenceTransformer(similarity_fn_name)": lambda folder: SentenceTransformer(
-        folder, similarity_fn_name=SimilarityFunction.DOT_PRODUCT
-    ).similarity_fn_name,
+    "SentenceTransformer(similarity_fn_name)": lambda folder: (
+        SentenceTransformer(folder, similarity_fn_name=SimilarityFunction.DOT_PRODUCT).similarity_fn_name
+    ),
     "SentenceTransformer(default_prompt_name)": lambda folder: SentenceTransformer(
         folder, prompts={"q": "what is "}, default_prompt_name="q"
     ).encode(S),

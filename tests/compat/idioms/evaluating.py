@@ -125,9 +125,9 @@ IDIOMS = {
     "written results": written,
     "retrieval": retrieval,
     "retrieval by name": lambda m: retrieval(m, name="nfcorpus", show_progress_bar=False, corpus_chunk_size=2),
-    "retrieval, truncated": lambda m: retrieval(m, truncate_dim=8, score_functions={"dot": torch.matmul})
-    if False
-    else retrieval(m, truncate_dim=8),
+    "retrieval, truncated": lambda m: (
+        retrieval(m, truncate_dim=8, score_functions={"dot": torch.matmul}) if False else retrieval(m, truncate_dim=8)
+    ),
     "retrieval, numbers as ids": lambda m: InformationRetrievalEvaluator(
         {1: "the cat"}, dict(enumerate(ONE)), {1: {0}}, **SHORT
     )(m),

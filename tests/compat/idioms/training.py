@@ -122,9 +122,7 @@ def two_objectives(m):
 
 def softmax(m):
     data = [InputExample(texts=[a, b], label=index % 3) for index, (a, b, _) in enumerate(PAIRS)]
-    loss = losses.SoftmaxLoss(
-        model=m, sentence_embedding_dimension=m.get_sentence_embedding_dimension(), num_labels=3
-    )
+    loss = losses.SoftmaxLoss(model=m, sentence_embedding_dimension=m.get_sentence_embedding_dimension(), num_labels=3)
     nn.init.constant_(loss.classifier.weight, 0.01)
     nn.init.zeros_(loss.classifier.bias)
     return fitted(m, loss, data)[1].shape
@@ -153,7 +151,9 @@ def teacher(m, folder, place):
     with gzip.open(place / "talks.tsv.gz", "wt", encoding="utf8") as file:
         file.writelines(f"{a}\t{b}\n" for a, b, _ in PAIRS)
     student = SentenceTransformer(folder)
-    data = datasets.ParallelSentencesDataset(student_model=student, teacher_model=m, batch_size=4, use_embedding_cache=True)
+    data = datasets.ParallelSentencesDataset(
+        student_model=student, teacher_model=m, batch_size=4, use_embedding_cache=True
+    )
     data.load_data(str(place / "talks.tsv.gz"), max_sentences=100, max_sentence_length=250)
     loader = DataLoader(data, shuffle=False, batch_size=2)
     student.fit([(loader, losses.MSELoss(model=student))], epochs=1, warmup_steps=0, show_progress_bar=False)
@@ -186,9 +186,7 @@ def augmented(m):
     silver = [(a, b) for a in SCORED["sentence1"] for b in SCORED["sentence2"][:2]]
     hits = util.semantic_search(m.encode(SCORED["sentence1"], convert_to_tensor=True), m.encode(SCORED["sentence2"]))
     scores = util.pairwise_cos_sim(m.encode([a for a, _ in silver]), m.encode([b for _, b in silver]))
-    data = [
-        InputExample(texts=[a, b], label=float(score)) for (a, b), score in zip(silver, scores, strict=True)
-    ]
+    data = [InputExample(texts=[a, b], label=float(score)) for (a, b), score in zip(silver, scores, strict=True)]
     return len(hits), fitted(m, data=data)[1]
 
 
@@ -298,22 +296,18 @@ IDIOMS = {
     "MNRL(gather_across_devices)": lambda m: loss_by_hand(
         m, losses.MultipleNegativesRankingLoss(m, gather_across_devices=False), LABELS
     ),
-    "CoSENT, AnglE": lambda m: [
-        loss_by_hand(m, kind(m), LABELS)[0] for kind in (losses.CoSENTLoss, losses.AnglELoss)
-    ],
+    "CoSENT, AnglE": lambda m: [loss_by_hand(m, kind(m), LABELS)[0] for kind in (losses.CoSENTLoss, losses.AnglELoss)],
     "ContrastiveLoss": lambda m: loss_by_hand(
         m, losses.ContrastiveLoss(m, losses.SiameseDistanceMetric.COSINE_DISTANCE, 0.5), (LABELS > 0.5).int()
     ),
     "OnlineContrastiveLoss": lambda m: loss_by_hand(
         m,
-        losses.OnlineContrastiveLoss(
-            model=m, distance_metric=losses.SiameseDistanceMetric.COSINE_DISTANCE, margin=0.5
-        ),
+        losses.OnlineContrastiveLoss(model=m, distance_metric=losses.SiameseDistanceMetric.COSINE_DISTANCE, margin=0.5),
         (LABELS > 0.5).int(),
     ),
-    "TripletLoss(metric)": lambda m: type(
-        losses.TripletLoss(m, distance_metric=losses.TripletDistanceMetric.COSINE, triplet_margin=0.3)
-    ).__name__,
+    "TripletLoss(metric)": lambda m: (
+        type(losses.TripletLoss(m, distance_metric=losses.TripletDistanceMetric.COSINE, triplet_margin=0.3)).__name__
+    ),
     "loss.get_config_dict": lambda m: sorted(losses.MultipleNegativesRankingLoss(m).get_config_dict()),
     "Matryoshka by hand": lambda m: loss_by_hand(
         m, losses.MatryoshkaLoss(m, losses.CoSENTLoss(m), [32, 16], n_dims_per_step=-1), LABELS

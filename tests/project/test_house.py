@@ -22,8 +22,8 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # layers, copies and decoders, the evaluators of teachers and translations, the data sets and readers of the old fit;
 # and one line for what these are wrongly given;
 # gradient caches in replay; and `compat`, the names of the reference with its signatures.
-MOST_CODE_LINES = 30_000
-MOST_FILES = 240
+MOST_CODE_LINES = 28_500  # 8,200 of them in `compat`
+MOST_FILES = 236  # 69 in `compat`
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,9 @@ from torch.utils.data import Dataset, IterableDataset
 
 from .data.loaders import NoDuplicatesDataLoader
 from .data.readers import read_lines
-from .data.rows import InputExample
-from .errors import ConfigError, InputError
-from .losses.base import check_count
+from .data.rows import InputExample, check_examples
+from .errors import ConfigError, InputError, InputTypeError, check_count, check_flag, shown
+from .text import check_texts
 
 __all__ = [
     "DenoisingAutoEncoderDataset",
@@ -25,16 +25,22 @@ __all__ = [
 ]
 
 
+_LARGEST_WEIGHT = 1_000_000  # rows of a source in turn, each of which is embedded before the next source
+
+
 class SentencesDataset(Dataset[InputExample]):
     """A list of examples, as it is.
 
     Args:
         examples: the examples.
         model: not used.
+
+    Raises:
+        InputTypeError: the examples are no list of examples.
     """
 
     def __init__(self, examples: Sequence[InputExample], model: object = None) -> None:
-        self.examples = examples
+        self.examples = check_examples(examples)
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -49,13 +55,19 @@ class DenoisingAutoEncoderDataset(Dataset[InputExample]):
     Args:
         sentences: the texts.
         noise_fn: damages a text; by default `delete`, which needs the package nltk.
+
+    Raises:
+        ConfigError: the noise is no function, or nltk is missing.
+        InputTypeError: the sentences are no list of texts.
     """
 
     def __init__(self, sentences: Sequence[str], noise_fn: Callable[[str], str] | None = None) -> None:
-        self.sentences = sentences
-        self.noise_fn = noise_fn or self.delete
+        self.sentences = check_texts(sentences, what="sentences")
         if noise_fn is None:
             _nltk()
+        elif not callable(noise_fn):
+            raise ConfigError(f"got noise_fn={shown(noise_fn)}; expected a function that damages a text: pass one")
+        self.noise_fn = noise_fn or self.delete
 
     def __len__(self) -> int:
         return len(self.sentences)
@@ -108,16 +120,26 @@ class SentenceLabelDataset(IterableDataset[InputExample]):
         examples: texts with a label each.
         samples_per_label: see above.
         with_replacement: draw from all examples of a label each time.
+
+    Raises:
+        ConfigError: the number is no whole number of at least 1.
+        InputError: a label is no number or name.
+        InputTypeError: the examples are no list of examples.
     """
 
     def __init__(
         self, examples: Sequence[InputExample], samples_per_label: int = 2, with_replacement: bool = False
     ) -> None:
         super().__init__()
-        check_count(samples_per_label, "samples_per_label")
-        self.samples_per_label, self.with_replacement = samples_per_label, with_replacement
+        samples_per_label = check_count(samples_per_label, "samples_per_label")
+        self.samples_per_label = samples_per_label
+        self.with_replacement = check_flag(with_replacement, "with_replacement")
         by_label: dict[Any, list[InputExample]] = {}
-        for example in examples:
+        for row, example in enumerate(check_examples(examples)):
+            if not isinstance(example.label, Hashable):
+                raise InputError(
+                    f"examples[{row}] has the label {shown(example.label)}; expected a number or a name: give each one"
+                )
             by_label.setdefault(example.label, []).append(example)
         self._groups = [group for group in by_label.values() if len(group) >= samples_per_label]
         self._order = np.arange(len(self._groups))
@@ -158,12 +180,22 @@ class ParallelSentencesDataset(Dataset[InputExample]):
         teacher_model: whatever has `encode`.
         batch_size: texts in one forward pass of the teacher.
         use_embedding_cache: embed each text once.
+
+    Raises:
+        ConfigError: the teacher has no `encode`, or the batch size is no whole number of at least 1.
     """
 
     def __init__(
         self, student_model: object, teacher_model: Any, batch_size: int = 8, use_embedding_cache: bool = True
     ) -> None:
-        self.teacher_model, self.batch_size, self.use_embedding_cache = teacher_model, batch_size, use_embedding_cache
+        if isinstance(teacher_model, str) or not callable(getattr(teacher_model, "encode", None)):
+            raise ConfigError(
+                f"got {type(teacher_model).__name__} as teacher_model; expected what has encode: pass a "
+                f"SentenceTransformer"
+            )
+        self.teacher_model = teacher_model
+        self.use_embedding_cache = check_flag(use_embedding_cache, "use_embedding_cache")
+        self.batch_size = check_count(batch_size, "batch_size")
         self._sources: list[list[tuple[str, list[str]]]] = []
         self._next: list[int] = []
         self._turns: list[int] = []
@@ -183,8 +215,11 @@ class ParallelSentencesDataset(Dataset[InputExample]):
             max_sentence_length: characters of the longest text; rows with a longer one are left out.
 
         Raises:
+            ConfigError: a number is not valid, or the name is none.
             InputError: there is no such file, or it cannot be read.
         """
+        if not isinstance(filepath, (str, Path)):
+            raise ConfigError(f"got filepath={shown(filepath)}; expected the name of a file: pass one")
         rows = [line.strip().split("\t") for line in read_lines(Path(filepath))]
         self.add_dataset(rows, weight=weight, max_sentences=max_sentences, max_sentence_length=max_sentence_length)
 
@@ -195,12 +230,25 @@ class ParallelSentencesDataset(Dataset[InputExample]):
         max_sentences: int | None = None,
         max_sentence_length: int = 128,
     ) -> None:
-        """Add rows of texts, with the arguments of `load_data`."""
-        check_count(weight, "weight")
+        """Add rows of texts, with the arguments of `load_data`.
+
+        Raises:
+            ConfigError: a number is not valid.
+            InputError: a row is no list of texts.
+            InputTypeError: there are no rows.
+        """
+        check_count(weight, "weight", most=_LARGEST_WEIGHT)
+        for name, most in (("max_sentences", max_sentences), ("max_sentence_length", max_sentence_length)):
+            if most is not None:
+                check_count(most, name, least=0, otherwise="None for no limit")
+        if isinstance(parallel_sentences, (str, bytes)) or not isinstance(parallel_sentences, Iterable):
+            got = type(parallel_sentences).__name__
+            raise InputTypeError(f"got {got} as parallel_sentences; expected rows of texts: pass a list of lists")
         found: dict[str, dict[str, None]] = {}
         for texts in parallel_sentences:
-            if isinstance(texts, str) or not texts:
-                raise InputError(f"got the row {texts!r}; expected several texts: put those of a row in a list")
+            rows = isinstance(texts, Sequence) and not isinstance(texts, str)
+            if not rows or not texts or not all(isinstance(text, str) for text in texts):
+                raise InputError(f"got the row {shown(texts)}; expected several texts: put those of a row in a list")
             if max_sentence_length and max(map(len, texts)) > max_sentence_length:
                 continue
             found.setdefault(texts[0], {}).update(dict.fromkeys(texts))
@@ -246,5 +294,11 @@ class ParallelSentencesDataset(Dataset[InputExample]):
             made = self.teacher_model.encode(
                 new, batch_size=self.batch_size, show_progress_bar=False, convert_to_numpy=True
             )
+            rows = None if getattr(made, "ndim", 1) == 0 or not hasattr(made, "__len__") else len(made)
+            if rows != len(new):
+                got = type(made).__name__ if rows is None else f"{rows} embeddings"
+                raise InputError(
+                    f"got {got} for {len(new)} texts from the teacher; expected one for each: check its encode"
+                )
             known.update(zip(new, made, strict=True))
         return [known[text] for text in texts]

@@ -21,6 +21,7 @@ import functools
 import reprlib
 import sys
 import warnings
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,6 +42,42 @@ def shown(value: Any) -> str:
         return _SHORT.repr(value)
     except ValueError:  # an integer of more digits than Python writes
         return f"a value of type {type(value).__name__}"
+
+
+def check_count(value: Any, name: str, *, least: int = 1, most: int | None = None, otherwise: str = "") -> int:
+    """Return a whole number of any integer type as one of Python's own.
+
+    Args:
+        value: the number.
+        name: of the argument, for the message.
+        least: the smallest that is taken.
+        most: the largest that is taken, or None for any.
+        otherwise: what else the caller takes, for the message, such as "None to choose one".
+
+    Raises:
+        ConfigError: it is none, or outside these bounds.
+    """
+    try:
+        count = None if isinstance(value, bool) else index(value)
+    except TypeError:
+        count = None
+    too_large = count is not None and most is not None and count > most
+    if count is None or count < least or too_large:
+        limit = f" and at most {most}" if too_large else ""
+        other = f", or {otherwise}" if otherwise else ""
+        raise ConfigError(f"got {name}={shown(value)}; expected a whole number of at least {least}{limit}{other}")
+    return count
+
+
+def check_flag(value: Any, name: str) -> bool:
+    """Return True or False.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    if not isinstance(value, bool):
+        raise ConfigError(f"got {name}={shown(value)}; expected True or False")
+    return value
 
 
 def nearest(name: str, known: Collection[str], *, otherwise: Collection[str]) -> str:

@@ -86,11 +86,7 @@ class PackedBatch:
     def cut(self, max_tokens: int) -> list[PackedBatch]:
         """Split the texts, in packed order, into batches of at most `max_tokens` tokens; a longer text is alone."""
         starts = self._starts()
-        cuts = [0]
-        while cuts[-1] < self.texts:
-            last = int(np.searchsorted(starts, starts[cuts[-1]] + max_tokens, side="right")) - 1
-            cuts.append(max(last, cuts[-1] + 1))
-        return self._parts(cuts, starts)
+        return self._parts(_cuts(starts, max_tokens), starts)
 
     def cut_texts(self, most: int) -> list[PackedBatch]:
         """Split the texts, in packed order, into batches of at most `most` texts."""
@@ -98,8 +94,7 @@ class PackedBatch:
 
     def _starts(self) -> NDArray[np.int64]:
         """Return the first token of each text, and the end of the last, on the host: (texts + 1,)."""
-        lengths = np.concatenate([np.full(run.texts, run.length) for run in self.runs])
-        return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        return _ends(np.concatenate([np.full(run.texts, run.length) for run in self.runs]))
 
     def _parts(self, cuts: Sequence[int], starts: NDArray[np.int64]) -> list[PackedBatch]:
         lengths = np.diff(starts)
@@ -129,6 +124,23 @@ class PaddedBatch(PackedBatch):
     """
 
     mask: Tensor
+
+    def cut_padded(self, most: int, *, tokens: int | None, trimmed: bool) -> list[PaddedBatch]:
+        """Split the texts into mini-batches, as the reference's losses with a gradient cache do.
+
+        Args:
+            most: number of texts in each but the last.
+            tokens: number of tokens in each, without padding, in place of `most`; a longer text is alone.
+            trimmed: cut off the padding that all texts of a mini-batch have.
+        """
+        lengths = self.mask.sum(dim=1).numpy()
+        cuts = list(range(0, self.texts, most)) if tokens is None else _cuts(_ends(lengths), tokens)[:-1]
+        ids = self.input_ids.view(self.mask.shape)
+        parts = []
+        for first, end in pairwise([*cuts, self.texts]):
+            width = slice(max(1, int(lengths[first:end].max())) if trimmed else None)
+            parts.append(_padded(ids[first:end, width], self.mask[first:end, width], self.prompt_length))
+        return parts
 
 
 def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt_length: int = 0) -> PackedBatch:
@@ -194,15 +206,22 @@ def pack_padded(texts: Sequence[NDArray[np.int32]], *, padding: int) -> PaddedBa
     for row, text in enumerate(texts):
         ids[row, : len(text)] = text
         mask[row, : len(text)] = True
+    return _padded(torch.from_numpy(ids), torch.from_numpy(mask))
+
+
+def _padded(ids: Tensor, mask: Tensor, prompt_length: int = 0) -> PaddedBatch:
+    """Make the batch of padded ids, (texts, length)."""
+    count, width = ids.shape
     return PaddedBatch(
-        input_ids=torch.from_numpy(ids.reshape(-1)),
+        input_ids=ids.reshape(-1),
         positions=torch.arange(width).repeat(count),
         text_index=torch.arange(count).repeat_interleave(width),
         lengths=torch.full((count,), width),
         offsets=torch.arange(count + 1, dtype=torch.int32) * width,
         runs=(Run(0, count, width),),
         restore=torch.arange(count),
-        mask=torch.from_numpy(mask),
+        prompt_length=prompt_length,
+        mask=mask,
     )
 
 
@@ -247,6 +266,20 @@ def pad(hidden: Tensor, batch: PackedBatch) -> tuple[Tensor, Tensor]:
 def unpad(padded: Tensor, batch: PackedBatch) -> Tensor:
     """Undo `pad`: (texts, longest, dim) to (tokens, dim)."""
     return padded[batch.text_index, batch.positions]
+
+
+def _ends(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the first token of each text, and the end of the last: (texts + 1,)."""
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+
+
+def _cuts(starts: NDArray[np.int64], most: int) -> list[int]:
+    """Return the first text of each part of at most `most` tokens (a longer text is alone), and the end of the last."""
+    cuts = [0]
+    while cuts[-1] < len(starts) - 1:
+        last = int(np.searchsorted(starts, starts[cuts[-1]] + most, side="right")) - 1
+        cuts.append(max(last, cuts[-1] + 1))
+    return cuts
 
 
 def _runs(lengths: NDArray[np.int64]) -> Iterator[Run]:

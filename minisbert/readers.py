@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Literal, TypeAlias, TypeVar
 
 from .data.readers import read_lines
 from .data.rows import InputExample
-from .errors import ConfigError, InputError
+from .errors import ConfigError, InputError, check_count, check_flag, shown
+from .similarity import is_number
 
 __all__ = [
     "InputExample",
@@ -43,15 +45,17 @@ class LabelSentenceReader:
     def __init__(
         self, folder: str | Path, label_col_idx: int = 0, sentence_col_idx: int = 1, separator: str = "\t"
     ) -> None:
-        self.folder, self.separator = Path(folder), separator
-        self.label_col_idx, self.sentence_col_idx = _columns(label_col_idx, sentence_col_idx)
+        self.folder, self.separator = _path(folder, "folder"), separator
+        self.label_col_idx, self.sentence_col_idx = _columns(
+            label_col_idx=label_col_idx, sentence_col_idx=sentence_col_idx
+        )
         if not isinstance(separator, str) or not separator:
             raise ConfigError(f"got separator={separator!r}; expected a text, such as a tab")
         self.label_map: dict[str, int] = {}
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
         """Read a file, or its first `max_examples` lines; raises InputError with the line that does not fit."""
-        path, examples = self.folder / filename, []
+        path, examples = self.folder / _path(filename, "filename"), []
         for number, line in enumerate(_first(read_lines(path), max_examples)):
             cells = line.strip().split(self.separator)
             label = _cell(cells, self.label_col_idx, path, number, str)
@@ -69,10 +73,11 @@ class NLIDataReader:
     """
 
     def __init__(self, dataset_folder: str | Path) -> None:
-        self.dataset_folder = Path(dataset_folder)
+        self.dataset_folder = _path(dataset_folder, "dataset_folder")
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
         """Read a split, such as "train.gz", or its first `max_examples` rows; raises InputError."""
+        _path(filename, "filename")
         columns = [read_lines(self.dataset_folder / f"{part}.{filename}") for part in ("s1", "s2", "labels")]
         if len({len(column) for column in columns}) > 1:
             raise InputError(
@@ -110,11 +115,11 @@ class PairedFilesReader:
     def __init__(self, filepaths: Sequence[str | Path]) -> None:
         if isinstance(filepaths, (str, Path)) or not isinstance(filepaths, Sequence):
             raise ConfigError(f"got {filepaths!r}; expected several files: put their names in a list")
-        self.filepaths = filepaths
+        self.filepaths = [_path(path, "filepaths") for path in filepaths]
 
     def get_examples(self, max_examples: int = 0) -> list[InputExample]:
         """Read up to the end of the shortest file, or the first `max_examples` lines; raises InputError."""
-        rows = list(zip(*(read_lines(Path(path)) for path in self.filepaths), strict=False))
+        rows = list(zip(*(read_lines(path) for path in self.filepaths), strict=False))
         return [
             InputExample(guid=str(number), texts=list(texts), label=1)
             for number, texts in enumerate(_first(rows, max_examples))
@@ -148,17 +153,21 @@ class STSDataReader:
         min_score: float = 0,
         max_score: float = 5,
     ) -> None:
-        self.dataset_folder, self.delimiter, self.quoting = Path(dataset_folder), delimiter, quoting
-        self.s1_col_idx, self.s2_col_idx, self.score_col_idx = _columns(s1_col_idx, s2_col_idx, score_col_idx)
-        if not all(isinstance(score, (int, float)) for score in (min_score, max_score)) or not min_score < max_score:
+        self.dataset_folder = _path(dataset_folder, "dataset_folder")
+        self.delimiter, self.quoting = delimiter, quoting
+        self.s1_col_idx, self.s2_col_idx, self.score_col_idx = _columns(
+            s1_col_idx=s1_col_idx, s2_col_idx=s2_col_idx, score_col_idx=score_col_idx
+        )
+        if not (is_number(min_score) and is_number(max_score) and -math.inf < min_score < max_score < math.inf):
             raise ConfigError(
-                f"got scores from {min_score!r} to {max_score!r}; expected two numbers, the smaller first"
+                f"got scores from {shown(min_score)} to {shown(max_score)}; expected two numbers, the smaller first"
             )
-        self.normalize_scores, self.min_score, self.max_score = normalize_scores, min_score, max_score
+        self.normalize_scores = check_flag(normalize_scores, "normalize_scores")
+        self.min_score, self.max_score = min_score, max_score
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
         """Read a file, or its first `max_examples` rows; raises InputError with the line that does not fit."""
-        path, examples = self.dataset_folder / filename, []
+        path, examples = self.dataset_folder / _path(filename, "filename"), []
         for number, row in enumerate(_first(_rows(path, self.delimiter, self.quoting), max_examples)):
             score = _cell(row, self.score_col_idx, path, number, float)
             if self.normalize_scores:
@@ -219,12 +228,14 @@ class TripletReader:
         delimiter: str = "\t",
         quoting: Quoting = csv.QUOTE_NONE,
     ) -> None:
-        self.dataset_folder, self.delimiter, self.quoting = Path(dataset_folder), delimiter, quoting
-        self.columns, self.has_header = _columns(s1_col_idx, s2_col_idx, s3_col_idx), has_header
+        self.dataset_folder = _path(dataset_folder, "dataset_folder")
+        self.delimiter, self.quoting = delimiter, quoting
+        self.columns = _columns(s1_col_idx=s1_col_idx, s2_col_idx=s2_col_idx, s3_col_idx=s3_col_idx)
+        self.has_header = check_flag(has_header, "has_header")
 
     def get_examples(self, filename: str, max_examples: int = 0) -> list[InputExample]:
         """Read a file, or its first `max_examples` rows; raises InputError with the line that does not fit."""
-        path = self.dataset_folder / filename
+        path = self.dataset_folder / _path(filename, "filename")
         rows = list(_rows(path, self.delimiter, self.quoting))[self.has_header :]
         return [
             InputExample(texts=[_cell(row, column, path, number, str) for column in self.columns])
@@ -232,20 +243,34 @@ class TripletReader:
         ]
 
 
-def _columns(*numbers: int) -> tuple[int, ...]:
-    """Return numbers of columns.
+def _columns(**numbers: int) -> tuple[int, ...]:
+    """Return numbers of columns, given by the names of the arguments.
 
     Raises:
-        ConfigError: one is not a whole number from 0.
+        ConfigError: one is no whole number of at least 0.
     """
-    for number in numbers:
-        if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-            raise ConfigError(f"got {number!r} for a column; expected a whole number from 0")
-    return numbers
+    return tuple(check_count(number, name, least=0) for name, number in numbers.items())
+
+
+def _path(name: object, argument: str) -> Path:
+    """Return the name of a file or folder.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if not isinstance(name, (str, Path)):
+        raise ConfigError(f"got {argument}={shown(name)}; expected the name of a file or folder: pass one")
+    return Path(name)
 
 
 def _first(rows: Sequence[Cell] | Iterator[Cell], count: int) -> Iterator[Cell]:
-    return islice(rows, count if count > 0 else None)
+    """Return the first rows; all if the number is not above 0.
+
+    Raises:
+        ConfigError: it is no whole number.
+    """
+    negative = isinstance(count, int) and count < 0
+    return islice(rows, None if negative else check_count(count, "max_examples", least=0, most=sys.maxsize) or None)
 
 
 def _rows(path: Path, delimiter: str, quoting: Quoting) -> Iterator[list[str]]:

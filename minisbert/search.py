@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from .errors import ConfigError, InputError, InputTypeError
+from .errors import ConfigError, InputError, InputTypeError, check_count
 from .similarity import Embeddings, check_finite, cos_sim, dot_score, embedding_matrix, is_number, normalize_embeddings
 from .text import check_texts
 
@@ -161,7 +161,9 @@ def paraphrase_mining_embeddings(
         InputError: the embeddings are not a matrix.
         ConfigError: a size, `max_pairs` or `top_k` is below 1.
     """
-    check_counts(query_chunk_size=query_chunk_size, max_pairs=max_pairs, top_k=top_k)
+    check_count(query_chunk_size, "query_chunk_size")
+    check_count(max_pairs, "max_pairs")
+    check_count(top_k, "top_k")
     rows = _rows(embeddings)
     count = len(rows)
     query_chunk_size = max(1, min(query_chunk_size, count))
@@ -217,7 +219,8 @@ def community_detection(
         InputError: the embeddings are not a matrix of finite numbers.
         ConfigError: a size is below 1, or the threshold is not a number.
     """
-    check_counts(min_community_size=min_community_size, batch_size=batch_size)
+    check_count(min_community_size, "min_community_size")
+    check_count(batch_size, "batch_size")
     if not is_number(threshold):
         raise ConfigError(f"got threshold={threshold!r}; expected a number: pass a cosine similarity")
     threshold = float(threshold)
@@ -281,7 +284,9 @@ def nearest(
         InputTypeError: as for `semantic_search`.
         ConfigError: as for `semantic_search`.
     """
-    check_counts(top_k=top_k, query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size)
+    check_count(top_k, "top_k")
+    check_count(query_chunk_size, "query_chunk_size")
+    check_count(corpus_chunk_size, "corpus_chunk_size")
     if not callable(score_function):
         raise InputTypeError(
             f"got {score_function!r} as score_function; expected a function of two tensors: pass cos_sim, dot_score or "
@@ -371,14 +376,3 @@ def _rows(embeddings: Embeddings) -> _Rows:
             f"got {type(embeddings).__name__} as embeddings; expected a tensor, array or list: make one of them"
         )
     return embedding_matrix(embeddings) if len(embeddings) else np.empty((0, 0), np.float32)
-
-
-def check_counts(**counts: int) -> None:
-    """Check that arguments are whole numbers of at least 1.
-
-    Raises:
-        ConfigError: one is not.
-    """
-    for name, count in counts.items():
-        if not isinstance(count, (int, np.integer)) or count < 1:
-            raise ConfigError(f"got {name}={count!r}; expected a whole number of at least 1: pass a larger one")

@@ -50,14 +50,14 @@ class SimilarityFunction(str, Enum):
             raise ConfigError(f"got similarity function {name!r}; expected one of {expected}") from None
 
     @staticmethod
-    def to_similarity_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
-        """Return `matrix` of the function called `name`."""
-        return SimilarityFunction.of(name).matrix
+    def to_similarity_fn(similarity_function: str | SimilarityFunction) -> SimilarityMatrix:
+        """Return `matrix` of the function of this name."""
+        return SimilarityFunction.of(similarity_function).matrix
 
     @staticmethod
-    def to_similarity_pairwise_fn(name: str | SimilarityFunction) -> SimilarityMatrix:
-        """Return `pairwise` of the function called `name`."""
-        return SimilarityFunction.of(name).pairwise
+    def to_similarity_pairwise_fn(similarity_function: str | SimilarityFunction) -> SimilarityMatrix:
+        """Return `pairwise` of the function of this name."""
+        return SimilarityFunction.of(similarity_function).pairwise
 
     @staticmethod
     def possible_values() -> list[str]:
@@ -262,6 +262,24 @@ def is_number(value: Any) -> bool:
         return numeric and not math.isnan(value)
     except OverflowError:
         return False
+
+
+def check_embeddings(embedded: Any, texts: int) -> Any:
+    """Return what a model or teacher gives for texts, an array or tensor (texts, dim).
+
+    Raises:
+        InputError: it is something else.
+    """
+    shape = getattr(embedded, "shape", None)
+    other = isinstance(embedded, np.ndarray) and embedded.dtype.kind not in "fiu"
+    if shape is None or other or len(shape) != 2 or shape[0] != texts:
+        kind = f"an array of {embedded.dtype}" if other else f"a {type(embedded).__name__}"
+        got = f"{kind} of shape {tuple(shape)}" if shape is not None else kind
+        raise InputError(
+            f"got {got} as embeddings of {texts} texts; expected numbers of shape ({texts}, dim): check what the "
+            f"model's encode returns"
+        )
+    return embedded
 
 
 def _floats(embeddings: Embeddings) -> NDArray[Any]:

@@ -90,6 +90,9 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
     return result
 
 
+_TOGETHER = 1_024  # texts; enough to keep the threads of the tokenizer busy
+
+
 # ---- tokens ---------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class TokenizedTexts:
@@ -137,6 +140,9 @@ class BatchTokenizer(Protocol):
 
     def get_vocab_size(self) -> int:
         """Return the number of tokens, added ones included."""
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return the number of each token, added ones included."""
 
     def add_tokens(self, tokens: list[Any], /) -> int:
         """Add tokens; return how many were new."""
@@ -198,15 +204,25 @@ class TextTokenizer:
                 a pair.
             ModelError: the tokenizer fails, or gives tokens that the model has no embeddings for.
         """
+        pairs = any(not isinstance(text, str) for text in texts)
+        with_types = self.token_types and (pairs or self._single_texts_have_types)
+        # What the tokenizer returns takes many times the memory of the ids.
+        parts = [
+            self._part(texts[start : start + _TOGETHER], first + start, with_types=with_types)
+            for start in range(0, max(len(texts), 1), _TOGETHER)
+        ]
+        return parts[0] if len(parts) == 1 else TokenizedTexts.join(parts)
+
+    def _part(self, texts: Sequence[Text], first: int, *, with_types: bool) -> TokenizedTexts:
+        """Tokenize texts at once."""
         encodings = self._encode(texts, first)
         ids = [encoding.ids for encoding in encodings]
-        pairs = {row for row, text in enumerate(texts) if not isinstance(text, str)}
-        with_types = self.token_types and (bool(pairs) or self._single_texts_have_types)
         types = [encoding.type_ids for encoding in encodings] if with_types else []
         truncated = 0
         for row, row_ids in enumerate(ids):
             if len(row_ids) > self.max_length:
-                kept = self._kept_of_pair(encodings[row]) if row in pairs else self._kept(len(row_ids))
+                pair = not isinstance(texts[row], str)
+                kept = self._kept_of_pair(encodings[row]) if pair else self._kept(len(row_ids))
                 ids[row] = [row_ids[index] for index in kept]
                 if with_types:
                     types[row] = [types[row][index] for index in kept]

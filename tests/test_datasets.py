@@ -14,8 +14,8 @@ import pytest
 from tiny_models import WORDS
 from torch.utils.data import DataLoader
 
-from minisbert import InputExample, SentenceTransformer, datasets, losses, readers
-from minisbert.errors import ConfigError, InputError
+from minisbert import InputExample, SentenceTransformer, Trainer, datasets, losses, readers
+from minisbert.errors import ConfigError, InputError, InputTypeError
 
 TEXTS = [f"{WORDS[number % len(WORDS)]} {number}" for number in range(60)]
 
@@ -133,6 +133,18 @@ def test_fit_makes_the_batches_of_the_loader(tiny: Callable[[str], Path]) -> Non
         assert model.training_record.settings["batch_size"] == 4
 
 
+@pytest.mark.parametrize("kind", [losses.ContrastiveTensionDataLoader, datasets.NoDuplicatesDataLoader])
+@pytest.mark.parametrize("by_name", [False, True])
+def test_a_trainer_takes_rows_and_not_batches(kind: Any, by_name: bool, tiny: Callable[[str], Path]) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    loader = kind(TEXTS if kind is losses.ContrastiveTensionDataLoader else pairs(), 8)
+    message = rf"got a {kind.__name__}, which gives batches; expected rows: pass \[row for .*\], or call model.fit"
+    with pytest.raises(InputTypeError, match=message):
+        Trainer(model, {"a": loader, "b": pairs()} if by_name else loader, loss=losses.ContrastiveTensionLoss(model))
+    rows = [row for batch in loader for row in batch]
+    Trainer(model, rows, loss=losses.ContrastiveTensionLoss(model))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -140,10 +152,10 @@ def test_fit_makes_the_batches_of_the_loader(tiny: Callable[[str], Path]) -> Non
         (lambda: losses.ContrastiveTensionDataLoader(TEXTS, 6, 4), "multiple of pos_neg_ratio"),
         (lambda: losses.ContrastiveTensionDataLoader(TEXTS, 6, 0), "pos_neg_ratio=0"),
         (lambda: readers.STSDataReader("x", min_score=5), "the smaller first"),
-        (lambda: readers.STSDataReader("x", s1_col_idx=-1), "got -1 for a column"),
+        (lambda: readers.STSDataReader("x", s1_col_idx=-1), "got s1_col_idx=-1; expected a whole number of at least 0"),
         (lambda: readers.LabelSentenceReader("x", separator=""), "expected a text"),
         (lambda: readers.PairedFilesReader("x"), "expected several files"),
-        (lambda: datasets.SentenceLabelDataset(examples(), 0), "got samples_per_label 0"),
+        (lambda: datasets.SentenceLabelDataset(examples(), 0), "got samples_per_label=0"),
     ],
 )
 def test_what_is_refused(make: Callable[[], Any], message: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minisbert.packing import pack, pad, token_budget_batches, unpad
+from minisbert.packing import pack, pack_padded, pad, token_budget_batches, unpad
 from minisbert.text import TokenizedTexts
 
 lengths_of_texts = st.lists(st.integers(1, 40), min_size=1, max_size=60)
@@ -83,3 +85,21 @@ def test_pad_and_unpad_are_inverse(lengths: list[int]) -> None:
     assert mask.sum(1).tolist() == batch.lengths.tolist()
     assert not padded[~mask].any()
     assert torch.equal(unpad(padded, batch), hidden)
+
+
+def test_mini_batches_of_padded_texts() -> None:
+    lengths = [3, 1, 2, 6, 1]
+    texts = [np.arange(1, length + 1, dtype=np.int32) for length in lengths]
+    batch = replace(pack_padded(texts, padding=0), prompt_length=2)
+
+    def shapes(most: int, tokens: int | None, *, trimmed: bool) -> list[tuple[int, ...]]:
+        parts = batch.cut_padded(most, tokens=tokens, trimmed=trimmed)
+        ids = torch.cat([part.input_ids[part.mask.flatten()] for part in parts])
+        assert ids.tolist() == np.concatenate(texts).tolist()
+        assert all(part.prompt_length == 2 and part.tokens == part.mask.numel() for part in parts)
+        return [tuple(part.mask.shape) for part in parts]
+
+    assert shapes(2, None, trimmed=False) == [(2, 6), (2, 6), (1, 6)]
+    assert shapes(2, None, trimmed=True) == [(2, 3), (2, 6), (1, 1)]
+    assert shapes(9, None, trimmed=True) == [(5, 6)]
+    assert shapes(9, 4, trimmed=True) == [(2, 3), (1, 2), (1, 6), (1, 1)]

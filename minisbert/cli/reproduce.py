@@ -12,7 +12,7 @@ from ..errors import InputError
 from .evaluate import TASKS
 from .options import Subparsers, add_command, table
 from .settings import given_settings
-from .train import Trained, add_training_options, check_output, train_and_save
+from .train import Trained, add_loss_option, add_training_options, check_output, train_and_save
 
 if TYPE_CHECKING:
     from ..card import CardFacts
@@ -39,6 +39,7 @@ def add(commands: Subparsers) -> None:
         "of the rows)",
     )
     parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
+    add_loss_option(parser)
     add_training_options(parser, instead_of="the card's")
 
 
@@ -61,6 +62,7 @@ def run(options: argparse.Namespace) -> None:
         base_model=options.model,
         device=options.device,
         settings=given_settings(options),
+        loss_options=dict(options.loss_option),
     )
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")

@@ -78,14 +78,7 @@ def add(commands: Subparsers) -> None:
     parser.add_argument("--model", required=True, help="model folder or name to start from")
     names = "; ".join(name if name == loss else f"{name}: {loss}" for name, loss in _LOSSES.items())
     parser.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
-    parser.add_argument(
-        "--loss-option",
-        action="append",
-        type=_loss_option,
-        default=[],
-        metavar="NAME=VALUE",
-        help="a parameter of the loss as cards print it, such as scale=30 or matryoshka_dims=[384,128]; repeatable",
-    )
+    add_loss_option(parser)
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
@@ -101,6 +94,7 @@ def run_train(options: argparse.Namespace) -> None:
     from ..data.roles import training_rows
     from ..sentence_transformer import SentenceTransformer
     from ..training.config import TrainingConfig
+    from ..training.history import loss_text
     from ..training.trainer import Trainer
 
     config = TrainingConfig(**given_settings(options))
@@ -138,10 +132,23 @@ def run_train(options: argparse.Namespace) -> None:
     if before:
         print(before_and_after(before, after))
     early = " (stopped early)" if history.stopped_early else ""
-    held_out_loss = f", {after['loss']:.4f} on {options.eval_data}" if options.eval_data else ""
+    held_out_loss = f", {loss_text(after['loss'])} on {options.eval_data}" if options.eval_data else ""
     sys.stderr.write(
-        f"{history.steps} steps{early}, mean loss {history.train_loss:.4f}{held_out_loss}, {history.seconds:.0f} s; "
-        f"the model is in {options.output}\n"
+        f"{history.steps} steps{early}, mean loss {loss_text(history.train_loss)}{held_out_loss}, "
+        f"{history.seconds:.0f} s; the model is in {options.output}\n"
+    )
+
+
+def add_loss_option(parser: argparse.ArgumentParser) -> None:
+    """Add `--loss-option`, which makes a list of pairs: a name, and a value."""
+    parser.add_argument(
+        "--loss-option",
+        action="append",
+        type=_loss_option,
+        default=[],
+        metavar="NAME=VALUE",
+        help="a parameter of the loss as cards print it, such as scale=30 or matryoshka_dims=[384,128], or the guide "
+        "of one that has one, guide=MODEL; repeatable",
     )
 
 
@@ -164,6 +171,7 @@ def run_demo(options: argparse.Namespace) -> None:
     from ..sentence_transformer import SentenceTransformer
     from ..storage.locate import packaged_model
     from ..training.config import TrainingConfig
+    from ..training.history import loss_text
     from ..training.trainer import Trainer
 
     def similarities(model: SentenceTransformer) -> dict[str, float]:
@@ -190,7 +198,7 @@ def run_demo(options: argparse.Namespace) -> None:
     print(f"\nSimilarity to: {_DEMO_TEXTS[0]}")
     print(before_and_after(untrained, similarities(reloaded), of="text"))
     print(f"\nThe model is in {options.output.resolve()}")
-    sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {history.train_loss:.4f}\n")
+    sys.stderr.write(f"{history.steps} steps in {history.seconds:.0f} s, mean loss {loss_text(history.train_loss)}\n")
 
 
 # ---- shared with `minisbert reproduce` ------------------------------------------------------------------------------

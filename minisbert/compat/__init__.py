@@ -19,13 +19,12 @@ from .paths import NAMES
 
 if TYPE_CHECKING:
     from . import evaluation, losses, models, util
-    from .arguments import SentenceTransformerTrainingArguments
     from .data import InputExample, ParallelSentencesDataset, SentencesDataset
     from .mining import mine_hard_negatives
-    from .model import SentenceTransformer
-    from .model_card import SentenceTransformerModelCardData
+    from .model import SentenceTransformer, SentenceTransformerModelCardData
     from .samplers import DefaultBatchSampler, MultiDatasetDefaultBatchSampler
-    from .trainer import SentenceTransformerTrainer
+    from .training.arguments import SentenceTransformerTrainingArguments
+    from .training.trainer import SentenceTransformerTrainer
     from .util import LoggingHandler, SimilarityFunction, quantize_embeddings, resolve_ids
 
 __all__ = [

@@ -23,8 +23,7 @@ _UTIL = """LoggingHandler ORIGINAL_TRANSFORMER_MODELS SimilarityFunction _conver
     stack_padded_token_embeddings to_scipy_coo truncate_embeddings"""
 # Where the objects are: a module of minisbert.compat. A name that is in none of these is a placeholder of `missing`.
 _HOMES = {
-    "model": "SentenceTransformer",
-    "model_card": "SentenceTransformerModelCardData",
+    "model": "SentenceTransformer SentenceTransformerModelCardData",
     "models": "Dense Dropout InputModule LayerNorm Module Normalize Pooling Transformer WeightedLayerPooling",
     "losses": """AdaptiveLayerLoss AnglELoss BatchAllTripletLoss BatchHardSoftMarginTripletLoss BatchHardTripletLoss
         BatchHardTripletLossDistanceFunction BatchSemiHardTripletLoss CachedGISTEmbedLoss
@@ -48,9 +47,9 @@ _HOMES = {
     "util": f"{_UTIL} deprecated_kwargs get_installed_version",
     "util.indexes": "semantic_search_faiss semantic_search_usearch",
     "mining": "mine_hard_negatives",
-    "arguments": "BaseTrainingArguments SentenceTransformerTrainingArguments",
-    "trainer": "SentenceTransformerTrainer",
-    "fit": "FitMixin",
+    "training.arguments": "BaseTrainingArguments SentenceTransformerTrainingArguments",
+    "training.trainer": "SentenceTransformerTrainer",
+    "training.fit": "FitMixin",
 }
 HOMES: dict[str, str] = {name: home for home, names in _HOMES.items() for name in names.split()}
 

@@ -6,8 +6,9 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ..errors import ConfigError, InputError
-from .rows import InputExample
+from ..errors import ConfigError, InputError, check_count
+from ..text import check_texts
+from .rows import InputExample, check_examples
 
 
 class ExampleLoader:
@@ -19,7 +20,7 @@ class ExampleLoader:
     """
 
     def __init__(self, batch_size: int) -> None:
-        self.batch_size = _checked_count(batch_size, "batch_size")
+        self.batch_size = check_count(batch_size, "batch_size")
         self.collate_fn: Callable[[list[InputExample]], Any] | None = None
 
     def __iter__(self) -> Iterator[Any]:
@@ -41,12 +42,13 @@ class NoDuplicatesDataLoader(ExampleLoader):
         batch_size: examples in a batch.
 
     Raises:
-        ConfigError: the batch size is no whole number above 0.
+        ConfigError: the batch size is no whole number of at least 1.
+        InputTypeError: the examples are no list of examples.
     """
 
     def __init__(self, train_examples: Sequence[InputExample], batch_size: int) -> None:
         super().__init__(batch_size)
-        self.train_examples = list(train_examples)
+        self.train_examples = check_examples(train_examples, what="train_examples")
         self.data_pointer = 0
         random.shuffle(self.train_examples)
 
@@ -94,14 +96,15 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     Raises:
         ConfigError: the batch size is not a multiple of the ratio.
+        InputTypeError: the sentences are no list of texts.
     """
 
     def __init__(self, sentences: Sequence[str], batch_size: int, pos_neg_ratio: int = 8) -> None:
         super().__init__(batch_size)
-        self.pos_neg_ratio = _checked_count(pos_neg_ratio, "pos_neg_ratio")
+        self.pos_neg_ratio = check_count(pos_neg_ratio, "pos_neg_ratio")
         if batch_size % pos_neg_ratio:
             raise ConfigError(f"got batch_size={batch_size}; expected a multiple of pos_neg_ratio, {pos_neg_ratio}")
-        self.sentences = list(sentences)
+        self.sentences = check_texts(sentences, what="sentences")
 
     def batches(self) -> Iterator[list[InputExample]]:
         """Yield the batches of one pass."""
@@ -116,9 +119,3 @@ class ContrastiveTensionDataLoader(ExampleLoader):
 
     def __len__(self) -> int:
         return len(self.sentences) // (2 * self.batch_size - self.batch_size // self.pos_neg_ratio)
-
-
-def _checked_count(value: int, name: str) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"got {name}={value!r}; expected a whole number above 0")
-    return value

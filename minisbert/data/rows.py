@@ -33,6 +33,25 @@ class InputExample:
     label: float | str | Sequence[Any] | None = None
 
 
+def check_examples(examples: Any, *, what: str = "examples") -> list[InputExample]:
+    """Return examples, ours or the reference's, as a list.
+
+    Raises:
+        InputTypeError: they are no sequence, or an entry has no list of texts; the message names the entry.
+    """
+    if isinstance(examples, (str, bytes, Mapping)) or not hasattr(examples, "__iter__"):
+        raise InputTypeError(f"got {type(examples).__name__} for {what}; expected a list of InputExample: make one")
+    entries = list(examples)
+    for row, entry in enumerate(entries):
+        texts = getattr(entry, "texts", None)
+        if not isinstance(texts, Sequence) or isinstance(texts, str):
+            got = f"has the texts {shown(texts)}" if hasattr(entry, "texts") else f"is {shown(entry)}"
+            raise InputTypeError(
+                f"{what}[{row}] {got}; expected an example of several texts: pass InputExample(texts=[...])"
+            )
+    return entries
+
+
 @dataclass(frozen=True)
 class Table:
     """Named columns of equal length.

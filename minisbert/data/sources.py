@@ -14,7 +14,7 @@ from ..errors import InputError, InputTypeError, MinisbertError, first_line, war
 
 # What `datasets` calls the index of a pandas frame that it took over.
 _INDEX_LEVEL = "__index_level_0__"
-_LOADER = ("torch.utils.data.dataloader", "DataLoader")
+_LOADERS = (("torch.utils.data.dataloader", "DataLoader"), ("minisbert.data.loaders", "ExampleLoader"))
 # Conversions to rows or columns by the method of a type that is not read itself, the first one it has.
 _CONVERSIONS = {
     "collect": "collect()",  # lazy frames of polars, data frames of Spark
@@ -84,7 +84,9 @@ def rows_of(data: Any) -> list[Any] | None:
         InputError: a data set says that it has more rows than it has.
     """
     if _gives_batches(data):
-        raise InputTypeError("got a DataLoader, which gives batches; expected rows: pass its dataset")
+        rows = "its dataset" if hasattr(data, "dataset") else "[row for batch in loader for row in batch]"
+        kind = "DataLoader" if hasattr(data, "dataset") else type(data).__name__
+        raise InputTypeError(f"got a {kind}, which gives batches; expected rows: pass {rows}, or call model.fit")
     if isinstance(data, Iterable) and getattr(data, "ndim", None) != 0:
         return list(data)
     try:
@@ -209,9 +211,9 @@ def _is_map_style(data: Any) -> bool:
 
 
 def _gives_batches(data: Any) -> bool:
-    """Return True for a DataLoader of torch, or of a subclass, unless it gives single rows (`batch_size=None`)."""
-    loader = any((kind.__module__, kind.__name__) == _LOADER for kind in type(data).__mro__)
-    return loader and data.batch_sampler is not None
+    """Return True for a loader of torch or of ours, or of a subclass, unless it gives rows (`batch_size=None`)."""
+    loader = any((kind.__module__, kind.__name__) in _LOADERS for kind in type(data).__mro__)
+    return loader and getattr(data, "batch_sampler", data) is not None
 
 
 def _conversion(data: Any) -> str:

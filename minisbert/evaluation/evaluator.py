@@ -15,7 +15,7 @@ import numpy as np
 
 from ..errors import ConfigError, InputError, InputTypeError, shown, warn
 from ..model import EmbeddingModel
-from ..similarity import SimilarityFunction
+from ..similarity import SimilarityFunction, check_embeddings
 from ..text import check_texts
 
 _logger = logging.getLogger(__name__)
@@ -169,7 +169,7 @@ class TaskEvaluator(Evaluator):
     def embed(self, encode: Callable[..., Any], texts: Sequence[str], **options: Any) -> Any:
         """Call a model's `encode`, `encode_query` or `encode_document` with the options of the evaluator."""
         shared = {"batch_size": self.batch_size, "show_progress_bar": self.show_progress_bar}
-        return encode(texts, **{**shared, "truncate_dim": self.truncate_dim, **options})
+        return check_embeddings(encode(texts, **{**shared, "truncate_dim": self.truncate_dim, **options}), len(texts))
 
     def file_name(self, task: str, ending: str = "_results.csv") -> str:
         """Name of a file of the evaluation; the evaluator's name follows that of the task."""

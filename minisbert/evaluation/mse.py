@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import InputError, InputTypeError
+from ..errors import InputError, InputTypeError, shown
 from .evaluator import Measurement, TaskEvaluator, check_rows
 
 if TYPE_CHECKING:
@@ -101,10 +101,11 @@ class MSEEvaluatorFromDataFrame(TaskEvaluator):
     ) -> None:
         super().__init__(name, batch_size, False, write_csv, truncate_dim)
         _check_teacher(teacher_model)
-        self.combinations = [tuple(pair) for pair in combinations]
-        if not self.combinations:
-            raise InputError('got no combinations; expected pairs of columns, such as [("en", "de")]: pass some')
-        rows = dataframe.to_dict("records") if hasattr(dataframe, "to_dict") else list(dataframe)
+        self.combinations = _combinations(combinations)
+        rows = dataframe.to_dict("records") if hasattr(dataframe, "to_dict") else dataframe
+        if not isinstance(rows, (list, tuple)) or not all(isinstance(row, Mapping) for row in rows):
+            got = type(dataframe).__name__
+            raise InputTypeError(f"got {got} as dataframe; expected rows by column name: pass a list of dicts")
         self.data = {pair: _pairs(rows, *pair) for pair in self.combinations}
         sources = list(dict.fromkeys(text for texts, _ in self.data.values() for text in texts))
         self.teacher_embeddings = dict(zip(sources, self.embed(teacher_model.encode, sources), strict=True))
@@ -129,12 +130,26 @@ def _mse(expected: NDArray[np.float32], got: NDArray[np.float32]) -> np.float32:
             f"got embeddings of {got.shape[1]} dimensions for a teacher's of {expected.shape[1]}; expected equal "
             f"sizes: pass truncate_dim"
         )
-    value: np.float32 = ((expected - got) ** 2).mean() * 100
+    value: np.float32 = ((np.asarray(expected) - np.asarray(got)) ** 2).mean() * 100
     return value
 
 
+def _combinations(pairs: Any) -> list[tuple[str, str]]:
+    """Return pairs of names of columns, after checking them."""
+    found = list(pairs) if isinstance(pairs, (list, tuple)) else [pairs]
+    for pair in found:
+        names = isinstance(pair, (list, tuple)) and len(pair) == 2 and all(isinstance(name, str) for name in pair)
+        if not names:
+            raise InputTypeError(
+                f'got {shown(pair)} in combinations; expected pairs of columns, such as [("en", "de")]: pass some'
+            )
+    if not found:
+        raise InputError('got no combinations; expected pairs of columns, such as [("en", "de")]: pass some')
+    return [(source, target) for source, target in found]
+
+
 def _check_teacher(teacher: object) -> None:
-    if not callable(getattr(teacher, "encode", None)):
+    if isinstance(teacher, str) or not callable(getattr(teacher, "encode", None)):
         raise InputTypeError(
             f"got {type(teacher).__name__} as teacher_model; expected a model: pass a SentenceTransformer"
         )

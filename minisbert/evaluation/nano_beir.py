@@ -179,6 +179,16 @@ def _prompts(prompts: str | Mapping[str, str] | None, names: Sequence[str], opti
     return {name: prompts[name] for name in names}
 
 
+def _advice(dataset_id: str, error: Exception) -> str:
+    """Return what is expected of a data set that cannot be loaded, and how to get it."""
+    parts = "the configurations corpus (_id, text), queries (_id, text) and qrels (query-id, corpus-id)"
+    if Path(str(dataset_id)).is_dir():
+        return f"expected a README.md there that names the files of {parts} and of this split: see the guide"
+    if isinstance(error, ConnectionError):
+        return "expected a connection to the Hub, or a copy of the data set: pass its folder as dataset_id"
+    return f"expected a folder or the name of a data set on the Hub, with {parts}: check the name"
+
+
 def load_split(dataset_id: str, split: str) -> tuple[dict[str, str], dict[str, str], dict[str, set[str]]]:
     """Load queries, corpus and relevant documents of a data set.
 
@@ -198,10 +208,7 @@ def load_split(dataset_id: str, split: str) -> tuple[dict[str, str], dict[str, s
         for row in pairs:
             found = row["corpus-id"]
             relevant.setdefault(row["query-id"], set()).update(found if isinstance(found, list) else [found])
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # of any type; datasets has its own, which are no ValueError
         reason = f"no column {error}" if isinstance(error, KeyError) else first_line(error)
-        raise InputError(
-            f"cannot load {split} of {dataset_id!r} ({reason}); expected the configurations corpus (_id, text), "
-            f"queries (_id, text) and qrels (query-id, corpus-id): check the name"
-        ) from error
+        raise InputError(f"cannot load {split} of {dataset_id!r} ({reason}); {_advice(dataset_id, error)}") from error
     return texts[0], texts[1], relevant

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError
-from ..search import check_counts, paraphrase_mining
+from ..errors import InputError, check_count
+from ..search import paraphrase_mining
 from .evaluator import Measurement, TaskEvaluator, check_texts_by_id
 from .metrics import Cuts
 
@@ -76,9 +76,10 @@ class ParaphraseMiningEvaluator(TaskEvaluator):
             raise InputError(
                 "got no duplicates; expected at least one pair of ids to find: pass duplicates_list or duplicates_dict"
             )
-        check_counts(
-            query_chunk_size=query_chunk_size, corpus_chunk_size=corpus_chunk_size, max_pairs=max_pairs, top_k=top_k
-        )
+        check_count(query_chunk_size, "query_chunk_size")
+        check_count(corpus_chunk_size, "corpus_chunk_size")
+        check_count(max_pairs, "max_pairs")
+        check_count(top_k, "top_k")
         self.add_transitive_closure = add_transitive_closure
         self.query_chunk_size = query_chunk_size
         self.corpus_chunk_size = corpus_chunk_size

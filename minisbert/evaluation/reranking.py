@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, InputTypeError
-from ..search import ScoreFunction, check_counts
+from ..errors import InputError, InputTypeError, check_count
+from ..search import ScoreFunction
 from ..similarity import cos_sim
 from ..text import check_texts
 from .evaluator import Measurement, TaskEvaluator
@@ -83,7 +83,7 @@ class RerankingEvaluator(TaskEvaluator):
             raise InputError(
                 f"got {len(known)} samples, none with both positives and negatives; expected at least one: add some"
             )
-        check_counts(at_k=at_k)
+        check_count(at_k, "at_k")
         self.at_k = at_k
         self.similarity_fct = similarity_fct
         self.use_batched_encoding = use_batched_encoding

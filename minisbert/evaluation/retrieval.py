@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..errors import ConfigError, InputError, InputTypeError
-from ..search import ScoreFunction, check_counts, merge_best, nearest
+from ..errors import ConfigError, InputError, InputTypeError, check_count, shown
+from ..search import ScoreFunction, merge_best, nearest
 from ..similarity import SimilarityFunction
 from .evaluator import Measurement, TaskEvaluator, cannot_write, check_texts_by_id
 from .metrics import mean
@@ -126,7 +126,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         }
         if not self.at_k["ndcg"]:
             raise ConfigError("got no ndcg_at_k; expected at least one, for the primary metric: pass [10]")
-        check_counts(corpus_chunk_size=corpus_chunk_size)
+        check_count(corpus_chunk_size, "corpus_chunk_size")
         self.score_functions, self.main_score_function = _functions(score_functions, main_score_function)
         self.corpus_chunk_size = corpus_chunk_size
         self.query_prompt = query_prompt
@@ -329,10 +329,9 @@ def _relevant_rows(
 
 
 def _checked_k(values: Sequence[int], what: str) -> list[int]:
-    for k in values if isinstance(values, Iterable) else [values]:
-        if not isinstance(values, Iterable) or not isinstance(k, (int, np.integer)) or not 1 <= k < 2**31:
-            raise ConfigError(f"got {k!r} in {what}; expected whole numbers of at least 1: pass [10]")
-    return list(dict.fromkeys(values))
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise ConfigError(f"got {what}={shown(values)}; expected a list of whole numbers: pass [10]")
+    return list(dict.fromkeys(check_count(k, what, most=2**31 - 1) for k in values))
 
 
 def _functions(

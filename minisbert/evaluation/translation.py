@@ -65,7 +65,8 @@ class TranslationEvaluator(TaskEvaluator):
         """Compute the accuracies of `model`."""
         columns = (self.source_sentences, self.target_sentences)
         sources, targets = (
-            normalize_embeddings(self.embed(model.encode, texts, convert_to_tensor=True).float()) for texts in columns
+            normalize_embeddings(torch.as_tensor(self.embed(model.encode, texts, convert_to_tensor=True)).float())
+            for texts in columns
         )
         there = self._accuracy(sources, targets, self.target_sentences, shown=self.print_wrong_matches)
         back = self._accuracy(targets, sources, self.source_sentences, shown=False)

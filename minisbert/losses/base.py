@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError, InputError, check_count, check_flag, shown
 
 Labels: TypeAlias = Sequence[float] | NDArray[Any]
 LabelKind: TypeAlias = Literal["number", "numbers", "class"]
@@ -19,7 +19,8 @@ Form: TypeAlias = Literal["model", "guide", "tokens"]
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
 T = TypeVar("T")
 
-_LARGEST_CLASS = 2**24  # labels are float32, in which larger whole numbers have gaps
+LARGEST_SIZE = 2**20  # of a layer of a loss: far more than any embedding has
+LARGEST_CLASS = 2**24  # labels are float32, in which larger whole numbers have gaps
 _WANTED: dict[LabelKind, str] = {
     "number": "a number",
     "numbers": "a number or a list of numbers",
@@ -31,9 +32,9 @@ class Loss(nn.Module):
     """Base of the losses.
 
     `forward(embeddings, labels)` takes one (batch, dim) tensor for each text column, in column order, and the labels,
-    (batch,) or (batch, size), or None; it returns a scalar. Losses compute in float32. A loss with a `guide` takes a
-    third argument, the guide's embeddings of each column, (batch, size). `layered` and `forms` say where it is given
-    something else.
+    (batch,) or (batch, size), or None; it returns a scalar, or several by name, whose sum is the loss and which the log
+    shows one by one. Losses compute in float32. A loss with a `guide` takes a third argument, the guide's embeddings of
+    each column, (batch, size). `layered` and `forms` say where it is given something else.
 
     The attributes declare what a loss needs of the rows and of the training loop: `check_rows` checks the rows before
     training, and the engine of the run reads the rest.
@@ -198,9 +199,10 @@ class LossOver(Loss):
         self.loss.check_model(model)
 
     def inner(self, columns: Sequence[Tensor], labels: Tensor | None, guided: Sequence[Tensor]) -> Tensor:
-        """Compute the inner loss."""
-        value: Tensor = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, guided)
-        return value
+        """Compute the inner loss, a scalar; of one that returns terms the sum."""
+        value: Any = self.loss(columns, labels) if self.guide is None else self.loss(columns, labels, guided)
+        total: Tensor = torch.stack(list(value.values())).sum() if isinstance(value, Mapping) else value
+        return total
 
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Check that training rows fit the inner loss."""
@@ -218,7 +220,7 @@ def sizes_of(labels: Labels | None) -> tuple[int, ...]:
 
 def _check_classes(labels: Labels, name: str) -> None:
     for row, label in enumerate(labels):
-        if not 0 <= label <= _LARGEST_CLASS or not float(label).is_integer():
+        if not 0 <= label <= LARGEST_CLASS or not float(label).is_integer():
             raise InputError(
                 f"row {row} has the label {label:g}; {name} expects classes, numbered from 0: number them so, or give "
                 f"their names"
@@ -269,7 +271,7 @@ def check_positive(value: float, name: str) -> float:
         ConfigError: it is none.
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= sys.float_info.max:
-        raise ConfigError(f"got {name} {value!r}; expected a positive number")
+        raise ConfigError(f"got {name}={shown(value)}; expected a positive number")
     return value
 
 
@@ -279,31 +281,20 @@ def check_number(value: float, name: str) -> float:
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise ConfigError(f"got {name} {value!r}; expected a finite number")
-    return value
-
-
-def check_count(value: int, name: str) -> int:
-    """Return a whole number above 0.
-
-    Raises:
-        ConfigError: it is none.
-    """
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ConfigError(f"got {name} {value!r}; expected a whole number above 0")
+    # a whole number can be too large for a float, which every use of it would need
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= sys.float_info.max:
+        raise ConfigError(f"got {name}={shown(value)}; expected a finite number")
     return value
 
 
 def check_sampled(value: int, name: str, *, of: str) -> int:
-    """Return how many of several to sample: a whole number above 0, or -1 for all.
+    """Return how many of several to sample: a whole number of at least 1, or -1 for all.
 
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(value, bool) or not isinstance(value, int) or not (value == -1 or value >= 1):
-        raise ConfigError(f"got {name}={value!r}; expected a whole number from 1, or -1 for all {of}")
-    return value
+    every = isinstance(value, int) and value == -1
+    return -1 if every else check_count(value, name, otherwise=f"-1 for all {of}")
 
 
 def check_list(values: Sequence[T], name: str) -> list[T]:
@@ -313,7 +304,7 @@ def check_list(values: Sequence[T], name: str) -> list[T]:
         ConfigError: it is neither.
     """
     if not isinstance(values, (list, tuple)):
-        raise ConfigError(f"got {name}={values!r}; expected a list of numbers")
+        raise ConfigError(f"got {name}={shown(values)}; expected a list of numbers")
     return list(values)
 
 
@@ -324,7 +315,7 @@ def check_callable(function: AnyFunction, name: str, example: str) -> AnyFunctio
         ConfigError: it cannot be called.
     """
     if not callable(function):
-        raise ConfigError(f"got {name} {function!r}; expected a function, such as {example}")
+        raise ConfigError(f"got {name}={shown(function)}; expected a function, such as {example}")
     return function
 
 
@@ -335,7 +326,7 @@ def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
         ConfigError: it is none of them.
     """
     if not isinstance(value, str) or value not in choices:
-        raise ConfigError(f"got {name}={value!r}; expected one of {', '.join(choices)}")
+        raise ConfigError(f"got {name}={shown(value)}; expected one of {', '.join(choices)}")
     return value
 
 
@@ -343,9 +334,9 @@ def check_one_process(gather_across_devices: bool) -> None:
     """Refuse to gather embeddings across devices: a run has one process.
 
     Raises:
-        ConfigError: it is asked for.
+        ConfigError: it is asked for, or neither True nor False.
     """
-    if gather_across_devices:
+    if check_flag(gather_across_devices, "gather_across_devices"):
         raise ConfigError("got gather_across_devices=True; expected False: a run trains in one process")
 
 

@@ -8,6 +8,7 @@ rows (Gao et al. 2021, https://arxiv.org/abs/2101.06983).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -15,14 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from ..errors import check_count
 from ..similarity import SimilarityMatrix, cos_sim
-from .base import check_count
 from .guided import GISTEmbedLoss, MarginStrategy
 from .ranking import BOTH, PLAIN, Direction, HardnessMode, MultipleNegativesRankingLoss, PartitionMode
 
 Tile: TypeAlias = Callable[..., Tensor]  # from a slice of rows, and the embeddings, to a scalar
-
-_LARGEST_TILE = 2**24  # numbers, 64 MB, in the products of single pairs that a guide is asked about
 
 
 class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
@@ -45,7 +44,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         hardness_strength: see there.
 
     Raises:
-        ConfigError: an option is not valid, as there; or a size is no whole number above 0.
+        ConfigError: an option is not valid, as there; or a size is no whole number of at least 1.
     """
 
     cached = True
@@ -83,11 +82,12 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         anchors, texts = self.ranked(embeddings)
         if (value := self.streamed(anchors, texts)) is not None:
             return value
+        return sum_of_tiles(self.tile, (anchors, texts), rows=len(anchors), size=self.mini_batch_size)
 
-        def tile(rows: slice, anchors: Tensor, texts: Tensor) -> Tensor:
-            return self.rank_all(anchors, texts, rows).sum() / len(anchors)
-
-        return sum_of_tiles(tile, (anchors, texts), rows=len(anchors), size=self.mini_batch_size)
+    def tile(self, rows: slice, anchors: Tensor, texts: Tensor) -> Tensor:
+        """Return the share of some rows in the loss, a scalar; the arguments are those of `rank_all`."""
+        losses = self.rank_all(anchors, texts, rows)
+        return losses.mean() * len(losses) / len(anchors)
 
     @property
     def paper(self) -> str:
@@ -115,7 +115,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
         show_progress_bar: not used; accepted because code for the reference passes it.
 
     Raises:
-        ConfigError: the scale is not positive, or a size is no whole number above 0.
+        ConfigError: the scale is not positive, or a size is no whole number of at least 1.
     """
 
     def __init__(
@@ -161,10 +161,11 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         gather_across_devices: must be False.
 
     Raises:
-        ConfigError: an option is not valid, as there; or a size is no whole number above 0.
+        ConfigError: an option is not valid, as there; or a size is no whole number of at least 1.
     """
 
     cached = True
+    largest_tile = 2**24  # numbers, 64 MB, in the products of single pairs that a guide is asked about
 
     def __init__(
         self,
@@ -203,10 +204,10 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         def tile(rows: slice, *columns: Tensor) -> Tensor:
             targets = torch.arange(rows.start, rows.stop, device=columns[0].device)
             scores = self.scores(columns[:count], columns[count:], rows)
-            return F.cross_entropy(scores, targets, reduction="sum") / batch
+            return F.cross_entropy(scores, targets) * len(scores) / batch
 
         row = batch * max(part.shape[1] for part in (*ours, *theirs))  # numbers for all pairs of one
-        size = min(self.mini_batch_size, max(1, _LARGEST_TILE // row))
+        size = min(self.mini_batch_size, max(1, self.largest_tile // row))
         return sum_of_tiles(tile, (*ours, *theirs), rows=batch, size=size)
 
     def get_config_dict(self) -> dict[str, Any]:
@@ -245,7 +246,7 @@ def sum_of_tiles(tile: Tile, embeddings: Sequence[Tensor], *, rows: int, size: i
     slices = [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
     if torch.is_grad_enabled() and any(part.requires_grad for part in embeddings):
         return cast(Tensor, _Tiles.apply(tile, slices, *embeddings))  # type: ignore[no-untyped-call]
-    return torch.stack([tile(rows_of_tile, *embeddings) for rows_of_tile in slices]).sum()
+    return reduce(torch.add, [tile(rows_of_tile, *embeddings) for rows_of_tile in slices])
 
 
 class _Tiles(torch.autograd.Function):
@@ -263,7 +264,7 @@ class _Tiles(torch.autograd.Function):
                 if part is not None:
                     total += part
         ctx.save_for_backward(*gradients)
-        return torch.stack(values).sum()
+        return reduce(torch.add, values)
 
     @staticmethod
     @once_differentiable

@@ -8,8 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
-from .base import Labels, Loss, check_count
+from ..errors import ConfigError, InputError, check_count, check_flag
+from .base import LARGEST_CLASS, LARGEST_SIZE, Labels, Loss, check_callable
+
+_EXAMPLE = "torch.nn.CrossEntropyLoss()"
 
 
 class SoftmaxLoss(Loss):
@@ -31,7 +33,7 @@ class SoftmaxLoss(Loss):
         classifier: the linear layer.
 
     Raises:
-        ConfigError: a size is not a whole number above 0, or the classifier sees nothing.
+        ConfigError: a size is no whole number of at least 1, or the classifier sees nothing.
     """
 
     max_columns = 2
@@ -50,15 +52,18 @@ class SoftmaxLoss(Loss):
         loss_fct: Callable[[Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         super().__init__()
-        self.num_labels = check_count(num_labels, "num_labels")
-        self.concatenation_sent_rep = concatenation_sent_rep
-        self.concatenation_sent_difference = concatenation_sent_difference
-        self.concatenation_sent_multiplication = concatenation_sent_multiplication
+        self.num_labels = check_count(num_labels, "num_labels", most=LARGEST_CLASS + 1)
+        size = check_count(embedding_dimension, "embedding_dimension", most=LARGEST_SIZE)
+        self.concatenation_sent_rep = check_flag(concatenation_sent_rep, "concatenation_sent_rep")
+        self.concatenation_sent_difference = check_flag(concatenation_sent_difference, "concatenation_sent_difference")
+        self.concatenation_sent_multiplication = check_flag(
+            concatenation_sent_multiplication, "concatenation_sent_multiplication"
+        )
         parts = 2 * concatenation_sent_rep + concatenation_sent_difference + concatenation_sent_multiplication
         if not parts:
             raise ConfigError("got no concatenation for the classifier; expected at least one: set it to True")
-        self.classifier = nn.Linear(parts * check_count(embedding_dimension, "embedding_dimension"), num_labels)
-        self.loss_fct = loss_fct or nn.CrossEntropyLoss()
+        self.classifier = nn.Linear(parts * size, self.num_labels)
+        self.loss_fct = nn.CrossEntropyLoss() if loss_fct is None else check_callable(loss_fct, "loss_fct", _EXAMPLE)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two (batch, dim) tensors and (batch,) classes, a scalar."""

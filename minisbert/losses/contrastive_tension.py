@@ -127,10 +127,17 @@ class ContrastiveTensionLossInBatchNegatives(Loss):
 
 def _check_copied(copied: nn.Module, model: nn.Module, loss: str) -> None:
     """Check that a copy reads the tokens of a model."""
-    configs = [getattr(getattr(one, "transformer", None), "config", None) for one in (copied, model)]
+    transformers = [getattr(one, "transformer", None) for one in (copied, model)]
+    configs = [getattr(one, "config", None) for one in transformers]
     if configs[0] != configs[1]:
         raise ConfigError(
             f"got a {loss} made for another model; expected one for the model that is trained: make it again"
+        )
+    sizes = [getattr(getattr(one, "auto_model", None), "vocabulary", None) for one in transformers]
+    if sizes[0] != sizes[1]:
+        raise ConfigError(
+            f"got a {loss} with a copy of {sizes[0]} word embeddings for a model of {sizes[1]}; expected equal "
+            f"numbers: make the loss after resize_token_embeddings"
         )
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .base import Loss, aligned, check_labels
+from .base import Loss, aligned, check_callable, check_labels
 
 
 class CosineSimilarityLoss(Loss):
@@ -34,8 +34,12 @@ class CosineSimilarityLoss(Loss):
         cos_score_transformation: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.loss_fct = loss_fct or nn.MSELoss()
-        self.cos_score_transformation = cos_score_transformation or nn.Identity()
+        self.loss_fct = nn.MSELoss() if loss_fct is None else check_callable(loss_fct, "loss_fct", "torch.nn.L1Loss()")
+        self.cos_score_transformation = (
+            nn.Identity()
+            if cos_score_transformation is None
+            else check_callable(cos_score_transformation, "cos_score_transformation", "torch.nn.Tanh()")
+        )
         # With another error function or transformation, labels may mean something other than a cosine.
         self.recordable = loss_fct is None and cos_score_transformation is None
         self.label_range = (-1.0, 1.0) if self.recordable else None

@@ -64,19 +64,25 @@ class DenoisingAutoEncoderLoss(Loss):
         sizes = transformer.embedding_dimension, self.decoder.config.hidden_size
         if sizes[0] != sizes[1]:
             raise ConfigError(f"got a decoder of size {sizes[1]} for embeddings of {sizes[0]}; expected equal sizes")
-        self._tied = tie_encoder_decoder
+        self._tied: list[str] = []  # names of the weights that both have
         if tie_encoder_decoder:
-            self._tie(transformer.checkpoint_parameters(), vocabulary=transformer.encoder.vocabulary)
+            self._tied = self._tie(transformer)
         read_by = self._tokenizers[0 if self.need_retokenization else 1]
         self._padding = int(read_by.pad_token_id or 0)
 
     def check_model(self, model: nn.Module) -> None:
-        """Check that weights which are tied are those of the model."""
-        if self._tied and not {*self.parameters()} & {*model.parameters()}:
+        """Check that weights which are tied are those of the model; tie those again that it has replaced since."""
+        if not self._tied:
+            return
+        if not {*self.parameters()} & {*model.parameters()}:
             raise ConfigError(
                 f"got a {type(self).__name__} made for another model, or a copy of one; expected one for the model "
                 f"that is trained: make it again"
             )
+        transformer: Any = model.transformer
+        parameters, base = transformer.checkpoint_parameters(), self._base()
+        if any(base.get_parameter(name) is not parameters.get(name) for name in self._tied):  # the word table resized
+            self._tied = self._tie(transformer)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None, tokens: Sequence[PackedBatch]) -> Tensor:
         """Return the loss of the embeddings of damaged texts, (batch, dim), and the packed texts, a scalar."""
@@ -122,12 +128,18 @@ class DenoisingAutoEncoderLoss(Loss):
         again: Tensor = written["input_ids"].to(ids.device)
         return again
 
-    def _tie(self, parameters: Mapping[str, nn.Parameter], *, vocabulary: int | None) -> None:
-        """Put the encoder's parameters in place of the decoder's of the same names."""
-        decoder = self.decoder
+    def _base(self) -> nn.Module:
+        """The decoder without its head."""
+        base: nn.Module = getattr(self.decoder, self.decoder.base_model_prefix)
+        return base
+
+    def _tie(self, transformer: Any) -> list[str]:
+        """Put the encoder's parameters in place of the decoder's of the same names, and return these."""
+        decoder, vocabulary = self.decoder, transformer.encoder.vocabulary
+        parameters: Mapping[str, nn.Parameter] = transformer.checkpoint_parameters()
         if vocabulary is not None and vocabulary != decoder.get_input_embeddings().num_embeddings:
             decoder.resize_token_embeddings(vocabulary)
-        base = getattr(decoder, decoder.base_model_prefix)
+        base = self._base()
         shared = [name for name, _ in base.named_parameters() if name in parameters]
         if not shared:
             raise ConfigError(
@@ -138,6 +150,7 @@ class DenoisingAutoEncoderLoss(Loss):
             owner, _, kind = name.rpartition(".")
             setattr(base.get_submodule(owner), kind, parameters[name])
         decoder.tie_weights()  # its output layer to the embeddings that it has now
+        return shared
 
 
 def _tokenizer(folder: Path) -> Any:

@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, check_count
 from ..similarity import SimilarityMatrix, pairwise_dot_score
 from .base import (
+    LARGEST_SIZE,
     Labels,
     Loss,
     check_callable,
     check_choice,
-    check_count,
     check_positive,
     dimension_of,
     function_name,
@@ -62,7 +62,7 @@ class EmbedDistillLoss(Loss):
         self.distance_metric, self.projection_dim = distance_metric, projection_dim
         self.projection: nn.Linear | None = None
         if projection_dim is not None:
-            size = check_count(projection_dim, "projection_dim")
+            size = check_count(projection_dim, "projection_dim", most=LARGEST_SIZE)
             self.projection = nn.Linear(dimension_of(model, type(self).__name__), size)
 
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:

@@ -100,8 +100,7 @@ class GISTEmbedLoss(Loss):
         batch = torch.arange(len(anchors), device=anchors.device)
         own = batch[rows, None] == batch
         judged = _cosines(their_anchors[rows], their_positives)
-        right = judged.diagonal(range(len(anchors))[rows].start)
-        least = right - (self.margin if self.margin_strategy == "absolute" else right.abs() * self.margin)
+        least = self.least(judged.diagonal(range(len(anchors))[rows].start))
 
         def kept(scores: Tensor, judged: Tensor) -> Tensor:
             return scores.masked_fill(judged > least[:, None], -torch.inf)
@@ -114,6 +113,10 @@ class GISTEmbedLoss(Loss):
         for our, their in zip(negatives, their_negatives, strict=True):
             scores.append(kept(_cosines(anchors[rows], our), _cosines(their_anchors[rows], their)))
         return torch.cat(scores, dim=1) / self.temperature
+
+    def least(self, right: Tensor) -> Tensor:
+        """Return the similarity above which a candidate is left out, from those of the anchors and positives."""
+        return right - (self.margin if self.margin_strategy == "absolute" else right.abs() * self.margin)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the guide and all settings."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any, Literal, Protocol, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, warn
-from ..similarity import normalize_embeddings
-from .base import Loss, LossOver, aligned, check_count, check_list, check_number, check_sampled, function_name
+from ..errors import ConfigError, InputError, check_count, shown, warn
+from ..modules.pooling import WeightedLayerPooling
+from ..similarity import is_number, normalize_embeddings
+from .base import Loss, LossOver, aligned, check_list, check_number, check_sampled, function_name
 
 LayerWeighting: TypeAlias = Literal["uniform", "log", "linear"] | Callable[[int], float]
 
@@ -74,8 +76,11 @@ class MatryoshkaLoss(LossOver):
             )
         chosen = list(range(len(self.matryoshka_dims)))
         if 0 < self.n_dims_per_step < len(chosen):
-            chosen = sorted(random.sample(chosen, self.n_dims_per_step))
+            chosen = random.sample(chosen, self.n_dims_per_step)
         columns = aligned(embeddings, loss=type(self).__name__)
+        if self.cached:
+            return self._of_cached(columns, labels, guided, chosen)
+        chosen.sort()
         others = list(guided)
         total = columns[0].new_zeros(())
         are_embeddings = labels is not None and labels.ndim in (2, 3) and labels.shape[-1] == size
@@ -88,6 +93,19 @@ class MatryoshkaLoss(LossOver):
                 columns, labels[..., :size] if are_embeddings and labels is not None else labels, others
             )
         return total
+
+    def _of_cached(
+        self, columns: Sequence[Tensor], labels: Tensor | None, guided: Sequence[Tensor], chosen: Sequence[int]
+    ) -> Tensor:
+        """Return the sum over a loss with a gradient cache, of which the reference cuts each size from the whole."""
+        # Backward visits the cuts from the last one made to the first: so gradients are added in the order of `chosen`.
+        cuts = {
+            index: [normalize_embeddings(column[:, : self.matryoshka_dims[index]]) for column in columns]
+            for index in reversed(chosen)
+        }
+        return reduce(
+            torch.add, [self.matryoshka_weights[index] * self.inner(cuts[index], labels, guided) for index in chosen]
+        )
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the name of the inner loss, sizes and weights."""
@@ -183,6 +201,15 @@ class AdaptiveLayerLoss(LossOver):
         self.kl_temperature = kl_temperature
         self.layer_weighting = layer_weighting
 
+    def check_model(self, model: nn.Module) -> None:
+        """Check that the layers of the model give different embeddings, and that the inner loss goes with it."""
+        super().check_model(model)
+        if any(isinstance(module, WeightedLayerPooling) and module.used for module in model.children()):
+            raise ConfigError(
+                f"got a model with WeightedLayerPooling, which makes the same of every layer; {type(self).__name__} "
+                f"expects one without: take another loss, or a model whose Pooling follows the Transformer"
+            )
+
     def forward(self, layers: EveryLayer, labels: Tensor | None = None, guided: Sequence[Tensor] = ()) -> Tensor:
         """Return the loss of the embeddings from each layer, and the rest that the inner loss takes, a scalar."""
         name, temperature = type(self).__name__, self.kl_temperature
@@ -203,10 +230,11 @@ class AdaptiveLayerLoss(LossOver):
                 total = total + F.kl_div(drawn, target, reduction="batchmean") * temperature * self.kl_div_weight
         return total
 
-    def weight_of(self, layer: int) -> float:
+    def weight_of(self, layer: int) -> Any:
         """Return the weight of a layer before the last."""
         weighting = self.layer_weighting
-        return _WEIGHTS[weighting](layer) if isinstance(weighting, str) else weighting(layer)
+        value = _WEIGHTS[weighting](layer) if isinstance(weighting, str) else weighting(layer)
+        return _checked_weight(value, layer)
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the name of the inner loss, and the options."""
@@ -220,6 +248,14 @@ class AdaptiveLayerLoss(LossOver):
             "kl_temperature": self.kl_temperature,
             "layer_weighting": weighting if isinstance(weighting, str) else function_name(weighting),
         }
+
+
+def _checked_weight(weight: Any, layer: int) -> Any:
+    """Return what a function of the caller gives as weight of a layer: a number, or a tensor of one."""
+    one = weight.item() if isinstance(weight, Tensor) and weight.numel() == 1 else weight
+    if not is_number(one) or math.isinf(one):
+        raise ConfigError(f"got {shown(one)} from layer_weighting for layer {layer}; expected a finite number")
+    return weight.reshape(()) if isinstance(weight, Tensor) else float(weight)
 
 
 class Matryoshka2dLoss(AdaptiveLayerLoss):

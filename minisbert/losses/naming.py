@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import ConfigError, shown
 from ..similarity import (
     cos_sim,
     dot_score,
@@ -119,6 +119,14 @@ def _text(name: str, value: Any) -> Any:
     return value
 
 
+def _inner(name: str, value: Any) -> Any:
+    """Read a loss inside another one: its name, or a dict of its name to its parameters."""
+    one = isinstance(value, Mapping) and len(value) == 1 and isinstance(next(iter(value.values())), Mapping)
+    if not one and not isinstance(value, str):
+        raise ConfigError(f"got {name}={shown(value)}; expected a name, or a dict of one to its parameters")
+    return value
+
+
 def _model(name: str, value: Any) -> Any:
     if not isinstance(value, nn.Module):
         raise ConfigError(
@@ -155,13 +163,13 @@ _GUIDED: Mapping[str, Read] = {
     "gather_across_devices": _flag,
 }
 _MATRYOSHKA: Mapping[str, Read] = {
-    "loss": _text,
+    "loss": _inner,
     "matryoshka_dims": _list_of(_whole),
     "matryoshka_weights": _list_of(_number),
     "n_dims_per_step": _whole,
 }
 _LAYERS: Mapping[str, Read] = {
-    "loss": _text,
+    "loss": _inner,
     "n_layers_per_step": _whole,
     "last_layer_weight": _number,
     "prior_layers_weight": _number,
@@ -252,15 +260,31 @@ def loss_class(name: str) -> type[Loss]:
 def needs_model(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
     """Return True if `loss_by_name` needs the model: for a layer of the size of its embeddings, a copy or a decoder."""
     given = parameters or {}
-    if issubclass(loss_class(name), LossOver) and isinstance(given.get("loss"), str):
-        return needs_model(given["loss"])
+    if issubclass(loss_class(name), LossOver) and "loss" in given:
+        return needs_model(*_of_inner(name, given))
     return loss_class(name) in _OF_A_MODEL or given.get("projection_dim") is not None
 
 
 def with_classes(name: str, parameters: Mapping[str, Any], labels: Sequence[float] | None) -> dict[str, Any]:
     """Return the parameters of a loss, with the number of classes of the labels if it needs one and has none."""
-    counted = {"num_labels": int(max(labels)) + 1} if loss_class(name) is SoftmaxLoss and labels else {}
+    kind, inner = loss_class(name), name
+    if issubclass(kind, LossOver) and isinstance(parameters.get("loss"), str):
+        inner = parameters["loss"]
+    counted = {"num_labels": int(max(labels)) + 1} if loss_class(inner) is SoftmaxLoss and labels else {}
     return {**counted, **parameters}
+
+
+def _of_inner(name: str, parameters: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name of the loss inside another one, and its parameters.
+
+    Args:
+        name: of the outer loss.
+        parameters: of the outer loss, "loss" among them. Those that only the inner one has are of the inner one.
+    """
+    value = _inner("loss", parameters["loss"])
+    inner, own = (value, {}) if isinstance(value, str) else next(iter(value.items()))
+    known = _LOSSES[loss_class(inner)].keys() - _LOSSES[loss_class(name)].keys()
+    return inner, {**{key: one for key, one in parameters.items() if key in known}, **own}
 
 
 def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, model: object = None) -> Loss:
@@ -269,21 +293,32 @@ def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, mode
     Args:
         name: its class name.
         parameters: as returned by `Loss.get_config_dict`, and as printed in the reference's cards; those left out
-            have their defaults. A loss inside another one is a name, and has its defaults too.
+            have their defaults. A loss inside another one is a name, which cards print, and takes those parameters
+            that only it has; or a dict of the name to its parameters, such as {"MatryoshkaLoss": {"loss":
+            "CoSENTLoss", "matryoshka_dims": [256, 64]}}.
         model: the model to train, for the losses with layers of their own.
 
     Raises:
         ConfigError: there is no such loss, or it has no such parameter or value, or it needs a model.
     """
     kind, given = loss_class(name), dict(parameters or {})
+    inner: Loss | None = None
+    if issubclass(kind, LossOver) and "loss" in given:
+        inner_name, own = _of_inner(name, given)
+        inner = loss_by_name(inner_name, own, model=model)
+        mine = {key: value for key, value in given.items() if key in _LOSSES[kind] or key not in own}
+        given = {**mine, "loss": inner_name}
     options = {key: read(key, given[key]) for key, read in _LOSSES[kind].items() if key in given}
     if kind is SoftmaxLoss:
         options["embedding_dimension"] = dimension_of(model, name)
-    if issubclass(kind, LossOver) and "loss" in options:
-        options["loss"] = loss_by_name(options["loss"], model=model)
+    if inner is not None:
+        options["loss"] = inner
     for option in inspect.signature(kind).parameters.values():
         if option.default is option.empty and option.name not in ("model", *options):
-            raise ConfigError(f"got no {option.name} for {name}; expected it among the parameters: add it")
+            raise ConfigError(
+                f"got no {option.name} for {name}; expected it among the parameters: add it, or --loss-option "
+                f"{option.name}=VALUE"
+            )
     loss = kind(model, **options)
     config = loss.get_config_dict()
     for key, value in given.items():

@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..errors import ConfigError, InputError, warn
+from ..errors import ConfigError, InputError, check_count, warn
 from ..similarity import SimilarityMatrix, cos_sim, dot_score, normalize_embeddings
 from .base import (
     Loss,
     aligned,
     check_callable,
     check_choice,
-    check_count,
     check_number,
     check_one_process,
     check_positive,
@@ -122,10 +121,10 @@ class MultipleNegativesRankingLoss(Loss):
             rows: those to compute, all by default.
         """
         batch = len(queries)
-        positives, chosen = docs[:batch], range(batch)[rows]
+        some, positives, chosen = queries[rows], docs[:batch][rows], range(batch)[rows]
         owners = torch.arange(len(docs), device=docs.device) % batch  # the query of each doc
         own = owners == torch.arange(batch, device=docs.device)[rows, None]  # (rows, batch * candidates)
-        similarities = self.similarity_fct(queries[rows], docs)
+        similarities = self.similarity_fct(some, docs)
         scores = {"query_to_doc": similarities * self.scale}
         right = scores["query_to_doc"].diagonal(chosen.start)
         if self.hardness_mode is not None and self.hardness_strength:
@@ -135,12 +134,12 @@ class MultipleNegativesRankingLoss(Loss):
             penalty = self.hardness_strength * similarities.detach()
             scores["query_to_doc"] = scores["query_to_doc"] + penalty * penalized
         if "query_to_query" in self.directions:
-            others = self.similarity_fct(queries[rows], queries) * self.scale
+            others = self.similarity_fct(some, queries) * self.scale
             scores["query_to_query"] = others.masked_fill(own[:, :batch], -torch.inf)
         if "doc_to_query" in self.directions:
-            scores["doc_to_query"] = self.similarity_fct(queries, positives[rows]).T * self.scale
+            scores["doc_to_query"] = self.similarity_fct(queries, positives).T * self.scale
         if "doc_to_doc" in self.directions:
-            others = self.similarity_fct(docs, positives[rows]).T * self.scale
+            others = self.similarity_fct(docs, positives).T * self.scale
             scores["doc_to_doc"] = others.masked_fill(own, -torch.inf)
         if self.partition_mode == "joint":
             total = torch.cat(list(scores.values()), dim=1).logsumexp(dim=1)
@@ -207,7 +206,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
 def _directions(directions: Sequence[Direction], mode: PartitionMode) -> tuple[Direction, ...]:
     known = get_args(Direction)
     check_choice(mode, "partition_mode", get_args(PartitionMode))
-    if isinstance(directions, str) or not directions or not all(name in known for name in directions):
+    if not isinstance(directions, (list, tuple)) or not directions or not all(name in known for name in directions):
         raise ConfigError(f"got directions={directions!r}; expected a tuple with some of {', '.join(known)}")
     if "query_to_doc" not in directions:
         raise ConfigError(f"got directions={tuple(directions)!r}; expected query_to_doc among them: add it")

@@ -52,12 +52,8 @@ class GlobalOrthogonalRegularizationLoss(Loss):
         self.mean_weight, self.second_moment_weight = mean_weight, second_moment_weight
         self.aggregation = check_choice(aggregation, "aggregation", ("mean", "sum"))
 
-    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
-        """Return the sum of the terms for (batch, dim) tensors, a scalar."""
-        return torch.stack(list(self.terms(embeddings).values())).sum()
-
-    def terms(self, embeddings: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return the terms under the reference's names, gor_mean and gor_second_moment, each a scalar."""
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> dict[str, Tensor]:
+        """Return the terms for (batch, dim) tensors by name, gor_mean and gor_second_moment, each a scalar."""
         columns = [self._terms_of(column) for column in self.columns(embeddings)]
         reduce = torch.mean if self.aggregation == "mean" else torch.sum
         mean, second = (reduce(torch.stack(values)) for values in zip(*columns, strict=True))

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, InputTypeError
+from ..errors import ConfigError, InputError, InputTypeError, check_count
 from ..modules import WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.lora import LoraConfig
@@ -28,7 +28,7 @@ from ..storage.locate import find_model, repository_name
 from ..text import Text, read_inputs
 from ..version import versions
 from .devices import usable_device
-from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, check_count, collect, quantize
+from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, collect, quantize
 from .pool import EncodingPool, PoolRun
 from .stack import ModuleStack, Truncation
 
@@ -237,7 +237,8 @@ class EmbeddingModel(ModuleStack):
             truncate_dim=truncate_dim if truncate_dim is not None else self.truncate_dim,
         )
         shape = len(texts), self.dimension(options.truncate_dim)
-        check_count("chunk_size", chunk_size, otherwise="None to choose one")
+        if chunk_size is not None:
+            check_count(chunk_size, "chunk_size", otherwise="None to choose one")
         as_array = convert_to_numpy and not convert_to_tensor
         with self._pool(pool, device) as workers:
             run: Run
@@ -284,7 +285,7 @@ class EmbeddingModel(ModuleStack):
         """Embed a stream of texts in constant memory, in blocks of `block_size` texts: float32, (block, dim) each."""
         if isinstance(inputs, str):
             raise InputTypeError("got one text to embed in blocks; expected several: put it in a list, or use encode")
-        check_count("block_size", block_size, otherwise="leave it out")
+        check_count(block_size, "block_size")
         try:
             stream = iter(inputs)
         except TypeError:

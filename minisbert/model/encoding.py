@@ -6,7 +6,6 @@ from collections.abc import Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass
 from itertools import chain
-from operator import index
 from typing import Any, Literal, Protocol, TypeAlias, cast, get_args
 
 import numpy as np
@@ -15,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from ..errors import ConfigError, InputError, first_line, warn
+from ..errors import ConfigError, InputError, check_count, first_line, warn
 from ..modules.features import Features
 from ..packing import PackedBatch, pack, token_budget_batches
 from ..prefetch import prefetch, to_device
@@ -65,7 +64,8 @@ class EncodeOptions:
     def __post_init__(self) -> None:
         if not isinstance(self.prompt, str):
             raise ConfigError(f"got prompt={self.prompt!r}; expected a string to put before each text")
-        check_count("batch_size", self.batch_size, otherwise="None to limit only the number of tokens")
+        if self.batch_size is not None:
+            check_count(self.batch_size, "batch_size", otherwise="None to limit only the number of tokens")
         if self.output_value is not None and self.output_value not in get_args(OutputValue):
             raise ConfigError(
                 f"got output_value={self.output_value!r}; expected sentence_embedding, token_embeddings or None"
@@ -283,20 +283,6 @@ def quantize(values: Values, precision: Precision) -> Values:
         return []
     together = quantize_embeddings(torch.cat(values), precision)
     return np.split(together, np.cumsum([len(tokens) for tokens in values])[:-1])
-
-
-def check_count(name: str, value: Any, *, otherwise: str) -> None:
-    """Check that an option is None or a whole number of at least 1, of any integer type.
-
-    Raises:
-        ConfigError: it is neither.
-    """
-    try:
-        valid = value is None or index(value) >= 1
-    except TypeError:
-        valid = False
-    if not valid:
-        raise ConfigError(f"got {name}={value!r}; expected a whole number of at least 1, or {otherwise}")
 
 
 def progress_bar(texts: int, *, show: bool) -> AbstractContextManager[tqdm[Any] | None]:

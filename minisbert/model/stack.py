@@ -16,6 +16,7 @@ from ..errors import ConfigError, InputError, InputTypeError, ModelError, Trunca
 from ..modules import Dense, Pooling, Transformer, WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.features import Features
+from ..modules.persistence import misfit
 from ..similarity import Embeddings, SimilarityFunction
 from ..storage.layout import ModelSettings
 from ..text import Text, read_inputs, with_prompt
@@ -42,6 +43,7 @@ class ModuleStack(nn.Sequential):
         super().__init__(*modules)
         if not modules:
             raise ConfigError("got no modules; expected a Transformer and the modules after it: pass modules=[...]")
+        _check_modules(modules)
         prompts = settings.prompts
         wrong = {name: text for name, text in prompts.items() if not (isinstance(name, str) and isinstance(text, str))}
         if wrong:
@@ -284,3 +286,27 @@ class ModuleStack(nn.Sequential):
     def similarity_pairwise(self, a: Embeddings, b: Embeddings) -> Tensor:
         """Similarity of each row of `a` to the same row of `b`: (n, d) and (n, d) to float32 (n,)."""
         return self._similarity.pairwise(a, b)
+
+
+def _check_modules(modules: Sequence[nn.Module]) -> None:
+    """Check that modules which follow each other fit, as far as that can be seen before a text is embedded.
+
+    Raises:
+        ConfigError: they do not fit.
+    """
+    first = modules[0]
+    if not isinstance(first, Transformer):
+        return
+    found = misfit(modules, first.embedding_dimension)
+    if found is not None:
+        raise ConfigError(f"got modules of which number {found[0]} does not fit: a {found[1]}: change its size")
+    for index, module in enumerate(modules):
+        if not isinstance(module, WeightedLayerPooling) or not module.used:
+            continue
+        if any(isinstance(earlier, Pooling) for earlier in modules[:index]):
+            raise ConfigError(
+                "got a WeightedLayerPooling after a Pooling, where it has no effect; expected it before: change the "
+                "order of the modules"
+            )
+        if isinstance(first.auto_model, Encoder):
+            module.check_layers(len(first.auto_model.layers))

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from .. import kernels
 from ..cuda_graphs import GpuEncoder
-from ..errors import ConfigError, InputError
+from ..errors import InputError, check_count
 from ..kernels import (
     AttentionSettings,
     LayerInTraining,
@@ -89,13 +89,12 @@ class Encoder(nn.Module):
             The table.
 
         Raises:
-            ConfigError: it is not a positive number.
+            ConfigError: it is no whole number of at least 1.
         """
         word = self.embeddings.word
         if new_num_tokens is None or new_num_tokens == word.num_embeddings:
             return word
-        if not isinstance(new_num_tokens, int) or new_num_tokens < 1:
-            raise ConfigError(f"got new_num_tokens={new_num_tokens!r}; expected a number of tokens from 1")
+        new_num_tokens = check_count(new_num_tokens, "new_num_tokens")
         old = word.weight.detach()
         rows = old.mean(0, keepdim=True).repeat(max(new_num_tokens - len(old), 0), 1)
         resized = Embedding(new_num_tokens, old.shape[1], device=old.device, dtype=old.dtype)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,16 @@ def read_modules(layout: ModelLayout) -> list[nn.Module]:
         warn(layout.note)
         modules.append(Pooling(transformer.embedding_dimension, layout.pooling))
     _check_sizes(modules, transformer.embedding_dimension, layout)
-    for module in modules:
-        if isinstance(module, WeightedLayerPooling) and transformer.config.get("output_hidden_states") is not True:
+    for index, module in enumerate(modules):
+        if not isinstance(module, WeightedLayerPooling):
+            continue
+        if any(isinstance(earlier, Pooling) for earlier in modules[:index]):
+            module.used = False
+            warn(
+                f"{layout.modules[index].folder}: its WeightedLayerPooling comes after the Pooling and has no effect, "
+                f"as in the reference"
+            )
+        elif transformer.config.get("output_hidden_states") is not True:
             module.used = False
             warn(
                 f"{layout.modules[0].folder / 'config.json'} does not ask for output_hidden_states: its "
@@ -158,21 +166,39 @@ def read_module(spec: ModuleSpec) -> nn.Module:
                 f"the weights in {spec.folder} hold {surplus[0]}, which the {spec.kind} of its config.json lacks"
             )
         load_into(module, tensors, source=spec.folder)
+    if isinstance(module, WeightedLayerPooling):
+        try:
+            module.check_weights()
+        except ConfigError as error:
+            raise ModelError(f"{spec.folder}: {error}") from None
     return module
 
 
-def _check_sizes(modules: list[nn.Module], token_size: int, layout: ModelLayout) -> None:
-    """Raise ModelError unless each module takes the size of embeddings that the one before it gives."""
-    size = token_size
+def misfit(modules: Sequence[nn.Module], token_size: int) -> tuple[int, str] | None:
+    """Find the first module that does not take the size of embeddings that the one before it gives.
+
+    Returns:
+        Its index, and what it takes and should take, for a message; None if all fit.
+    """
+    size: int | None = token_size
     for index, module in enumerate(modules[1:], start=1):
         kind = type(module).__name__
+        if kind not in _FORMATS:  # of the caller, who knows its size
+            size = None
+            continue
         sizes = _FORMATS[kind].sizes
         if sizes is None:
             continue
         expected = token_size if kind in ("Pooling", "WeightedLayerPooling") else size
         taken, size = sizes(module)
-        if taken != expected:
-            raise ModelError(
-                f"{layout.modules[index].folder / 'config.json'}: its {kind} takes {taken} values; expected "
-                f"{expected}, the output of the module before it: copy the whole model again"
-            )
+        if expected not in (None, taken):
+            return index, f"{kind} takes {taken} values; expected {expected}, the output of the module before it"
+    return None
+
+
+def _check_sizes(modules: list[nn.Module], token_size: int, layout: ModelLayout) -> None:
+    """Raise ModelError unless each module takes the size of embeddings that the one before it gives."""
+    found = misfit(modules, token_size)
+    if found is not None:
+        index, problem = found
+        raise ModelError(f"{layout.modules[index].folder / 'config.json'}: its {problem}: copy the whole model again")

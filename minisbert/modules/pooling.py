@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
@@ -9,9 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..errors import ConfigError, ModelError, shown
+from ..errors import ConfigError, ModelError, check_count, shown
 from ..kernels import plain
-from ..storage.dialects import is_count
 from .features import Features
 
 # (tokens, dim), text of each token, place in its text from 1, tokens of each text -> (texts, dim)
@@ -84,14 +84,15 @@ class WeightedLayerPooling(nn.Module):
         embedding_dimension: size of the token embeddings.
         num_hidden_layers: layers of the encoder.
         layer_start: the first layer that counts.
-        layer_weights: a weight for each layer from there to the last; trained. All 1 by default.
+        layer_weights: a weight for each layer from there to the last, a floating-point tensor; trained. All 1 by
+            default. They are finite, and their sum, by which the mean is divided, is not 0.
 
     Attributes:
         used: False for a saved model whose config.json does not ask for hidden states; the reference then leaves
             token embeddings as they are.
 
     Raises:
-        ConfigError: a number is not valid, or there is not one weight for each layer.
+        ConfigError: a number is not valid, or there is not one weight for each layer, or they have no mean.
     """
 
     def __init__(
@@ -102,19 +103,15 @@ class WeightedLayerPooling(nn.Module):
         layer_weights: Tensor | None = None,
     ) -> None:
         super().__init__()
-        if not (is_count(embedding_dimension) and is_count(num_hidden_layers)):
-            sizes = f"{shown(embedding_dimension)} and {shown(num_hidden_layers)}"
-            raise ConfigError(f"got sizes {sizes}; expected two positive numbers")
-        if (
-            isinstance(layer_start, bool)
-            or not isinstance(layer_start, int)
-            or not 0 <= layer_start <= num_hidden_layers
-        ):
-            raise ConfigError(f"got layer_start={shown(layer_start)}; expected a number from 0 to {num_hidden_layers}")
-        self.embedding_dimension = embedding_dimension
-        self.num_hidden_layers = num_hidden_layers
-        self.layer_start = layer_start
+        self.embedding_dimension = check_count(embedding_dimension, "embedding_dimension")
+        self.num_hidden_layers = check_count(num_hidden_layers, "num_hidden_layers")
+        self.layer_start = check_count(layer_start, "layer_start", least=0, most=num_hidden_layers)
         count = num_hidden_layers + 1 - layer_start
+        if layer_weights is not None and not (isinstance(layer_weights, Tensor) and layer_weights.is_floating_point()):
+            got = layer_weights.dtype if isinstance(layer_weights, Tensor) else type(layer_weights).__name__
+            raise ConfigError(
+                f"got layer_weights of type {got}; expected numbers in a tensor: pass torch.tensor([1.0])"
+            )
         weights = torch.ones(count) if layer_weights is None else layer_weights.detach().clone()
         if weights.shape != (count,):
             raise ConfigError(
@@ -122,6 +119,33 @@ class WeightedLayerPooling(nn.Module):
             )
         self.layer_weights = nn.Parameter(weights)
         self.used = True
+        if layer_weights is not None:
+            self.check_weights()
+
+    def check_weights(self) -> None:
+        """Check that a mean with these weights is a number.
+
+        Raises:
+            ConfigError: it is none.
+        """
+        total = float(self.layer_weights.detach().double().sum())
+        if not math.isfinite(total) or not total:
+            raise ConfigError(
+                f"got layer_weights {shown(self.layer_weights.tolist())}, whose sum is {total:g}; expected finite "
+                f"weights with another sum than 0, by which their mean is divided"
+            )
+
+    def check_layers(self, count: int) -> None:
+        """Check that an encoder has the number of layers that the weights are for.
+
+        Raises:
+            ModelError: it has another number.
+        """
+        if count != self.num_hidden_layers:
+            raise ModelError(
+                f"got {count} layers; this WeightedLayerPooling expects {self.num_hidden_layers}: pass the encoder's "
+                f"num_hidden_layers"
+            )
 
     def forward(self, features: Features) -> Features:
         """Set the token embeddings: (tokens, dim).
@@ -132,11 +156,7 @@ class WeightedLayerPooling(nn.Module):
         if not self.used:
             return features
         layers = features.layer_embeddings or []
-        if len(layers) != self.num_hidden_layers + 1:
-            raise ModelError(
-                f"got {max(len(layers) - 1, 0)} layers; this WeightedLayerPooling expects {self.num_hidden_layers}: "
-                f"pass the encoder's num_hidden_layers"
-            )
+        self.check_layers(max(len(layers) - 1, 0))
         if layers[0].shape[1] != self.embedding_dimension:
             raise ModelError(
                 f"got token embeddings of {layers[0].shape[1]} dimensions; this WeightedLayerPooling expects "

@@ -9,9 +9,8 @@ from typing import TypeAlias
 import torch.nn.functional as F
 from torch import nn
 
-from ..errors import ConfigError, shown
+from ..errors import ConfigError, check_count, shown
 from ..similarity import normalize_embeddings
-from ..storage.dialects import is_count
 from .features import Features
 
 _Types: TypeAlias = tuple[type[nn.Module], ...]
@@ -48,7 +47,7 @@ class Dense(nn.Module):
         use_residual: add the embedding to the result, through a linear layer of its own where the sizes differ.
 
     Raises:
-        ConfigError: the activation function is unknown, or a size is not a positive number.
+        ConfigError: the activation function is unknown, or a size is no whole number of at least 1.
     """
 
     def __init__(
@@ -66,10 +65,8 @@ class Dense(nn.Module):
                 f"got activation function {shown(activation_function)}; expected one of "
                 f"{', '.join(ACTIVATION_FUNCTIONS)}"
             )
-        if not (is_count(in_features) and is_count(out_features)):
-            raise ConfigError(
-                f"got sizes {shown(in_features)} and {shown(out_features)}; expected two positive numbers"
-            )
+        check_count(in_features, "in_features")
+        check_count(out_features, "out_features")
         self.linear = nn.Linear(in_features, out_features, bias=bias)
         self.activation = ACTIVATION_FUNCTIONS[activation_function]()
         self.activation_function = activation_function
@@ -92,13 +89,12 @@ class LayerNorm(nn.Module):
     """Layer normalization of the sentence embedding.
 
     Raises:
-        ConfigError: the dimension is not a positive number.
+        ConfigError: the dimension is no whole number of at least 1.
     """
 
     def __init__(self, dimension: int) -> None:
         super().__init__()
-        if not is_count(dimension):
-            raise ConfigError(f"got dimension {shown(dimension)}; expected a positive number")
+        check_count(dimension, "dimension")
         self.norm = nn.LayerNorm(dimension)
 
     def forward(self, features: Features) -> Features:

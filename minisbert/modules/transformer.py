@@ -348,6 +348,9 @@ class Transformer(nn.Module):
             config = _with_dtype(self.config, dtype)
             if encoder.vocabulary != encoder.config.vocab_size:
                 config["vocab_size"] = encoder.vocabulary
+            if len(encoder.layers) != encoder.config.num_hidden_layers:  # the caller has taken some away
+                name = "n_layers" if config.get("model_type") == "distilbert" else "num_hidden_layers"
+                config[name] = len(encoder.layers)
             write_json(folder / "config.json", config, end="\n")
         for name, content in self._source.written_files().items():
             (folder / name).write_bytes(content)

@@ -59,6 +59,7 @@ def prepare(
     base_model: str | Path | None = None,
     device: str | None = None,
     settings: Mapping[str, Any] | None = None,
+    loss_options: Mapping[str, Any] | None = None,
     show_progress_bar: bool = True,
 ) -> Reproduction:
     """Make the model, the loss and the settings of a recipe, to train on other rows.
@@ -78,12 +79,15 @@ def prepare(
         base_model: start from this model instead of the recipe's.
         device: where to train.
         settings: fields of `TrainingConfig` that override the recipe's.
+        loss_options: parameters of the loss that override the recipe's; a guide, of which cards state no more than a
+            description, is a model or its folder or name.
         show_progress_bar: show one on a terminal.
 
     Raises:
         InputError: the rows do not have the texts or the label that the recipe needs.
         ConfigError: the recipe needs something that minisbert does not support.
     """
+    recipe = replace(recipe, loss_parameters=_loss_parameters(recipe, loss_options or {}, device=device))
     needs = needs_model(recipe.loss, recipe.loss_parameters)
     loss = None if needs else loss_by_name(recipe.loss, recipe.loss_parameters)
     kind = (loss or loss_class(recipe.loss)).label_kind
@@ -124,6 +128,20 @@ def prepare(
         show_progress_bar=show_progress_bar,
     )
     return Reproduction(model, trainer, rows, held_out, tuple(notes))
+
+
+def _loss_parameters(recipe: Recipe, given: Mapping[str, Any], *, device: str | None) -> dict[str, Any]:
+    """The parameters of the loss, with those that are given in place of the recipe's, and the guide as a model."""
+    parameters = {**recipe.loss_parameters, **given}
+    guide = parameters.get("guide")
+    if isinstance(guide, str) and "guide" not in given:
+        raise ConfigError(
+            f"the recipe's {recipe.loss} has a guide, of which it states {guide!r}; expected a model: pass it in "
+            f"loss_options, or with --loss-option guide=MODEL"
+        )
+    if isinstance(guide, (str, Path)):
+        parameters["guide"] = SentenceTransformer(guide, device=device)
+    return parameters
 
 
 # ---- the model ------------------------------------------------------------------------------------------------------

@@ -136,6 +136,11 @@ class PythonTokenizer:
     def no_padding(self) -> None:
         """Do nothing: texts are not padded."""
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the number of each token, added ones included."""
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab()
+        return vocabulary
+
     def get_vocab_size(self) -> int:
         """Return the number of tokens, added ones included."""
         return len(self._tokenizer)
@@ -155,7 +160,7 @@ class PythonTokenizer:
 
     def token_to_id(self, token: str) -> int | None:
         """Return the id of a token, or None if there is no such token."""
-        index: int | None = self._tokenizer.get_vocab().get(token)
+        index: int | None = self.get_vocab().get(token)
         return index
 
     def id_to_token(self, index: int) -> str | None:

@@ -24,9 +24,8 @@ from .dataset import TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
-from .naming import own_rates
+from .naming import own_parameters, own_rates
 from .optimization import adamw, sparse_word_table
-from .own import own_parameters
 from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
 from .schedules import make_schedule
@@ -103,8 +102,7 @@ class RunBuilder:
         """Give data sets the tokens that the guides of their losses read, where these are other ones."""
         for part, dataset in zip(parts, datasets, strict=True):
             if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
-                guide = part.loss.guide.to(self.model.device).eval()
-                dataset.guide = TrainingDataset(part.rows, guide.transformer.text_tokenizer)
+                dataset.guide = self.guide_dataset(part, part.loss.guide.to(self.model.device).eval())
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -169,11 +167,7 @@ class RunBuilder:
             parameters=config.lr_scheduler_kwargs,
         )
         losses = [self.computed_loss(loss) for loss in self.losses()]
-        if kernels.on_gpu(next(self.model.parameters())):
-            engine: type[Engine] = CapturedEngine
-        else:
-            engine = Engine if self.model.device.type == "cpu" else PiecewiseEngine
-        return engine(self.model, losses, self.optimizers(), schedule, config)
+        return self.engine_class()(self.model, losses, self.optimizers(), schedule, config)
 
     def prompts(self, part: TrainingSet) -> dict[str, str]:
         """Return the prompt of each column of a data set that has one."""
@@ -199,6 +193,16 @@ class RunBuilder:
             apart=bool(part.loss.forms),
             labels_equal_texts=part.loss.labels_equal_texts,
         )
+
+    def guide_dataset(self, part: TrainingSet, guide: EmbeddingModel) -> TrainingDataset | None:
+        """Tokenize the rows of a data set for the guide of its loss; None if it is given the tokens of the model."""
+        return TrainingDataset(part.rows, guide.transformer.text_tokenizer)
+
+    def engine_class(self) -> type[Engine]:
+        """Return the kind of engine for the model's device."""
+        if kernels.on_gpu(next(self.model.parameters())):
+            return CapturedEngine
+        return Engine if self.model.device.type == "cpu" else PiecewiseEngine
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss that computes `loss`."""

@@ -38,7 +38,7 @@ from .selection import decides
 _STATE = "training_state.pt"
 _MANIFEST = "checkpoint.json"
 _KEYS = {"step", "config", "identity", "step_losses", "loss_total", "history"}
-_KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng", "python_rng"}
+_KEYS |= {"step_terms", "optimizer", "scaler", "losses", "rng", "cuda_rng", "python_rng"}
 _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
 _OF_EVALUATIONS = ("eval_every", "eval_each_epoch", "eval_batch_size", "metric_for_best_model", "greater_is_better")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
@@ -111,7 +111,7 @@ class Checkpoint:
             raise InputError(
                 f"{self.folder / _STATE} cannot be read ({first_line(error)}); resume from an earlier checkpoint"
             ) from error
-        if not isinstance(state, dict) or state.keys() != _KEYS:
+        if not isinstance(state, dict) or {"step_terms", *state} != _KEYS:  # which earlier checkpoints do not have
             raise InputError(
                 f"{self.folder / _STATE} is not the state of a training run; resume from an earlier checkpoint"
             )

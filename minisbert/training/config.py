@@ -44,7 +44,8 @@ class TrainingConfig:
             in their names, such as {"embeddings": 1e-5}. The names are those of the saved weights, behind
             "model.0.model." as in the reference.
         freeze: regular expressions with which the names of parameters begin that are not trained, such as "embeddings"
-            or "encoder.layer.[0-2]"; the names are those of the saved weights.
+            or "encoder.layer.[0-2]"; the names are those of the saved weights. The copy of the model that
+            `ContrastiveTensionLoss` trains is frozen likewise.
         weight_decay: weight decay of AdamW, for weights that are neither biases nor of normalization layers.
         max_grad_norm: gradients are scaled down to this norm; 0 leaves them as they are.
         precision: "fp32", or mixed precision in "fp16" (with loss scaling) or "bf16". Weights stay in float32.

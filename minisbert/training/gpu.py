@@ -62,11 +62,10 @@ class PiecewiseEngine(Engine):
         """Drop the gradients so far, and halve the pieces of the largest batch."""
         self.drop_gradients()
         self.free_memory()
-        packed = [batch.texts[0] for batch in batches if len(batch.texts) == 1]  # those of a replay are not cut
-        largest = max((texts.tokens for texts in packed), default=0)
-        longest = max((texts.max_length for texts in packed), default=0)
+        packed = [texts for batch in batches for texts in batch.texts]
+        largest, longest = max(texts.tokens for texts in packed), max(texts.max_length for texts in packed)
         limit = self.max_tokens or largest
-        if not packed or (limit < largest and limit // 2 <= longest):  # then a piece was a single text already
+        if limit < largest and limit // 2 <= longest:  # then a piece was a single text already
             raise ConfigError(
                 f"{self.model.device} has too little memory for a batch ({reason}); expected room for it: lower "
                 f"batch_size or max_seq_length"

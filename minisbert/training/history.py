@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,7 +24,7 @@ class TrainingHistory:
 
     Attributes:
         entries: one for each log or evaluation: step and epoch, then loss, learning_rate, grad_norm and
-            tokens_per_second, or the metrics.
+            tokens_per_second, or the metrics; and the terms of a loss that returns several.
         steps: optimizer steps done.
         train_loss: mean loss over all steps.
         seconds: wall time, including that before a resume up to its checkpoint.
@@ -36,6 +36,7 @@ class TrainingHistory:
         evaluations_without_gain: evaluations since the last that was better by more than the threshold of early
             stopping; None before the first.
         stopped_early: True if the run ended because of them.
+        terms: names of the terms.
     """
 
     entries: list[LogEntry] = field(default_factory=list)
@@ -49,6 +50,7 @@ class TrainingHistory:
     skipped_steps: int = 0
     evaluations_without_gain: int | None = None
     stopped_early: bool = False
+    terms: list[str] = field(default_factory=list)
 
 
 class TrainingLog:
@@ -62,12 +64,14 @@ class TrainingLog:
     Attributes:
         history: the entries and totals.
         step_losses: losses of the steps since the last entry, (), read only when it is written.
+        step_terms: terms of the batches of these steps, by name, for losses that have some.
         loss_total: sum of the losses before these.
     """
 
     def __init__(self, *, steps_per_epoch: int, file: Path | None, on_log: OnLog | None) -> None:
         self.history = TrainingHistory()
         self.step_losses: list[Tensor] = []
+        self.step_terms: list[Mapping[str, Tensor]] = []
         self.loss_total = 0.0
         self._steps_per_epoch, self._file, self._on_log = steps_per_epoch, file, on_log
         self._tokens = 0
@@ -86,9 +90,10 @@ class TrainingLog:
         self._clock = time.perf_counter()
         self._started = self._clock - self.history.seconds
 
-    def add(self, loss: Tensor, *, tokens: int) -> None:
-        """Add the mean loss of a step, (), without reading it, and its number of tokens."""
+    def add(self, loss: Tensor, *, tokens: int, terms: Sequence[Mapping[str, Tensor]] = ()) -> None:
+        """Add the mean loss of a step, (), without reading it, its number of tokens, and the terms of its batches."""
         self.step_losses.append(loss)
+        self.step_terms += terms
         self._tokens += tokens
 
     def write_losses(self, step: int, *, rate: float, norm: Tensor) -> LogEntry:
@@ -98,19 +103,22 @@ class TrainingLog:
         now = time.perf_counter()
         entry = {
             **self._position(step),
+            **self._means(self.step_terms),
             "loss": float(losses.mean()),
             "learning_rate": rate,
             "grad_norm": float(norm),
             "tokens_per_second": self._tokens / max(now - self._clock, 1e-9),
         }
         self.history.tokens += self._tokens
-        self.step_losses, self._tokens, self._clock = [], 0, now
+        self.step_losses, self.step_terms, self._tokens, self._clock = [], [], 0, now
         self.write(entry)
         return entry
 
-    def write_metrics(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Write the metrics of an evaluation, their names after "eval_"."""
-        named = {f"eval_{name}": value for name, value in metrics.items()}
+    def write_metrics(
+        self, step: int, metrics: Mapping[str, float], *, terms: Sequence[Mapping[str, Tensor]] = ()
+    ) -> None:
+        """Write the metrics of an evaluation, and the mean terms of its batches, their names after "eval_"."""
+        named = {f"eval_{name}": value for name, value in {**self._means(terms), **metrics}.items()}
         self.write({**self._position(step), **named})
 
     def write(self, entry: LogEntry) -> None:
@@ -148,6 +156,15 @@ class TrainingLog:
         self.history.train_loss = self.loss_total / max(1, steps)
         self.count_seconds()
 
+    def _means(self, terms: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
+        """Return the mean of each term over the batches that have it, and note its name."""
+        names = list(dict.fromkeys(name for batch in terms for name in batch))
+        self.history.terms += [name for name in names if name not in self.history.terms]
+        return {
+            name: float(torch.stack([batch[name] for batch in terms if name in batch]).double().mean())
+            for name in names
+        }
+
     def _position(self, step: int) -> LogEntry:
         return {"step": step, "epoch": round(step / self._steps_per_epoch, 6)}
 
@@ -155,6 +172,7 @@ class TrainingLog:
         """Return everything that a checkpoint keeps, as plain values."""
         return {
             "step_losses": [float(loss) for loss in self.step_losses],
+            "step_terms": [{name: float(term) for name, term in batch.items()} for batch in self.step_terms],
             "loss_total": self.loss_total,
             "history": asdict(self.history),
         }
@@ -163,4 +181,13 @@ class TrainingLog:
         """Go back to a checkpoint; losses get the dtype and device of `like`."""
         self.history = TrainingHistory(**state["history"])
         self.step_losses = [like.new_tensor(value) for value in state["step_losses"]]
+        self.step_terms = [
+            {name: like.new_tensor(value) for name, value in batch.items()}
+            for batch in state.get("step_terms", [])  # which earlier checkpoints do not have
+        ]
         self.loss_total = float(state["loss_total"])
+
+
+def loss_text(value: float) -> str:
+    """Return a loss as it is printed: in four decimals, a small one in three significant digits."""
+    return f"{value:.3g}" if 0 < abs(value) < 0.01 else f"{value:.4f}"

@@ -28,11 +28,11 @@ from .dataset import TrainingBatch, TrainingBatches
 from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
-from .history import TrainingLog
+from .history import TrainingLog, loss_text
+from .naming import load_own_state, own_parameters, own_state
 from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
-from .own import load_own_state, own_parameters, own_state
 from .schedules import Schedule
-from .selection import note_evaluation
+from .selection import loss_metric, note_evaluation
 
 Action: TypeAlias = Literal["log", "evaluate", "save"]
 
@@ -112,7 +112,7 @@ def train(run: TrainingRun) -> None:
             engine.update(norm)
 
             run.step += 1
-            log.add(loss, tokens=sum(batch.tokens for batch in batches))
+            log.add(loss, tokens=sum(batch.tokens for batch in batches), terms=engine.take_terms())
             skipped.add(norm)
             if not engine.asynchronous:  # otherwise reading the norms would make a GPU wait: with the log is enough
                 skipped.check(run.batches, output_dir)
@@ -166,14 +166,15 @@ def _evaluate(run: TrainingRun) -> None:
     with run.log.evaluating():
         run.on_evaluation(run.step)
         metrics = run.validation() if run.validation is not None else {}
-        primary = None
+        terms, primary = run.engine.take_terms(), None
+        shown = terms if loss_metric("") in metrics else []  # the reference shows none of several data sets
         if run.evaluator is not None:
             folder = run.output_dir / "eval" if run.output_dir else None
             epoch = run.step / run.batches.steps_per_epoch
             result = run.evaluator(run.model, folder, epoch=epoch, steps=run.step)
             measured, primary = metrics_of(run.evaluator, result)
             metrics |= measured
-        run.log.write_metrics(run.step, metrics)
+        run.log.write_metrics(run.step, metrics, terms=shown)
         is_best = note_evaluation(run.log.history, run.config, metrics, primary, step=run.step)
         if is_best and run.config.keep_best and run.output_dir:
             check_weights(run.engine.weights(), run.step, run.output_dir)
@@ -234,7 +235,7 @@ def _progress_bar(run: TrainingRun) -> tqdm[Any]:
 
 def _show(bar: tqdm[Any], entry: Mapping[str, float]) -> None:
     bar.set_postfix(
-        loss=f"{entry['loss']:.4f}",
+        loss=loss_text(entry["loss"]),
         lr=f"{entry['learning_rate']:.2e}",
         tokens=f"{entry['tokens_per_second']:,.0f}/s",
     )
@@ -278,6 +279,7 @@ class Engine:
         self.dtype = {"fp16": torch.float16, "bf16": torch.bfloat16}.get(config.precision)
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=config.precision == "fp16")
         self.updates, self.rate = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+        self._terms: list[dict[str, Tensor]] = []
 
     @contextmanager
     def running(self, *, updates: int) -> Iterator[None]:
@@ -317,11 +319,13 @@ class Engine:
     def loss(self, of: nn.Module, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Any:
         """Embed the columns of a batch, and return what the loss `of` makes of them."""
         if isinstance(of, Loss) and of.layered:
-            return of(Layers(self.model, batch, self.autocast), batch.labels, *self.guided(of, batch))
+            return self.sum_of_terms(
+                of(Layers(self.model, batch, self.autocast), batch.labels, *self.guided(of, batch))
+            )
         if isinstance(of, Loss) and of.forms:
             with self.autocast():  # of a decoder too
                 embeddings, tokens = in_forms(of, batch, embed)
-                return of(embeddings, batch.labels, *([tokens] if tokens else []))
+                return self.sum_of_terms(of(embeddings, batch.labels, *([tokens] if tokens else [])))
         with self.autocast():
             cached = GradientCache(embed, partial(merge_gradients, self.parameters))
             embeddings = [
@@ -329,7 +333,19 @@ class Engine:
                 for texts, columns in zip(batch.texts, batch.columns, strict=True)
                 for column in cached(mini_batches(of, texts))[texts.restore].chunk(columns)
             ]
-        return of(embeddings, batch.labels, *self.guided(of, batch))
+        return self.sum_of_terms(of(embeddings, batch.labels, *self.guided(of, batch)))
+
+    def sum_of_terms(self, value: Any) -> Any:
+        """Return what a loss returned; of terms by name the sum, after keeping them for the log."""
+        if not isinstance(value, Mapping) or not value:
+            return value
+        self._terms.append({name: term.detach() for name, term in value.items()})
+        return torch.stack(list(value.values())).sum()
+
+    def take_terms(self) -> list[dict[str, Tensor]]:
+        """Return the terms of each batch since the last call, of losses that have some."""
+        terms, self._terms = self._terms, []
+        return terms
 
     def guided(self, loss: nn.Module, batch: TrainingBatch) -> list[list[Tensor]]:
         """Return the third argument of a loss with a guide: the guide's embeddings of each column, (rows, size).

@@ -1,13 +1,13 @@
-"""Find parameters by the names that saved checkpoints use: to freeze them, or to give them a learning rate."""
+"""Parameters by name: those that a checkpoint names, to freeze or to give a rate, and those of losses, to be saved."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError, nearest
 from ..losses import Loss
@@ -97,9 +97,15 @@ def frozen_parameters(model: EmbeddingModel, patterns: Sequence[str]) -> list[nn
 
 
 @contextmanager
-def freezing(model: EmbeddingModel, patterns: Sequence[str]) -> Iterator[None]:
-    """Freeze parameters by name for a block of code."""
-    frozen = [parameter for parameter in frozen_parameters(model, patterns) if parameter.requires_grad]
+def freezing(model: EmbeddingModel, losses: Sequence[Loss], patterns: Sequence[str]) -> Iterator[None]:
+    """Freeze parameters by name, in the model and in the copies of it that losses train, for a block of code."""
+    copies = {loss.guide: None for loss in losses if loss.trains_guide and isinstance(loss.guide, EmbeddingModel)}
+    frozen = [
+        parameter
+        for one in (model, *copies)
+        for parameter in frozen_parameters(one, patterns)
+        if parameter.requires_grad
+    ]
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
@@ -116,3 +122,43 @@ def _message(setting: str, pattern: str, every: Sequence[NamedParameter]) -> str
     known = dict.fromkeys(".".join(part[:length]) for part in parts for length in range(1, len(part) + 1))
     near = nearest(pattern, known, otherwise=names)
     return f"got {pattern!r} in {setting}, which no parameter matches; expected a name such as {near}"
+
+
+# ---- what losses have beside the model, which they may hold as the reference's do ------------------------------------
+
+
+def own_modules(losses: Iterable[nn.Module], model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules of losses that are none of the model's, each once."""
+    seen = {*model.modules()}
+    for loss in losses:
+        for _, module in loss.named_modules(memo=seen):
+            yield module
+
+
+def own_parameters(losses: Iterable[nn.Module], model: nn.Module) -> list[nn.Parameter]:
+    """Return the parameters of these modules, each once; a decoder may share some with the model."""
+    every = (one for module in own_modules(losses, model) for one in module.parameters(recurse=False))
+    return list(dict.fromkeys(every))
+
+
+def own_state(losses: nn.Module, model: nn.Module) -> dict[str, Tensor]:
+    """Return the state of losses without that of a model that they hold."""
+    held = _held(losses, model)
+    return {name: tensor for name, tensor in losses.state_dict().items() if not name.startswith(held)}
+
+
+def load_own_state(losses: nn.Module, model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Load what `own_state` returned.
+
+    Raises:
+        RuntimeError: it does not fit.
+    """
+    held = _held(losses, model)
+    inherited = {name: tensor for name, tensor in losses.state_dict().items() if name.startswith(held)}
+    losses.load_state_dict({**inherited, **state})
+
+
+def _held(losses: nn.Module, model: nn.Module) -> tuple[str, ...]:
+    """Return what the names of a model's tensors begin with, wherever a loss holds the model."""
+    parts = {*model.modules()}
+    return tuple(f"{name}." for name, module in losses.named_modules(remove_duplicate=False) if module in parts)

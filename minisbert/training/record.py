@@ -159,7 +159,7 @@ def record_run(
         evaluator: of the run, or None.
         history: of the run.
     """
-    losses = {loss_metric(name) for name, *_ in eval_datasets}
+    losses = {*(loss_metric(name) for name, *_ in eval_datasets), *history.terms}
     evaluations = [entry for entry in history.entries if any(name.startswith("eval_") for name in entry)]
     best_step = history.best_step if config.keep_best else None
     if best_step is not None:
@@ -177,7 +177,9 @@ def record_run(
         best_step=best_step,
         seconds=history.seconds,
         evaluation_seconds=history.evaluation_seconds,
-        examples=choose_examples({name: rows.texts for name, rows, *_ in eval_datasets or datasets}, seed=config.seed),
+        examples=choose_examples(
+            {name: shown_texts(rows, loss) for name, rows, loss, _ in eval_datasets or datasets}, seed=config.seed
+        ),
     )
 
 
@@ -199,8 +201,9 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
     }
     samples: dict[str, Sequence[Cell]] = {column: texts[:_SAMPLES] for column, texts in rows.texts.items()}
     if rows.labels is not None and rows.label_name is not None:
-        statistics[rows.label_name] = label_statistics(rows.label_name, rows.labels, rows.label_type)
-        samples[rows.label_name] = [_typed(label, rows.label_type) for label in rows.labels[:_SAMPLES]]
+        column, classes = rows.label_name, rows.classes
+        statistics[column] = label_statistics(column, rows.labels, rows.label_type, classes=classes)
+        samples[column] = [_typed(label, rows.label_type, classes) for label in rows.labels[:_SAMPLES]]
     return DatasetRecord(
         name=shown_name(name),
         rows=len(rows),
@@ -215,7 +218,7 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
     )
 
 
-def label_statistics(column: str, labels: Labels, kind: LabelType) -> ColumnRecord:
+def label_statistics(column: str, labels: Labels, kind: LabelType, *, classes: Sequence[str] = ()) -> ColumnRecord:
     """The range of float labels, the length of lists, or the number of times each other label occurs."""
     if isinstance(labels, np.ndarray):
         return ColumnRecord(column, kind, (labels.shape[1],) * 3)
@@ -223,7 +226,7 @@ def label_statistics(column: str, labels: Labels, kind: LabelType) -> ColumnReco
         values = np.asarray(labels, dtype=np.float64)
         return ColumnRecord(column, kind, (values.min().item(), values.mean().item(), values.max().item()))
     counts = Counter(labels)
-    return ColumnRecord(column, kind, counts={_typed(label, kind): counts[label] for label in sorted(counts)})
+    return ColumnRecord(column, kind, counts={_typed(label, kind, classes): counts[label] for label in sorted(counts)})
 
 
 def shown_name(name: str) -> str:
@@ -231,10 +234,12 @@ def shown_name(name: str) -> str:
     return "" if re.fullmatch(r"_dataset_\d+", name) else name
 
 
-def _typed(label: float | NDArray[np.float32], kind: LabelType) -> Cell:
-    """A label as it was given; a list as its text, in the digits that float32 has."""
+def _typed(label: float | NDArray[np.float32], kind: LabelType, classes: Sequence[str] = ()) -> Cell:
+    """A label as it was given, the number of a class with its name; a list as its text, in the digits of float32."""
     if isinstance(label, np.ndarray):
         return str(_digits(label))
+    if classes:
+        return f"{int(label)} ({classes[int(label)]})"
     types: dict[LabelType, type[Cell]] = {"float": float, "int": int, "bool": bool, "list": str}
     return types[kind](label)
 
@@ -255,6 +260,19 @@ def _plain(value: Any) -> Any:
     if isinstance(value, nn.Module):
         return type(value).__name__
     return value if value is None or isinstance(value, (bool, int, float, str)) else str(value)
+
+
+def shown_texts(rows: TrainingRows, loss: Loss) -> Mapping[str, Sequence[str]]:
+    """Return the columns whose texts are worth showing together: not a damaged text, nor the same text twice."""
+    columns = dict(rows.texts)
+    if "tokens" in loss.forms:
+        return {
+            name: texts for (name, texts), form in zip(columns.items(), loss.forms, strict=True) if form == "tokens"
+        }
+    if loss.labels_equal_texts:
+        name = list(columns)[-1]
+        return {name: columns[name]}
+    return columns
 
 
 def choose_examples(datasets: Mapping[str, Mapping[str, Sequence[str]]], *, seed: int) -> Examples:

@@ -7,7 +7,8 @@ With the same seed, rows and settings, losses and final weights are then bitwise
   drawn for padding too; from three columns on, 6.2 pads all but the first to one width and embeds them together;
 - at the start of each epoch, and at each evaluation, the reference's data loader draws one number from the global
   generator;
-- the ranking loss of 5.1 is written as a cross entropy, which rounds differently;
+- some losses are written as the version writes them, which rounds differently (`replay_losses.py`);
+- the gradient cache has the reference's mini-batches and order (`replay_cached.py`);
 - the plain definitions of the operations are used, never a kernel;
 - `fit` has an optimizer, a schedule and evaluations of its own (`FitReplay`).
 
@@ -20,26 +21,34 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 from .. import kernels
-from ..losses import Loss, MultipleNegativesRankingLoss
+from ..losses import Loss
+from ..model import EmbeddingModel
 from ..packing import PackedBatch, pack_padded
 from .adamw import Optimizer
 from .builder import RunBuilder, TrainingSet
+from .config import ReplayVersion
 from .dataset import TrainingDataset
+from .loop import Engine
 from .naming import named_parameters
 from .optimization import adamw, parameter_groups
+from .replay_cached import ReplayEngine, ReplayEngine51
+from .replay_losses import as_written, reads_the_same_tokens
 
 
 class Replay(RunBuilder):
     """Build a run as the Trainer of the version `config.replay`."""
+
+    @property
+    def version(self) -> ReplayVersion:
+        """The version of the reference."""
+        return cast(ReplayVersion, self.config.replay)
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -54,16 +63,22 @@ class Replay(RunBuilder):
             self.model.transformer.text_tokenizer,
             prompts=self.prompts(part),
             leaves_out_prompts=True,
-            apart=self.config.replay == "5.1" or part.loss.layered or bool(part.loss.forms),
+            apart=self.version == "5.1" or part.loss.layered or part.loss.cached or bool(part.loss.forms),
             labels_equal_texts=part.loss.labels_equal_texts,
             padding=self.model.transformer.padding_token,
         )
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss, written as the version writes it."""
-        if self.config.replay == "5.1" and type(loss) is MultipleNegativesRankingLoss and loss.is_plain:
-            return _CrossEntropyRanking(scale=loss.scale, similarity_fct=loss.similarity_fct)
-        return loss
+        return as_written(loss, self.version)
+
+    def guide_dataset(self, part: TrainingSet, guide: EmbeddingModel) -> TrainingDataset | None:
+        """Give a guide the padded tokens of the model, if its own would be the same."""
+        return None if reads_the_same_tokens(guide, self.model) else super().guide_dataset(part, guide)
+
+    def engine_class(self) -> type[Engine]:
+        """Return the engine with the version's gradient cache."""
+        return ReplayEngine if self.version == "6.2" else ReplayEngine51
 
     def optimizers(self) -> list[Optimizer]:
         """Make one AdamW for all parameters."""
@@ -78,7 +93,7 @@ class Replay(RunBuilder):
 
     def duplicates_seed(self, epoch: int) -> int:
         """Return the seed of batches without duplicates: 5.1 ignores `seed`, and with several sets the epoch too."""
-        if self.config.replay == "5.1":
+        if self.version == "5.1":
             return 0 if self.multiple else epoch
         return super().duplicates_seed(epoch)
 
@@ -145,8 +160,3 @@ class _PaddedDataset(TrainingDataset):
             for texts, length in zip(columns, self.prompt_lengths, strict=False)  # of merged columns that of the first
         )
         return tuple(packed), tuple(counts)
-
-
-class _CrossEntropyRanking(MultipleNegativesRankingLoss):
-    def rank(self, scores: Tensor) -> Tensor:
-        return F.cross_entropy(scores, torch.arange(len(scores)))

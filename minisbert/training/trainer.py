@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import torch
 from torch.utils.data import DataLoader
@@ -21,13 +21,14 @@ from ..model import EmbeddingModel
 from ..modules.lora import trains_base
 from .builder import RunBuilder, TrainingSet, resume_from
 from .checkpoint import Checkpoint, clean_up, exclusive_lock, newest_valid, seeded
-from .config import TrainingConfig
+from .config import ReplayVersion, TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
 from .naming import freezing, frozen_parameters, own_rates
 from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
+from .replay_losses import check_replayed
 from .selection import chosen_metric, loss_metric
 
 
@@ -93,8 +94,7 @@ class Trainer:
             part._replace(rows=part.rows.numbered_as(classes.get(part.name, self._sets[0].rows.classes)))
             for part in self._eval_sets
         ]
-        for part in [*self._sets, *self._eval_sets]:
-            part.loss.check_model(model)
+        self._check_losses()
         for part in self._eval_sets:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
@@ -130,6 +130,7 @@ class Trainer:
         """
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
+        self._check_losses()  # the model may have been changed since
         build = self.packed if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         with (
@@ -138,7 +139,7 @@ class Trainer:
             torch.enable_grad(),
             seeded(self.config.seed, self.model.device),
             builder.computing(),
-            freezing(self.model, self.config.freeze),
+            freezing(self.model, [part.loss for part in self._sets], self.config.freeze),
         ):
             checkpoint = self._checkpoint(resume)
             if self.output_dir is not None:
@@ -170,6 +171,11 @@ class Trainer:
             run.log.history,
         )
         return run.log.history
+
+    def _check_losses(self) -> None:
+        """Refuse losses that do not go with the model."""
+        for part in [*self._sets, *self._eval_sets]:
+            part.loss.check_model(self.model)
 
     def _check_settings(self) -> None:
         """Refuse settings that contradict each other, or a model that cannot be trained."""
@@ -210,12 +216,8 @@ class Trainer:
         config, device = self.config, self.model.device
         if device.type != "cpu":
             raise ConfigError(f"got replay on {device}; expected the CPU: load the model with device='cpu'")
-        cached = next((part.loss for part in self._sets + self._eval_sets if part.loss.cached), None)
-        if cached is not None:
-            raise ConfigError(
-                f"got replay={config.replay!r} with {type(cached).__name__}, whose mini-batches are not repeated; "
-                f"expected a loss without a gradient cache: take the plain one, or train without replay"
-            )
+        for loss in (part.loss for part in self._sets + self._eval_sets):
+            check_replayed(loss, self.model, cast(ReplayVersion, config.replay))
         if config.prompts and leaves_out_prompts(self.model):
             raise ConfigError(
                 f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "

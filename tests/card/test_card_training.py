@@ -16,6 +16,7 @@ from minisbert import SentenceTransformer, Trainer, TrainingConfig, evaluation, 
 from minisbert.card import CardFacts, parse, render
 from minisbert.card.composing import citations, column_statistics, evaluations, training_logs, training_time
 from minisbert.data.roles import training_rows
+from minisbert.training.history import loss_text
 from minisbert.training.record import EvaluationRecord, choose_examples, label_statistics, record_evaluations
 
 
@@ -208,6 +209,40 @@ def test_too_few_rows_give_no_widget() -> None:
     ((source, others),) = five.comparisons
     assert source == "1"
     assert set(others) == {"100000", "1000000", "10000000"}
+
+
+@pytest.mark.parametrize("name", ["ContrastiveTensionLoss", "DenoisingAutoEncoderLoss"])
+def test_widget_shows_no_damaged_text_and_none_twice(name: str, model: SentenceTransformer, tmp_path: Path) -> None:
+    if name == "DenoisingAutoEncoderLoss":
+        pytest.importorskip("transformers")
+        rows = [(text[:3], text) for text in texts(40, 1)]
+    else:
+        rows = [(text, text) for text in texts(40, 1)]
+    facts = train(model, rows, tmp_path, loss=getattr(losses, name)(model), config={"batch_size": 8})
+    whole = {text for _, text in rows}
+    assert facts.front_matter.widget
+    for example in facts.front_matter.widget:
+        shown = [example.source_sentence, *example.sentences]
+        assert set(shown) <= whole
+        assert len(set(shown)) == len(shown)
+
+
+def test_classes_are_shown_with_their_names(model: SentenceTransformer, tmp_path: Path) -> None:
+    names = ["neutral", "entailment", "contradiction"]
+    rows = [(*row, names[number % 3]) for number, row in enumerate(zip(texts(24, 1), texts(24, 2), strict=True))]
+    facts = train(model, rows, tmp_path, loss=losses.SoftmaxLoss(model, 32, 3), config={"batch_size": 8})
+    (data,) = facts.training_datasets
+    shown = ["0 (contradiction)", "1 (entailment)", "2 (neutral)"]
+    assert data.statistics[2].details == tuple((one, "~33.33%") for one in shown)
+    assert [sample[2] for sample in data.samples] == [shown[number] for number in (2, 1, 0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.0, "0.0000"), (1.23456, "1.2346"), (0.01, "0.0100"), (0.0012345, "0.00123"), (1.23456e-7, "1.23e-07")],
+)
+def test_a_small_loss_is_printed_with_its_digits(value: float, text: str) -> None:
+    assert loss_text(value) == text
 
 
 def test_label_statistics() -> None:

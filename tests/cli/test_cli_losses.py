@@ -95,7 +95,11 @@ def test_papers_follow_the_directions(tiny: Callable[[str], Path], write: Callab
         ("TripletLoss", ["--loss-option", "margin"], "got 'margin'; expected NAME=VALUE, such as scale=30"),
         ("TripletLoss", ["--loss-option", "margin=1"], "got margin=1 for TripletLoss; expected no such parameter"),
         ("TripletLoss", [], "got 2 text column(s) ['anchor', 'positive']; TripletLoss expects 3"),
-        ("MatryoshkaLoss", [], "got no loss for MatryoshkaLoss; expected it among the parameters: add it"),
+        (
+            "MatryoshkaLoss",
+            [],
+            "got no loss for MatryoshkaLoss; expected it among the parameters: add it, or --loss-option loss=",
+        ),
         ("AnotherLoss", [], "invalid choice: 'AnotherLoss'"),
         ("MSELoss", ["--loss-option", "projection_dim=3"], "and no labels; MSELoss expects a number or a list"),
     ],
@@ -127,6 +131,31 @@ def test_a_guide_by_its_name(tiny: Callable[[str], Path], write: Callable[..., P
     card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
     assert '"temperature": 0.1' in card
     assert "solatorio2024gistembed" in card
+
+
+@pytest.mark.parametrize("name", ["GISTEmbedLoss", "CachedGISTEmbedLoss"])
+def test_a_card_with_a_guide_is_reproduced(
+    name: str,
+    tiny: Callable[[str], Path],
+    write: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data, guide = write(anchor=TEXTS, positive=TEXTS[::-1]), f"guide={tiny('roberta')}"
+    options = ["--loss-option", guide, "--loss-option", "temperature=0.1"]
+    assert train(tiny("bert"), data, name, tmp_path / "out", *options) == 0
+    again = ["reproduce", str(tmp_path / "out"), "--model", str(tiny("bert")), "--data", str(data), "--device", "cpu"]
+    capsys.readouterr()
+    assert main([*again, "--output", str(tmp_path / "without")]) == 2
+    error = capsys.readouterr().err
+    assert f"the recipe's {name} has a guide, of which it states" in error
+    assert "--loss-option guide=MODEL" in error
+    assert error.count("\n") == 1
+    output = ["--output", str(tmp_path / "with"), "--loss-option", guide, "--loss-option", "margin=0.05"]
+    assert main([*again, *output]) == 0
+    card = (tmp_path / "with" / "README.md").read_text(encoding="utf-8")
+    assert '"temperature": 0.1' in card
+    assert '"margin": 0.05' in card
 
 
 def test_a_copy_inside_another_loss(tiny: Callable[[str], Path], write: Callable[..., Path], tmp_path: Path) -> None:

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from minisbert.compat import arguments, settings
-from minisbert.compat.arguments import SentenceTransformerTrainingArguments as Arguments
 from minisbert.compat.samplers import BatchSamplers, MultiDatasetBatchSamplers
-from minisbert.compat.settings import settings_of
+from minisbert.compat.training import arguments, settings
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments as Arguments
+from minisbert.compat.training.settings import settings_of
 from minisbert.errors import ConfigError
 
 CPU = torch.device("cpu")

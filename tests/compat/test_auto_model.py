@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from minisbert.compat.auto_model import AutoModel, ConfigView
 from minisbert.compat.model import SentenceTransformer
+from minisbert.compat.models.auto_model import AutoModel, ConfigView
 from minisbert.errors import ConfigError, InputError
 
 TEXTS = ["a cat sat on the mat", "dog", "the sea is blue"]

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from minisbert.compat.features import Padding
 from minisbert.compat.model import SentenceTransformer
+from minisbert.compat.models.features import Padding
 from minisbert.errors import InputError, InputTypeError
 from minisbert.modules.features import Features
 

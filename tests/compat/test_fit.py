@@ -17,9 +17,9 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler
 from minisbert.compat import losses
 from minisbert.compat.data import InputExample, NoDuplicatesDataLoader
 from minisbert.compat.evaluation import EmbeddingSimilarityEvaluator
-from minisbert.compat.fit_trainer import read_loader
 from minisbert.compat.model import SentenceTransformer
 from minisbert.compat.samplers import BatchSamplers
+from minisbert.compat.training.fit_trainer import read_loader
 from minisbert.errors import ConfigError, InputError
 
 FIRST, SECOND, SCORES = scored_pairs(18, seed=9)

@@ -21,13 +21,13 @@ from torch import Tensor, nn
 import minisbert
 from minisbert import Trainer, TrainingConfig, similarity
 from minisbert.compat import losses
-from minisbert.compat.arguments import SentenceTransformerTrainingArguments
 from minisbert.compat.losses.features import mini_batches, packed
 from minisbert.compat.model import SentenceTransformer
-from minisbert.compat.trainer import SentenceTransformerTrainer
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
+from minisbert.compat.training.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError
 from minisbert.training.checkpoint import Checkpoint
-from minisbert.training.own import load_own_state, own_parameters, own_state
+from minisbert.training.naming import load_own_state, own_parameters, own_state
 
 pytest.importorskip("transformers")
 DIM = 32

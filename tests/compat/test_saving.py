@@ -12,9 +12,9 @@ import torch
 
 from minisbert import LoraConfig
 from minisbert.card import parse
-from minisbert.compat.adapters import of_peft
 from minisbert.compat.model import SentenceTransformer
-from minisbert.compat.model_card import SentenceTransformerModelCardData
+from minisbert.compat.model.adapters import of_peft
+from minisbert.compat.model.card import SentenceTransformerModelCardData
 from minisbert.errors import ConfigError
 
 TEXTS = ["a cat sat on the mat", "dog", "the sea is blue"]

@@ -16,12 +16,12 @@ from tiny_models import without_dropout
 from torch import Tensor, nn
 
 from minisbert.compat import losses
-from minisbert.compat.arguments import SentenceTransformerTrainingArguments
-from minisbert.compat.callbacks import TrainerControl, TrainerState
 from minisbert.compat.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.compat.model import SentenceTransformer
 from minisbert.compat.samplers import DefaultBatchSampler
-from minisbert.compat.trainer import SentenceTransformerTrainer
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
+from minisbert.compat.training.callbacks import TrainerControl, TrainerState
+from minisbert.compat.training.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError
 
 FIRST, SECOND, SCORES = scored_pairs(20, seed=4)
@@ -596,8 +596,9 @@ def test_files(model: SentenceTransformer, tmp_path: Path, capsys: pytest.Captur
     folder = tmp_path / "out"
     assert json.loads((folder / "trainer_state.json").read_text())["global_step"] == 10
     assert {"train_loss", "eval_loss"} <= set(json.loads((folder / "all_results.json").read_text()))
-    made.create_model_card()
-    assert (folder / "README.md").is_file()
+    made.create_model_card("en", "mit", tags="a-tag")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert all(line in card for line in ("- en\n", "license: mit\n", "- a-tag\n"))
     assert made.get_num_trainable_parameters() == sum(one.numel() for one in model.parameters())
     assert made.is_world_process_zero()
     assert made.is_local_process_zero()

@@ -631,7 +631,7 @@ class Loader(torch.utils.data.DataLoader[Any]): ...
 @pytest.mark.parametrize("rows", [DICTS, ROWS])
 def test_batches_are_no_rows(kind: Any, options: dict[str, Any], rows: Any) -> None:
     loader = kind(rows, **options, collate_fn=list)
-    message = "got a DataLoader, which gives batches; expected rows: pass its dataset"
+    message = "got a DataLoader, which gives batches; expected rows: pass its dataset, or call model.fit"
     with pytest.raises(InputTypeError, match=message):
         as_table(loader)
     named = named_datasets({"one": loader, "two": loader})

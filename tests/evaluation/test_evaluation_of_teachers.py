@@ -80,8 +80,21 @@ def test_nano_beir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     each = [got[f"{name}_cosine_ndcg@10"] for name in ("NanoNQ", "NanoSciFact")]
     assert got["NanoBEIR_mean_cosine_ndcg@10"] == pytest.approx(np.mean(each))
     assert set(evaluator.metric_names) == set(got)
-    with pytest.raises(InputError, match="cannot load NanoMSMARCO"):
+    with pytest.raises(InputError, match="cannot load NanoMSMARCO .* expected a README.md there that names the files"):
         evaluation.NanoBEIREvaluator(["msmarco"], str(folder))
+    with pytest.raises(InputError, match="expected a folder or the name of a data set on the Hub.*: check the name"):
+        evaluation.NanoBEIREvaluator(["msmarco"], str(tmp_path / "none"))
+
+
+@pytest.mark.parametrize("error", [ConnectionError("Couldn't reach the Hub"), RuntimeError("anything")], ids=repr)
+def test_nano_beir_that_cannot_be_loaded(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load_dataset(*arguments: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(pytest.importorskip("datasets"), "load_dataset", load_dataset)
+    advice = "a connection to the Hub, or a copy" if isinstance(error, ConnectionError) else "check the name"
+    with pytest.raises(InputError, match=f"cannot load NanoMSMARCO .*{error}.*{advice}"):
+        evaluation.NanoBEIREvaluator(["msmarco"])
 
 
 @pytest.mark.parametrize(

@@ -294,8 +294,8 @@ QUERIES, CORPUS, WANTED = {"1": "q"}, {"a": "x", "b": "y"}, {"1": {"a"}}
         ((QUERIES, CORPUS, [("1", "a")]), {}, InputTypeError, ["list for relevant_docs", "dict"]),
         ((QUERIES, CORPUS, {}), {}, InputError, ["1 queries, none with relevant documents"]),
         ((QUERIES, CORPUS, {"1": []}), {}, InputError, ["1 queries, none with relevant documents"]),
-        ((QUERIES, CORPUS, WANTED), {"mrr_at_k": [0]}, ConfigError, ["0 in mrr_at_k", "at least 1"]),
-        ((QUERIES, CORPUS, WANTED), {"map_at_k": [2.5]}, ConfigError, ["2.5 in map_at_k", "whole"]),
+        ((QUERIES, CORPUS, WANTED), {"mrr_at_k": [0]}, ConfigError, ["mrr_at_k=0", "at least 1"]),
+        ((QUERIES, CORPUS, WANTED), {"map_at_k": [2.5]}, ConfigError, ["map_at_k=2.5", "whole"]),
         ((QUERIES, CORPUS, WANTED), {"ndcg_at_k": []}, ConfigError, ["no ndcg_at_k", "primary"]),
         ((QUERIES, CORPUS, WANTED), {"corpus_chunk_size": 0}, ConfigError, ["corpus_chunk_size=0", "at least 1"]),
         ((QUERIES, CORPUS, WANTED), {"score_functions": {}}, ConfigError, ["score functions []"]),
@@ -328,8 +328,8 @@ def test_a_place_that_cannot_be_written(options: dict[str, Any], tmp_path: Path)
     ("options", "message"),
     [
         ({"ignore_same_id": "no"}, "got ignore_same_id='no'; expected True or False"),
-        ({"ndcg_at_k": 5}, "got 5 in ndcg_at_k"),
-        ({"ndcg_at_k": [10**30]}, "in ndcg_at_k; expected whole numbers"),
+        ({"ndcg_at_k": 5}, "got ndcg_at_k=5; expected a list of whole numbers"),
+        ({"ndcg_at_k": [10**30]}, "expected a whole number of at least 1 and at most 2147483647"),
         ({"relevant_docs": {"1": None}}, r"relevant_docs\['1'\] is a NoneType; expected a set of document ids"),
     ],
 )

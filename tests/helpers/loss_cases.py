@@ -190,12 +190,19 @@ CASES = (*_layers(), *_order_and_ranking(), *_distances(), *_teachers_and_others
 
 
 class Bound:
-    """A loss that is passed in one list all its embeddings: those of each layer, or of the model and then the guide."""
+    """A loss that is passed in one list all its embeddings: those of each layer, or of the model and then the guide.
+
+    Of a loss that returns terms it is their sum.
+    """
 
     def __init__(self, loss: Any) -> None:
         self.loss = loss
 
     def __call__(self, parts: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
+        value = self._value(parts, labels)
+        return sum(value.values()) if isinstance(value, dict) else value
+
+    def _value(self, parts: Sequence[Tensor], labels: Tensor | None) -> Any:
         if self.loss.layered:
             columns = len(parts) // LAYERS
             return self.loss([parts[first : first + columns] for first in range(0, len(parts), columns)], labels)

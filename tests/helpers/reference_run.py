@@ -19,6 +19,7 @@ from sentence_transformers import (
     SentenceTransformer,
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
+    util,
 )
 
 
@@ -32,10 +33,10 @@ def _module(name: str) -> Any:
 def main(cases: list[dict[str, Any]]) -> list[list[float]]:
     torch.set_num_threads(cases[0]["threads"])
     values: list[float] = []
-    kinds = tuple(getattr(_module("losses"), name) for name in ("CosineSimilarityLoss", "MultipleNegativesRankingLoss"))
+    recorded: set[int] = set()
 
     def record(module: Any, inputs: Any, output: Any) -> None:
-        if isinstance(module, kinds):
+        if id(module) in recorded:
             values.append(float(output.detach()))
 
     torch.nn.modules.module.register_module_forward_hook(record)
@@ -44,14 +45,25 @@ def main(cases: list[dict[str, Any]]) -> list[list[float]]:
         values.clear()
         torch.manual_seed(case["seed_before"])
         model = SentenceTransformer(case["folder"], device="cpu").to(getattr(torch, case["dtype"]))
-        (_fit if case["fit"] else _train)(model, case)
+        losses = {name: _loss(name, model, case) for name in case["losses"]}
+        recorded = {id(loss) for loss in losses.values()}
+        (_fit if case["fit"] else _train)(model, case, losses)
         model.save_pretrained(case["output"], create_model_card=False)
         results.append(list(values))
     return results
 
 
-def _train(model: SentenceTransformer, case: dict[str, Any]) -> None:
-    losses = {name: getattr(_module("losses"), kind)(model) for name, kind in case["losses"].items()}
+def _loss(name: str, model: SentenceTransformer, case: dict[str, Any]) -> Any:
+    options, sizes = case["options"][name], case["sizes"][name]
+    if options.get("guide"):
+        options["guide"] = SentenceTransformer(case["folder"], device="cpu").to(getattr(torch, case["dtype"]))
+    if "similarity_fct" in options:
+        options["similarity_fct"] = getattr(util, options["similarity_fct"])
+    loss = getattr(_module("losses"), case["losses"][name])(model, **options)
+    return loss if sizes is None else _module("losses").MatryoshkaLoss(model, loss, **sizes)
+
+
+def _train(model: SentenceTransformer, case: dict[str, Any], losses: dict[str, Any]) -> None:
     datasets = {name: Dataset.from_dict(columns) for name, columns in case["datasets"].items()}
     single = not case["several"]
     settings = SentenceTransformerTrainingArguments(
@@ -72,14 +84,14 @@ def _train(model: SentenceTransformer, case: dict[str, Any]) -> None:
     ).train()
 
 
-def _fit(model: SentenceTransformer, case: dict[str, Any]) -> None:
+def _fit(model: SentenceTransformer, case: dict[str, Any], losses: dict[str, Any]) -> None:
     objectives = []
     for name, columns in case["datasets"].items():
         texts = [values for column, values in columns.items() if column != "label"]
         labels = columns.get("label", [0] * len(texts[0]))
         rows = [InputExample(texts=list(row[:-1]), label=row[-1]) for row in zip(*texts, labels, strict=True)]
         loader: Any = torch.utils.data.DataLoader(rows, batch_size=case["batch_size"], shuffle=True)
-        objectives.append((loader, getattr(_module("losses"), case["losses"][name])(model)))
+        objectives.append((loader, losses[name]))
     work = Path(case["output"] + "-work")
     model.fit(
         objectives,

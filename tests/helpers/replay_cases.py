@@ -14,7 +14,7 @@ import torch
 from tiny_models import WORDS
 from torch.utils.data import DataLoader
 
-from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, losses, util
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.training.config import ReplayVersion
 
@@ -31,13 +31,18 @@ THEIR_NAMES = {
 
 @dataclass(frozen=True)
 class Rows:
-    """How to make a data set: its loss, rows, text columns, and how many different texts and labels there are."""
+    """How to make a data set: its loss, rows, text columns, and how many different texts and labels there are.
+
+    `options` are the loss's, in which the guide True is the model again; `sizes` are those of a MatryoshkaLoss over it.
+    """
 
     loss: str
     rows: int = 37
     columns: int = 2
     texts: int | None = None
     labels: int | None = None  # different ones; by default as many as rows
+    options: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, Any] | None = None
 
     def make(self) -> dict[str, list[Any]]:
         draw = np.random.default_rng(self.rows)
@@ -60,6 +65,7 @@ class Case:
     architecture: str = "bert"
     evaluate: bool = False
     fit: bool = False
+    versions: tuple[ReplayVersion, ...] = ("6.2", "5.1")
 
     @property
     def several(self) -> bool:
@@ -133,6 +139,60 @@ RATES = {  # these have no golden vectors
     ),
     "fit, constant rate": Case({"": Rows(COSINE)}, {"warmup_steps": 2, "scheduler": "ConstantLR"}, fit=True),
 }
+
+
+def cached(loss: str, columns: int = 2, *, sizes: dict[str, Any] | None = None, **options: Any) -> Case:
+    """A run with a loss with a gradient cache; of 6.2 alone if 5.1 does not have the options."""
+    newer = {"directions", "hardness_mode", "mini_batch_num_tokens"} & {*options}
+    rows = Rows(f"Cached{loss}", 37, columns, options=options, sizes=sizes)
+    return Case({"": rows}, {"epochs": 2}, versions=("6.2",) if newer else ("6.2", "5.1"))
+
+
+SYMMETRIC, GUIDED = "MultipleNegativesSymmetricRankingLoss", "GISTEmbedLoss"
+DIRECTIONS = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+_PLAIN, _TWO_NEGATIVES = cached(RANKING, mini_batch_size=3), cached(RANKING, 4, mini_batch_size=3)
+CACHED = {  # these have none either
+    "cached ranking": _PLAIN,
+    "cached ranking, two hard negatives": _TWO_NEGATIVES,
+    "cached ranking, one mini-batch": cached(RANKING, mini_batch_size=32),
+    "cached ranking, dot product": cached(RANKING, 3, mini_batch_size=4, scale=1.0, similarity_fct="dot_score"),
+    "cached ranking, accumulation, decay": replace(
+        _TWO_NEGATIVES, settings={"gradient_accumulation": 2, "weight_decay": 0.01}
+    ),
+    "cached ranking, evaluation": replace(_PLAIN, settings={"eval_every": 2}, evaluate=True),
+    "cached ranking, mini-batches by tokens": cached(RANKING, 3, mini_batch_num_tokens=40),
+    "cached ranking, all directions": cached(RANKING, 3, mini_batch_size=3, directions=DIRECTIONS),
+    "cached ranking, hardness": cached(
+        RANKING, 4, mini_batch_size=3, hardness_mode="all_negatives", hardness_strength=5.0
+    ),
+    "cached symmetric ranking": cached(SYMMETRIC, mini_batch_size=3),
+    "cached symmetric ranking, one hard negative": cached(SYMMETRIC, 3, mini_batch_size=5),
+    "cached guided": cached(GUIDED, guide=True, mini_batch_size=3),
+    "cached guided, one hard negative, accumulation": replace(
+        cached(GUIDED, 3, guide=True, mini_batch_size=3, temperature=0.1, margin=0.1),
+        settings={"gradient_accumulation": 2},
+    ),
+    "cached guided, relative margin": cached(
+        GUIDED, 3, guide=True, mini_batch_size=5, margin_strategy="relative", margin=0.05, contrast_positives=False
+    ),
+    "sizes of cached ranking": cached(
+        RANKING,
+        3,
+        mini_batch_size=3,
+        sizes={"matryoshka_dims": [32, 24, 16, 8], "matryoshka_weights": [1, 0.7, 0.3, 2]},
+    ),
+    "sizes of cached symmetric ranking": cached(SYMMETRIC, mini_batch_size=3, sizes={"matryoshka_dims": [32, 16, 8]}),
+    "sizes of cached guided": cached(
+        GUIDED,
+        guide=True,
+        mini_batch_size=3,
+        sizes={"matryoshka_dims": [32, 16, 8], "matryoshka_weights": [1, 0.5, 0.1]},
+    ),
+    "cached ranking and scored pairs": Case({"pairs": _PLAIN.datasets[""], "scored": Rows(COSINE, 20)}),
+    "cached ranking, distilbert": replace(_PLAIN, architecture="distilbert"),
+    "cached ranking, mpnet": replace(_PLAIN, architecture="mpnet"),
+    "fit, cached ranking": replace(_TWO_NEGATIVES, settings={"epochs": 2, "warmup_steps": 1}, fit=True),
+}
 PAIRS = Rows(COSINE, 12).make()
 
 
@@ -167,6 +227,8 @@ def their_runs(
             "output": str(outputs[name]),
             "datasets": {key: rows.make() for key, rows in case.datasets.items()},
             "losses": {key: rows.loss for key, rows in case.datasets.items()},
+            "options": {key: rows.options for key, rows in case.datasets.items()},
+            "sizes": {key: rows.sizes for key, rows in case.datasets.items()},
             "several": case.several,
             "fit": case.fit,
             "settings": _their_settings(case, version),
@@ -191,8 +253,10 @@ def our_run(
     """Do a case with minisbert: values of all losses, and the trained model."""
     values: list[float] = []
 
+    over_sizes = any(rows.sizes for rows in case.datasets.values())
+
     def record(module: Any, inputs: Any, output: Any) -> None:
-        if isinstance(module, losses.Loss):
+        if isinstance(module, losses.MatryoshkaLoss if over_sizes else losses.Loss):
             values.append(float(output.detach()))
 
     hook = torch.nn.modules.module.register_module_forward_hook(record)
@@ -200,7 +264,7 @@ def our_run(
         torch.manual_seed(1234)
         model = SentenceTransformer(folder, device="cpu", truncation="count").to(dtype)
         data = {name: rows.make() for name, rows in case.datasets.items()}
-        of = {name: getattr(losses, rows.loss)(model) for name, rows in case.datasets.items()}
+        of = {name: _our_loss(rows, model, folder) for name, rows in case.datasets.items()}
         judge = EmbeddingSimilarityEvaluator(PAIRS["anchor"], PAIRS["positive"], PAIRS["label"], write_csv=False)
         if case.fit:
             objectives = [(_loader(data[name]), of[name]) for name in data]
@@ -224,6 +288,16 @@ def our_run(
     finally:
         hook.remove()
     return values, model
+
+
+def _our_loss(rows: Rows, model: SentenceTransformer, folder: Path) -> losses.Loss:
+    options = dict(rows.options)
+    if options.get("guide"):
+        options["guide"] = SentenceTransformer(folder, device="cpu", truncation="count")
+    if "similarity_fct" in options:
+        options["similarity_fct"] = getattr(util, options["similarity_fct"])
+    loss: losses.Loss = getattr(losses, rows.loss)(model, **options)
+    return loss if rows.sizes is None else losses.MatryoshkaLoss(model, loss, **rows.sizes)
 
 
 def _loader(columns: dict[str, list[Any]]) -> Any:

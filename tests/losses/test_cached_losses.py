@@ -121,7 +121,7 @@ def test_single_pairs_for_a_guide_are_bounded() -> None:
 def test_a_large_tile_for_a_guide_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """A guide's tiles hold a vector for each pair: few rows make one if vectors are long."""
     rows, dim = 60, 8
-    monkeypatch.setattr("minisbert.losses.cached._LARGEST_TILE", rows * dim)
+    monkeypatch.setattr(losses.CachedGISTEmbedLoss, "largest_tile", rows * dim)
     parts = [torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed)).requires_grad_() for seed in (1, 2)]
     with Largest() as seen:
         losses.CachedGISTEmbedLoss(None, Sized())(parts, None, [part.detach() for part in parts]).backward()

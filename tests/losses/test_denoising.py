@@ -69,6 +69,32 @@ def test_a_changed_vocabulary(model: SentenceTransformer) -> None:
     assert loss.decoder.get_output_embeddings().out_features == model.transformer.auto_model.vocabulary
 
 
+@pytest.mark.parametrize("by", [3, -3])
+@pytest.mark.parametrize("when", ["before the trainer", "after the trainer"])
+def test_a_vocabulary_that_changes_later_stays_tied(by: int, when: str, model: SentenceTransformer) -> None:
+    loss, encoder = DenoisingAutoEncoderLoss(model), model.transformer.auto_model
+    rows = [(text, text) for text in TEXTS]
+    if when == "before the trainer":
+        encoder.resize_token_embeddings(encoder.vocabulary + by)
+    config = TrainingConfig(epochs=1, batch_size=2, learning_rate=1e-3)
+    trainer = Trainer(model, rows, loss=loss, config=config, show_progress_bar=False)
+    if when == "after the trainer":
+        encoder.resize_token_embeddings(encoder.vocabulary + by)
+    trainer.train()
+    assert set(model.parameters()) <= set(loss.parameters())
+    assert loss.decoder.get_input_embeddings().weight is encoder.get_input_embeddings().weight
+    assert loss.decoder.get_output_embeddings().weight is encoder.get_input_embeddings().weight
+    assert loss.decoder.get_output_embeddings().out_features == encoder.vocabulary
+
+
+@pytest.mark.parametrize("kind", [ContrastiveTensionLoss, ContrastiveTensionLossInBatchNegatives])
+def test_a_copy_of_another_vocabulary_is_refused(kind: Any, model: SentenceTransformer) -> None:
+    loss, encoder = kind(model), model.transformer.auto_model
+    encoder.resize_token_embeddings(encoder.vocabulary + 1)
+    with pytest.raises(ConfigError, match="make the loss after resize_token_embeddings"):
+        Trainer(model, [(text, text)[: loss.max_columns] for text in TEXTS], loss=loss, show_progress_bar=False)
+
+
 def test_another_decoder(model: SentenceTransformer, tiny: Callable[[str], Path], tmp_path: Path) -> None:
     """A decoder with another tokenizer gets the texts again, in its own tokens."""
     loss = DenoisingAutoEncoderLoss(model, str(tiny("roberta")), tie_encoder_decoder=False)

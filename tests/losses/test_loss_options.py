@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from minisbert import losses, util
 from minisbert.errors import ConfigError, InputError
-from minisbert.losses import Loss, loss_by_name, loss_names
+from minisbert.losses import Loss, loss_by_name, loss_names, needs_model, with_classes
 
 
 class Sized(nn.Module):
@@ -56,8 +56,49 @@ def test_by_name_with_defaults(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("inner", "parameters"),
+    [
+        ("MatryoshkaLoss", {"loss": "CoSENTLoss", "matryoshka_dims": [DIM, 4], "matryoshka_weights": [1, 0.5]}),
+        ("GISTEmbedLoss", {"guide": MODEL, "temperature": 0.1}),
+        ("MultipleNegativesRankingLoss", {"scale": 30.0}),
+        ("MSELoss", {"projection_dim": 5}),
+    ],
+)
+@pytest.mark.parametrize("outer", ["AdaptiveLayerLoss", "MatryoshkaLoss", "Matryoshka2dLoss"])
+@pytest.mark.parametrize("form", ["together", "apart"])
+def test_a_loss_inside_another_with_parameters(form: str, outer: str, inner: str, parameters: dict[str, Any]) -> None:
+    """They stand beside those of the outer loss, or by themselves where both have some of one name."""
+    own = {} if outer == "AdaptiveLayerLoss" else {"matryoshka_dims": [DIM]}
+    own |= {} if outer == "MatryoshkaLoss" else {"kl_div_weight": 0.5}
+    if form == "together" and inner == "MatryoshkaLoss":
+        pytest.skip("has a loss and sizes of its own")
+    given = {"loss": inner, **parameters} if form == "together" else {"loss": {inner: parameters}}
+    if inner == "MSELoss":
+        assert needs_model(outer, {**own, **given})
+    loss: Any = loss_by_name(outer, {**own, **given}, model=MODEL)
+    assert loss.get_config_dict()["loss"] == inner
+    chain = [loss]
+    while isinstance(getattr(chain[-1], "loss", None), Loss):
+        chain.append(chain[-1].loss)
+    got = next(one for one in reversed(chain) if type(one).__name__ == inner).get_config_dict()
+    for name, value in parameters.items():
+        assert (list(got[name]) if isinstance(got[name], tuple) else got[name]) == value
+
+
+def test_classes_of_a_loss_inside_another_are_counted() -> None:
+    parameters = with_classes("AdaptiveLayerLoss", {"loss": "SoftmaxLoss"}, [0.0, 2.0])
+    loss: Any = loss_by_name("AdaptiveLayerLoss", parameters, model=MODEL)
+    assert loss.loss.num_labels == 3
+
+
+@pytest.mark.parametrize(
     ("name", "parameters", "message"),
     [
+        ("AdaptiveLayerLoss", {"loss": "CoSENTLoss", "margin": 1}, "got margin=1 for AdaptiveLayerLoss; expected no"),
+        ("AdaptiveLayerLoss", {"loss": {"CoSENTLoss": {"margin": 1}}}, "got margin=1 for CoSENTLoss; expected no"),
+        ("AdaptiveLayerLoss", {"loss": {"CoSENTLoss": 1}}, "expected a name, or a dict of one to its parameters"),
+        ("AdaptiveLayerLoss", {"loss": 1}, "got loss=1; expected a name, or a dict of one to its parameters"),
+        ("AdaptiveLayerLoss", {"loss": "MatryoshkaLoss"}, "add it, or --loss-option loss=VALUE"),
         ("MatryoshkaLoss", {"loss": "CoSENTLoss"}, "got no matryoshka_dims for MatryoshkaLoss; expected it"),
         ("MatryoshkaLoss", {"loss": "os.system", "matryoshka_dims": [1]}, "got the loss os.system; expected one of"),
         ("MatryoshkaLoss", {"loss": "CoSENTLoss", "matryoshka_dims": 4}, "matryoshka_dims=4; expected a list"),
@@ -94,36 +135,42 @@ def test_parameters_that_do_not_fit(name: str, parameters: dict[str, Any], messa
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: losses.CoSENTLoss(scale=0), "scale 0; expected a positive number"),
-        (lambda: losses.CoSENTLoss(similarity_fct="cos"), "similarity_fct 'cos'; expected a function"),
+        (lambda: losses.CoSENTLoss(scale=0), "scale=0; expected a positive number"),
+        (lambda: losses.CoSENTLoss(similarity_fct="cos"), "similarity_fct='cos'; expected a function"),
         (
             lambda: losses.TripletLoss(distance_metric="cos"),
             "expected a function, such as TripletDistanceMetric.COSINE",
         ),
-        (lambda: losses.TripletLoss(triplet_margin=float("nan")), "triplet_margin nan; expected a finite number"),
+        (lambda: losses.TripletLoss(triplet_margin=float("nan")), "triplet_margin=nan; expected a finite number"),
         (lambda: losses.EmbedDistillLoss(distance_metric="dot"), "'dot'; expected one of mse, l2, cosine"),
-        (lambda: losses.EmbedDistillLoss(MODEL, projection_dim=0), "projection_dim 0; expected a whole number above 0"),
-        (lambda: losses.DistillKLDivLoss(temperature=-1), "temperature -1; expected a positive number"),
-        (lambda: losses.DistillKLDivLoss(student_temperature=0), "student_temperature 0; expected a positive"),
-        (lambda: losses.SoftmaxLoss(None, 4, 0), "num_labels 0; expected a whole number above 0"),
+        (
+            lambda: losses.EmbedDistillLoss(MODEL, projection_dim=0),
+            "projection_dim=0; expected a whole number of at least 1",
+        ),
+        (lambda: losses.DistillKLDivLoss(temperature=-1), "temperature=-1; expected a positive number"),
+        (lambda: losses.DistillKLDivLoss(student_temperature=0), "student_temperature=0; expected a positive"),
+        (lambda: losses.SoftmaxLoss(None, 4, 0), "num_labels=0; expected a whole number of at least 1"),
         (
             lambda: losses.SoftmaxLoss(None, 4, 2, concatenation_sent_rep=False, concatenation_sent_difference=False),
             "no concatenation",
         ),
-        (lambda: losses.CachedMultipleNegativesRankingLoss(mini_batch_size=0), "mini_batch_size 0; expected a whole"),
+        (lambda: losses.CachedMultipleNegativesRankingLoss(mini_batch_size=0), "mini_batch_size=0; expected a whole"),
         (
             lambda: losses.CachedMultipleNegativesSymmetricRankingLoss(mini_batch_num_tokens=-1),
-            "mini_batch_num_tokens -1; expected a whole number above 0",
+            "mini_batch_num_tokens=-1; expected a whole number of at least 1",
         ),
-        (lambda: losses.CachedGISTEmbedLoss(None, MODEL, mini_batch_size=1.5), "mini_batch_size 1.5; expected a whole"),
-        (lambda: losses.MegaBatchMarginLoss(mini_batch_size=0), "mini_batch_size 0; expected a whole number above 0"),
+        (lambda: losses.CachedGISTEmbedLoss(None, MODEL, mini_batch_size=1.5), "mini_batch_size=1.5; expected a whole"),
+        (
+            lambda: losses.MegaBatchMarginLoss(mini_batch_size=0),
+            "mini_batch_size=0; expected a whole number of at least 1",
+        ),
         (
             lambda: losses.GlobalOrthogonalRegularizationLoss(mean_weight=0, second_moment_weight=None),
             "no weight for either term",
         ),
         (lambda: losses.MatryoshkaLoss(None, None, [4]), "NoneType as loss; expected a loss"),
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), []), "no matryoshka_dims"),
-        (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [0]), "matryoshka_dims 0; expected a whole number"),
+        (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [0]), "matryoshka_dims=0; expected a whole number"),
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [4], [1, 2]), "2 matryoshka_weights for 1 sizes"),
         (lambda: losses.MatryoshkaLoss(MODEL, losses.CoSENTLoss(), [DIM + 1]), f"at most {DIM}, the embeddings' size"),
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [4], n_dims_per_step=0), "n_dims_per_step=0"),
@@ -175,10 +222,11 @@ def test_losses_with_layers_have_parameters() -> None:
 def test_terms_of_regularization() -> None:
     loss = losses.GlobalOrthogonalRegularizationLoss()
     parts = columns(2, 5)
-    terms = loss.terms(parts)
+    terms = loss(parts)
     assert list(terms) == ["gor_mean", "gor_second_moment"]
-    assert loss(parts).item() == pytest.approx(sum(term.item() for term in terms.values()))
-    assert list(losses.GlobalOrthogonalRegularizationLoss(mean_weight=0).terms(parts)) == ["gor_second_moment"]
+    over = losses.MatryoshkaLoss(None, losses.GlobalOrthogonalRegularizationLoss(), [parts[0].shape[1]])
+    assert over(parts).item() == pytest.approx(sum(term.item() for term in terms.values()), rel=1e-5)
+    assert list(losses.GlobalOrthogonalRegularizationLoss(mean_weight=0)(parts)) == ["gor_second_moment"]
 
 
 def test_matryoshka_needs_what_its_loss_needs() -> None:
@@ -351,7 +399,7 @@ def test_a_matryoshka_loss_leaves_a_guide_whole() -> None:
         (lambda: losses.MatryoshkaLoss(None, losses.CoSENTLoss(), [8], 1.0), "matryoshka_weights=1.0; expected a list"),  # type: ignore[arg-type]
         (
             lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), n_layers_per_step=0),
-            "expected a whole number from 1",
+            "expected a whole number of at least 1",
         ),
         (lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), n_layers_per_step=None), "-1 for all layers"),  # type: ignore[arg-type]
         (lambda: losses.AdaptiveLayerLoss(None, losses.CoSENTLoss(), kl_temperature=-1), "expected a number from 0"),

@@ -282,7 +282,7 @@ def test_columns_of_different_length(kind: type[Loss], rows: tuple[int, int]) ->
 
 @pytest.mark.parametrize("scale", [0, 0.0, -20.0, math.nan, math.inf])
 def test_impossible_scale(scale: float) -> None:
-    with pytest.raises(ConfigError, match=r"scale .*expected a positive"):
+    with pytest.raises(ConfigError, match=r"scale=.*expected a positive"):
         MultipleNegativesRankingLoss(scale=scale)
 
 

@@ -110,8 +110,3 @@ def test_the_gradients_are_the_same(accumulation: int, in_backward: bool, still:
 def test_too_little_for_one_text_in_training(still: Path) -> None:
     with memory_for(5), pytest.raises(ConfigError, match="lower batch_size or max_seq_length"):
         train(still)
-
-
-def test_a_replay_is_not_cut(still: Path) -> None:
-    with memory_for(5), pytest.raises(ConfigError, match="too little memory for a batch"):
-        train(still, replay="6.2")

@@ -55,6 +55,6 @@ def test_a_table_keeps_its_size_or_gets_a_possible_one(tiny: Callable[[str], Pat
     assert encoder.resize_token_embeddings() is table
     assert encoder.resize_token_embeddings(table.num_embeddings) is table
     for wrong in (0, -1, 2.5, "12"):
-        with pytest.raises(ConfigError, match="expected a number of tokens from 1"):
+        with pytest.raises(ConfigError, match="expected a whole number of at least 1"):
             encoder.resize_token_embeddings(wrong)
     assert encoder.resize_token_embeddings(10).weight.shape[0] == 10

@@ -129,7 +129,7 @@ def test_residual_by_hand(folder: Path, tmp_path: Path) -> None:
     ("kind", "config", "tensors", "message"),
     [
         ("Dense", {"out_features": 8}, LINEAR, "it has no 'in_features'"),
-        ("Dense", {**DENSE, "in_features": "32"}, LINEAR, "got sizes '32' and 8"),
+        ("Dense", {**DENSE, "in_features": "32"}, LINEAR, "got in_features='32'"),
         ("Dense", {**DENSE, "in_features": 16}, {**LINEAR, "linear.weight": torch.eye(8, 16)}, "takes 16 values"),
         ("Dense", {**DENSE, "bias": False}, LINEAR, "hold linear.bias, which the Dense of its config.json lacks"),
         ("Dense", DENSE, {"linear.weight": torch.eye(8, 32)}, "lack 1 of 2 tensors, first linear.bias"),

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 import torch
 from common import WORDS
-from torch import Tensor
+from safetensors.torch import save_file
+from torch import Tensor, nn
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.errors import ConfigError, ModelError
-from minisbert.modules import Pooling, WeightedLayerPooling
+from minisbert.modules import Dense, LayerNorm, Pooling, WeightedLayerPooling
 from minisbert.packing import pack
 
 TEXTS = [" ".join(WORDS[:count]) for count in (3, 9, 1, 14)]
@@ -76,6 +77,17 @@ def test_a_model_that_does_not_ask_for_layers(tiny: Callable[[str], Path], tmp_p
     assert np.array_equal(model.encode(TEXTS), plain.encode(TEXTS))
 
 
+def test_losses_over_layers_are_refused(tiny: Callable[[str], Path]) -> None:
+    """What comes after the encoder makes the mean of all layers, whichever of them the loss is of."""
+    model = built(tiny("bert"))
+    for loss in (
+        losses.AdaptiveLayerLoss(model, losses.MultipleNegativesRankingLoss()),
+        losses.Matryoshka2dLoss(model, losses.MultipleNegativesRankingLoss(), [32, 8]),
+    ):
+        with pytest.raises(ConfigError, match=f"got a model with WeightedLayerPooling.*{type(loss).__name__} expects"):
+            Trainer(model, [(text, text) for text in TEXTS], loss=loss, show_progress_bar=False)
+
+
 def test_weights_are_trained(tiny: Callable[[str], Path]) -> None:
     model = built(tiny("bert"))
     rows = [(text, text) for text in TEXTS]
@@ -86,7 +98,17 @@ def test_weights_are_trained(tiny: Callable[[str], Path]) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"num_hidden_layers": 0}, {"layer_start": 13}, {"layer_start": True}, {"layer_weights": torch.ones(3)}],
+    [
+        {"num_hidden_layers": 0},
+        {"layer_start": 13},
+        {"layer_start": True},
+        {"layer_weights": torch.ones(3)},
+        {"layer_weights": torch.zeros(9)},
+        {"layer_weights": torch.full((9,), torch.nan)},
+        {"layer_weights": torch.full((9,), torch.inf)},
+        {"layer_weights": torch.ones(9, dtype=torch.int64)},
+        {"layer_weights": [1.0] * 9},
+    ],
     ids=str,
 )
 def test_what_is_refused(options: dict[str, Any]) -> None:
@@ -94,11 +116,52 @@ def test_what_is_refused(options: dict[str, Any]) -> None:
         WeightedLayerPooling(32, **options)
 
 
-def test_another_number_of_layers(tiny: Callable[[str], Path]) -> None:
+@pytest.mark.parametrize(
+    ("modules", "message"),
+    [
+        ((WeightedLayerPooling(32), Pooling(32)), "got 2 layers; this WeightedLayerPooling expects 12"),
+        ((WeightedLayerPooling(16, 2, 1), Pooling(32)), "WeightedLayerPooling takes 16 values; expected 32"),
+        ((Pooling(16),), "number 1 does not fit: a Pooling takes 16 values; expected 32"),
+        ((Pooling(32), Dense(16, 8)), "number 2 does not fit: a Dense takes 16 values; expected 32"),
+        ((Pooling(32), Dense(32, 8), LayerNorm(32)), "a LayerNorm takes 32 values; expected 8"),
+        ((Pooling(32), WeightedLayerPooling(32, 2, 1)), "after a Pooling, where it has no effect"),
+    ],
+)
+def test_modules_that_do_not_fit(modules: tuple[nn.Module, ...], message: str, tiny: Callable[[str], Path]) -> None:
     transformer = SentenceTransformer(tiny("bert"), device="cpu").transformer
-    model = SentenceTransformer(modules=[transformer, WeightedLayerPooling(32), Pooling(32)], device="cpu")
-    with pytest.raises(ModelError, match="got 2 layers; this WeightedLayerPooling expects 12"):
-        model.encode("a text")
+    with pytest.raises((ConfigError, ModelError), match=message):
+        SentenceTransformer(modules=[transformer, *modules], device="cpu")
+
+
+def test_a_module_of_the_caller_may_have_any_size(tiny: Callable[[str], Path]) -> None:
+    transformer = SentenceTransformer(tiny("bert"), device="cpu").transformer
+    model = SentenceTransformer(modules=[transformer, Pooling(32), nn.Identity(), Dense(8, 4)], device="cpu")
+    assert len(model) == 4
+
+
+def rewritten(folder: Path, *, weights: Tensor | None = None, order: tuple[int, ...] = (0, 1, 2)) -> None:
+    """Change a saved model of three modules."""
+    if weights is not None:
+        save_file({"layer_weights": weights}, folder / "1_WeightedLayerPooling" / "model.safetensors")
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([{**modules[old], "idx": new} for new, old in enumerate(order)]))
+
+
+@pytest.mark.parametrize("weights", [[0.0, 0.0], [1.0, -1.0], [float("nan"), 1.0], [float("inf"), 1.0]], ids=str)
+def test_saved_weights_that_have_no_mean(weights: list[float], tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    built(tiny("bert")).save_pretrained(tmp_path)
+    rewritten(tmp_path, weights=torch.tensor(weights))
+    with pytest.raises(ModelError, match="1_WeightedLayerPooling: got layer_weights .* expected finite weights"):
+        SentenceTransformer(tmp_path, device="cpu")
+
+
+def test_a_saved_one_after_pooling_has_no_effect(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    built(tiny("bert")).save_pretrained(tmp_path)
+    rewritten(tmp_path, order=(0, 2, 1))
+    with pytest.warns(UserWarning, match="comes after the Pooling and has no effect, as in the reference"):
+        model = SentenceTransformer(tmp_path, device="cpu")
+    plain = SentenceTransformer(modules=[model.transformer, Pooling(32)], device="cpu")
+    assert np.array_equal(model.encode(TEXTS), plain.encode(TEXTS))
 
 
 @pytest.mark.parametrize("kind", ["WordEmbeddings", "BoW", "WordWeights", "CNN", "LSTM", "Router", "Asym", "CLIPModel"])

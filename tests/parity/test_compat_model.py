@@ -13,7 +13,7 @@ import torch
 
 from minisbert.compat import models
 from minisbert.compat.model import SentenceTransformer
-from minisbert.compat.model_card import SentenceTransformerModelCardData
+from minisbert.compat.model.card import SentenceTransformerModelCardData
 
 reference = pytest.importorskip("sentence_transformers")
 reference_models = pytest.importorskip("sentence_transformers.models")

@@ -12,10 +12,10 @@ from common import scored_pairs
 from tiny_models import without_dropout
 
 from minisbert import compat
-from minisbert.compat.arguments import SentenceTransformerTrainingArguments
-from minisbert.compat.callbacks import TrainerControl, TrainerState
-from minisbert.compat.fit import FitMixin
-from minisbert.compat.trainer import SentenceTransformerTrainer
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
+from minisbert.compat.training.callbacks import TrainerControl, TrainerState
+from minisbert.compat.training.fit import FitMixin
+from minisbert.compat.training.trainer import SentenceTransformerTrainer
 
 reference = pytest.importorskip("sentence_transformers")
 pytest.importorskip("sentence_transformers.losses")

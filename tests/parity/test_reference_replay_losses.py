@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 import torch
 from common import WORDS
+from replay_cases import RANKING
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 
 reference = pytest.importorskip("sentence_transformers")
 reference_losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
 datasets = pytest.importorskip("datasets")
+transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
 
 ROWS, DIM = 37, 32
@@ -52,13 +54,19 @@ EXACT: tuple[Run, ...] = (
     ("DenoisingAutoEncoderLoss", 2, None, {}),
     ("AdaptiveLayerLoss", 2, SCORES, {"loss": "CoSENTLoss"}),
     ("AdaptiveLayerLoss", 3, None, {"loss": "TripletLoss", "n_layers_per_step": -1, "layer_weighting": "log"}),
-)
-ROUNDED: tuple[Run, ...] = (
     ("MultipleNegativesRankingLoss", 3, None, {"directions": ALL}),
     ("MultipleNegativesSymmetricRankingLoss", 2, None, {}),
+    ("Matryoshka2dLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
+    (
+        "MatryoshkaLoss",
+        2,
+        None,
+        {"loss": f"Cached{RANKING}", "matryoshka_dims": [DIM, 24, 16, 8], "n_dims_per_step": 3},
+    ),
+)
+ROUNDED: tuple[Run, ...] = (
     ("MegaBatchMarginLoss", 2, None, {"use_mini_batched_version": False}),
     ("MatryoshkaLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
-    ("Matryoshka2dLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
 )
 
 
@@ -127,3 +135,50 @@ def test_up_to_rounding(run: Run, tiny: Callable[[str], Path], tmp_path: Path, c
     assert len(got) == len(expected) == 10
     difference = np.abs(np.subtract(got, expected)) / np.abs(expected)
     compare("replay of 6.2.0: losses that round differently", difference.max(), 1e-5, cases=len(got))
+
+
+def test_terms_in_the_log(tiny: Callable[[str], Path], tmp_path: Path, compare: Callable[..., None]) -> None:
+    draw = np.random.default_rng(5)
+    data = {name: [" ".join(draw.choice(WORDS, draw.integers(1, 14))) for _ in range(24)] for name in ("a", "b")}
+    logged: list[dict[str, float]] = []
+
+    class Keep(transformers.TrainerCallback):
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **others: Any) -> None:
+            logged.append({"step": state.global_step, **logs})
+
+    model = reference.SentenceTransformer(str(tiny("bert")), device="cpu")
+    reference.SentenceTransformerTrainer(
+        model=model,
+        args=reference.SentenceTransformerTrainingArguments(
+            output_dir=str(tmp_path),
+            report_to="none",
+            save_strategy="no",
+            eval_strategy="steps",
+            eval_steps=3,
+            logging_steps=3,
+            use_cpu=True,
+            disable_tqdm=True,
+            num_train_epochs=2,
+            per_device_train_batch_size=8,
+            learning_rate=1e-3,
+            seed=7,
+        ),
+        train_dataset=datasets.Dataset.from_dict(data),
+        eval_dataset=datasets.Dataset.from_dict(data),
+        loss=reference_losses.GlobalOrthogonalRegularizationLoss(model),
+        callbacks=[Keep()],
+    ).train()
+    ours = SentenceTransformer(tiny("bert"), device="cpu")
+    config = TrainingConfig(
+        replay="6.2", epochs=2, batch_size=8, learning_rate=1e-3, seed=7, log_every=3, eval_every=3, eval_batch_size=8
+    )
+    loss = losses.GlobalOrthogonalRegularizationLoss(ours)
+    run = Trainer(ours, data, loss=loss, config=config, eval_data=data, show_progress_bar=False).train()
+    expected, got = (
+        [(entry["step"], name, entry[name]) for entry in entries for name in sorted(entry) if "gor" in name]
+        for entries in (logged, run.entries)
+    )
+    assert [one[:2] for one in got] == [one[:2] for one in expected]
+    assert len(got) == 8
+    differences = [round(one[2], 4) - other[2] for one, other in zip(got, expected, strict=True)]
+    compare("terms of a loss in the log, of 4 decimals", max(map(abs, differences)), 1e-9, cases=len(got))

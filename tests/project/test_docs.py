@@ -23,7 +23,7 @@ from minisbert.cli import main
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
 RUN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]  # pages whose snippets are executed
 PAGES = [*RUN, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
-DATA_LANGUAGES = ("tsv", "text")  # with a title: a file that the page's commands read
+DATA_LANGUAGES = ("tsv", "jsonl", "md", "text")  # with a title: a file that the page's commands read
 SET_UP = ("python3 -m venv ", "source ")  # .ci/run does this
 
 
@@ -64,6 +64,7 @@ def run(block: Block, page: Path, names: dict[str, object]) -> None:
                 assert main(arguments) == 0, command
     elif block.title is not None:
         assert block.language in DATA_LANGUAGES
+        Path(block.title).parent.mkdir(exist_ok=True)
         Path(block.title).write_text(block.text, encoding="utf-8")
     else:
         assert block.language == "text", f"{page}: {block.language} is run by no test"
@@ -78,6 +79,8 @@ def test_snippets(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.
     stand_ins = missing_modules() if page.stem == "trackers" else {}  # where the real packages are not installed
     for name, (stand_in, _) in stand_ins.items():
         monkeypatch.setitem(sys.modules, name, stand_in)
+    if page.stem == "evaluating":  # reads NanoBEIR through this package
+        monkeypatch.setattr(pytest.importorskip("datasets").config, "HF_DATASETS_CACHE", tmp_path / "cache")
     for name in [name for name in sys.modules if name.partition(".")[0] == "sentence_transformers"]:
         monkeypatch.delitem(sys.modules, name)  # the reference, of other tests
     try:

@@ -19,9 +19,11 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # numbers, by what it needs and with a word in its commit: tokenizer classes, rows of every form and checks did so,
 # int8 in blocks with the sentences by which it is scaled, layers as data, training of whole layers in C++, the options
 # of training, the losses of the reference with their labels and the gradient cache, LoRA adapters; and the losses over
-# layers, copies and decoders, the evaluators of teachers and translations, the data sets and readers of the old fit.
-MOST_CODE_LINES = 19_300
-MOST_FILES = 163
+# layers, copies and decoders, the evaluators of teachers and translations, the data sets and readers of the old fit;
+# and one line for what these are wrongly given;
+# gradient caches in replay; and `compat`, the names of the reference with its signatures.
+MOST_CODE_LINES = 28_500  # 8,200 of them in `compat`
+MOST_FILES = 236  # 69 in `compat`
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 3
 

@@ -288,3 +288,16 @@ def test_a_save_that_cannot_end_changes_nothing(folder: Path, tmp_path: Path) ->
     assert before == {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="got '' as path"):
         model.save_pretrained("")
+
+
+@pytest.mark.parametrize("architecture", ["bert", "mpnet", "distilbert", "roberta"])
+def test_a_model_that_lost_layers_is_saved_as_it_is(
+    architecture: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = SentenceTransformer(tiny(architecture), device="cpu")
+    encoder: Any = model[0].auto_model
+    encoder.layers = encoder.layers[:1]
+    model.save_pretrained(tmp_path)
+    again = SentenceTransformer(tmp_path, device="cpu")
+    assert len(again[0].auto_model.layers) == 1
+    assert np.array_equal(model.encode(["a cat", "the dog"]), again.encode(["a cat", "the dog"]))

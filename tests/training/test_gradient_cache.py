@@ -253,12 +253,53 @@ def test_a_run_is_that_of_the_plain_loss(tiny: Callable[[str], Path]) -> None:
 
 
 @pytest.mark.parametrize("version", ["5.1", "6.2"])
-def test_a_replay_refuses_it(version: Any, tiny: Callable[[str], Path]) -> None:
-    loss = losses.MatryoshkaLoss(None, losses.CachedMultipleNegativesRankingLoss(), [32])
-    for one, name in ((loss, "MatryoshkaLoss"), (loss.loss, "CachedMultipleNegativesRankingLoss")):
-        with pytest.raises(ConfigError, match=f"with {name}, whose mini-batches are not repeated") as caught:
-            Trainer(load(tiny("bert")), rows_of(8), loss=one, config=TrainingConfig(replay=version))
+def test_a_replay_embeds_twice_with_the_same_dropout(version: Any, tiny: Callable[[str], Path]) -> None:
+    """With one mini-batch for each column, the gradients and random draws are those of the plain loss."""
+
+    def trained(loss: losses.Loss) -> tuple[list[float], Tensor]:
+        torch.manual_seed(3)
+        model = load(tiny("bert")).double()
+        config = TrainingConfig(max_steps=6, batch_size=5, learning_rate=1e-3, log_every=1, replay=version)
+        run = Trainer(model, rows_of(20), loss=loss, config=config, show_progress_bar=False).train()
+        return [entry["loss"] for entry in run.entries if "loss" in entry], weights(model)
+
+    def weights(model: SentenceTransformer) -> Tensor:
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
+
+    cached, after = trained(losses.CachedMultipleNegativesRankingLoss(mini_batch_size=5))
+    plain, expected = trained(losses.MultipleNegativesRankingLoss())
+    assert cached == pytest.approx(plain, rel=1e-9)
+    torch.testing.assert_close(after, expected, rtol=0, atol=1e-8)
+
+
+def test_a_replay_refuses_a_guide_with_other_tokens(tiny: Callable[[str], Path]) -> None:
+    guide = load(tiny("bert"))
+    config = TrainingConfig(replay="6.2", max_steps=1, batch_size=4)
+    loss = losses.CachedGISTEmbedLoss(None, guide)
+    Trainer(load(tiny("bert")), rows_of(8), loss=loss, config=config, show_progress_bar=False).train()
+    guide.max_seq_length = 5
+    for one in (loss, losses.MatryoshkaLoss(None, loss, [32])):
+        with pytest.raises(ConfigError, match=f"with {type(one).__name__} and a guide with another vocab") as caught:
+            Trainer(load(tiny("bert")), rows_of(8), loss=one, config=config)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({"mini_batch_num_tokens": 9}, "mini_batch_num_tokens"),
+        ({"directions": ("query_to_doc", "doc_to_query")}, "directions or hardness_mode"),
+        ({"hardness_mode": "hard_negatives", "hardness_strength": 1.0}, "directions or hardness_mode"),
+    ],
+)
+def test_a_replay_of_5_1_refuses_what_that_does_not_have(
+    options: dict[str, Any], shown: str, tiny: Callable[[str], Path]
+) -> None:
+    loss = losses.CachedMultipleNegativesRankingLoss(**options)
+    for one in (loss, losses.MatryoshkaLoss(None, loss, [32])):
+        with pytest.raises(ConfigError, match=f"and {shown}, which 5.1 does not have; expected replay='6.2'"):
+            Trainer(load(tiny("bert")), rows_of(8), loss=one, config=TrainingConfig(replay="5.1"))
+        Trainer(load(tiny("bert")), rows_of(8), loss=one, config=TrainingConfig(replay="6.2"))
 
 
 def test_rows_that_do_not_fit(tiny: Callable[[str], Path]) -> None:

@@ -66,6 +66,19 @@ def test_freeze(freeze: list[str], expected: Callable[[str], bool], replay: Any,
     assert {name for name, change in changed.items() if not change} == set(filter(expected, changed))
 
 
+@pytest.mark.parametrize("make", [losses.ContrastiveTensionLoss, losses.ContrastiveTensionLossInBatchNegatives])
+def test_the_trained_copy_of_a_loss_is_frozen_too(make: Any, folder: Path) -> None:
+    model = SentenceTransformer(folder, device="cpu")
+    loss = make(model)
+    before = {name: parameter.detach().clone() for name, parameter in loss.copied.named_parameters()}
+    rows = [("a cat", "a cat"), ("a dog", "the cat")] if loss.max_columns == 2 else [("a cat",), ("a dog",)]
+    config = TrainingConfig(epochs=2, batch_size=2, learning_rate=1e-2, freeze=["embeddings"])
+    Trainer(model, rows, loss=loss, config=config, show_progress_bar=False).train()
+    for name, parameter in loss.copied.named_parameters():
+        assert torch.equal(before[name], parameter.detach()) == (".embeddings." in name), name
+        assert parameter.requires_grad
+
+
 def test_freezing_lasts_for_the_run(folder: Path) -> None:
     made = trainer(folder, config={"freeze": ["embeddings"]})
     made.train()

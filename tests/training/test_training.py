@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -401,7 +402,15 @@ def test_evaluation_after_each_epoch(folder: Path) -> None:
     assert [entry["step"] for entry in history.entries if "eval_spearman_cosine" in entry] == [2, 3, 4, 6]
 
 
-@pytest.mark.parametrize("kind", [losses.CosineSimilarityLoss, losses.MultipleNegativesRankingLoss])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        losses.CosineSimilarityLoss,
+        losses.MultipleNegativesRankingLoss,
+        partial(losses.CachedMultipleNegativesRankingLoss, mini_batch_size=3),
+        partial(losses.CachedMultipleNegativesSymmetricRankingLoss, mini_batch_size=3),
+    ],
+)
 def test_without_dropout_packed_training_is_replay(folder: Path, kind: Callable[[], losses.Loss]) -> None:
     """In float64, where only what is computed can make a difference, and not its rounding."""
     results = []

@@ -229,3 +229,35 @@ def test_gradients_of_a_loss_that_overflow_change_nothing(tiny: Callable[[str], 
     history = Trainer(model, rows, loss=loss, config=config, show_progress_bar=False).train()
     assert all(parameter.isfinite().all() for parameter in loss.parameters())
     assert history.skipped_steps < 8
+
+
+def test_terms_of_a_loss_are_logged(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    """Each is a mean over the batches since the last entry; a resumed run has the same ones, and the card none."""
+    rows = [tuple(row) for row in texts(ROWS, 2)]
+    config = TrainingConfig(epochs=2, batch_size=4, eval_batch_size=6, log_every=4, save_every=2, eval_every=4)
+
+    def run(output: Path, *, resume: bool) -> list[dict[str, float]]:
+        model = load(tiny("bert"))
+        loss = losses.GlobalOrthogonalRegularizationLoss(model)
+        trainer = Trainer(
+            model, rows, loss=loss, config=config, eval_data=rows, output_dir=output, show_progress_bar=False
+        )
+        entries = trainer.train(resume=resume).entries
+        model.save_pretrained(output / "final")
+        assert "gor" not in (output / "final" / "README.md").read_text(encoding="utf-8").partition("## Citation")[0]
+        return entries
+
+    entries = run(tmp_path / "whole", resume=False)
+    assert [entry["step"] for entry in entries] == [4, 4, 6, 6]
+    for entry in entries:
+        start = "" if "loss" in entry else "eval_"
+        terms = [entry[f"{start}gor_mean"], entry[f"{start}gor_second_moment"]]
+        assert sum(terms) == pytest.approx(entry[f"{start}loss"], rel=1e-5)
+    (tmp_path / "part").mkdir()
+    (tmp_path / "whole" / "checkpoint-2").rename(tmp_path / "part" / "checkpoint-2")
+    resumed = run(tmp_path / "part", resume=True)
+    assert [named(entry) for entry in resumed] == [named(entry) for entry in entries]
+
+
+def named(entry: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in entry.items() if "gor" in name}

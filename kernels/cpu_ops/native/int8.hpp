@@ -6,8 +6,6 @@
 
 #pragma once
 
-#include <float.h>
-
 #include "panels.hpp"
 
 namespace {
@@ -29,7 +27,7 @@ INLINE void quantize(int64_t depth, const T* row, const float* factors, uint8_t*
         const int32_t largest_bits = largest(top);
         float most;
         memcpy(&most, &largest_bits, 4);
-        if (most > FLT_MAX) most = NAN;
+        if (most == INFINITY) most = NAN;
         const float by = most > LEAST ? 127.0f / most : 0.0f;
         for (int64_t d = from; d < to; d += W) {
             const vf scaled = rounded(rounded(load(row + d) * load(factors + d)) * by);

@@ -16,7 +16,7 @@ from ...losses import Loss
 from ...losses.base import Labels
 from ...modules.recompute import recomputed
 from ...packing import PackedBatch
-from ..features import Padding
+from ..models.features import Padding
 
 Texts: TypeAlias = Mapping[str, Any]  # the tokens of a column: tensors of (texts, length) by name
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ... import losses
@@ -227,13 +226,13 @@ class GlobalOrthogonalRegularizationLoss(FeatureLoss, losses.GlobalOrthogonalReg
         )
         self.hold(model)
 
-    def of_given(self, given: Any, labels: Tensor | None, guided: Sequence[Tensor]) -> Tensor:
-        """Return the sum of the terms."""
-        return torch.stack(list(self.compute_loss_from_embeddings(given).values())).sum()
+    def of_given(self, given: Any, labels: Tensor | None, guided: Sequence[Tensor]) -> Any:
+        """Return the terms by name."""
+        return self.compute_loss_from_embeddings(given)
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], labels: Tensor | None = None) -> dict[str, Tensor]:
         """Return the terms of (batch, dim) tensors by name, each a scalar."""
-        return self.terms(embeddings)
+        return losses.GlobalOrthogonalRegularizationLoss.forward(self, embeddings)
 
     def compute_gor(self, embeddings: Tensor) -> tuple[Tensor, Tensor]:
         """Return both terms of a column, (batch, dim), without their weights."""

@@ -155,7 +155,7 @@ class AdaptiveLayerLoss(_Wrapping, losses.AdaptiveLayerLoss):
 
     def get_layer_weight(self, layer_idx: int) -> float:
         """Return the weight of a layer among those before the last."""
-        return self.weight_of(layer_idx)
+        return float(self.weight_of(layer_idx))
 
 
 class Matryoshka2dLoss(AdaptiveLayerLoss, losses.Matryoshka2dLoss):

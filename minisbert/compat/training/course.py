@@ -1,0 +1,202 @@
+"""Logs, evaluations, checkpoints and callbacks after each step of a run, when the reference has them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ...storage.files import read_json_object
+from ...training.loop import Action, TrainingRun
+from .arguments import BaseTrainingArguments
+from .callbacks import CallbackHandler, TrainerState
+from .rotation import keep_only, rotate
+
+_STATE = "trainer_state.json"
+Log = Callable[[dict[str, float]], None]
+
+
+@dataclass
+class Course:
+    """Decide what follows each step.
+
+    Attributes:
+        arguments: of the run.
+        state: brought up to date at each step.
+        callbacks: called in between; they may ask for more.
+        log: takes each entry of the log.
+        eval_rows: rows of each evaluation data set by name; "" is the name of a single one.
+        batches_per_epoch: set before the first step.
+    """
+
+    arguments: BaseTrainingArguments
+    state: TrainerState
+    callbacks: CallbackHandler
+    log: Log
+    eval_rows: Mapping[str, int] = field(default_factory=dict)
+    batches_per_epoch: int = 1
+
+    def start(self, run: TrainingRun) -> None:
+        """Bring the state to the start of a run, and tell the callbacks."""
+        arguments, state = self.arguments, self.state
+        state.max_steps, state.train_batch_size = run.total_steps, arguments.train_batch_size
+        state.num_train_epochs = math.ceil(run.total_steps / run.batches.steps_per_epoch)
+        for kind in ("logging", "eval", "save"):
+            steps = getattr(arguments, f"{kind}_steps")
+            if steps is not None:
+                setattr(state, f"{kind}_steps", math.ceil(run.total_steps * steps) if steps < 1 else int(steps))
+        self.callbacks.context |= {"optimizer": run.engine.optimizers[0], "lr_scheduler": None}
+        self.callbacks.control.should_training_stop = False
+        self._call("on_train_begin")
+        self._call("on_epoch_begin")
+        self._call("on_step_begin")
+
+    def __call__(self, run: TrainingRun) -> Iterator[Action]:
+        """Yield what follows the step just done."""
+        state, per_epoch = self.state, run.batches.steps_per_epoch
+        self._resume(run)
+        state.global_step, state.epoch = run.step, self._epoch(run)
+        control = self.callbacks.control
+        control.should_log = control.should_evaluate = control.should_save = False
+        last = run.step >= run.total_steps
+        self._after_step(last=last)
+        self._call("on_step_end")
+        yield from self._asked_for(run)
+        ends_epoch = run.step % per_epoch == 0 or last or self.callbacks.control.should_training_stop
+        if ends_epoch:
+            self._after_epoch()
+            self._call("on_epoch_end")
+            yield from self._asked_for(run)
+        stops = self.callbacks.control.should_training_stop
+        if (last or stops) and run.log.step_losses:
+            yield "log"  # not shown, but in the mean of all losses
+        if last:
+            return
+        if stops:
+            run.log.history.stopped_early = True
+            return
+        if ends_epoch:
+            self._call("on_epoch_begin")
+        self._call("on_step_begin")
+
+    def _after_step(self, *, last: bool) -> None:
+        arguments, state, control = self.arguments, self.state, self.callbacks.control
+        step, delayed = state.global_step, arguments.eval_delay > state.global_step
+        if arguments.logging_strategy == "steps" and step % state.logging_steps == 0:
+            control.should_log = True
+        if arguments.logging_first_step and step == 1:
+            control.should_log = True
+        if arguments.eval_strategy == "steps" and not delayed and (last or step % state.eval_steps == 0):
+            control.should_evaluate = True
+        if arguments.save_strategy == "steps" and (last or (state.save_steps > 0 and step % state.save_steps == 0)):
+            control.should_save = True
+
+    def _after_epoch(self) -> None:
+        arguments, control = self.arguments, self.callbacks.control
+        control.should_log |= arguments.logging_strategy == "epoch"
+        control.should_evaluate |= arguments.eval_strategy == "epoch" and arguments.eval_delay <= self.state.epoch
+        control.should_save |= arguments.save_strategy == "epoch"
+
+    def _asked_for(self, run: TrainingRun) -> Iterator[Action]:
+        """Yield what the flow and the callbacks ask for, and tell the callbacks when it is done."""
+        history = run.log.history
+        if self.callbacks.control.should_log and run.log.step_losses:
+            self.callbacks.control.should_log = False
+            yield "log"
+            entry = history.entries[-1]
+            self.log({name: entry[name] for name in ("loss", "grad_norm", "learning_rate")})
+        if self.callbacks.control.should_evaluate:
+            self.callbacks.control.should_evaluate = False
+            if run.evaluates:
+                start = time.perf_counter()
+                yield "evaluate"
+                metrics = self.evaluated(history.entries[-1], time.perf_counter() - start)
+                self._call("on_evaluate", metrics=metrics)
+                self._note_best(run)
+                if self.arguments.save_strategy == "best":
+                    self.callbacks.control.should_save = history.best_step == run.step
+        if self.callbacks.control.should_save:
+            self.callbacks.control.should_save = False
+            yield "save"
+            self._note_checkpoint(run)
+            self._call("on_save")
+
+    def evaluated(self, entry: Mapping[str, float], seconds: float, *, prefix: str = "eval") -> dict[str, float]:
+        """Log an evaluation as the reference does, an entry for each data set; return all metrics.
+
+        Args:
+            entry: what minisbert logged.
+            seconds: time that it took.
+            prefix: put before the names of metrics in place of "eval".
+        """
+        left = {
+            f"{prefix}_{name.removeprefix('eval_')}": value for name, value in entry.items() if name.startswith("eval_")
+        }
+        entries: list[dict[str, float]] = []
+        for name, rows in (self.eval_rows or {"": 0}).items():
+            part = f"{prefix}_{name}" if name else prefix
+            found = {f"{part}_loss": left.pop(f"{part}_loss")} if f"{part}_loss" in left else {}
+            batches = math.ceil(rows / self.arguments.eval_batch_size)
+            entries.append(
+                {
+                    **found,
+                    f"{part}_runtime": round(seconds, 4),
+                    f"{part}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
+                    f"{part}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
+                }
+            )
+        entries[0] |= left  # of the evaluator
+        metrics: dict[str, float] = {}
+        for one in entries:
+            self.log(one)
+            metrics |= one
+        return metrics
+
+    def _note_best(self, run: TrainingRun) -> None:
+        if self.arguments.metric_for_best_model is not None:
+            self.state.best_metric = run.log.history.best_metric
+            self.state.best_global_step = run.log.history.best_step
+
+    def _note_checkpoint(self, run: TrainingRun) -> None:
+        """Name the folder of the best weights, once there is one, and write the state beside the checkpoint."""
+        if self.state.best_global_step is not None and run.output_dir is not None:
+            folder = run.output_dir / f"checkpoint-{self.state.best_global_step}"
+            if folder.is_dir():
+                self.state.best_model_checkpoint = str(folder)
+        if run.checkpoint is None or run.checkpoint.step != run.step or run.output_dir is None:
+            return
+        self.state.save_to_json(run.checkpoint.folder / _STATE)
+        limit = self.arguments.save_total_limit
+        if limit is not None and limit > 0:
+            rotate(run.output_dir, newest=run.step, keep=limit, best=self._best_folder())
+
+    def finish(self, output_dir: str | None) -> None:
+        """Keep only the best checkpoint where one is to be kept, as the reference does at the end of a run."""
+        best = self._best_folder()
+        if output_dir is not None and best is not None and self.arguments.save_total_limit == 1:
+            keep_only(Path(output_dir), newest=self.state.global_step, best=best)
+
+    def _best_folder(self) -> Path | None:
+        best = self.state.best_model_checkpoint
+        return None if best is None else Path(best)
+
+    def _resume(self, run: TrainingRun) -> None:
+        """Take over the log of the run that is resumed."""
+        if run.checkpoint is None or run.checkpoint.step != run.step - 1 or self.state.global_step:
+            return
+        file = run.checkpoint.folder / _STATE
+        if file.is_file():
+            saved = read_json_object(file)
+            for name in ("log_history", "best_metric", "best_global_step", "best_model_checkpoint"):
+                setattr(self.state, name, saved[name])
+
+    def _epoch(self, run: TrainingRun) -> float:
+        epochs, steps = divmod(run.step - 1, run.batches.steps_per_epoch)  # steps of this epoch before this one
+        batches = (steps + 1) * self.arguments.gradient_accumulation_steps
+        return epochs + min(batches / self.batches_per_epoch, 1.0)
+
+    def _call(self, event: str, **more: Any) -> None:
+        self.callbacks.call(event, self.arguments, self.state, **more)

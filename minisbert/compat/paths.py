@@ -308,7 +308,8 @@ def home(path: str, name: str) -> str | None:
 def origin(path: str, name: str) -> str:
     """Return the one module that stands for all those that offer the same name."""
     kind = _kind(path, name)
-    return next((one for one, names in _LISTED.items() if one and name in names and _kind(one, name) == kind), path)
+    listed = [one for one, names in _LISTED.items() if one and name in names and _kind(one, name) == kind]
+    return next((one for one in listed if kind or one not in BEYOND), path)
 
 
 def _kind(path: str, name: str) -> str:

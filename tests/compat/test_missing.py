@@ -33,6 +33,8 @@ def test_the_reason_is_that_of_the_kind() -> None:
     }.items():
         with pytest.raises(ConfigError, match=reason):
             resolve("", name)()
+    with pytest.raises(ConfigError, match="a Transformer followed by Pooling"):
+        resolve("models", "Router")()
 
 
 def test_it_is_one_thing_wherever_it_is_imported_from() -> None:

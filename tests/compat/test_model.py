@@ -258,3 +258,14 @@ def test_compile(model: SentenceTransformer) -> None:
     before = model.encode(TEXTS)
     model.compile(dynamic=True)
     assert (model.encode(TEXTS) == before).all()
+
+
+def test_a_model_in_double_precision_gives_such_embeddings(model: SentenceTransformer) -> None:
+    found = model.double().encode(TEXTS)
+    assert found.dtype == np.float64
+    assert model.encode(TEXTS, convert_to_tensor=True).dtype == torch.float64
+
+
+def test_an_unknown_default_prompt_is_refused(folder: str) -> None:
+    with pytest.raises(ConfigError, match="'z'; expected one of .*'q'"):
+        SentenceTransformer(folder, prompts={"q": "the "}, default_prompt_name="z")

@@ -412,6 +412,10 @@ def test_model_init(still: Path, tmp_path: Path) -> None:
     assert made.model is not model
     assert made.loss.model is made.model
     assert logged(made) == first
+    trials = []
+    given = {"model_init": lambda trial: (trials.append(trial), make())[1]}
+    trainer(None, tmp_path, loss=losses.CosineSimilarityLoss, given=given)  # type: ignore[arg-type]
+    assert trials == [None]
 
 
 # ---- data and batches -----------------------------------------------------------------------------------------------
@@ -603,3 +607,12 @@ def test_files(model: SentenceTransformer, tmp_path: Path, capsys: pytest.Captur
     assert made.is_world_process_zero()
     assert made.is_local_process_zero()
     assert isinstance(made.control, TrainerControl)
+
+
+def test_lists_of_two_texts_are_reported(model: SentenceTransformer, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    rows = {"anchor": ["a cat", "a dog"], "positive": ["cat", "dog"], "negative": [["the sea", "the sky"]] * 2}
+    with pytest.warns(UserWarning, match="lists of two texts in the column negative"):
+        trainer(
+            model, tmp_path, datasets.Dataset.from_dict(rows), loss=losses.MultipleNegativesRankingLoss(model)
+        ).train()

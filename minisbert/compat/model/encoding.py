@@ -182,7 +182,8 @@ class EncodingMethods(OurSentenceTransformer):
 
     def prompt_text(self, prompt: str | None, name: str | None) -> str:
         """Return the prompt to use; a default that `prompts` does not have is no error here, and no prompt."""
-        if prompt is None and name is None and self.default_prompt_name not in (None, *self.prompts):
+        made = "model_card_data" in self.__dict__  # in the constructor it is an error
+        if made and prompt is None and name is None and self.default_prompt_name not in (None, *self.prompts):
             warn(
                 f"the default prompt {self.default_prompt_name!r} is none of {sorted(self.prompts)}: no prompt is used"
             )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import nn
 
-from ...errors import ConfigError, shown, warn
+from ...errors import ConfigError, warn
 from ...modules.features import Features
 from ...similarity import SimilarityFunction
 from ...text import Text
@@ -111,11 +111,6 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
             processor_kwargs=processor_kwargs,
             config_kwargs=config_kwargs,
         )
-        if self.default_prompt_name not in (None, *self.prompts):
-            raise ConfigError(
-                f"got default_prompt_name={shown(self.default_prompt_name)}; expected one of {sorted(self.prompts)}: "
-                f"pass its text in prompts"
-            )
         for module in self:
             adopt(module)
         if config_kwargs and "output_hidden_states" in config_kwargs:

@@ -112,7 +112,7 @@ def _serve(name: str, folder: Path, threads: int, questions: Connection) -> None
 
     torch.set_num_threads(threads)
     try:
-        encode = _function(name, folder, threads)
+        encode = load(name, folder, threads)
     except Exception as error:  # whatever it is, it is told
         questions.recv()
         questions.send(f"{type(error).__name__}: {error}".splitlines()[0])
@@ -133,7 +133,8 @@ def _serve(name: str, folder: Path, threads: int, questions: Connection) -> None
         questions.send(seconds)
 
 
-def _function(name: str, folder: Path, threads: int) -> Callable[[list[str], int], NDArray[np.float32]]:
+def load(name: str, folder: Path, threads: int) -> Callable[[list[str], int], NDArray[np.float32]]:
+    """Load a contender's model in this process: a function of texts and batch size."""
     if name == REFERENCE:
         import sentence_transformers
 

@@ -38,8 +38,6 @@ from .dataset import TrainingDataset
 from .loop import Engine
 from .naming import named_parameters
 from .optimization import adamw, parameter_groups
-from .replay_cached import ReplayEngine, ReplayEngine51
-from .replay_losses import as_written, reads_the_same_tokens
 
 
 class Replay(RunBuilder):
@@ -70,14 +68,20 @@ class Replay(RunBuilder):
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss, written as the version writes it."""
+        from .replay_losses import as_written  # only a replay needs it
+
         return as_written(loss, self.version)
 
     def guide_dataset(self, part: TrainingSet, guide: EmbeddingModel) -> TrainingDataset | None:
         """Give a guide the padded tokens of the model, if its own would be the same."""
+        from .replay_losses import reads_the_same_tokens
+
         return None if reads_the_same_tokens(guide, self.model) else super().guide_dataset(part, guide)
 
     def engine_class(self) -> type[Engine]:
         """Return the engine with the version's gradient cache."""
+        from .replay_cached import ReplayEngine, ReplayEngine51
+
         return ReplayEngine if self.version == "6.2" else ReplayEngine51
 
     def optimizers(self) -> list[Optimizer]:

@@ -28,7 +28,6 @@ from .naming import freezing, frozen_parameters, own_rates
 from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
-from .replay_losses import check_replayed
 from .selection import chosen_metric, loss_metric
 
 
@@ -216,6 +215,8 @@ class Trainer:
         config, device = self.config, self.model.device
         if device.type != "cpu":
             raise ConfigError(f"got replay on {device}; expected the CPU: load the model with device='cpu'")
+        from .replay_losses import check_replayed  # only a replay needs it
+
         for loss in (part.loss for part in self._sets + self._eval_sets):
             check_replayed(loss, self.model, cast(ReplayVersion, config.replay))
         if config.prompts and leaves_out_prompts(self.model):

@@ -15,6 +15,7 @@ from minisbert.training.config import ReplayVersion
 
 pytestmark = [
     pytest.mark.parity,
+    pytest.mark.long,
     pytest.mark.filterwarnings("ignore"),
 ]
 ALL = {**CASES, **RATES, **CACHED}

@@ -19,7 +19,7 @@ reference = pytest.importorskip("sentence_transformers")
 reference_losses = pytest.importorskip("sentence_transformers.sentence_transformer.losses")
 datasets = pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.parity, pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 ROWS, DIM = 37, 32
 DRAW = np.random.default_rng(9)

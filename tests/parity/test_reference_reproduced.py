@@ -18,7 +18,7 @@ from tiny_models import WORDS
 from minisbert import recipes
 from minisbert.training.config import ReplayVersion
 
-pytestmark = [pytest.mark.parity, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.parity, pytest.mark.long, pytest.mark.filterwarnings("ignore")]
 
 VERSIONS: dict[str, ReplayVersion] = {"6.2.0": "6.2", "5.1.2": "5.1"}
 ROWS, DIM = 24, 32

@@ -47,6 +47,15 @@ class _BatchTriplets(FeatureLoss):
     columns_read = 1
     margin: float
 
+    def __init__(
+        self,
+        model: Any,
+        distance_metric: MatrixDistance = BatchHardTripletLossDistanceFunction.euclidean_distance,
+        margin: float = 5,
+    ) -> None:
+        super().__init__(model, distance_metric=distance_metric, margin=margin)
+        self.hold(model)
+
     @property
     def triplet_margin(self) -> float:
         """The margin."""
@@ -74,15 +83,6 @@ class BatchAllTripletLoss(_BatchTriplets, losses.BatchAllTripletLoss):
         margin: how much farther than the positive the negative has to be.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        distance_metric: MatrixDistance = BatchHardTripletLossDistanceFunction.euclidean_distance,
-        margin: float = 5,
-    ) -> None:
-        super().__init__(model, distance_metric=distance_metric, margin=margin)
-        self.hold(model)
-
     def batch_all_triplet_loss(self, labels: Tensor, embeddings: Tensor) -> Tensor:
         """Return the loss of (batch,) labels and a (batch, dim) tensor, a scalar."""
         value: Tensor = self.computed([embeddings], labels)
@@ -97,15 +97,6 @@ class BatchHardTripletLoss(_BatchTriplets, losses.BatchHardTripletLoss):
         distance_metric: one of `BatchHardTripletLossDistanceFunction`, or a function of (n, dim) to (n, n).
         margin: how much farther than the positive the negative has to be.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        distance_metric: MatrixDistance = BatchHardTripletLossDistanceFunction.euclidean_distance,
-        margin: float = 5,
-    ) -> None:
-        super().__init__(model, distance_metric=distance_metric, margin=margin)
-        self.hold(model)
 
     def batch_hard_triplet_loss(self, labels: Tensor, embeddings: Tensor) -> Tensor:
         """Return the loss of (batch,) labels and a (batch, dim) tensor, a scalar."""
@@ -159,15 +150,6 @@ class BatchSemiHardTripletLoss(_BatchTriplets, losses.BatchSemiHardTripletLoss):
         distance_metric: one of `BatchHardTripletLossDistanceFunction`, or a function of (n, dim) to (n, n).
         margin: how much farther than the positive the negative has to be.
     """
-
-    def __init__(
-        self,
-        model: Any,
-        distance_metric: MatrixDistance = BatchHardTripletLossDistanceFunction.euclidean_distance,
-        margin: float = 5,
-    ) -> None:
-        super().__init__(model, distance_metric=distance_metric, margin=margin)
-        self.hold(model)
 
     def batch_semi_hard_triplet_loss(self, labels: Tensor, embeddings: Tensor) -> Tensor:
         """Return the loss of (batch,) labels and a (batch, dim) tensor, a scalar."""

@@ -108,7 +108,7 @@ class PackedBatch:
             text_index=self.text_index[tokens] - first,
             lengths=self.lengths[first:end],
             offsets=self.offsets[first : end + 1] - tokens.start,
-            runs=tuple(_runs(lengths[first:end])),
+            runs=tuple(runs_of(lengths[first:end])),
             restore=torch.arange(end - first, device=self.restore.device),
             prompt_length=self.prompt_length,
             token_types=None if self.token_types is None else self.token_types[tokens],
@@ -167,7 +167,7 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
         text_index=torch.from_numpy(text_index),
         lengths=torch.from_numpy(lengths),
         offsets=torch.from_numpy(offsets.astype(np.int32)),
-        runs=tuple(_runs(lengths)),
+        runs=tuple(runs_of(lengths)),
         restore=torch.from_numpy(restore),
         prompt_length=prompt_length,
         token_types=torch.from_numpy(types) if types is not None and types.any() else None,
@@ -282,7 +282,8 @@ def _cuts(starts: NDArray[np.int64], most: int) -> list[int]:
     return cuts
 
 
-def _runs(lengths: NDArray[np.int64]) -> Iterator[Run]:
+def runs_of(lengths: NDArray[np.int64]) -> Iterator[Run]:
+    """Yield the runs of texts that are sorted by their lengths, (texts,)."""
     start = 0
     for length, texts in zip(*np.unique(lengths, return_counts=True), strict=True):
         yield Run(start, int(texts), int(length))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ...errors import InputError, InputTypeError, shown
 from ...modules.features import Features
-from ...packing import PackedBatch, Run
+from ...packing import PackedBatch, runs_of
 
 _IDS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 
@@ -70,7 +70,7 @@ class Padding:
             text_index=text_index,
             lengths=lengths,
             offsets=offsets.int(),
-            runs=_runs(known[order]),
+            runs=tuple(runs_of(known[order])),
             restore=torch.argsort(places),
             prompt_length=_prompt_length(features.get("prompt_length")),
             token_types=packed_types if packed_types is not None and bool(packed_types.any()) else None,
@@ -196,11 +196,3 @@ def _prompt_length(value: Any) -> int:
     if isinstance(value, Tensor):  # the collator of the reference repeats it for each text
         return int(value.reshape(-1)[0]) if value.numel() else 0
     return int(value or 0)
-
-
-def _runs(lengths: Any) -> tuple[Run, ...]:
-    runs, start = [], 0
-    for length, texts in zip(*np.unique(lengths, return_counts=True), strict=True):
-        runs.append(Run(start, int(texts), int(length)))
-        start += int(texts * length)
-    return tuple(runs)

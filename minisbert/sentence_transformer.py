@@ -118,11 +118,10 @@ class SentenceTransformer(EmbeddingModel):
             InputError: the rows do not fit the loss.
         """
         from .training.config import TrainingConfig  # these are not needed to embed
-        from .training.schedules import FIT_SCHEDULES
+        from .training.schedules import fit_schedule
         from .training.trainer import FitTrainer, read_objectives
 
-        if not isinstance(scheduler, str) or scheduler.lower() not in FIT_SCHEDULES:
-            raise ConfigError(f"got scheduler {scheduler!r}; expected one of {', '.join(FIT_SCHEDULES)}, in any case")
+        schedule = fit_schedule(scheduler)
         if unknown := sorted(set(optimizer_params or {}) - {"lr"}):
             raise ConfigError(f"got optimizer_params {unknown}; expected only 'lr'")
         if replay is not None and steps_per_epoch and epochs > 1:
@@ -134,7 +133,7 @@ class SentenceTransformer(EmbeddingModel):
         # An epoch takes every batch of the smallest data set, and as many of the others.
         batches = min(math.ceil(len(part) / batch_size) for part in rows.values()) * len(rows)
         steps = (steps_per_epoch or batches) * epochs
-        if warmup_steps >= steps and FIT_SCHEDULES[scheduler.lower()] != "constant":
+        if warmup_steps >= steps and schedule != "constant":
             warn(
                 f"warmup_steps={warmup_steps} is not below the {steps} steps of this run: the learning rate never "
                 f"reaches its full value; a tenth of the steps is a usual choice"
@@ -144,7 +143,7 @@ class SentenceTransformer(EmbeddingModel):
             batch_size=batch_size,
             batch_sampler=batch_sampler,
             learning_rate=(optimizer_params or {}).get("lr", 2e-5),
-            lr_scheduler_type=FIT_SCHEDULES[scheduler.lower()],
+            lr_scheduler_type=schedule,
             warmup_steps=warmup_steps,
             weight_decay=weight_decay,
             max_grad_norm=max_grad_norm,

@@ -28,7 +28,7 @@ from .naming import own_parameters, own_rates
 from .optimization import adamw, sparse_word_table
 from .prompts import column_prompts, leaves_out_prompts
 from .record import shown_name
-from .schedules import make_schedule
+from .schedules import Schedule, make_schedule
 from .selection import loss_metric
 from .validation import EvaluationSet, Validation
 
@@ -158,16 +158,19 @@ class RunBuilder:
 
     def engine(self, total_steps: int) -> Engine:
         """Make the engine for the model's device, with optimizers and schedule."""
+        losses = [self.computed_loss(loss) for loss in self.losses()]
+        return self.engine_class()(self.model, losses, self.optimizers(), self.schedule(total_steps), self.config)
+
+    def schedule(self, total_steps: int) -> Schedule:
+        """Make the schedule of the learning rate."""
         config, steps = self.config, self.schedule_steps(total_steps)
-        schedule = make_schedule(
+        return make_schedule(
             config.lr_scheduler_type,
             highest=config.learning_rate,
             warmup=config.warmup(steps),
             total=steps,
             parameters=config.lr_scheduler_kwargs,
         )
-        losses = [self.computed_loss(loss) for loss in self.losses()]
-        return self.engine_class()(self.model, losses, self.optimizers(), schedule, config)
 
     def prompts(self, part: TrainingSet) -> dict[str, str]:
         """Return the prompt of each column of a data set that has one."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from ..errors import ConfigError
+
 if TYPE_CHECKING:  # the settings are read before torch is needed
     from torch import Tensor
 
@@ -160,6 +162,17 @@ FIT_SCHEDULES: dict[str, SchedulerName] = {
     "warmupcosine": "cosine",
     "warmupcosinewithhardrestarts": "cosine_with_restarts",
 }
+
+
+def fit_schedule(scheduler: object) -> SchedulerName:
+    """Return the name of the schedule that the old `fit` calls `scheduler`, in any case.
+
+    Raises:
+        ConfigError: it has no such name.
+    """
+    if not isinstance(scheduler, str) or scheduler.lower() not in FIT_SCHEDULES:
+        raise ConfigError(f"got scheduler {scheduler!r}; expected one of {', '.join(FIT_SCHEDULES)}, in any case")
+    return FIT_SCHEDULES[scheduler.lower()]
 
 
 def make_schedule(

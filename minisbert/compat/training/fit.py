@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ...errors import warn
-from ...training.schedules import FIT_SCHEDULES
+from ...training.schedules import fit_schedule
 from .old_fit import DEFAULTS, OldFit, check_objectives
 
 
@@ -98,7 +98,7 @@ class FitMixin(OldFit):
             per_device_eval_batch_size=size,
             num_train_epochs=epochs,
             max_steps=steps_per_epoch or -1,
-            lr_scheduler_type=FIT_SCHEDULES[scheduler.lower()],
+            lr_scheduler_type=fit_schedule(scheduler),
             warmup_steps=warmup_steps,
             weight_decay=weight_decay,
             eval_strategy="steps" if evaluation_steps and evaluator is not None else "no",

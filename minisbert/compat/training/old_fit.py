@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError
-from ...training.schedules import FIT_SCHEDULES, make_schedule
+from ...training.schedules import fit_schedule, make_schedule
 
 DEFAULTS: Mapping[str, Any] = {"lr": 2e-5}
 _NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
@@ -102,9 +102,7 @@ class OldFit:
         optimizer: torch.optim.Optimizer, scheduler: str, warmup_steps: int, t_total: int
     ) -> torch.optim.lr_scheduler.LambdaLR:
         """Make a schedule by its name in `fit`."""
-        if scheduler.lower() not in FIT_SCHEDULES:
-            raise ConfigError(f"got scheduler {scheduler!r}; expected one of {', '.join(FIT_SCHEDULES)}, in any case")
-        schedule = make_schedule(FIT_SCHEDULES[scheduler.lower()], highest=1.0, warmup=warmup_steps, total=t_total)
+        schedule = make_schedule(fit_schedule(scheduler), highest=1.0, warmup=warmup_steps, total=t_total)
         return torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: float(schedule.factor(torch.tensor(step, dtype=torch.float64)))
         )
@@ -168,9 +166,13 @@ def check_objectives(objectives: Iterable[Any], scheduler: Any) -> list[tuple[An
     for objective in found:
         if not isinstance(objective, (tuple, list)) or len(objective) != 2:
             raise ConfigError(f"got {type(objective).__name__} as an objective; expected a pair (data loader, loss)")
-    if not isinstance(scheduler, str) or scheduler.lower() not in FIT_SCHEDULES:
-        raise ConfigError(f"got scheduler {scheduler!r}; expected one of {', '.join(FIT_SCHEDULES)}, in any case")
+    fit_schedule(scheduler)
     return found
+
+
+def decays(name: str) -> bool:
+    """Return True if the old `fit` applies weight decay to a parameter of this name."""
+    return not any(part in name for part in _NOT_DECAYED)
 
 
 def _optimizer(
@@ -178,7 +180,7 @@ def _optimizer(
 ) -> torch.optim.Optimizer:
     decayed = {True: [], False: []}  # type: dict[bool, list[nn.Parameter]]
     for name, parameter in loss.named_parameters():
-        decayed[not any(part in name for part in _NOT_DECAYED)].append(parameter)
+        decayed[decays(name)].append(parameter)
     groups = [{"params": decayed[True], "weight_decay": weight_decay}, {"params": decayed[False], "weight_decay": 0.0}]
     return kind(groups, **options)
 

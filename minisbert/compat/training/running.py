@@ -25,15 +25,14 @@ from ...training.history import OnLog
 from ...training.loop import Engine, TrainingRun
 from ...training.naming import load_own_state, named_parameters
 from ...training.optimization import BETAS, EPS, adamw_over, owned_parameters, parameter_groups
-from ...training.schedules import Schedule, make_schedule
+from ...training.schedules import Schedule
 from ...training.trainer import Trainer
 from ...training.validation import Validation
 from .batches import FullBatches, GivenBatches, GivenTurns, in_order, own_sampler, own_turns
 from .course import Course
 from .data import is_stream
+from .old_fit import decays
 from .settings import Settings
-
-_NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
 
 
 @dataclass
@@ -120,22 +119,14 @@ class PlannedBuilder(RunBuilder):
         """Make the engine of the device; torch's own optimizers and schedulers have a plain one."""
         if self.plan.optimizer is None and self.plan.settings.optimizer is None:
             return super().engine(total_steps)
-        config, steps = self.config, self.schedule_steps(total_steps)
-        schedule = make_schedule(
-            config.lr_scheduler_type,
-            highest=config.learning_rate,
-            warmup=config.warmup(steps),
-            total=steps,
-            parameters=config.lr_scheduler_kwargs,
-        )
-        losses = [self.computed_loss(loss) for loss in self.losses()]
-        return GivenEngine(self.model, losses, self.optimizers(), schedule, config, scheduler=self.plan.scheduler)
+        losses, schedule = [self.computed_loss(loss) for loss in self.losses()], self.schedule(total_steps)
+        return GivenEngine(self.model, losses, self.optimizers(), schedule, self.config, scheduler=self.plan.scheduler)
 
     def _groups(self) -> list[dict[str, Any]]:
         """Sort the parameters into those with weight decay and those without."""
         if self.plan.settings.decays_by_name:
             named = named_parameters(self.model, self.losses())
-            pairs = [(one.parameter, not any(part in one.name for part in _NOT_DECAYED)) for one in named]
+            pairs = [(one.parameter, decays(one.name)) for one in named]
         else:
             owned = owned_parameters(self.model, *self.losses())
             pairs = [(one, not isinstance(owner, nn.LayerNorm) and "bias" not in name) for name, one, owner in owned]

@@ -138,16 +138,22 @@ def compare(case: Case, rows: dict[str, Any], steps: int, rounds: int, rates: Ra
 
 
 def train(
-    side: str, loss: str, rows: dict[str, Any], settings: dict[str, Any], *, device: str = "cpu"
+    side: str,
+    loss: str,
+    rows: dict[str, Any],
+    settings: dict[str, Any],
+    *,
+    device: str = "cpu",
+    loss_options: dict[str, Any] | None = None,
 ) -> tuple[Course, Any]:
     """One run from the packaged model: its course, and the trained model."""
     library, precision = side.split()
     run: Callable[..., tuple[Course, Any]] = _minisbert if library == "minisbert" else _reference
-    return run(loss, rows, {"log_every": 1, **settings}, precision, device)
+    return run(loss, rows, {"log_every": 1, **settings}, precision, device, loss_options or {})
 
 
 def _minisbert(
-    loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: Any, device: str
+    loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: Any, device: str, loss_options: dict[str, Any]
 ) -> tuple[Course, Any]:
     model = SentenceTransformer(packaged_model(), device=device, truncation="count")
     clock, ends = timing.clock_of(device), list[float]()
@@ -155,7 +161,7 @@ def _minisbert(
     trainer = Trainer(
         model,
         rows,
-        loss=getattr(losses, loss)(),
+        loss=getattr(losses, loss)(**loss_options),
         config=config,
         on_log=lambda entry: ends.append(clock()),
         show_progress_bar=False,
@@ -165,7 +171,7 @@ def _minisbert(
 
 
 def _reference(
-    loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: str, device: str
+    loss: str, rows: dict[str, Any], settings: dict[str, Any], precision: str, device: str, loss_options: dict[str, Any]
 ) -> tuple[Course, Any]:
     import sentence_transformers as reference
     from datasets import Dataset
@@ -195,11 +201,12 @@ def _reference(
                 save_strategy="no",
                 report_to="none",
                 use_cpu=device == "cpu",
+                ddp_backend="gloo" if device == "cpu" else None,  # of several processes
                 disable_tqdm=True,
                 dataloader_pin_memory=device != "cpu",
             ),
             train_dataset=Dataset.from_dict(rows),
-            loss=getattr(reference.sentence_transformer.losses, loss)(model),
+            loss=getattr(reference.sentence_transformer.losses, loss)(model, **loss_options),
             callbacks=[Clock()],
         )
         trainer.remove_callback(PrinterCallback)

@@ -132,7 +132,8 @@ def test_evaluations_do_not_change_training(model: SentenceTransformer, still: P
     assert [entry["step"] for entry in made.state.log_history if "eval_a_loss" in entry] == [0, 10]
     assert len(logged(made, "eval_dev_spearman_cosine")) == len(logged(made, "eval_b_loss")) == 2
     metrics = made.evaluate(metric_key_prefix="final")
-    assert {"final_a_loss", "final_b_loss", "final_dev_spearman_cosine"} <= set(metrics)
+    assert {"final_a_loss", "final_b_loss", "final_a_dev_spearman_cosine", "epoch"} <= set(metrics)
+    assert metrics["final_a_dev_spearman_cosine"] == metrics["final_b_dev_spearman_cosine"]
     assert made.evaluate("a")["eval_loss"] == pytest.approx(metrics["final_a_loss"])
     assert made.evaluate(FEW)["eval_loss"] == pytest.approx(metrics["final_a_loss"])
 
@@ -582,6 +583,8 @@ def test_refused(model: SentenceTransformer, tmp_path: Path) -> None:
         trainer(model, tmp_path).hyperparameter_search()
     with pytest.raises(ConfigError, match="got str as loss"):
         trainer(model, tmp_path, loss=lambda model: "loss")
+    with pytest.raises(ConfigError, match="got str as loss"):
+        trainer(model, tmp_path, loss="mnrl")
     with pytest.warns(UserWarning, match="compute_metrics"):
         trainer(model, tmp_path, given={"compute_metrics": lambda one: {}})
 

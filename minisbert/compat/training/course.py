@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...storage.files import read_json_object
 from ...training.loop import Action, TrainingRun
+from ...training.selection import loss_metric
 from .arguments import BaseTrainingArguments
 from .callbacks import CallbackHandler, TrainerState
 from .rotation import keep_only, rotate
 
 _STATE = "trainer_state.json"
+_DIGITS = 4  # of terms of a loss in the log
 Log = Callable[[dict[str, float]], None]
 
 
@@ -107,14 +109,14 @@ class Course:
             self.callbacks.control.should_log = False
             yield "log"
             entry = history.entries[-1]
-            self.log({name: entry[name] for name in ("loss", "grad_norm", "learning_rate")})
+            terms = {name: round(entry[name], _DIGITS) for name in history.terms if name in entry}
+            self.log({**{name: entry[name] for name in ("loss", "grad_norm", "learning_rate")}, **terms})
         if self.callbacks.control.should_evaluate:
             self.callbacks.control.should_evaluate = False
             if run.evaluates:
                 start = time.perf_counter()
                 yield "evaluate"
-                metrics = self.evaluated(history.entries[-1], time.perf_counter() - start)
-                self._call("on_evaluate", metrics=metrics)
+                self.evaluated(history.entries[-1], time.perf_counter() - start, terms=history.terms)
                 self._note_best(run)
                 if self.arguments.save_strategy == "best":
                     self.callbacks.control.should_save = history.best_step == run.step
@@ -124,35 +126,48 @@ class Course:
             self._note_checkpoint(run)
             self._call("on_save")
 
-    def evaluated(self, entry: Mapping[str, float], seconds: float, *, prefix: str = "eval") -> dict[str, float]:
-        """Log an evaluation as the reference does, an entry for each data set; return all metrics.
+    def evaluated(
+        self,
+        entry: Mapping[str, float],
+        seconds: float,
+        *,
+        terms: Collection[str] = (),
+        prefix: str = "eval",
+        in_run: bool = True,
+    ) -> dict[str, float]:
+        """Log an evaluation as the reference does, an entry for each data set, and tell the callbacks of each.
 
         Args:
             entry: what minisbert logged.
             seconds: time that it took.
+            terms: names of those of the loss, which are in the log alone.
             prefix: put before the names of metrics in place of "eval".
+            in_run: the evaluator was called once for all data sets, and not for each.
+
+        Returns:
+            All metrics, with the epoch where the log has no "eval_loss", as there.
         """
-        left = {
-            f"{prefix}_{name.removeprefix('eval_')}": value for name, value in entry.items() if name.startswith("eval_")
-        }
-        entries: list[dict[str, float]] = []
-        for name, rows in (self.eval_rows or {"": 0}).items():
-            part = f"{prefix}_{name}" if name else prefix
-            found = {f"{part}_loss": left.pop(f"{part}_loss")} if f"{part}_loss" in left else {}
-            batches = math.ceil(rows / self.arguments.eval_batch_size)
-            entries.append(
-                {
-                    **found,
-                    f"{part}_runtime": round(seconds, 4),
-                    f"{part}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
-                    f"{part}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
-                }
-            )
-        entries[0] |= left  # of the evaluator
+        left = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        shown = {f"eval_{name}": round(left.pop(name), _DIGITS) for name in terms if name in left}
+        losses = {name: left.pop(loss_metric(name), None) for name in self.eval_rows}
         metrics: dict[str, float] = {}
-        for one in entries:
-            self.log(one)
+        for number, (name, rows) in enumerate((self.eval_rows or {"": 0}).items()):
+            part = f"{prefix}_{name}" if name else prefix
+            loss, batches = losses.get(name), math.ceil(rows / self.arguments.eval_batch_size)
+            one = {} if loss is None else {f"{part}_loss": loss}
+            if not in_run or number == 0:
+                start = f"{prefix if in_run else part}_"
+                one |= {metric if metric.startswith(start) else start + metric: left[metric] for metric in left}
+            one |= {
+                f"{part}_runtime": round(seconds, 4),
+                f"{part}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
+                f"{part}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
+            }
+            has_loss = "eval_loss" in one
+            self.log({**one, **(shown if has_loss else {})})
+            one |= {} if has_loss else {"epoch": self.state.epoch}
             metrics |= one
+            self._call("on_evaluate", metrics=one)
         return metrics
 
     def _note_best(self, run: TrainingRun) -> None:

@@ -305,6 +305,19 @@ def test_control(model: SentenceTransformer, tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint-3").is_dir()
 
 
+def test_epochs_that_are_to_stop(model: SentenceTransformer, tmp_path: Path) -> None:
+    class Stop:
+        def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+            control.should_epoch_stop = state.global_step == args.max_grad_norm
+
+    late = trainer(model, tmp_path, given={"callbacks": [Stop]}, max_grad_norm=7)
+    assert late.train().global_step == 7
+    assert not (tmp_path / "train_log.jsonl").exists()
+    assert trainer(model, tmp_path, given={"callbacks": [Stop]}, max_grad_norm=5).train().global_step == 10
+    with pytest.raises(ConfigError, match="should_epoch_stop from a callback at step 3"):
+        trainer(model, tmp_path, given={"callbacks": [Stop]}, max_grad_norm=3).train()
+
+
 def test_callbacks_come_and_go(model: SentenceTransformer, tmp_path: Path) -> None:
     class PrinterCallback:
         pass

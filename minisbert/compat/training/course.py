@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...errors import ConfigError
 from ...storage.files import read_json_object
 from ...training.loop import Action, TrainingRun
 from ...training.selection import loss_metric
@@ -51,7 +52,7 @@ class Course:
             if steps is not None:
                 setattr(state, f"{kind}_steps", math.ceil(run.total_steps * steps) if steps < 1 else int(steps))
         self.callbacks.context |= {"optimizer": run.engine.optimizers[0], "lr_scheduler": None}
-        self.callbacks.control.should_training_stop = False
+        self.callbacks.control.should_training_stop = self.callbacks.control.should_epoch_stop = False
         self._call("on_train_begin")
         self._call("on_epoch_begin")
         self._call("on_step_begin")
@@ -67,6 +68,8 @@ class Course:
         self._after_step(last=last)
         self._call("on_step_end")
         yield from self._asked_for(run)
+        if self.callbacks.control.should_epoch_stop and run.step % per_epoch:
+            self._stop_epoch(run)
         ends_epoch = run.step % per_epoch == 0 or last or self.callbacks.control.should_training_stop
         if ends_epoch:
             self._after_epoch()
@@ -81,6 +84,7 @@ class Course:
             run.log.history.stopped_early = True
             return
         if ends_epoch:
+            self.callbacks.control.should_epoch_stop = False
             self._call("on_epoch_begin")
         self._call("on_step_begin")
 
@@ -101,6 +105,19 @@ class Course:
         control.should_log |= arguments.logging_strategy == "epoch"
         control.should_evaluate |= arguments.eval_strategy == "epoch" and arguments.eval_delay <= self.state.epoch
         control.should_save |= arguments.save_strategy == "epoch"
+
+    def _stop_epoch(self, run: TrainingRun) -> None:
+        """End the run where its last epoch is to stop.
+
+        Raises:
+            ConfigError: another epoch is to follow.
+        """
+        if run.total_steps > math.ceil(run.step / run.batches.steps_per_epoch) * run.batches.steps_per_epoch:
+            raise ConfigError(
+                f"got should_epoch_stop from a callback at step {run.step}, before the last epoch; expected it in the "
+                f"last one, as no rows of an epoch are left out: set should_training_stop"
+            )
+        self.callbacks.control.should_training_stop = True
 
     def _asked_for(self, run: TrainingRun) -> Iterator[Action]:
         """Yield what the flow and the callbacks ask for, and tell the callbacks when it is done."""

@@ -75,6 +75,7 @@ class PlannedBuilder(RunBuilder):
             evaluator=evaluator, output_dir=output_dir, on_log=on_log, show_progress_bar=show_progress_bar
         )
         run.course = self.plan.course
+        run.log = TrainingLog(steps_per_epoch=run.batches.steps_per_epoch, file=None, on_log=on_log)
         self.plan.course.start(run)
         return run
 

@@ -379,6 +379,34 @@ def test_own_loss(model: SentenceTransformer, still: Path, tmp_path: Path, terms
     assert made.loss.kinds == {torch.float32}
 
 
+def test_own_compute_loss(model: SentenceTransformer, still: Path, tmp_path: Path) -> None:
+    class Doubled(SentenceTransformerTrainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            assert {"sentence1_input_ids", "sentence2_attention_mask", "label"} <= set(inputs)
+            loss = super().compute_loss(model, inputs)
+            features, _ = self.collect_features(inputs)
+            term = model(features[0])["sentence_embedding"].square().mean()
+            total = 2 * loss + 0 * term  # type: ignore[operator]
+            return (total, {}) if return_outputs else total
+
+    given: dict[str, Any] = {"eval_strategy": "epoch", "max_grad_norm": 0.0, "learning_rate": 0.0}
+    plain = trainer(model, tmp_path / "a", given={"eval_dataset": FEW}, **given)
+    plain.train()
+    other = SentenceTransformer(str(still), device="cpu")
+    made = Doubled(
+        other,
+        plain.args,
+        ROWS,
+        FEW,
+        losses.CosineSimilarityLoss(other),  # type: ignore[arg-type, unused-ignore]
+    )
+    made.train()
+    for name in ("loss", "eval_loss", "grad_norm"):
+        np.testing.assert_allclose(logged(made, name), 2 * np.array(logged(plain, name)), rtol=1e-4)
+
+
 def test_labels_keep_their_type(model: SentenceTransformer, tmp_path: Path) -> None:
     rows = {"a": FIRST[:8], "b": SECOND[:8], "label": [0, 1] * 4}
     made = trainer(model, tmp_path, rows, loss=OwnPairs)
@@ -571,10 +599,10 @@ def test_optimizers(still: Path, tmp_path: Path) -> None:
 
 def test_refused(model: SentenceTransformer, tmp_path: Path) -> None:
     class Own(SentenceTransformerTrainer):
-        def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        def training_step(self, *arguments: Any, **options: Any) -> Any:
             raise AssertionError
 
-    with pytest.raises(ConfigError, match="Own with a method compute_loss"):
+    with pytest.raises(ConfigError, match="Own with a method training_step"):
         Own(model)
     with pytest.raises(ConfigError, match="neither model nor model_init"):
         SentenceTransformerTrainer()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,12 +24,15 @@ class OwnLoss(Loss):
         loss: called with a list of features, one for each column, and the labels, (rows,), or None.
         padding: id of the padding token.
         labels: type of the labels in the data, which decides their dtype.
+        compute: called in place of `loss`, or None.
     """
 
-    def __init__(self, loss: nn.Module, *, padding: int, labels: LabelType) -> None:
+    def __init__(
+        self, loss: nn.Module, *, padding: int, labels: LabelType, compute: Callable[..., Any] | None = None
+    ) -> None:
         super().__init__()
         self.loss = loss
-        self._padding, self._labels = padding, labels
+        self._padding, self._labels, self._compute = padding, labels, compute
 
     @property
     def takes_labels(self) -> bool:
@@ -61,7 +64,9 @@ class OwnLoss(Loss):
         """
         if labels is not None and self._labels in _DTYPES:
             labels = labels.to(_DTYPES[self._labels])
-        return self.loss([padded_features(column, padding=self._padding) for column in tokens], labels)
+        return (self._compute or self.loss)(
+            [padded_features(column, padding=self._padding) for column in tokens], labels
+        )
 
 
 def padded_features(batch: PackedBatch, *, padding: int) -> dict[str, Any]:

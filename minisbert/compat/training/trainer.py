@@ -6,12 +6,13 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...data.roles import TrainingRows
 from ...errors import ConfigError, InputError, warn
@@ -337,9 +338,22 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     def _loss_of(self, name: str, rows: Any) -> Loss:
         loss = self.loss[name] if isinstance(self.loss, Mapping) else self.loss
-        if isinstance(loss, Loss) and not getattr(loss, "rewritten", False):  # for embeddings
+        compute = None
+        if type(self).compute_loss is not TrainerLoaders.compute_loss:
+            compute = partial(self._computed, name, list(rows.texts))
+        elif isinstance(loss, Loss) and not getattr(loss, "rewritten", False):  # for embeddings
             return loss
-        return OwnLoss(loss, padding=self.model.transformer.padding_token, labels=rows.label_type)
+        padding = self.model.transformer.padding_token
+        return OwnLoss(loss, padding=padding, labels=rows.label_type, compute=compute)
+
+    def _computed(self, name: str, columns: list[str], features: list[dict[str, Any]], labels: Tensor | None) -> Any:
+        """Return what a `compute_loss` of the user's own makes of a batch, called as the reference calls it."""
+        parts = zip(columns, features, strict=True)
+        inputs = {f"{column}_{key}": value for column, one in parts for key, value in one.items()}
+        inputs |= {} if labels is None else {"label": labels}
+        inputs |= {"dataset_name": name} if name else {}
+        value = self.compute_loss(self.model, inputs, return_outputs=not torch.is_grad_enabled())
+        return value[0] if isinstance(value, tuple) else value
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 

@@ -67,6 +67,28 @@ def test_values_of_arguments() -> None:
     }
 
 
+SETTERS: dict[str, dict[str, Any]] = {
+    "set_training": {"learning_rate": 1e-4, "num_epochs": 2, "activation_checkpointing": True},
+    "set_evaluate": {"strategy": "steps", "steps": 3, "delay": 2},
+    "set_testing": {"batch_size": 3},
+    "set_save": {"strategy": "epoch", "total_limit": 2},
+    "set_logging": {"steps": 7, "first_step": True},
+    "set_optimizer": {"name": "sgd", "weight_decay": 0.1},
+    "set_lr_scheduler": {"name": "cosine", "warmup_steps": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", SETTERS)
+def test_setters(name: str) -> None:
+    kinds = reference.SentenceTransformerTrainingArguments, SentenceTransformerTrainingArguments
+    assert parameters(getattr(kinds[1], name)) == parameters(getattr(kinds[0], name))
+    theirs, ours = (getattr(kind("out"), name)(**SETTERS[name]).to_dict() for kind in kinds)
+    apart = {"accelerator_config", "debug", "dataloader_pin_memory"}
+    assert {one: ours[one] for one in ours if one not in apart} == {
+        one: theirs[one] for one in theirs if one not in apart
+    }
+
+
 @pytest.mark.parametrize("name", ["__init__", "train", "evaluate", "save_model", "log", "add_callback"])
 def test_methods_of_the_trainer(name: str) -> None:
     theirs = parameters(getattr(reference.SentenceTransformerTrainer, name))

@@ -237,10 +237,9 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             "train_runtime": round(seconds, 4),
             "train_samples_per_second": round(self.state.epoch * trainer.row_count() / max(seconds, 1e-9), 3),
             "train_steps_per_second": round(steps / max(seconds, 1e-9), 3),
-            "total_flos": 0.0,
-            "train_loss": history.train_loss,
         }
-        self.log(metrics)
+        self.log({**metrics, "total_flos": 0.0, "train_loss": history.train_loss})
+        metrics["train_loss"] = history.train_loss
         best = Path(self.args.output_dir or "") / "best"
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None and best.is_dir():
             self.state.best_model_checkpoint = str(best)

@@ -62,6 +62,10 @@ def _refusing_function(module: str, name: str, message: str) -> Callable[..., No
     return refuse
 
 
+class _MissingError(ConfigError, AttributeError):
+    """An attribute of what minisbert has not; also an AttributeError, so that hasattr() answers False."""
+
+
 class _Refusing(ABCMeta):
     """The class of placeholder classes: no instances, no class attributes; subclasses are placeholders, too."""
 
@@ -78,4 +82,4 @@ class _Refusing(ABCMeta):
 
     def __getattr__(cls, name: str) -> NoReturn:
         """Say what the class stands for when an attribute of it is asked for."""
-        raise AttributeError(f"{cls.__name__}.{name}: {cls._said}" if not name.startswith("_") else name)
+        raise AttributeError(name) if name.startswith("_") else _MissingError(cls._said)

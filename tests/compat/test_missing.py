@@ -67,8 +67,10 @@ def test_members_are_not_there() -> None:
     words = resolve("models.tokenizer", "ENGLISH_STOP_WORDS")
     with pytest.raises(ConfigError, match="^got ENGLISH_STOP_WORDS"):
         list(words)
-    with pytest.raises(AttributeError, match="^SchedulerType.LINEAR: got SchedulerType"):
+    with pytest.raises(ConfigError, match="^got SchedulerType of sentence-transformers"):
         _ = resolve("sparse_encoder.callbacks", "SchedulerType").LINEAR
+    with pytest.raises(ConfigError, match="^got SparseEncoder of sentence-transformers"):
+        resolve("", "SparseEncoder").load("folder")
     assert not hasattr(words, "copy")
 
 

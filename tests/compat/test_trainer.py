@@ -132,7 +132,8 @@ def test_evaluations_do_not_change_training(model: SentenceTransformer, still: P
     assert [entry["step"] for entry in made.state.log_history if "eval_a_loss" in entry] == [0, 10]
     assert len(logged(made, "eval_dev_spearman_cosine")) == len(logged(made, "eval_b_loss")) == 2
     metrics = made.evaluate(metric_key_prefix="final")
-    assert {"final_a_loss", "final_b_loss", "final_dev_spearman_cosine"} <= set(metrics)
+    assert {"final_a_loss", "final_b_loss", "final_a_dev_spearman_cosine", "epoch"} <= set(metrics)
+    assert metrics["final_a_dev_spearman_cosine"] == metrics["final_b_dev_spearman_cosine"]
     assert made.evaluate("a")["eval_loss"] == pytest.approx(metrics["final_a_loss"])
     assert made.evaluate(FEW)["eval_loss"] == pytest.approx(metrics["final_a_loss"])
 
@@ -304,6 +305,19 @@ def test_control(model: SentenceTransformer, tmp_path: Path) -> None:
     assert (tmp_path / "checkpoint-3").is_dir()
 
 
+def test_epochs_that_are_to_stop(model: SentenceTransformer, tmp_path: Path) -> None:
+    class Stop:
+        def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+            control.should_epoch_stop = state.global_step == args.max_grad_norm
+
+    late = trainer(model, tmp_path, given={"callbacks": [Stop]}, max_grad_norm=7)
+    assert late.train().global_step == 7
+    assert not (tmp_path / "train_log.jsonl").exists()
+    assert trainer(model, tmp_path, given={"callbacks": [Stop]}, max_grad_norm=5).train().global_step == 10
+    with pytest.raises(ConfigError, match="should_epoch_stop from a callback at step 3"):
+        trainer(model, tmp_path, given={"callbacks": [Stop]}, max_grad_norm=3).train()
+
+
 def test_callbacks_come_and_go(model: SentenceTransformer, tmp_path: Path) -> None:
     class PrinterCallback:
         pass
@@ -363,6 +377,34 @@ def test_own_loss(model: SentenceTransformer, still: Path, tmp_path: Path, terms
     assert len(logged(made, "half")) == (10 if terms else 0)
     assert len(logged(made, "eval_rest")) == (2 if terms else 0)
     assert made.loss.kinds == {torch.float32}
+
+
+def test_own_compute_loss(model: SentenceTransformer, still: Path, tmp_path: Path) -> None:
+    class Doubled(SentenceTransformerTrainer):
+        def compute_loss(
+            self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+        ) -> Any:
+            assert {"sentence1_input_ids", "sentence2_attention_mask", "label"} <= set(inputs)
+            loss = super().compute_loss(model, inputs)
+            features, _ = self.collect_features(inputs)
+            term = model(features[0])["sentence_embedding"].square().mean()
+            total = 2 * loss + 0 * term  # type: ignore[operator]
+            return (total, {}) if return_outputs else total
+
+    given: dict[str, Any] = {"eval_strategy": "epoch", "max_grad_norm": 0.0, "learning_rate": 0.0}
+    plain = trainer(model, tmp_path / "a", given={"eval_dataset": FEW}, **given)
+    plain.train()
+    other = SentenceTransformer(str(still), device="cpu")
+    made = Doubled(
+        other,
+        plain.args,
+        ROWS,
+        FEW,
+        losses.CosineSimilarityLoss(other),  # type: ignore[arg-type, unused-ignore]
+    )
+    made.train()
+    for name in ("loss", "eval_loss", "grad_norm"):
+        np.testing.assert_allclose(logged(made, name), 2 * np.array(logged(plain, name)), rtol=1e-4)
 
 
 def test_labels_keep_their_type(model: SentenceTransformer, tmp_path: Path) -> None:
@@ -557,10 +599,10 @@ def test_optimizers(still: Path, tmp_path: Path) -> None:
 
 def test_refused(model: SentenceTransformer, tmp_path: Path) -> None:
     class Own(SentenceTransformerTrainer):
-        def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        def training_step(self, *arguments: Any, **options: Any) -> Any:
             raise AssertionError
 
-    with pytest.raises(ConfigError, match="Own with a method compute_loss"):
+    with pytest.raises(ConfigError, match="Own with a method training_step"):
         Own(model)
     with pytest.raises(ConfigError, match="neither model nor model_init"):
         SentenceTransformerTrainer()
@@ -582,6 +624,8 @@ def test_refused(model: SentenceTransformer, tmp_path: Path) -> None:
         trainer(model, tmp_path).hyperparameter_search()
     with pytest.raises(ConfigError, match="got str as loss"):
         trainer(model, tmp_path, loss=lambda model: "loss")
+    with pytest.raises(ConfigError, match="got str as loss"):
+        trainer(model, tmp_path, loss="mnrl")
     with pytest.warns(UserWarning, match="compute_metrics"):
         trainer(model, tmp_path, given={"compute_metrics": lambda one: {}})
 

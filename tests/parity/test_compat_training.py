@@ -19,6 +19,7 @@ from minisbert.compat.training.trainer import SentenceTransformerTrainer
 
 reference = pytest.importorskip("sentence_transformers")
 pytest.importorskip("sentence_transformers.losses")
+pytest.importorskip("sentence_transformers.evaluation")
 datasets = pytest.importorskip("datasets")
 transformers = pytest.importorskip("transformers")
 pytestmark = [pytest.mark.parity, pytest.mark.long, pytest.mark.filterwarnings("ignore")]
@@ -63,6 +64,28 @@ def test_values_of_arguments() -> None:
     assert list(ours) == list(theirs)
     assert {name: value for name, value in ours.items() if name not in apart} == {
         name: value for name, value in theirs.items() if name not in apart
+    }
+
+
+SETTERS: dict[str, dict[str, Any]] = {
+    "set_training": {"learning_rate": 1e-4, "num_epochs": 2, "activation_checkpointing": True},
+    "set_evaluate": {"strategy": "steps", "steps": 3, "delay": 2},
+    "set_testing": {"batch_size": 3},
+    "set_save": {"strategy": "epoch", "total_limit": 2},
+    "set_logging": {"steps": 7, "first_step": True},
+    "set_optimizer": {"name": "sgd", "weight_decay": 0.1},
+    "set_lr_scheduler": {"name": "cosine", "warmup_steps": 0.1},
+}
+
+
+@pytest.mark.parametrize("name", SETTERS)
+def test_setters(name: str) -> None:
+    kinds = reference.SentenceTransformerTrainingArguments, SentenceTransformerTrainingArguments
+    assert parameters(getattr(kinds[1], name)) == parameters(getattr(kinds[0], name))
+    theirs, ours = (getattr(kind("out"), name)(**SETTERS[name]).to_dict() for kind in kinds)
+    apart = {"accelerator_config", "debug", "dataloader_pin_memory"}
+    assert {one: ours[one] for one in ours if one not in apart} == {
+        one: theirs[one] for one in theirs if one not in apart
     }
 
 
@@ -192,3 +215,56 @@ def test_courses(course: str, stream: bool, tmp_path: Path) -> None:
     if where is not None:
         assert Path(ours[5]).name == Path(where).name
     np.testing.assert_allclose(ours[6], vectors, atol=2e-3)
+
+
+class Measured(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+    """Keeps the metrics of each evaluation."""
+
+    def __init__(self) -> None:
+        self.metrics: list[dict[str, float]] = []
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: dict[str, float], **more: Any) -> None:
+        self.metrics.append(dict(metrics))
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_evaluations(several: bool, tmp_path: Path) -> None:
+    """Terms of a loss, evaluators and several data sets: the same names at the same places, and the same values."""
+    folder, results = without_dropout(tmp_path / "bert"), []
+    for name, library in (("theirs", reference), ("ours", compat)):
+        model = library.SentenceTransformer(str(folder), device="cpu")
+        sets = {
+            part: datasets.Dataset.from_dict({"a": FIRST[rows], "b": SECOND[rows]})
+            for part, rows in (("one", slice(0, 9)), ("two", slice(6, 20)))
+        }
+        seen = Measured()
+        trainer = library.SentenceTransformerTrainer(
+            model=model,
+            args=library.SentenceTransformerTrainingArguments(
+                str(tmp_path / name),
+                per_device_train_batch_size=4,
+                per_device_eval_batch_size=4,
+                max_steps=4,
+                logging_steps=2,
+                eval_strategy="steps",
+                eval_on_start=True,
+                save_strategy="no",
+                report_to="none",
+                disable_tqdm=True,
+            ),
+            train_dataset=sets["two"],
+            eval_dataset=sets if several else sets["one"],
+            loss=library.losses.GlobalOrthogonalRegularizationLoss(model),
+            evaluator=library.evaluation.EmbeddingSimilarityEvaluator(FIRST, SECOND, SCORES, name="dev"),
+            callbacks=[seen],
+        )
+        trainer.train()
+        returned = [trainer.evaluate(), trainer.evaluate(sets["two"], metric_key_prefix="last")]
+        results.append([*trainer.state.log_history, *seen.metrics, *returned])
+    theirs, ours = results
+    assert [list(entry) for entry in ours] == [list(entry) for entry in theirs]
+    timed = ("_runtime", "_per_second", "total_flos")
+    for mine, other in zip(ours, theirs, strict=True):
+        kept = [name for name in mine if not name.endswith(timed)]
+        np.testing.assert_allclose([mine[one] for one in kept], [other[one] for one in kept], rtol=2e-3, atol=2e-4)
+    assert ("eval_two_dev_spearman_cosine" if several else "eval_dev_spearman_cosine") in ours[-2]

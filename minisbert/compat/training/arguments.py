@@ -15,6 +15,7 @@ import torch
 from ...errors import ConfigError, warn
 from ..samplers import BatchSamplers, MultiDatasetBatchSamplers
 from .argument_fields import ArgumentFields
+from .setters import ArgumentSetters
 
 # Arguments that would change the numbers or the machines of a run: any value but the default is refused.
 _REFUSED = {
@@ -66,7 +67,7 @@ _JSON = (
 
 
 @dataclass(repr=False)
-class BaseTrainingArguments(ArgumentFields):
+class BaseTrainingArguments(ArgumentSetters, ArgumentFields):
     """Arguments of a training run, of every version of the reference.
 
     What each does is in the documentation of `TrainingConfig`, which the trainer makes of them. Enums of transformers

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...errors import ConfigError
 from ...storage.files import read_json_object
 from ...training.loop import Action, TrainingRun
+from ...training.selection import loss_metric
 from .arguments import BaseTrainingArguments
 from .callbacks import CallbackHandler, TrainerState
 from .rotation import keep_only, rotate
 
 _STATE = "trainer_state.json"
+_DIGITS = 4  # of terms of a loss in the log
 Log = Callable[[dict[str, float]], None]
 
 
@@ -49,7 +52,7 @@ class Course:
             if steps is not None:
                 setattr(state, f"{kind}_steps", math.ceil(run.total_steps * steps) if steps < 1 else int(steps))
         self.callbacks.context |= {"optimizer": run.engine.optimizers[0], "lr_scheduler": None}
-        self.callbacks.control.should_training_stop = False
+        self.callbacks.control.should_training_stop = self.callbacks.control.should_epoch_stop = False
         self._call("on_train_begin")
         self._call("on_epoch_begin")
         self._call("on_step_begin")
@@ -65,6 +68,8 @@ class Course:
         self._after_step(last=last)
         self._call("on_step_end")
         yield from self._asked_for(run)
+        if self.callbacks.control.should_epoch_stop and run.step % per_epoch:
+            self._stop_epoch(run)
         ends_epoch = run.step % per_epoch == 0 or last or self.callbacks.control.should_training_stop
         if ends_epoch:
             self._after_epoch()
@@ -79,6 +84,7 @@ class Course:
             run.log.history.stopped_early = True
             return
         if ends_epoch:
+            self.callbacks.control.should_epoch_stop = False
             self._call("on_epoch_begin")
         self._call("on_step_begin")
 
@@ -100,6 +106,19 @@ class Course:
         control.should_evaluate |= arguments.eval_strategy == "epoch" and arguments.eval_delay <= self.state.epoch
         control.should_save |= arguments.save_strategy == "epoch"
 
+    def _stop_epoch(self, run: TrainingRun) -> None:
+        """End the run where its last epoch is to stop.
+
+        Raises:
+            ConfigError: another epoch is to follow.
+        """
+        if run.total_steps > math.ceil(run.step / run.batches.steps_per_epoch) * run.batches.steps_per_epoch:
+            raise ConfigError(
+                f"got should_epoch_stop from a callback at step {run.step}, before the last epoch; expected it in the "
+                f"last one, as no rows of an epoch are left out: set should_training_stop"
+            )
+        self.callbacks.control.should_training_stop = True
+
     def _asked_for(self, run: TrainingRun) -> Iterator[Action]:
         """Yield what the flow and the callbacks ask for, and tell the callbacks when it is done."""
         history = run.log.history
@@ -107,14 +126,14 @@ class Course:
             self.callbacks.control.should_log = False
             yield "log"
             entry = history.entries[-1]
-            self.log({name: entry[name] for name in ("loss", "grad_norm", "learning_rate")})
+            terms = {name: round(entry[name], _DIGITS) for name in history.terms if name in entry}
+            self.log({**{name: entry[name] for name in ("loss", "grad_norm", "learning_rate")}, **terms})
         if self.callbacks.control.should_evaluate:
             self.callbacks.control.should_evaluate = False
             if run.evaluates:
                 start = time.perf_counter()
                 yield "evaluate"
-                metrics = self.evaluated(history.entries[-1], time.perf_counter() - start)
-                self._call("on_evaluate", metrics=metrics)
+                self.evaluated(history.entries[-1], time.perf_counter() - start, terms=history.terms)
                 self._note_best(run)
                 if self.arguments.save_strategy == "best":
                     self.callbacks.control.should_save = history.best_step == run.step
@@ -124,35 +143,48 @@ class Course:
             self._note_checkpoint(run)
             self._call("on_save")
 
-    def evaluated(self, entry: Mapping[str, float], seconds: float, *, prefix: str = "eval") -> dict[str, float]:
-        """Log an evaluation as the reference does, an entry for each data set; return all metrics.
+    def evaluated(
+        self,
+        entry: Mapping[str, float],
+        seconds: float,
+        *,
+        terms: Collection[str] = (),
+        prefix: str = "eval",
+        in_run: bool = True,
+    ) -> dict[str, float]:
+        """Log an evaluation as the reference does, an entry for each data set, and tell the callbacks of each.
 
         Args:
             entry: what minisbert logged.
             seconds: time that it took.
+            terms: names of those of the loss, which are in the log alone.
             prefix: put before the names of metrics in place of "eval".
+            in_run: the evaluator was called once for all data sets, and not for each.
+
+        Returns:
+            All metrics, with the epoch where the log has no "eval_loss", as there.
         """
-        left = {
-            f"{prefix}_{name.removeprefix('eval_')}": value for name, value in entry.items() if name.startswith("eval_")
-        }
-        entries: list[dict[str, float]] = []
-        for name, rows in (self.eval_rows or {"": 0}).items():
-            part = f"{prefix}_{name}" if name else prefix
-            found = {f"{part}_loss": left.pop(f"{part}_loss")} if f"{part}_loss" in left else {}
-            batches = math.ceil(rows / self.arguments.eval_batch_size)
-            entries.append(
-                {
-                    **found,
-                    f"{part}_runtime": round(seconds, 4),
-                    f"{part}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
-                    f"{part}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
-                }
-            )
-        entries[0] |= left  # of the evaluator
+        left = {name.removeprefix("eval_"): value for name, value in entry.items() if name.startswith("eval_")}
+        shown = {f"eval_{name}": round(left.pop(name), _DIGITS) for name in terms if name in left}
+        losses = {name: left.pop(loss_metric(name), None) for name in self.eval_rows}
         metrics: dict[str, float] = {}
-        for one in entries:
-            self.log(one)
+        for number, (name, rows) in enumerate((self.eval_rows or {"": 0}).items()):
+            part = f"{prefix}_{name}" if name else prefix
+            loss, batches = losses.get(name), math.ceil(rows / self.arguments.eval_batch_size)
+            one = {} if loss is None else {f"{part}_loss": loss}
+            if not in_run or number == 0:
+                start = f"{prefix if in_run else part}_"
+                one |= {metric if metric.startswith(start) else start + metric: left[metric] for metric in left}
+            one |= {
+                f"{part}_runtime": round(seconds, 4),
+                f"{part}_samples_per_second": round(rows / max(seconds, 1e-9), 3),
+                f"{part}_steps_per_second": round(batches / max(seconds, 1e-9), 3),
+            }
+            has_loss = "eval_loss" in one
+            self.log({**one, **(shown if has_loss else {})})
+            one |= {} if has_loss else {"epoch": self.state.epoch}
             metrics |= one
+            self._call("on_evaluate", metrics=one)
         return metrics
 
     def _note_best(self, run: TrainingRun) -> None:

@@ -25,7 +25,6 @@ from .data import is_stream, named
 
 # Methods of the reference's Trainer that its own loop calls, and that of minisbert does not.
 _NOT_CALLED = (
-    "compute_loss",
     "training_step",
     "prediction_step",
     "evaluation_loop",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -24,16 +24,15 @@ class OwnLoss(Loss):
         loss: called with a list of features, one for each column, and the labels, (rows,), or None.
         padding: id of the padding token.
         labels: type of the labels in the data, which decides their dtype.
-
-    Attributes:
-        terms: values of the named terms, if the loss returns several: True to those in training, False to others.
+        compute: called in place of `loss`, or None.
     """
 
-    def __init__(self, loss: nn.Module, *, padding: int, labels: LabelType) -> None:
+    def __init__(
+        self, loss: nn.Module, *, padding: int, labels: LabelType, compute: Callable[..., Any] | None = None
+    ) -> None:
         super().__init__()
         self.loss = loss
-        self.terms: dict[bool, dict[str, list[Tensor]]] = {True: {}, False: {}}
-        self._padding, self._labels = padding, labels
+        self._padding, self._labels, self._compute = padding, labels, compute
 
     @property
     def takes_labels(self) -> bool:
@@ -55,10 +54,8 @@ class OwnLoss(Loss):
         forms: tuple[Form, ...] = ("tokens",)
         self.forms = forms * len(texts)
 
-    def forward(
-        self, embeddings: Sequence[Tensor], labels: Tensor | None, tokens: Sequence[PackedBatch] = ()
-    ) -> Tensor:
-        """Return the loss of a batch, (); of several named terms their sum.
+    def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None, tokens: Sequence[PackedBatch] = ()) -> Any:
+        """Return what the loss makes of a batch: a number, (), or several by name.
 
         Args:
             embeddings: none.
@@ -67,17 +64,9 @@ class OwnLoss(Loss):
         """
         if labels is not None and self._labels in _DTYPES:
             labels = labels.to(_DTYPES[self._labels])
-        value = self.loss([padded_features(column, padding=self._padding) for column in tokens], labels)
-        if not isinstance(value, dict):
-            return value  # type: ignore[no-any-return]
-        for name, term in value.items():
-            self.terms[torch.is_grad_enabled()].setdefault(name, []).append(term.detach())
-        return torch.stack(list(value.values())).sum()
-
-    def take_terms(self, *, training: bool) -> dict[str, float]:
-        """Return the mean of each named term since it was last taken, with four digits as the reference logs it."""
-        taken, self.terms[training] = self.terms[training], {}
-        return {name: round(float(torch.stack(values).mean()), 4) for name, values in taken.items()}
+        return (self._compute or self.loss)(
+            [padded_features(column, padding=self._padding) for column in tokens], labels
+        )
 
 
 def padded_features(batch: PackedBatch, *, padding: int) -> dict[str, Any]:

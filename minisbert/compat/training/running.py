@@ -21,11 +21,12 @@ from ...evaluation import Evaluator
 from ...training.adamw import Optimizer
 from ...training.builder import RunBuilder
 from ...training.checkpoint import Checkpoint
-from ...training.history import OnLog
+from ...training.history import OnLog, TrainingHistory, TrainingLog
 from ...training.loop import Engine, TrainingRun
 from ...training.naming import load_own_state, named_parameters
 from ...training.optimization import BETAS, EPS, adamw_over, owned_parameters, parameter_groups
 from ...training.schedules import Schedule
+from ...training.selection import loss_metric
 from ...training.trainer import Trainer
 from ...training.validation import Validation
 from .batches import FullBatches, GivenBatches, GivenTurns, in_order, own_sampler, own_turns
@@ -74,6 +75,7 @@ class PlannedBuilder(RunBuilder):
             evaluator=evaluator, output_dir=output_dir, on_log=on_log, show_progress_bar=show_progress_bar
         )
         run.course = self.plan.course
+        run.log = TrainingLog(steps_per_epoch=run.batches.steps_per_epoch, file=None, on_log=on_log)
         self.plan.course.start(run)
         return run
 
@@ -175,14 +177,17 @@ class PlannedBuilder(RunBuilder):
             return GivenTurns(rows, own_turns(plan.turns, given, samplers, seed=seed), **options)
         return GivenBatches(rows, samplers, **options)
 
-    def measure(self) -> dict[str, float]:
-        """Compute the loss on the evaluation data with the model as it is."""
+    def measure(self) -> TrainingHistory:
+        """Compute the loss on the evaluation data with the model as it is; return a log of one entry."""
         self.eval_datasets = [self.dataset(part) for part in self.eval_sets]
         self.tokenize_for_guides(self.eval_sets, self.eval_datasets)
         schedule = Schedule(self.config.learning_rate, 0, 1)
         engine = Engine(self.model, [], [], schedule, self.config)
         validation: Validation | None = self.validation(engine)
-        return {} if validation is None else validation()
+        losses = {} if validation is None else validation()
+        log = TrainingLog(steps_per_epoch=1, file=None, on_log=None)
+        log.write_metrics(0, losses, terms=engine.take_terms() if loss_metric("") in losses else ())
+        return log.history
 
 
 class GivenEngine(Engine):
@@ -229,8 +234,8 @@ class PlannedTrainer(Trainer):
         self.packed = partial(PlannedBuilder, plan=plan)
         super().__init__(*arguments, **options)
 
-    def measure(self) -> dict[str, float]:
-        """Compute the loss on the evaluation data."""
+    def measure(self) -> TrainingHistory:
+        """Compute the loss on the evaluation data; return a log of one entry."""
         builder: PlannedBuilder = self.packed(  # type: ignore[assignment]
             self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets
         )

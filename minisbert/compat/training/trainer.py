@@ -6,12 +6,13 @@ import inspect
 import random
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ...data.roles import TrainingRows
 from ...errors import ConfigError, InputError, warn
@@ -101,7 +102,6 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             raise ConfigError("got a scheduler and no optimizer; expected both: pass optimizers=(optimizer, scheduler)")
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
         self.state, self.is_in_train = TrainerState(), False
-        self._own: list[OwnLoss] = []
         self.callback_handler = CallbackHandler(callbacks or [])
         self.loss: Any = self._losses(loss)
         self.evaluator = None if evaluator is None else as_evaluator(evaluator)
@@ -159,7 +159,7 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     def prepare_loss(self, loss: nn.Module | Callable[[Any], nn.Module], model: EmbeddingModel) -> nn.Module:
         """Return a loss on the model's device, made by a function of the model if it is one."""
-        made = loss if isinstance(loss, nn.Module) else loss(model)
+        made = loss if isinstance(loss, nn.Module) or not callable(loss) else loss(model)
         if not isinstance(made, nn.Module):
             raise ConfigError(
                 f"got {type(made).__name__} as loss; expected a loss, such as CoSENTLoss(model): make one"
@@ -224,9 +224,9 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             _seed(self.args.seed)
             self.model = self.call_model_init()
             self._set_context()
+        self.is_in_train, start = True, time.time()
         if self.args.eval_on_start:
             self.evaluate()
-        self.is_in_train, start = True, time.time()
         self.state = TrainerState(log_history=[*self.state.log_history] if self.args.eval_on_start else [])
         if resume_from_checkpoint is True and not list(Path(self.args.output_dir or "").glob("checkpoint-*")):
             raise InputError(f"got no checkpoint in {self.args.output_dir} to resume from; expected one: start anew")
@@ -237,9 +237,9 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             "train_runtime": round(seconds, 4),
             "train_samples_per_second": round(self.state.epoch * trainer.row_count() / max(seconds, 1e-9), 3),
             "train_steps_per_second": round(steps / max(seconds, 1e-9), 3),
-            "train_loss": history.train_loss,
         }
-        self.log({**metrics, "total_flos": 0.0})
+        self.log({**metrics, "total_flos": 0.0, "train_loss": history.train_loss})
+        metrics["train_loss"] = history.train_loss
         best = Path(self.args.output_dir or "") / "best"
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None and best.is_dir():
             self.state.best_model_checkpoint = str(best)
@@ -291,7 +291,6 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     def _planned(self, train: NamedRows, held_out: NamedRows, plan: Plan, **options: Any) -> PlannedTrainer:
         """Make minisbert's Trainer of rows by name; "" is the name of a single data set."""
-        self._own = []
         losses = {name: self._loss_of(name, rows) for name, rows in {**train, **held_out}.items()}
         first, *others = losses.values()
         one_for_all = "" in train or all(other is first for other in others)
@@ -338,11 +337,22 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
 
     def _loss_of(self, name: str, rows: Any) -> Loss:
         loss = self.loss[name] if isinstance(self.loss, Mapping) else self.loss
-        if isinstance(loss, Loss) and not getattr(loss, "rewritten", False):  # for embeddings
+        compute = None
+        if type(self).compute_loss is not TrainerLoaders.compute_loss:
+            compute = partial(self._computed, name, list(rows.texts))
+        elif isinstance(loss, Loss) and not getattr(loss, "rewritten", False):  # for embeddings
             return loss
-        own = OwnLoss(loss, padding=self.model.transformer.padding_token, labels=rows.label_type)
-        self._own.append(own)
-        return own
+        padding = self.model.transformer.padding_token
+        return OwnLoss(loss, padding=padding, labels=rows.label_type, compute=compute)
+
+    def _computed(self, name: str, columns: list[str], features: list[dict[str, Any]], labels: Tensor | None) -> Any:
+        """Return what a `compute_loss` of the user's own makes of a batch, called as the reference calls it."""
+        parts = zip(columns, features, strict=True)
+        inputs = {f"{column}_{key}": value for column, one in parts for key, value in one.items()}
+        inputs |= {} if labels is None else {"label": labels}
+        inputs |= {"dataset_name": name} if name else {}
+        value = self.compute_loss(self.model, inputs, return_outputs=not torch.is_grad_enabled())
+        return value[0] if isinstance(value, tuple) else value
 
     # ---- evaluation -------------------------------------------------------------------------------------------------
 
@@ -361,38 +371,29 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
             data = (named(self.eval_dataset) or {})[data]
         if data is None and self.evaluator is None:
             raise ConfigError("got no eval_dataset and no evaluator; expected one of them: pass it to the trainer")
-        start = time.perf_counter()
+        start = time.time()
         found: dict[str, float] = {}
         counts: dict[str, int] = {}
+        terms: list[str] = []
         if data is not None:
             trainer = self._trainer(training=False, eval_dataset=data)
-            counts, found = trainer.eval_counts(), trainer.measure()
+            counts, history = trainer.eval_counts(), trainer.measure()
+            found, terms = history.entries[-1], history.terms
         if self.evaluator is not None:
             folder = Path(self.args.output_dir or "") / "eval"
             folder.mkdir(parents=True, exist_ok=True)
             result = self.evaluator(self.model, folder, epoch=self.state.epoch, steps=self.state.global_step)
-            found |= metrics_of(self.evaluator, result)[0]
-        course = Course(self.args, self.state, self.callback_handler, self.log, counts)
-        named_found = {f"eval_{name}": value for name, value in found.items()}
-        metrics = course.evaluated(named_found, time.perf_counter() - start, prefix=metric_key_prefix)
-        self.callback_handler.call("on_evaluate", self.args, self.state, metrics=metrics)
-        return metrics
+            found |= {f"eval_{name}": value for name, value in metrics_of(self.evaluator, result)[0].items()}
+        course, seconds = Course(self.args, self.state, self.callback_handler, self.log, counts), time.time() - start
+        return course.evaluated(found, seconds, terms=terms, prefix=metric_key_prefix, in_run=self.is_in_train)
 
     # ---- log, callbacks, files --------------------------------------------------------------------------------------
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add an entry to the log, with epoch and step, and show it to the callbacks."""
-        shown = {**logs, **self._terms(logs), "epoch": self.state.epoch}
+        shown = {**logs, "epoch": self.state.epoch}
         self.state.log_history.append({**shown, "step": self.state.global_step})
         self.callback_handler.call("on_log", self.args, self.state, logs=shown)
-
-    def _terms(self, logs: Mapping[str, float]) -> dict[str, float]:
-        """Return the named terms of a loss that gives several."""
-        if "loss" not in logs and "eval_loss" not in logs:
-            return {}
-        training = "loss" in logs
-        found = [(name, mean) for own in self._own for name, mean in own.take_terms(training=training).items()]
-        return {name if training else f"eval_{name}": mean for name, mean in found}
 
     @property
     def control(self) -> TrainerControl:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .data.negatives import Mined, Pairs, layout
 from .errors import ConfigError, InputError, InputTypeError, first_line
-from .search import EmbeddingsOrFile, Rows, embedding_rows, merge_best, nearest
+from .search import EmbeddingsOrFile, Rows, block_rows, embedding_rows, merge_best, nearest
 from .similarity import embedding_matrix, is_number, normalize_embeddings
 
 OutputFormat: TypeAlias = Literal["triplet", "n-tuple", "n-tuple-scores", "labeled-pair", "labeled-list"]
@@ -332,16 +332,19 @@ def _candidates(
         if not anchors_too and anchor in index_of and index_of[anchor] not in pairs.positives[row]
     ]
     top_k = count + bool(own_texts)
+    given, step = documents.given, _CORPUS_CHUNK
+    if given is not None:
+        step = block_rows(given, step, _QUERY_CHUNK, top_k)
     best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, total, _CORPUS_CHUNK):
-        chunk = documents[torch.arange(start, min(start + _CORPUS_CHUNK, total))]
+    for start in range(0, total, step):
+        chunk = documents[torch.arange(start, min(start + step, total))]
         found = nearest(
             anchors,
             chunk,
             top_k=top_k,
             score_function=model.similarity,
             query_chunk_size=_QUERY_CHUNK,
-            corpus_chunk_size=_CORPUS_CHUNK,
+            corpus_chunk_size=step,
             first_row=start,
         )
         best = found if best is None else merge_best(best, found, top_k)

@@ -79,7 +79,7 @@ def semantic_search(
         top_k=top_k,
         score_function=score_function,
         query_chunk_size=query_chunk_size,
-        corpus_chunk_size=_block_rows(corpus, corpus_chunk_size, query_chunk_size, top_k),
+        corpus_chunk_size=block_rows(corpus, corpus_chunk_size, query_chunk_size, top_k),
     )
     return [
         [{"corpus_id": row, "score": score} for row, score in zip(query_rows, query_scores, strict=True)]
@@ -178,7 +178,7 @@ def paraphrase_mining_embeddings(
     rows = embedding_rows(embeddings)
     count = len(rows)
     query_chunk_size = max(1, min(query_chunk_size, count))
-    corpus_chunk_size = _block_rows(rows, corpus_chunk_size, query_chunk_size, top_k)
+    corpus_chunk_size = block_rows(rows, corpus_chunk_size, query_chunk_size, top_k)
     pairs, pair_scores = np.empty(0, np.int64), np.empty(0, np.float32)  # a pair is i * count + j
     for start in range(0, count, query_chunk_size):
         nearest_scores, nearest_rows = nearest(
@@ -380,7 +380,7 @@ def merge_best(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_
     return scores[:, :top_k], rows.gather(1, order[:, :top_k])
 
 
-def _block_rows(corpus: Rows, corpus_chunk_size: int, query_chunk_size: int, top_k: int) -> int:
+def block_rows(corpus: Rows, corpus_chunk_size: int, query_chunk_size: int, top_k: int) -> int:
     """Return the number of corpus rows to compare at a time: less than a chunk where that needs much memory."""
     if isinstance(corpus, Tensor) and corpus.device.type != "cpu":
         return corpus_chunk_size

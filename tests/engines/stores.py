@@ -109,10 +109,10 @@ def usearch() -> None:
     index = Index(ndim=384, metric="cos")
     index.add(np.arange(len(rows)), rows)
     coarse = index.search(queries, 10, exact=True)
-    assert "BF16" in str(index.dtype)
+    assert "F16" in str(index.dtype)  # BF16 or F16, by the processor
     assert (coarse.keys != exact["ids"]).any()
     errors = np.abs(np.sort(1 - coarse.distances) - np.sort(exact["scores"]))
-    assert 1e-4 < errors.max() < 2e-3, errors.max()
+    assert 1e-5 < errors.max() < 2e-3, errors.max()
     assert exact["index"].search(queries[:1], 3).keys.shape == (3,)
     zero = used("USearch", ZERO, np.concatenate([QUERIES[:1], NOTHING]), 5)
     assert zero["scores"][0][list(zero["ids"][0]).index(2)] == 0

@@ -56,7 +56,8 @@ database = sqlite3.connect(":memory:")
 database.enable_load_extension(True)
 sqlite_vec.load(database)
 database.execute("create virtual table rows using vec0(vector float[384] distance_metric=cosine)")
-database.executemany("insert into rows(rowid, vector) values (?, ?)", [(i, row.tobytes()) for i, row in enumerate(rows)])
+values = [(number, row.tobytes()) for number, row in enumerate(rows)]
+database.executemany("insert into rows(rowid, vector) values (?, ?)", values)
 select = "select rowid from rows where vector match ? and k = 5 order by distance"
 found["sqlite-vec"] = [[row for (row,) in database.execute(select, (one.tobytes(),))] for one in (query, zero)]
 

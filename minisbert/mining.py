@@ -6,6 +6,7 @@ import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import reduce
 from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias
 
@@ -335,21 +336,19 @@ def _candidates(
     given, step = documents.given, _CORPUS_CHUNK
     if given is not None:
         step = block_rows(given, step, _QUERY_CHUNK, top_k)
-    best: tuple[Tensor, Tensor] | None = None
-    for start in range(0, total, step):
-        chunk = documents[torch.arange(start, min(start + step, total))]
-        found = nearest(
+    found = (
+        nearest(
             anchors,
-            chunk,
+            documents[torch.arange(start, min(start + step, total))],
             top_k=top_k,
             score_function=model.similarity,
             query_chunk_size=_QUERY_CHUNK,
             corpus_chunk_size=step,
             first_row=start,
         )
-        best = found if best is None else merge_best(best, found, top_k)
-    assert best is not None  # noqa: S101  # there are positives
-    scores, rows = best
+        for start in range(0, total, step)
+    )
+    scores, rows = reduce(lambda before, after: merge_best(before, after, top_k), found)
     scores, rows = scores.float().cpu(), rows.cpu()
     cells = rows + torch.arange(len(rows))[:, None] * total
     own = torch.isin(cells, torch.tensor(own_texts, dtype=torch.int64))

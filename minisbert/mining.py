@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import random
 import sys
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
-from itertools import islice
+from functools import reduce
+from os import PathLike
 from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from .data.negatives import Mined, layout
+from .data.negatives import Mined, Pairs, layout
 from .errors import ConfigError, InputError, InputTypeError, first_line
-from .search import nearest
-from .similarity import embedding_matrix, is_number
-from .text import check_texts
+from .search import EmbeddingsOrFile, Rows, block_rows, embedding_rows, merge_best, nearest
+from .similarity import embedding_matrix, is_number, normalize_embeddings
 
 OutputFormat: TypeAlias = Literal["triplet", "n-tuple", "n-tuple-scores", "labeled-pair", "labeled-list"]
 SamplingStrategy: TypeAlias = Literal["top", "random"]
@@ -57,7 +56,8 @@ def mine_hard_negatives(
     *,
     anchor_column_name: str | None = None,
     positive_column_name: str | None = None,
-    corpus: Sequence[str] | None = None,
+    corpus: Sequence[str] | str | PathLike[str] | None = None,
+    corpus_embeddings: EmbeddingsOrFile | None = None,
     cross_encoder: PairScorer | None = None,
     range_min: int = 0,
     range_max: int | None = None,
@@ -89,7 +89,10 @@ def mine_hard_negatives(
         model: embeds anchors with `encode_query` and documents with `encode_document`, and compares them.
         anchor_column_name: by default the first column.
         positive_column_name: by default the second column.
-        corpus: documents to choose from, in addition to all positives.
+        corpus: documents to choose from, in addition to all positives; or a file: lines of text, or its column
+            called text or only column.
+        corpus_embeddings: (corpus, d): embeddings of the corpus by the same model, such as a memory map that `encode`
+            filled or the path of a .npy file, which is read in blocks; then only other documents are embedded.
         cross_encoder: scores the candidates instead of the model; needs a limit for its scores to decide about.
         range_min: skip this many of the best candidates.
         range_max: ignore the candidates after this many; by default as many as needed, or ten times as many if a limit
@@ -122,8 +125,8 @@ def mine_hard_negatives(
           positives; for pairs with any negative.
 
     Raises:
-        InputError: the columns are missing or hold other values than texts; the cross-encoder's scores are not
-            numbers, one for each pair.
+        InputError: the columns are missing or hold other values than texts; the embeddings do not fit the corpus; the
+            cross-encoder's scores are not numbers, one for each pair.
         InputTypeError: the model lacks a method, or the corpus holds other values than texts.
         ConfigError: an option is impossible, alone or in combination.
     """
@@ -137,7 +140,7 @@ def mine_hard_negatives(
     if isinstance(output_format, str) and output_format == "n-tuple-scores":
         output_format, output_scores = "n-tuple", True
     columns_of = layout(output_format, include_positives=include_positives)
-    pairs = _Pairs.of(dataset, anchor_column_name, positive_column_name, corpus)
+    pairs = Pairs.of(dataset, anchor_column_name, positive_column_name, corpus)
     titles = columns_of.titles(pairs.names, num_negatives, with_scores=output_scores)
     last = rules.last_candidate(pairs.most_positives)
 
@@ -148,7 +151,10 @@ def mine_hard_negatives(
         return embedding_matrix(encode(texts, **given))
 
     anchors = embed(model.encode_query, pairs.anchors, query_prompt_name, query_prompt)
-    documents = embed(model.encode_document, pairs.documents, corpus_prompt_name, corpus_prompt)
+    given = None if corpus_embeddings is None else _given(corpus_embeddings, pairs.corpus_size, anchors.shape[1])
+    others = pairs.documents[0 if given is None else len(pairs.corpus_rows) :]
+    embedded = embed(model.encode_document, others, corpus_prompt_name, corpus_prompt) if others else anchors[:0]
+    documents = _Documents(embedded, given, pairs.corpus_rows)
     with torch.no_grad():
         scores, rows = _candidates(
             model,
@@ -274,58 +280,42 @@ class _Rules:
 
 
 @dataclass(frozen=True)
-class _Pairs:
-    """Pairs of anchors and positives, each anchor and each document once.
+class _Documents:
+    """Embeddings of documents at length 1: rows of a matrix that may be a file, then those of documents it lacks."""
 
-    Attributes:
-        names: of the two columns.
-        anchors: texts, in the order of their first row.
-        documents: the corpus and then the positives.
-        positives: for each anchor the indices of its positives among the documents.
-        most_positives: largest number of rows of one anchor.
-    """
+    embedded: Tensor  # (documents - rows, d)
+    given: Rows | None
+    rows: NDArray[np.int64]  # of `given`, for each of the first documents
 
-    names: tuple[str, str]
-    anchors: list[str]
-    documents: list[str]
-    positives: list[list[int]]
-    most_positives: int
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Return some embeddings: (n, d)."""
+        if self.given is None:
+            return self.embedded[indices]
+        later = indices >= len(self.rows)
+        rows = self.rows[indices[~later].numpy()]
+        given = embedding_matrix(self.given[rows]).to(self.embedded)
+        result = self.embedded.new_empty(len(indices), given.shape[1])
+        result[~later] = normalize_embeddings(given)
+        result[later] = self.embedded[indices[later] - len(self.rows)]
+        return result
 
-    @classmethod
-    def of(cls, dataset: Any, anchor: str | None, positive: str | None, corpus: Sequence[str] | None) -> _Pairs:
-        from .data.roles import column_texts  # search alone should not load what reads files
-        from .data.rows import as_table
 
-        table = as_table(dataset)
-        if len(table.columns) < 2:
-            raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")
-        first, second = islice(table.columns, 2)
-        table = table.select([first if anchor is None else anchor, second if positive is None else positive])
-        names = first, second = tuple(table.columns)
-        texts, positives = (column_texts(table, name) for name in names)
-        documents = list(dict.fromkeys([*check_texts([] if corpus is None else corpus, what="corpus"), *positives]))
-        index_of = {document: index for index, document in enumerate(documents)}
-        indices: dict[str, dict[int, None]] = {text: {} for text in texts}
-        for text, document in zip(texts, positives, strict=True):
-            indices[text][index_of[document]] = None
-        most_positives = max(Counter(texts).values())
-        return cls((first, second), list(indices), documents, [list(own) for own in indices.values()], most_positives)
-
-    @cached_property
-    def indices(self) -> Tensor:
-        """Row of the anchor and index of the document of each pair: int64, (pairs, 2)."""
-        return torch.tensor([(row, index) for row, own in enumerate(self.positives) for index in own])
-
-    def by_anchor(self, values: Tensor) -> list[list[float]]:
-        """Split one value for each pair into a list for each anchor."""
-        return [own.tolist() for own in torch.split(values, [len(own) for own in self.positives])]
+def _given(embeddings: EmbeddingsOrFile, texts: int, dim: int) -> Rows:
+    """Return embeddings of a corpus as a matrix: (texts, dim)."""
+    rows = embedding_rows(embeddings)
+    if rows.shape != (texts, dim):
+        raise InputError(
+            f"got corpus_embeddings of shape {tuple(rows.shape)}; expected {(texts, dim)}: embed the corpus that is "
+            f"given, with this model"
+        )
+    return rows
 
 
 def _candidates(
     model: MiningModel,
     anchors: Tensor,
-    documents: Tensor,
-    pairs: _Pairs,
+    documents: _Documents,
+    pairs: Pairs,
     count: int,
     *,
     include_positives: bool,
@@ -342,14 +332,23 @@ def _candidates(
         for row, anchor in enumerate(pairs.anchors)
         if not anchors_too and anchor in index_of and index_of[anchor] not in pairs.positives[row]
     ]
-    scores, rows = nearest(
-        anchors,
-        documents,
-        top_k=count + bool(own_texts),
-        score_function=model.similarity,
-        query_chunk_size=_QUERY_CHUNK,
-        corpus_chunk_size=_CORPUS_CHUNK,
+    top_k = count + bool(own_texts)
+    given, step = documents.given, _CORPUS_CHUNK
+    if given is not None:
+        step = block_rows(given, step, _QUERY_CHUNK, top_k)
+    found = (
+        nearest(
+            anchors,
+            documents[torch.arange(start, min(start + step, total))],
+            top_k=top_k,
+            score_function=model.similarity,
+            query_chunk_size=_QUERY_CHUNK,
+            corpus_chunk_size=step,
+            first_row=start,
+        )
+        for start in range(0, total, step)
     )
+    scores, rows = reduce(lambda before, after: merge_best(before, after, top_k), found)
     scores, rows = scores.float().cpu(), rows.cpu()
     cells = rows + torch.arange(len(rows))[:, None] * total
     own = torch.isin(cells, torch.tensor(own_texts, dtype=torch.int64))
@@ -361,14 +360,14 @@ def _candidates(
     return scores.masked_fill(excluded, _EXCLUDED), rows
 
 
-def _positive_scores(model: MiningModel, anchors: Tensor, documents: Tensor, pairs: _Pairs) -> Tensor:
+def _positive_scores(model: MiningModel, anchors: Tensor, documents: _Documents, pairs: Pairs) -> Tensor:
     """Similarity of each anchor to each of its positives: float32, (pairs,)."""
     chunks = [chunk.unbind(dim=1) for chunk in torch.split(pairs.indices, _CORPUS_CHUNK)]
     scores = [model.similarity_pairwise(anchors[rows], documents[indices]) for rows, indices in chunks]
     return torch.cat(scores).float().cpu()
 
 
-def _rescore(cross_encoder: PairScorer, scores: Tensor, rows: Tensor, pairs: _Pairs) -> Tensor:
+def _rescore(cross_encoder: PairScorer, scores: Tensor, rows: Tensor, pairs: Pairs) -> Tensor:
     """Replace the model's scores of all candidates by the cross-encoder's."""
     scores = scores.clone()
     for index, anchor in enumerate(pairs.anchors):
@@ -398,7 +397,7 @@ def _predict(cross_encoder: PairScorer, pairs: list[tuple[str, str]]) -> Tensor:
     return scores.flatten()
 
 
-def _summary(mined: Sequence[Mined], pairs: _Pairs, columns: Mapping[str, list[Any]], num_negatives: int) -> str:
+def _summary(mined: Sequence[Mined], pairs: Pairs, columns: Mapping[str, list[Any]], num_negatives: int) -> str:
     rows = len(columns[pairs.names[0]])
     text = f"mined {rows:,} rows for {len(mined):,} anchors among {len(pairs.documents):,} documents"
     positives = [score for one in mined for _, score in one.positives]

@@ -1,12 +1,14 @@
 """Search among embeddings: nearest neighbours, paraphrases, communities.
 
-Scores are computed in blocks, so that the chunk sizes limit the memory; they change at most the last bits of a score.
-Among equal scores the lower index comes first.
+Embeddings may be a file: a memory map, or the path of a .npy file, which becomes one. They are read and converted to
+float32 in blocks, and so are scores computed. The sizes of chunks and blocks limit the memory; they change at most the
+last bits of a score. Among equal scores the lower index comes first.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from os import PathLike
 from typing import Any, Protocol, TypeAlias, TypedDict
 
 import numpy as np
@@ -15,12 +17,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from .errors import ConfigError, InputError, InputTypeError, check_count
+from .errors import ConfigError, InputError, InputTypeError, check_count, first_line
 from .similarity import Embeddings, check_finite, cos_sim, dot_score, embedding_matrix, is_number, normalize_embeddings
 from .text import check_texts
 
 ScoreFunction: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-_Rows: TypeAlias = Tensor | NDArray[Any]
+Rows: TypeAlias = Tensor | NDArray[Any]
+EmbeddingsOrFile: TypeAlias = Embeddings | str | PathLike[str]
+
+# On a CPU, whatever the chunk sizes: numbers in a block of a corpus, 32 MiB as float32, and scores, 128 MiB.
+_BLOCK, _BLOCK_SCORES = 2**23, 2**25
+_LEAST_ROWS = 1024  # of a block, so that few of them are merged
 
 
 class Hit(TypedDict):
@@ -38,8 +45,8 @@ class Encodes(Protocol):
 
 
 def semantic_search(
-    query_embeddings: Embeddings,
-    corpus_embeddings: Embeddings,
+    query_embeddings: EmbeddingsOrFile,
+    corpus_embeddings: EmbeddingsOrFile,
     *,
     query_chunk_size: int = 100,
     corpus_chunk_size: int = 500_000,
@@ -52,7 +59,7 @@ def semantic_search(
         query_embeddings: (n, d), or (d,) for one query.
         corpus_embeddings: (m, d).
         query_chunk_size: queries that are compared at the same time.
-        corpus_chunk_size: corpus rows that they are compared with at the same time.
+        corpus_chunk_size: most corpus rows that they are compared with at the same time.
         top_k: most hits for each query.
         score_function: (n, d) and (m, d) tensors to (n, m) scores; larger is more similar.
 
@@ -64,13 +71,15 @@ def semantic_search(
         InputTypeError: `score_function` cannot be called.
         ConfigError: a size or `top_k` is below 1.
     """
+    check_count(top_k, "top_k")
+    corpus = embedding_rows(corpus_embeddings)
     scores, rows = nearest(
         query_embeddings,
-        corpus_embeddings,
+        corpus,
         top_k=top_k,
         score_function=score_function,
         query_chunk_size=query_chunk_size,
-        corpus_chunk_size=corpus_chunk_size,
+        corpus_chunk_size=block_rows(corpus, corpus_chunk_size, query_chunk_size, top_k),
     )
     return [
         [{"corpus_id": row, "score": score} for row, score in zip(query_rows, query_scores, strict=True)]
@@ -92,6 +101,7 @@ def paraphrase_mining(
     truncate_dim: int | None = None,
     prompt_name: str | None = None,
     prompt: str | None = None,
+    out: NDArray[np.float32] | None = None,
 ) -> list[list[float | int]]:
     """Find the most similar pairs among texts.
 
@@ -108,6 +118,7 @@ def paraphrase_mining(
         truncate_dim: keep only this many leading dimensions.
         prompt_name: name of the prompt to put before each text.
         prompt: the prompt itself.
+        out: float32 array or memory map for the embeddings, (texts, dim), so that memory need not hold them.
 
     Returns:
         [score, i, j] with i < j for each pair, best first.
@@ -122,9 +133,9 @@ def paraphrase_mining(
             f"paraphrase_mining_embeddings"
         )
     options = {"batch_size": batch_size, "truncate_dim": truncate_dim, "prompt_name": prompt_name, "prompt": prompt}
-    given = {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in {**options, "out": out}.items() if value is not None}
     texts = check_texts(sentences, what="sentences")
-    embeddings = model.encode(texts, convert_to_tensor=True, show_progress_bar=show_progress_bar, **given)
+    embeddings = model.encode(texts, convert_to_tensor=out is None, show_progress_bar=show_progress_bar, **given)
     return paraphrase_mining_embeddings(
         embeddings,
         query_chunk_size=query_chunk_size,
@@ -136,7 +147,7 @@ def paraphrase_mining(
 
 
 def paraphrase_mining_embeddings(
-    embeddings: Embeddings,
+    embeddings: EmbeddingsOrFile,
     *,
     query_chunk_size: int = 5_000,
     corpus_chunk_size: int = 100_000,
@@ -149,7 +160,7 @@ def paraphrase_mining_embeddings(
     Args:
         embeddings: (n, d).
         query_chunk_size: rows that are compared at the same time.
-        corpus_chunk_size: rows that they are compared with at the same time.
+        corpus_chunk_size: most rows that they are compared with at the same time.
         max_pairs: most pairs to return.
         top_k: a pair counts when one of its rows is among the `top_k` most similar ones of the other.
         score_function: as in `semantic_search`; should be symmetric.
@@ -164,9 +175,10 @@ def paraphrase_mining_embeddings(
     check_count(query_chunk_size, "query_chunk_size")
     check_count(max_pairs, "max_pairs")
     check_count(top_k, "top_k")
-    rows = _rows(embeddings)
+    rows = embedding_rows(embeddings)
     count = len(rows)
     query_chunk_size = max(1, min(query_chunk_size, count))
+    corpus_chunk_size = block_rows(rows, corpus_chunk_size, query_chunk_size, top_k)
     pairs, pair_scores = np.empty(0, np.int64), np.empty(0, np.float32)  # a pair is i * count + j
     for start in range(0, count, query_chunk_size):
         nearest_scores, nearest_rows = nearest(
@@ -193,7 +205,7 @@ def paraphrase_mining_embeddings(
 
 
 def community_detection(
-    embeddings: Embeddings,
+    embeddings: EmbeddingsOrFile,
     threshold: float = 0.75,
     *,
     min_community_size: int = 10,
@@ -224,7 +236,7 @@ def community_detection(
     if not is_number(threshold):
         raise ConfigError(f"got threshold={threshold!r}; expected a number: pass a cosine similarity")
     threshold = float(threshold)
-    rows = _rows(embeddings)
+    rows = embedding_rows(embeddings)
     count = len(rows)
     batch_size = max(1, min(batch_size, count))
     if count < min_community_size:
@@ -263,18 +275,19 @@ def community_detection(
 
 
 def nearest(
-    query_embeddings: Embeddings,
-    corpus_embeddings: Embeddings,
+    query_embeddings: EmbeddingsOrFile,
+    corpus_embeddings: EmbeddingsOrFile,
     *,
     top_k: int,
     score_function: ScoreFunction = cos_sim,
     query_chunk_size: int = 100,
     corpus_chunk_size: int = 500_000,
     first_query: int = 0,
+    first_row: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Search as `semantic_search` does, and return tensors.
 
-    `first_query` is the number of the first query, for messages.
+    `first_query` is the number of the first query, for messages, and `first_row` that of the first corpus row.
 
     Returns:
         Scores and corpus rows (int64), each (n, min(top_k, m)), on the device of the corpus.
@@ -292,7 +305,7 @@ def nearest(
             f"got {score_function!r} as score_function; expected a function of two tensors: pass cos_sim, dot_score or "
             f"a function like them"
         )
-    queries, corpus = _rows(query_embeddings), _rows(corpus_embeddings)
+    queries, corpus = embedding_rows(query_embeddings), embedding_rows(corpus_embeddings)
     query_chunk_size, corpus_chunk_size = min(query_chunk_size, len(queries)), min(corpus_chunk_size, len(corpus))
     if not len(queries) or not len(corpus):
         return torch.empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64)
@@ -309,13 +322,14 @@ def nearest(
                 _check_shape(scores, len(left), len(right))
                 values, columns = top_scores(scores, top_k)
                 if values[:, 0].isnan().any():  # NaN ranks before every number
-                    check_finite(right, what="corpus", first=corpus_start)
+                    check_finite(right, what="corpus", first=first_row + corpus_start)
                     check_finite(left, what="queries", first=first_query + start)
                     raise InputError("got NaN as a score; expected numbers: check what the score_function returns")
+                found = values, columns + (first_row + corpus_start)
                 if not corpus_start:
-                    best.append((values, columns))
+                    best.append(found)
                 else:
-                    best[chunk] = merge_best(best[chunk], (values, columns + corpus_start), top_k)
+                    best[chunk] = merge_best(best[chunk], found, top_k)
     return torch.cat([values for values, _ in best]), torch.cat([rows for _, rows in best])
 
 
@@ -366,8 +380,24 @@ def merge_best(before: tuple[Tensor, Tensor], after: tuple[Tensor, Tensor], top_
     return scores[:, :top_k], rows.gather(1, order[:, :top_k])
 
 
-def _rows(embeddings: Embeddings) -> _Rows:
-    """Return embeddings as a matrix, (n, d); do not convert one, so that a memory map is read chunk by chunk."""
+def block_rows(corpus: Rows, corpus_chunk_size: int, query_chunk_size: int, top_k: int) -> int:
+    """Return the number of corpus rows to compare at a time: less than a chunk where that needs much memory."""
+    if isinstance(corpus, Tensor) and corpus.device.type != "cpu":
+        return corpus_chunk_size
+    queries = check_count(query_chunk_size, "query_chunk_size")
+    most = min(_BLOCK // max(1, corpus.shape[1]), _BLOCK_SCORES // queries)
+    return min(check_count(corpus_chunk_size, "corpus_chunk_size"), max(_LEAST_ROWS, 2 * top_k, most))
+
+
+def embedding_rows(embeddings: EmbeddingsOrFile) -> Rows:
+    """Return embeddings as a matrix, (n, d); do not convert one, so that a file is read block by block.
+
+    Raises:
+        InputError: they are not rows of numbers, or a file holds none.
+        InputTypeError: they are none of a tensor, array, list and path.
+    """
+    if isinstance(embeddings, (str, PathLike)):
+        return _mapped(embeddings)
     if isinstance(embeddings, (Tensor, np.ndarray)):
         dense = isinstance(embeddings, np.ndarray) or (embeddings.layout == torch.strided and not embeddings.is_meta)
         return embeddings if dense and embeddings.ndim == 2 else embedding_matrix(embeddings)
@@ -376,3 +406,18 @@ def _rows(embeddings: Embeddings) -> _Rows:
             f"got {type(embeddings).__name__} as embeddings; expected a tensor, array or list: make one of them"
         )
     return embedding_matrix(embeddings) if len(embeddings) else np.empty((0, 0), np.float32)
+
+
+def _mapped(path: str | PathLike[str]) -> NDArray[Any]:
+    """Open a .npy file of embeddings as a memory map."""
+    try:
+        rows = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(
+            f"cannot read embeddings from {path} ({first_line(error)}); expected a whole .npy file: pass one that "
+            f"minisbert encode or np.save wrote"
+        ) from None
+    if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.dtype.kind not in "fiu":
+        got = f"{rows.dtype} of shape {rows.shape}" if isinstance(rows, np.ndarray) else "several arrays"
+        raise InputError(f"got {got} in {path}; expected rows of numbers, (n, d): save what encode returns")
+    return rows

@@ -24,6 +24,7 @@ Embeddings: TypeAlias = Tensor | NDArray[Any] | Sequence[Any]
 SimilarityMatrix: TypeAlias = Callable[[Embeddings, Embeddings], Tensor]
 AnyMatrix = TypeVar("AnyMatrix", Tensor, NDArray[Any])
 Precision: TypeAlias = Literal["float32", "int8", "uint8", "binary", "ubinary"]
+_BYTES_AT_ONCE = 2**20  # that are unpacked: 64 times as much memory
 PRECISIONS: tuple[str, ...] = get_args(Precision)
 
 
@@ -95,6 +96,17 @@ def euclidean_sim(a: Embeddings, b: Embeddings) -> Tensor:
 def manhattan_sim(a: Embeddings, b: Embeddings) -> Tensor:
     """Negative manhattan distances of all pairs: (n, d) and (m, d) to (n, m)."""
     return -torch.cdist(*_matrices(a, b), p=1.0)
+
+
+def hamming_sim(a: Embeddings, b: Embeddings) -> Tensor:
+    """Negative numbers of bits that differ, of all pairs: (n, bytes) and (m, bytes) to (n, m).
+
+    Both are packed as `precision="ubinary"` packs them, or both as "binary" does.
+    """
+    left, right = _matrices(a, b)
+    parts = torch.split(right, max(1, _BYTES_AT_ONCE // max(1, right.shape[1])))
+    scores = torch.cat([_signs(left) @ _signs(part).T for part in parts], dim=1)  # equal bits less different ones
+    return (scores - 8 * left.shape[1]) / 2
 
 
 def pairwise_cos_sim(a: Embeddings, b: Embeddings) -> Tensor:
@@ -321,6 +333,13 @@ def embedding_matrix(embeddings: Embeddings) -> Tensor:
     if tensor.ndim == 1:
         return tensor.unsqueeze(0) if len(tensor) else tensor.reshape(0, 0)
     return tensor
+
+
+def _signs(packed: Tensor) -> Tensor:
+    """Unpack bits into 1 and -1, as float32: (n, bytes) to (n, 8 * bytes)."""
+    places = 2 ** torch.arange(8, dtype=torch.uint8, device=packed.device)
+    bits = packed.to(torch.int16).to(torch.uint8).unsqueeze(-1) & places
+    return (bits != 0).flatten(1).float() * 2 - 1
 
 
 def _matrices(a: Embeddings, b: Embeddings, *, same_rows: bool = False) -> tuple[Tensor, Tensor]:

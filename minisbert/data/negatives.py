@@ -1,13 +1,106 @@
-"""Format mined positives and negatives as columns of rows to train on."""
+"""Pairs to mine negatives for, and what is mined as columns of rows to train on."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import islice
+from os import PathLike
+from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..errors import ConfigError
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ..errors import ConfigError, InputError
+from ..text import check_texts
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Pairs of anchors and positives, each anchor and each document once.
+
+    Attributes:
+        names: of the two columns.
+        anchors: texts, in the order of their first row.
+        documents: the corpus and then the positives.
+        corpus_size: rows of the corpus, in which a text may be repeated.
+        corpus_rows: for each document of the corpus its first row there: int64.
+        positives: for each anchor the indices of its positives among the documents.
+        most_positives: largest number of rows of one anchor.
+    """
+
+    names: tuple[str, str]
+    anchors: list[str]
+    documents: list[str]
+    corpus_size: int
+    corpus_rows: NDArray[np.int64]
+    positives: list[list[int]]
+    most_positives: int
+
+    @classmethod
+    def of(
+        cls, dataset: Any, anchor: str | None, positive: str | None, corpus: Sequence[str] | str | PathLike[str] | None
+    ) -> Pairs:
+        """Read the columns of pairs, by default the first two, and a corpus of texts or a file of them.
+
+        Raises:
+            InputError: the columns are missing or hold other values than texts.
+            InputTypeError: the corpus holds other values than texts.
+        """
+        from .roles import column_texts  # search alone should not load what reads files
+        from .rows import as_table
+
+        table = as_table(dataset)
+        if len(table.columns) < 2:
+            raise InputError(f"{table.source} has the columns {list(table.columns)}; expected anchors and positives")
+        first, second = islice(table.columns, 2)
+        table = table.select([first if anchor is None else anchor, second if positive is None else positive])
+        names = first, second = tuple(table.columns)
+        texts, positives = (column_texts(table, name) for name in names)
+        if isinstance(corpus, (str, PathLike)):
+            corpus = _texts_of(Path(corpus))
+        corpus = check_texts([] if corpus is None else corpus, what="corpus")
+        row_of: dict[str, int] = {}
+        for row, text in enumerate(corpus):
+            row_of.setdefault(text, row)
+        rows = np.fromiter(row_of.values(), np.int64, len(row_of))
+        documents = list(dict.fromkeys([*row_of, *positives]))
+        index_of = {document: index for index, document in enumerate(documents)}
+        indices: dict[str, dict[int, None]] = {text: {} for text in texts}
+        for text, document in zip(texts, positives, strict=True):
+            indices[text][index_of[document]] = None
+        most = max(Counter(texts).values())
+        own = [list(found) for found in indices.values()]
+        return cls((first, second), list(indices), documents, len(corpus), rows, own, most)
+
+    @cached_property
+    def indices(self) -> Tensor:
+        """Row of the anchor and index of the document of each pair: int64, (pairs, 2)."""
+        return torch.tensor([(row, index) for row, own in enumerate(self.positives) for index in own])
+
+    def by_anchor(self, values: Tensor) -> list[list[float]]:
+        """Split one value for each pair into a list for each anchor."""
+        return [own.tolist() for own in torch.split(values, [len(own) for own in self.positives])]
+
+
+def _texts_of(path: Path) -> list[str]:
+    """Read a corpus: the lines of a file, or of one with columns that called text or the only one."""
+    from .readers import has_columns, read_lines
+    from .roles import column_texts
+    from .rows import as_table
+
+    if not has_columns(path):
+        return read_lines(path)
+    table = as_table(path)
+    names = ["text"] if "text" in table.columns else list(table.columns)
+    if len(names) > 1:
+        raise InputError(f"{path} has the columns {names}; expected one, or one called text: rename it, or pass a list")
+    return column_texts(table, names[0])
 
 
 class Mined(NamedTuple):

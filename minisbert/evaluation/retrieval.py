@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..errors import ConfigError, InputError, InputTypeError, check_count, shown
-from ..search import ScoreFunction, merge_best, nearest
-from ..similarity import SimilarityFunction
+from ..search import EmbeddingsOrFile, ScoreFunction, embedding_rows, merge_best, nearest
+from ..similarity import SimilarityFunction, embedding_matrix, truncate_embeddings
 from .evaluator import Measurement, TaskEvaluator, cannot_write, check_texts_by_id
 from .metrics import mean
 
@@ -64,11 +64,14 @@ class InformationRetrievalEvaluator(TaskEvaluator):
             documents too.
         write_predictions: write the best documents of each query to a .jsonl file for each function where an output
             path is given.
+        corpus_embeddings: (corpus, d), in the order of `corpus`: embeddings to use instead of the model's, such as a
+            memory map or the path of a .npy file, of which one chunk is in memory at a time; only queries are encoded.
         keep_unknown: as the reference does, count relevant documents that are not in the corpus, or that are named
             twice, as not found, and leave out queries that are unknown; by default they are refused.
 
     Raises:
-        InputError: an id in `relevant_docs` is unknown, or no query has relevant documents.
+        InputError: an id in `relevant_docs` is unknown, no query has relevant documents, or the embeddings are not one
+            for each document.
         InputTypeError: a text is not a string, or ids have no common order.
         ConfigError: a k or chunk size is below 1, or a function is unknown.
     """
@@ -101,6 +104,7 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         corpus_prompt_name: str | None = None,
         ignore_same_id: bool = False,
         write_predictions: bool = False,
+        corpus_embeddings: EmbeddingsOrFile | None = None,
         keep_unknown: bool = False,
     ) -> None:
         super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
@@ -109,6 +113,15 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         # In the order of their ids, so that search, which puts lower rows first among equal scores, ranks by id.
         self.corpus_ids = _in_order(corpus)
         self.corpus = [corpus[key] for key in self.corpus_ids]
+        self.corpus_embeddings = None if corpus_embeddings is None else embedding_rows(corpus_embeddings)
+        if self.corpus_embeddings is not None:
+            if len(self.corpus_embeddings) != len(corpus):
+                raise InputError(
+                    f"got {len(self.corpus_embeddings)} corpus_embeddings for {len(corpus)} documents; expected one "
+                    f"for each: embed the values of corpus, in their order"
+                )
+            row_of = {key: row for row, key in enumerate(corpus)}
+            self._rows = np.fromiter((row_of[key] for key in self.corpus_ids), np.int64, len(corpus))
         relevant = _relevant_rows(queries, self.corpus_ids, relevant_docs, keep_unknown=keep_unknown)
         self.queries_ids = [key for key in queries if key in relevant]
         self.queries = [queries[key] for key in self.queries_ids]
@@ -166,18 +179,22 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         best: dict[str, tuple[Tensor, Tensor]] = {}
         for start in range(0, len(self.corpus), self.corpus_chunk_size):
             texts = self.corpus[start : start + self.corpus_chunk_size]
-            chunk = self._embeddings(model.encode_document, texts, self.corpus_prompt, self.corpus_prompt_name)
+            if self.corpus_embeddings is None:
+                chunk = self._embeddings(model.encode_document, texts, self.corpus_prompt, self.corpus_prompt_name)
+            else:
+                given = embedding_matrix(self.corpus_embeddings[self._rows[start : start + len(texts)]])
+                chunk = truncate_embeddings(given, self.truncate_dim).to(queries.device)
             _make_equal(chunk, texts)
             for name, function in functions.items():
-                scores, rows = nearest(
+                result = nearest(
                     queries,
                     chunk,
                     top_k=top_k,
                     score_function=function,
                     query_chunk_size=max(1, _SCORES_AT_ONCE // len(texts)),
                     corpus_chunk_size=len(texts),
+                    first_row=start,
                 )
-                result = scores, rows + start
                 best[name] = merge_best(best[name], result, top_k) if start else result
             del chunk  # before the next one is made
         rankings = {name: (scores, rows.cpu().numpy()) for name, (scores, rows) in best.items()}

@@ -21,8 +21,9 @@ from minisbert import SentenceTransformer, compat
 from minisbert.cli import main
 
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
-RUN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]  # pages whose snippets are executed
-PAGES = [*RUN, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
+STORES = DOCS / "stores.md"  # tests/engines executes it, where the stores are installed
+RUN = [ROOT / "README.md", *sorted({*DOCS.glob("*.md")} - {STORES})]  # pages whose snippets are executed
+PAGES = [*RUN, STORES, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
 DATA_LANGUAGES = ("tsv", "jsonl", "md", "text")  # with a title: a file that the page's commands read
 SET_UP = ("python3 -m venv ", "source ")  # .ci/run does this
 

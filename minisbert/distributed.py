@@ -7,7 +7,7 @@ order; without torch.distributed, or in a block of `alone`, this process is all 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
@@ -18,11 +18,14 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from .errors import MinisbertError
+
 Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
 _BUCKET = 2**24  # numbers that are summed at once, 64 MB in float32
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
+_sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
 
 def world_size() -> int:
@@ -43,6 +46,25 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _alone.reset(token)
+
+
+@contextmanager
+def sharing() -> Iterator[None]:
+    """Embed each text in one of the processes of a run, for a block of code that all of them run with the same texts.
+
+    In it every `encode` for sentence embeddings embeds a part of its texts and returns the embeddings of all.
+    Evaluators in it, as those of a `Trainer`, measure the same in every process, in less time.
+    """
+    token = _sharing.set(True)
+    try:
+        yield
+    finally:
+        _sharing.reset(token)
+
+
+def shares(texts: int) -> bool:
+    """Return True in a block of `sharing`, if there are texts for every process."""
+    return _sharing.get() and 1 < world_size() <= texts
 
 
 def launched() -> bool:
@@ -94,6 +116,30 @@ def broadcast_object(value: Value) -> Value:
     if world_size() > 1:
         dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def by_first(work: Callable[[], Value]) -> Value:
+    """Do something in process 0 alone; every process returns its result, which must be picklable.
+
+    Raises:
+        MinisbertError: it failed, in every process.
+    """
+    if world_size() == 1:
+        return work()
+    result: Value | None = None
+    error: MinisbertError | None = None
+    if rank() == 0:
+        try:
+            result = work()
+        except MinisbertError as raised:
+            error = raised
+    result, failure = broadcast_object((result, error))
+    if error is not None:
+        raise error
+    if failure is not None:
+        failure.told = True
+        raise failure
+    return cast(Value, result)
 
 
 @torch.no_grad()

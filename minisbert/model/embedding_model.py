@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..distributed import shares
 from ..errors import ConfigError, InputError, InputTypeError, check_count
 from ..modules import WeightedLayerPooling
 from ..modules.encoder import Encoder
@@ -30,6 +31,7 @@ from ..version import versions
 from .devices import usable_device
 from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, collect, quantize
 from .pool import EncodingPool, PoolRun
+from .shared import SharedRun
 from .stack import ModuleStack, Truncation
 
 # One text; or several texts and pairs of texts: a list, a tuple, an array, a pandas.Series.
@@ -242,10 +244,12 @@ class EmbeddingModel(ModuleStack):
         as_array = convert_to_numpy and not convert_to_tensor
         with self._pool(pool, device) as workers:
             run: Run
-            if workers is None:
-                run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))
-            else:
+            if workers is not None:
                 run = PoolRun(workers, texts, options, chunk_size=chunk_size, progress=bool(show_progress_bar))
+            elif shares(len(texts)) and output_value == "sentence_embedding":
+                run = SharedRun(self, texts, options, progress=bool(show_progress_bar))
+            else:
+                run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))
             target = torch.device("cpu") if as_array else run.device
             result: Any = collect(run, allocate(shape, options, device=target, out=out))
         if options.precision != "float32":

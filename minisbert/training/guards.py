@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import largest, world_size
 from ..errors import DivergenceError, TrainingInterrupted, TrainingTerminated
 from .checkpoint import newest_valid
 from .dataset import TrainingBatches
@@ -53,6 +54,12 @@ class StopSignal:
             signal.signal(number, _DEFAULT_HANDLERS[number])
         if self.received is not None and kind is None:
             signal.raise_signal(self.received)
+
+    def agreed(self) -> int | None:
+        """Return the first signal that a process of the run has received, or None; all return the same."""
+        if world_size() > 1:
+            self.received = int(largest(torch.tensor(self.received or 0))) or None
+        return self.received
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked child does not train

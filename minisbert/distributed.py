@@ -72,10 +72,11 @@ def launched() -> bool:
     return dist.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
 
 
-def local_device(name: str = "cuda") -> torch.device:
-    """Return the GPU of this process among those of its machine, or `name` where there is no launcher or number."""
-    local = int(os.environ.get("LOCAL_RANK", "0"))
-    return torch.device(name, local) if launched() and local < torch.cuda.device_count() else torch.device(name)
+def local_device(device: torch.device) -> torch.device:
+    """Return a device, and for any GPU that of this process, if a launcher has started it."""
+    if device.type != "cuda" or device.index is not None or not launched():
+        return device
+    return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 @contextmanager
@@ -154,15 +155,21 @@ def broadcast_tensors(tensors: Sequence[Tensor]) -> None:
 # ---- rows -----------------------------------------------------------------------------------------------------------
 
 
-def gather_rows(tensor: Tensor) -> Tensor:
+def gather_rows(tensor: Tensor, *, own_first: bool = False) -> Tensor:
     """Return the rows of all processes, in the order of these: (rows, ...) to (all rows, ...).
 
     Numbers of rows may differ, other sizes may not. Backward sums what the losses of all processes ask of a row, so
     that the sum of these losses is what gets differentiated.
+
+    Args:
+        tensor: the rows of this process.
+        own_first: begin with these; those of the next process follow, and so on around.
     """
     if world_size() == 1:
         return tensor
-    return cast(Tensor, _GatheredRows.apply(tensor, row_counts(tensor)))  # type: ignore[no-untyped-call]
+    counts = row_counts(tensor)
+    rows = cast(Tensor, _GatheredRows.apply(tensor, counts))  # type: ignore[no-untyped-call]
+    return rows.roll(-sum(counts[: rank()]), 0) if own_first else rows
 
 
 def row_counts(tensor: Tensor) -> list[int]:

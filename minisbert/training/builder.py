@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from torch import nn
 from .. import kernels
 from ..data.roles import TrainingRows
 from ..data.sampling import EpochSampler
+from ..distributed import rank, world_size
 from ..errors import InputError, MinisbertError, first_line, warn
 from ..evaluation import Evaluator
 from ..losses import Loss
@@ -78,23 +80,25 @@ class RunBuilder:
             [f"data set {part.name!r}" if shown_name(part.name) else part.rows.source for part in self.sets],
             sampler,
             accumulation=config.gradient_accumulation,
+            shared=self.shares,
             on_epoch_start=self.start_epoch,
         )
-        total_steps = self.total_steps(len(sampler))
+        total_steps = self.total_steps(math.ceil(len(sampler) / (1 if self.shares else world_size())))
         engine = self.engine(total_steps)
-        file = output_dir / "train_log.jsonl" if output_dir else None
+        writes = rank() == 0
+        file = output_dir / "train_log.jsonl" if output_dir and writes else None
         return TrainingRun(
             model=self.model,
             config=config,
             batches=batches,
             engine=engine,
-            log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
+            log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log if writes else None),
             evaluator=evaluator,
             output_dir=output_dir,
             fingerprint=Fingerprint.of(self.model, tokenized, self.losses(), multiple=self.multiple),
             total_steps=total_steps,
             validation=self.validation(engine),
-            show_progress_bar=show_progress_bar,
+            show_progress_bar=show_progress_bar and writes,
             on_evaluation=self.start_evaluation,
         )
 
@@ -103,6 +107,11 @@ class RunBuilder:
         for part, dataset in zip(parts, datasets, strict=True):
             if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
                 dataset.guide = self.guide_dataset(part, part.loss.guide.to(self.model.device).eval())
+
+    @property
+    def shares(self) -> bool:
+        """True if the processes of the run share every batch, because a loss gathers their embeddings."""
+        return world_size() > 1 and any(loss.gather_across_devices for loss in self.losses())
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -117,10 +126,11 @@ class RunBuilder:
     def sampler(self) -> EpochSampler:
         """Make the sampler, and warn if it cannot place all rows."""
         config, rows = self.config, [part.rows for part in self.sets]
-        sampler = self._sampler(rows, batch_size=config.batch_size, multiple=self.multiple)
+        size = config.batch_size * (world_size() if self.shares else 1)
+        sampler = self._sampler(rows, batch_size=size, multiple=self.multiple)
         if config.batch_sampler != "batch_sampler" and (left := sampler.left_out(0)):
             reason = (
-                f"their texts are in too many other rows for batches of {config.batch_size} without duplicates"
+                f"their texts are in too many other rows for batches of {size} without duplicates"
                 if config.batch_sampler == "no_duplicates"
                 else "no other row of their label is left to pair them with, or no other label"
             )

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import rank
 from ..errors import ConfigError, InputError, first_line
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -43,6 +44,7 @@ _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
 _OF_EVALUATIONS = ("eval_every", "eval_each_epoch", "eval_batch_size", "metric_for_best_model", "greater_is_better")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
 _LOCK = ".lock"
+_SEEDS = 1_000_000_007  # distance between the seeds of two processes
 _ENCODER = "0.auto_model."
 
 
@@ -205,8 +207,9 @@ def _weights_with_adapter(folder: Path, model: EmbeddingModel) -> dict[str, Tens
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from generators with this seed for a block of code: torch's, and Python's, which losses sample with.
 
-    Afterwards they are where they were before.
+    Afterwards they are where they were before. Each process of a run draws other numbers.
     """
+    seed += rank() * _SEEDS
     before = random.getstate()
     random.seed(seed)
     try:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..distributed import gather_objects
 from ..storage.files import as_json, replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
@@ -99,11 +100,12 @@ class TrainingLog:
     def write_losses(self, step: int, *, rate: float, norm: Tensor) -> LogEntry:
         """Write the mean loss of the steps since the last such entry, with the learning rate and norm of the last."""
         losses = torch.stack(self.step_losses).cpu().double()
+        own = [{name: term.cpu() for name, term in batch.items()} for batch in self.step_terms]
         self.loss_total += float(losses.sum())
         now = time.perf_counter()
         entry = {
             **self._position(step),
-            **self._means(self.step_terms),
+            **self._means([batch for of_process in gather_objects(own) for batch in of_process]),
             "loss": float(losses.mean()),
             "learning_rate": rate,
             "grad_norm": float(norm),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..distributed import alone
 from ..errors import ConfigError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import metrics_of
@@ -24,13 +25,13 @@ from ..packing import PackedBatch
 from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, prune, random_state, saved_weights
 from .config import TrainingConfig
-from .dataset import TrainingBatch, TrainingBatches
+from .dataset import TrainingBatch, TrainingBatches, TrainingStep
 from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog, loss_text
 from .naming import load_own_state, own_parameters, own_state
-from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
+from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients, sum_gradients
 from .schedules import Schedule
 from .selection import loss_metric, note_evaluation
 
@@ -100,19 +101,21 @@ def train(run: TrainingRun) -> None:
         closing(engine.upcoming(run.batches.steps(run.step, end))) as steps,
     ):
         log.start()
-        for batches in steps:  # the batches of one optimizer step
+        for step in steps:  # the batches of one optimizer step
             if not model.training:  # an evaluator leaves it in evaluation mode
                 model.train()
 
             # Forward, loss and backward of each batch; their gradients add up to those of the mean loss.
-            loss = engine.backward(batches)
+            loss = engine.backward(step.batches)
+            # Several processes add up their gradients and losses: from here on all have the same.
+            loss = engine.add_up(loss)
             # The norm of the gradients before they are clipped; NaN where the loss is not finite.
             norm = engine.clip(loss)
             # AdamW at the scheduled rate; a norm that is not finite leaves the weights as they are.
             engine.update(norm)
 
             run.step += 1
-            log.add(loss, tokens=sum(batch.tokens for batch in batches), terms=engine.take_terms())
+            log.add(loss, tokens=step.tokens, terms=engine.take_terms())
             skipped.add(norm)
             if not engine.asynchronous:  # otherwise reading the norms would make a GPU wait: with the log is enough
                 skipped.check(run.batches, output_dir)
@@ -288,7 +291,7 @@ class Engine:
         with sparse_gradients(self.optimizers):
             yield
 
-    def upcoming(self, steps: Generator[list[TrainingBatch]]) -> Generator[list[TrainingBatch]]:
+    def upcoming(self, steps: Generator[TrainingStep]) -> Generator[TrainingStep]:
         """Return the batches of each step, as they are; engines on other devices prepare them ahead."""
         return steps
 
@@ -296,11 +299,17 @@ class Engine:
         """Add the gradients of the mean loss of the batches to those of the parameters; return that loss, ()."""
         total = torch.zeros((), device=self.model.device)
         for batch in batches:
-            total = total + self.backward_batch(batch.to(self.model.device), self.embed, parts=len(batches))
+            with nullcontext() if batch.shared else alone():
+                total = total + self.backward_batch(batch.to(self.model.device), self.embed)
         return total
 
-    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor], *, parts: int) -> Tensor:
-        """Add the gradients of the loss of a batch divided by `parts`; return that quotient, ().
+    def add_up(self, loss: Tensor) -> Tensor:
+        """Add up gradients over all processes; return the sum of `loss`, ()."""
+        self.scaler.scale(loss)  # which a process without a batch has not used yet
+        return sum_gradients([*self.parameters, *self.own_parameters], loss, all_dense=self.asynchronous)
+
+    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Tensor:
+        """Add the gradients of the loss of a batch divided by its divisor; return that quotient, ().
 
         Raises:
             ConfigError: the loss is not a scalar with a gradient.
@@ -312,7 +321,7 @@ class Engine:
                 f"got {got} from {type(self.losses[batch.dataset]).__name__}; expected one number that depends on the "
                 f"embeddings: return a scalar tensor with a gradient"
             )
-        loss = loss / parts
+        loss = loss / batch.divisor
         torch.autograd.backward(self.scaler.scale(loss))
         return loss.detach()
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..distributed import largest, sum_in_buckets, sum_sparse, world_size
 from ..model import EmbeddingModel
 from ..modules.encoder import Encoder
 from ..modules.layers import Embedding
@@ -157,6 +158,33 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     if factor.device.type != "cpu" or factor != 1:  # a GPU would have to be waited for
         torch._foreach_mul_(values, factor)
     return norm
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, *, all_dense: bool) -> Tensor:
+    """Add up the gradients of parameters over all processes, and a loss, (); return its sum.
+
+    Args:
+        parameters: the same in all processes; a process may lack gradients that others have.
+        loss: of this process.
+        all_dense: every parameter has a dense gradient in every process, so that they need not agree on that.
+    """
+    if world_size() == 1:
+        return loss
+    kinds = [1 if one.grad is None else 2 if one.grad.is_sparse else 3 for one in parameters]
+    if not all_dense:
+        kinds = largest(torch.tensor(kinds, device=loss.device)).tolist()
+    sums = [loss.to(parameters[0].dtype)]
+    for parameter, kind in zip(parameters, kinds, strict=True):
+        if kind > 1 and parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter, layout=torch.sparse_coo if kind == 2 else torch.strided)
+        if kind == 2:
+            parameter.grad = sum_sparse(cast(Tensor, parameter.grad))
+        elif kind == 3:
+            parameter.grad = cast(Tensor, parameter.grad).to_dense()
+            sums.append(parameter.grad)
+    sum_in_buckets(sums)
+    return sums[0]
 
 
 def merge_gradients(parameters: Iterable[nn.Parameter]) -> None:

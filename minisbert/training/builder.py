@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import nn
 from .. import kernels
 from ..data.roles import TrainingRows
 from ..data.sampling import EpochSampler
-from ..distributed import rank, world_size
+from ..distributed import by_first, rank, world_size
 from ..errors import InputError, MinisbertError, first_line, warn
 from ..evaluation import Evaluator
 from ..losses import Loss
@@ -22,7 +22,7 @@ from ..model import EmbeddingModel
 from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, check_same_run, saved_weights, set_random_state
 from .config import TrainingConfig
-from .dataset import TrainingBatches, TrainingDataset
+from .dataset import Place, TrainingBatches, TrainingDataset
 from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
@@ -92,7 +92,7 @@ class RunBuilder:
             config=config,
             batches=batches,
             engine=engine,
-            log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log if writes else None),
+            log=TrainingLog(epoch_after=batches.epoch_after, file=file, on_log=on_log if writes else None),
             evaluator=evaluator,
             output_dir=output_dir,
             fingerprint=Fingerprint.of(self.model, tokenized, self.losses(), multiple=self.multiple),
@@ -259,26 +259,37 @@ class RunBuilder:
         """Do what comes before the evaluation after a step: nothing."""
 
 
-def resume_from(checkpoint: Checkpoint, run: TrainingRun) -> None:
+def resume_from(checkpoint: Checkpoint, run: TrainingRun, schedule: Callable[[int], Schedule]) -> None:
     """Bring a run to where a checkpoint was saved; after an error the model is unchanged.
+
+    Args:
+        checkpoint: where the run goes on.
+        run: a run that starts at its first step, perhaps in another number of processes.
+        schedule: total steps to the learning rate, for a run that then has another number of them.
 
     Raises:
         ConfigError: the checkpoint is of another run.
         InputError: it is damaged, or does not fit this run.
     """
-    state = checkpoint.state()
+    state = by_first(checkpoint.state)
     try:
-        weights = saved_weights(checkpoint.folder, run.model)
+        weights = by_first(lambda: saved_weights(checkpoint.folder, run.model))
         check_same_run(checkpoint, state, weights, run.config, run.fingerprint)
         run.fingerprint = Fingerprint(**state["identity"])
         run.engine.load_state_dict(state)
         run.log.load_state_dict(state, like=next(run.model.parameters()))
-        best = run.output_dir / "best" if run.output_dir else None
-        if run.config.keep_best and run.log.history.best_step is not None and best is not None and not best.is_dir():
-            raise InputError(
-                f"{best} is missing; expected the best weights so far there: put them back, or start again"
-            )
-        run.step = range(run.total_steps + 1)[state["step"]]
+        if run.config.keep_best and run.log.history.best_step is not None and run.output_dir is not None:
+            best = run.output_dir / "best"
+            if not by_first(best.is_dir):
+                raise InputError(
+                    f"{best} is missing; expected the best weights so far there: put them back, or start again"
+                )
+        run.step = state["step"]
+        epochs = run.total_steps // run.batches.steps_per_epoch
+        if "place" in state and run.batches.go_on(run.step, Place(*state["place"])) and run.config.max_steps is None:
+            run.total_steps = run.batches.last_step(epochs)
+            run.engine.schedule = schedule(run.total_steps)
+        run.step = range(run.total_steps + 1)[run.step]
         set_random_state(state, run.model.device)
     except MinisbertError:
         raise

@@ -16,6 +16,7 @@ from torch import Tensor
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
 from ..distributed import rank, world_size
+from ..errors import ConfigError
 from ..packing import PackedBatch, pack
 from ..prefetch import to_device
 from ..text import TextTokenizer, TokenizedTexts, with_prompt
@@ -59,6 +60,27 @@ class TrainingStep(NamedTuple):
 
     batches: list[TrainingBatch]
     tokens: int
+
+
+class Place(NamedTuple):
+    """A place between two steps of a run, which says the same in any number of processes.
+
+    Attributes:
+        epoch: number of the epoch, from 0.
+        batches: batches of the epoch that are done.
+        size: rows of a full batch.
+        skipped: rows of the epoch before these batches, which were done in batches of another size.
+    """
+
+    epoch: int
+    batches: int
+    size: int
+    skipped: int = 0
+
+    @property
+    def starts_epoch(self) -> bool:
+        """True between two epochs."""
+        return self.batches == self.skipped == 0
 
 
 class TrainingDataset:
@@ -216,12 +238,13 @@ class TrainingBatches:
         self._rank, self._processes = rank(), world_size()
         self._batches_per_step = accumulation * (1 if shared else self._processes)
         self.steps_per_epoch = math.ceil(len(sampler) / self._batches_per_step)
+        self._first, self._start = 0, Place(0, 0, sampler.batch_size)
 
     def steps(self, start: int, end: int) -> Generator[TrainingStep]:
         """Yield each optimizer step after the first `start`, up to step `end`."""
         step = start
         while step < end:
-            if step % self.steps_per_epoch == 0:
+            if self.place(step).starts_epoch:
                 self._on_epoch_start()
             for batches in islice(self._rest_of_epoch(step), end - step):
                 step += 1
@@ -238,6 +261,50 @@ class TrainingBatches:
                 divisor = len(batches) * len(rows) / len(own)
                 yield self.datasets[dataset].batch(own, dataset=dataset)._replace(divisor=divisor, shared=shared)
 
+    def place(self, step: int) -> Place:
+        """Return the place after step `step`."""
+        steps, left = step - self._first, self._left(self._start)
+        if steps < left:
+            return self._start._replace(batches=self._start.batches + steps * self._batches_per_step)
+        epochs, steps = divmod(steps - left, self.steps_per_epoch)
+        return Place(self._start.epoch + 1 + epochs, steps * self._batches_per_step, self._start.size)
+
+    def epoch_after(self, step: int) -> float:
+        """Return how many epochs are done after step `step`."""
+        place = self.place(step)
+        if not self._first:
+            return step / self.steps_per_epoch
+        return place.epoch + min((place.batches + place.skipped / place.size) / len(self._sampler), 1)
+
+    def last_step(self, epochs: int) -> int:
+        """Return the number of the last step of a run over `epochs` epochs."""
+        return self._first + self._left(self._start) + (epochs - self._start.epoch - 1) * self.steps_per_epoch
+
+    def go_on(self, step: int, place: Place) -> bool:
+        """Let the steps after step `step` begin at a place; return False if they do so already.
+
+        Raises:
+            ConfigError: batches had another size there, and rows cannot be cut into other ones within an epoch.
+        """
+        size = self._start.size
+        if place.size != size:
+            if not (place.starts_epoch or self._sampler.orders_rows):
+                raise ConfigError(
+                    f"got batches of {size} rows in the middle of an epoch of batches of {place.size}, which cannot be "
+                    f"divided anew with this sampler; expected the same size: choose batch_size so that the processes "
+                    f"have {place.size} rows together, or start as many as before"
+                )
+            place = Place(place.epoch, 0, size, place.skipped + place.batches * place.size)
+        if place == self.place(step):
+            return False
+        self._first, self._start = step, place
+        return True
+
+    def _left(self, place: Place) -> int:
+        """Number of steps of an epoch after a place."""
+        batches = self._sampler.count_after(place.skipped) if place.skipped else len(self._sampler)
+        return math.ceil((batches - place.batches) / self._batches_per_step)
+
     def describe(self, step: int) -> str:
         """Name the rows and data sets of optimizer step `step`, counted from 1, for a message."""
         shown = []
@@ -248,7 +315,8 @@ class TrainingBatches:
 
     def _rest_of_epoch(self, step: int) -> Iterator[list[Batch]]:
         """Yield the rows of each optimizer step that follows step `step` in its epoch."""
-        epoch, done = divmod(step, self.steps_per_epoch)
-        batches = self._sampler.epoch(epoch)
-        grouped = iter(lambda: list(islice(batches, self._batches_per_step)), [])
-        return islice(grouped, done, None)
+        place = self.place(step)
+        epoch, sampler = place.epoch, self._sampler
+        batches = sampler.after(epoch, place.skipped) if place.skipped else sampler.epoch(epoch)
+        batches = islice(batches, place.batches, None)
+        return iter(lambda: list(islice(batches, self._batches_per_step)), [])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
@@ -13,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import RowSampling, named_datasets
-from ..distributed import broadcast_tensors, gather_objects, processes, rank, world_size
+from ..distributed import broadcast_tensors, by_first, gather_objects, processes, rank, world_size
 from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import as_evaluator
@@ -30,6 +31,7 @@ from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
 from .selection import chosen_metric, loss_metric
+from .watch import Watch
 
 
 class Trainer:
@@ -135,7 +137,8 @@ class Trainer:
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         with (
             processes(self.model.device),
-            exclusive_lock(self.output_dir if rank() == 0 else None),
+            Watch(),
+            ExitStack() as of_first,
             torch.inference_mode(False),
             torch.enable_grad(),
             seeded(self.config.seed, self.model.device),
@@ -143,7 +146,8 @@ class Trainer:
             freezing(self.model, [part.loss for part in self._sets], self.config.freeze),
         ):
             self._agree()
-            checkpoint = self._checkpoint(resume)
+            by_first(lambda: of_first.enter_context(exclusive_lock(self.output_dir)))
+            checkpoint = by_first(lambda: self._checkpoint(resume))
             if self.output_dir is not None and rank() == 0:
                 clean_up(self.output_dir)
             run = builder.run(
@@ -160,8 +164,8 @@ class Trainer:
             if checkpoint is not None:
                 if self._start is not None:
                     run.fingerprint = replace(run.fingerprint, weights=self._start)
-                resume_from(checkpoint, run)
-            run.log.open()
+                resume_from(checkpoint, run, builder.schedule)
+            by_first(run.log.open)
             self._start = run.fingerprint.weights
             if self._show and rank() == 0:
                 self._announce(checkpoint, resume=bool(resume))

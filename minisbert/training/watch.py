@@ -14,6 +14,7 @@ import threading
 from types import TracebackType
 from typing import Any
 
+from ..distributed import rank, world_size
 from ..errors import PoolError, first_line, one_line
 
 _EVERY = 1.0  # seconds between two looks
@@ -29,20 +30,16 @@ class Watch:
     When one is gone, the collectives of the others fail or never return. In the first case the block ends with a
     PoolError, in the second the process ends with its message on standard error and status 1.
 
-    Args:
-        rank: of this process.
-        world_size: number of processes; the block runs unwatched if it is the only one.
-
     Raises:
         PoolError: a collective has failed, because another rank ended or does not answer.
     """
 
-    def __init__(self, rank: int, world_size: int) -> None:
-        self._rank, self._world_size = rank, world_size
+    def __init__(self) -> None:
         self._done, self._found, self._broken = threading.Event(), threading.Event(), False
         self._reason = ""
 
     def __enter__(self) -> Watch:
+        self._rank, self._world_size = rank(), world_size()
         if self._world_size > 1:
             from torch.distributed.distributed_c10d import _get_default_store
 
@@ -77,18 +74,18 @@ class Watch:
 
     def _watch(self) -> None:
         """Count, and look at the counts of the others, until the block has ended."""
-        others = [rank for rank in range(self._world_size) if rank != self._rank]
+        others = [other for other in range(self._world_size) if other != self._rank]
         seen, silent, count = dict.fromkeys(others, ""), dict.fromkeys(others, 0), 0
         while not self._reason and not self._done.wait(_EVERY):
             count += 1
             if not self._write(str(count)):
                 self._reason = _gone("the process that the ranks met at", "it does not answer")
                 break
-            for rank in others:
-                word = self._read(rank)
-                silent[rank] = silent[rank] + 1 if word == seen[rank] else 0
-                seen[rank] = word
-            ended = next((rank for rank in others if seen[rank].startswith(_ENDED)), None)
+            for other in others:
+                word = self._read(other)
+                silent[other] = silent[other] + 1 if word == seen[other] else 0
+                seen[other] = word
+            ended = next((other for other in others if seen[other].startswith(_ENDED)), None)
             first = max(others, key=silent.__getitem__)  # the others may have ended because of it
             if ended is not None:
                 self._reason = _gone(f"rank {ended}", seen[ended].removeprefix(_ENDED))
@@ -108,16 +105,16 @@ class Watch:
             return False
         return True
 
-    def _read(self, rank: int) -> str:
+    def _read(self, of: int) -> str:
         """Return the last word of a rank, or nothing if there is none yet."""
         try:
-            key = self._key(rank)
+            key = self._key(of)
             return self._store.get(key).decode(errors="replace") if self._store.check([key]) else ""
         except RuntimeError:  # the next word is not taken either
             return ""
 
-    def _key(self, rank: int) -> str:
-        return f"minisbert/{rank}/{self._run}"
+    def _key(self, of: int) -> str:
+        return f"minisbert/{of}/{self._run}"
 
 
 def _is_lost(error: BaseException) -> bool:

@@ -89,9 +89,7 @@ CASES = {
     "gathered in float32": Case(_RANKING, gathers=True, dtype="float32"),
     "gathered to a single row": Case(_RANKING, gathers=True, rows=33),
     "gathered, no duplicates": Case(_RANKING, gathers=True, settings={"batch_sampler": "no_duplicates"}),
-    "gathered, every direction": Case(
-        _named("MultipleNegativesRankingLoss", **_HARD), gathers=True, settings=_TWICE
-    ),
+    "gathered, every direction": Case(_named("MultipleNegativesRankingLoss", **_HARD), gathers=True, settings=_TWICE),
     "gathered, symmetric": Case(_named("MultipleNegativesSymmetricRankingLoss"), gathers=True),
     "gathered, cached": Case(_named(_CACHED, mini_batch_size=3), gathers=True),
     "gathered, cached, every direction": Case(_named(_CACHED, mini_batch_size=3, **_HARD), gathers=True),

@@ -176,15 +176,20 @@ def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, *, all_dense
         kinds = largest(torch.tensor(kinds, device=loss.device)).tolist()
     sums = [loss.to(parameters[0].dtype)]
     for parameter, kind in zip(parameters, kinds, strict=True):
-        if kind > 1 and parameter.grad is None:
-            parameter.grad = torch.zeros_like(parameter, layout=torch.sparse_coo if kind == 2 else torch.strided)
         if kind == 2:
-            parameter.grad = sum_sparse(cast(Tensor, parameter.grad))
+            parameter.grad = sum_sparse(_no_rows_of(parameter) if parameter.grad is None else parameter.grad)
         elif kind == 3:
-            parameter.grad = cast(Tensor, parameter.grad).to_dense()
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
             sums.append(parameter.grad)
     sum_in_buckets(sums)
     return sums[0]
+
+
+def _no_rows_of(table: Tensor) -> Tensor:
+    """Return a sparse gradient of a table, (rows, dim), without entries."""
+    return torch.sparse_coo_tensor(
+        torch.empty(1, 0, dtype=torch.int64), table.new_empty(0, *table.shape[1:]), table.shape, check_invariants=False
+    )
 
 
 def merge_gradients(parameters: Iterable[nn.Parameter]) -> None:

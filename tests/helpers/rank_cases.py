@@ -1,0 +1,149 @@
+"""Runs of several processes that one process repeats: started under torchrun, this file makes them and keeps them.
+
+With gathered embeddings, one process with batches N times as large makes the same steps; without, one process that
+accumulates N times as many batches does.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert.distributed import processes, rank, world_size
+
+STEPS = 20
+Made = Callable[[SentenceTransformer, bool], Any]  # a loss of the model, and of whether it gathers
+
+
+@dataclass
+class Case:
+    """A run.
+
+    Attributes:
+        loss: makes the loss.
+        gathers: it gathers embeddings.
+        rows: to train on; the epochs end unevenly.
+        settings: of the configuration.
+        dtype: of the weights.
+        labelled: rows have a score.
+        several: two data sets, the second without gathering.
+    """
+
+    loss: Made
+    gathers: bool = False
+    rows: int = 35
+    settings: dict[str, Any] = field(default_factory=dict)
+    dtype: str = "float64"
+    labelled: bool = False
+    several: bool = False
+
+
+def _named(name: str, **options: Any) -> Made:
+    def made(model: SentenceTransformer, gathers: bool) -> Any:
+        gathered = {"gather_across_devices": True} if gathers else {}
+        return getattr(losses, name)(model, **options, **gathered)
+
+    return made
+
+
+def _guided(name: str) -> Made:
+    def made(model: SentenceTransformer, gathers: bool) -> Any:
+        guide = copy.deepcopy(model).eval()
+        next(guide.parameters()).data.roll(1, 0)
+        return getattr(losses, name)(model, guide, gather_across_devices=gathers)
+
+    return made
+
+
+def _sized(model: SentenceTransformer, gathers: bool) -> Any:
+    return losses.MatryoshkaLoss(model, _RANKING(model, gathers), [32, 16, 8], n_dims_per_step=2)
+
+
+def _classes(model: SentenceTransformer, gathers: bool) -> Any:
+    torch.manual_seed(5 + rank())  # the weights of process 0 count
+    return losses.SoftmaxLoss(model, model.get_sentence_embedding_dimension(), 2).double()
+
+
+ALL: Any = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+_RANKING, _CACHED = _named("MultipleNegativesRankingLoss"), "CachedMultipleNegativesRankingLoss"
+_HARD = {"directions": ALL, "hardness_mode": "in_batch_negatives", "hardness_strength": 5.0}
+_TWICE = {"gradient_accumulation": 2}
+CASES = {
+    "scores": Case(_named("CosineSimilarityLoss"), labelled=True),
+    "scores twice": Case(_named("CosineSimilarityLoss"), settings=_TWICE, labelled=True),
+    "scores in float32": Case(_named("CosineSimilarityLoss"), dtype="float32", labelled=True),
+    "order": Case(_named("CoSENTLoss"), labelled=True),
+    "classes": Case(_classes, labelled=True),
+    "terms": Case(_named("GlobalOrthogonalRegularizationLoss")),
+    "ranking": Case(_RANKING),
+    "ranking, no duplicates": Case(_RANKING, settings={"batch_sampler": "no_duplicates"}),
+    "cached": Case(_named(_CACHED, mini_batch_size=3), settings=_TWICE),
+    "gathered": Case(_RANKING, gathers=True),
+    "gathered in float32": Case(_RANKING, gathers=True, dtype="float32"),
+    "gathered to a single row": Case(_RANKING, gathers=True, rows=33),
+    "gathered, no duplicates": Case(_RANKING, gathers=True, settings={"batch_sampler": "no_duplicates"}),
+    "gathered, every direction": Case(_named("MultipleNegativesRankingLoss", **_HARD), gathers=True, settings=_TWICE),
+    "gathered, symmetric": Case(_named("MultipleNegativesSymmetricRankingLoss"), gathers=True),
+    "gathered, cached": Case(_named(_CACHED, mini_batch_size=3), gathers=True),
+    "gathered, cached, every direction": Case(_named(_CACHED, mini_batch_size=3, **_HARD), gathers=True),
+    "gathered, guided": Case(_guided("GISTEmbedLoss"), gathers=True),
+    "gathered, guided, cached": Case(_guided("CachedGISTEmbedLoss"), gathers=True),
+    "gathered, some sizes": Case(_sized, gathers=True, rows=33),
+    "gathered, two data sets": Case(_RANKING, gathers=True, rows=32, several=True),
+}
+OF_FOUR = ("scores twice", "order", "gathered to a single row", "gathered, cached, every direction")
+
+
+def rows(case: Case) -> dict[str, list[Any]]:
+    """Texts of different lengths, some of them repeated, with a score if the case wants one."""
+    words = "the a cat dog sat on mat ran fast slow red blue sky sea tree one two three how what is why".split()
+    count = range(case.rows)
+    made: dict[str, list[Any]] = {
+        "anchor": [" ".join(words[(i % 20 * 7 + k * 3) % len(words)] for k in range(2 + i % 20 % 6)) for i in count],
+        "positive": [" ".join(words[(i * 5 + k) % len(words)] for k in range(1 + i % 4)) + f" {i}" for i in count],
+    }
+    if case.labelled:
+        made["label"] = [i % 2 for i in count]
+    return made
+
+
+def train(case: Case, folder: Path, *, times: int = 1) -> tuple[list[dict[str, float]], dict[str, torch.Tensor]]:
+    """Train a model, in `times` processes or as they would; return the entries of the log and the weights."""
+    alone = times // world_size()  # 1 under torchrun
+    settings = {"batch_size": 4, "max_steps": STEPS, "log_every": 1, "learning_rate": 1e-3, **case.settings}
+    if case.gathers:
+        settings["batch_size"] *= alone
+    else:
+        settings["gradient_accumulation"] = alone * settings.get("gradient_accumulation", 1)
+    model = SentenceTransformer(str(folder / "model"), device="cpu").to(getattr(torch, case.dtype))
+    loss, data = case.loss(model, case.gathers), rows(case)
+    if rank():  # the weights of process 0 count
+        torch.nn.init.zeros_(next(model.parameters()))
+    if case.several:
+        loss, data = {"a": loss, "b": loss}, {"a": data, "b": rows(replace(case, rows=16))}
+    history = Trainer(model, data, loss=loss, config=TrainingConfig(**settings), show_progress_bar=False).train()
+    assert history.steps == STEPS
+    return history.entries, model.state_dict()
+
+
+def _made(names: list[str], folder: Path) -> Iterator[tuple[str, Any]]:
+    for name in names:
+        entries, weights = train(CASES[name], folder, times=world_size())
+        same = {key: tensor.double().sum().item() for key, tensor in weights.items()}
+        torch.save(same, folder / f"{name}-{rank()}.sums")
+        yield name, (entries, weights)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    with processes(torch.device("cpu")):
+        out = dict(_made(sys.argv[2:] or list(CASES), Path(sys.argv[1])))
+        if rank() == 0:
+            torch.save(out, Path(sys.argv[1]) / f"runs-{world_size()}.pt")

@@ -89,6 +89,17 @@ class Launched:
         """What was printed so far."""
         return "".join(self._lines)
 
+    def ranks(self) -> list[int]:
+        """Return the process of each rank, as far as they run."""
+        found: list[tuple[int, int]] = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                parent = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+                if int(parent) == self.process.pid:
+                    variables = (folder / "environ").read_text(errors="replace").split("\0")
+                    found += [(int(one[5:]), int(folder.name)) for one in variables if one.startswith("RANK=")]
+        return [process for _, process in sorted(found)]
+
     def end(self, number: int | None = None) -> Ended:
         """Send torchrun a signal, or none, and wait until it has ended."""
         if number is not None:
@@ -103,6 +114,7 @@ class Launched:
             with self._news:
                 self._lines.append(line)
                 self._news.notify_all()
+        stream.close()
         with self._news:
             self._news.notify_all()
 

@@ -7,8 +7,10 @@ accumulates N times as many batches does.
 from __future__ import annotations
 
 import copy
+import hashlib
+import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,9 @@ from typing import Any
 import torch
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
-from minisbert.distributed import processes, rank, world_size
+from minisbert.distributed import gather_objects, processes, rank, world_size
+from minisbert.errors import MinisbertError
+from minisbert.training.checkpoint import seeded
 
 STEPS = 20
 Made = Callable[[SentenceTransformer, bool], Any]  # a loss of the model, and of whether it gathers
@@ -133,17 +137,68 @@ def train(case: Case, folder: Path, *, times: int = 1) -> tuple[list[dict[str, f
     return history.entries, model.state_dict()
 
 
-def _made(names: list[str], folder: Path) -> Iterator[tuple[str, Any]]:
-    for name in names:
-        entries, weights = train(CASES[name], folder, times=world_size())
-        same = {key: tensor.double().sum().item() for key, tensor in weights.items()}
-        torch.save(same, folder / f"{name}-{rank()}.sums")
-        yield name, (entries, weights)
+# ---- what else is seen in a process ---------------------------------------------------------------------------------
+
+
+class _Unlucky(losses.CosineSimilarityLoss):
+    """Returns NaN in the third batch of the second process."""
+
+    calls = 0
+
+    def forward(self, embeddings: Any, labels: Any = None) -> torch.Tensor:
+        self.calls += 1
+        value = super().forward(embeddings, labels)
+        return value * (float("nan") if os.environ["RANK"] == "1" and self.calls == 3 else 1)
+
+
+def _message(work: Callable[[], Any]) -> str:
+    try:
+        work()
+    except MinisbertError as error:
+        return str(error)
+    return ""
+
+
+def _observations(folder: Path) -> dict[str, Any]:
+    """Return what a process sees of errors, of a step that is skipped, and of the files and messages of a run."""
+    model, labelled = SentenceTransformer(str(folder / "model"), device="cpu"), rows(Case(_RANKING, labelled=True))
+
+    def trainer(data: Any = labelled, loss: Any = None, **settings: Any) -> Trainer:
+        config = TrainingConfig(**{"batch_size": 4, "max_steps": 5, **settings})
+        return Trainer(model, data, loss=loss or losses.CosineSimilarityLoss(), config=config, show_progress_bar=False)
+
+    own = {name: column[rank() :] for name, column in labelled.items()}
+    seen: dict[str, Any] = {
+        "replay": _message(trainer(replay="6.2").train),
+        "other rows": _message(trainer(own).train),
+        "other settings": _message(trainer(learning_rate=1e-3 + rank()).train),
+        "skipped": trainer(loss=_Unlucky()).train().skipped_steps,
+        "entries": [],
+    }
+    out = folder / "out"
+    Trainer(
+        model,
+        labelled,
+        loss=losses.CosineSimilarityLoss(),
+        config=TrainingConfig(batch_size=4, max_steps=4, log_every=1),
+        output_dir=out,
+        on_log=seen["entries"].append,
+    ).train()
+    with seeded(7, model.device):
+        seen["drawn"] = torch.rand(2).tolist()
+    return seen | {"weights": _digest(model.state_dict())}
+
+
+def _digest(weights: dict[str, torch.Tensor]) -> str:
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    place, names = Path(sys.argv[1]), sys.argv[2:]
     with processes(torch.device("cpu")):
-        out = dict(_made(sys.argv[2:] or list(CASES), Path(sys.argv[1])))
+        made = {name: train(CASES[name], place, times=world_size()) for name in names or CASES}
+        digests = gather_objects({name: _digest(weights) for name, (_, weights) in made.items()})
+        observed = gather_objects({} if names else _observations(place))
         if rank() == 0:
-            torch.save(out, Path(sys.argv[1]) / f"runs-{world_size()}.pt")
+            torch.save((made, digests, observed), place / f"runs-{world_size()}.pt")

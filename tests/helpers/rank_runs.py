@@ -305,10 +305,10 @@ def full(*arguments: Any, **options: Any) -> Any:
 
 
 class Diverging(losses.CosineSimilarityLoss):
-    """Its value is NaN in one process."""
+    """Its value is NaN in the first process, which has a batch in every step."""
 
     def forward(self, embeddings: Any, labels: Any = None) -> Any:
-        return super().forward(embeddings, labels) * (float("nan") if rank_of_all() else 1.0)
+        return super().forward(embeddings, labels) * (1.0 if rank_of_all() else float("nan"))
 
 
 def rank_of_all() -> int:

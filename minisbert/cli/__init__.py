@@ -37,13 +37,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 options.run(options)
                 sys.stdout.flush()
         except MinisbertError as error:
-            return _fail(str(error), 2)
+            return 2 if error.told else _fail(str(error), 2)
         except BrokenPipeError:
             _discard_output()  # its reader is gone
             return 1
         except (TrainingInterrupted, TrainingTerminated) as stop:
             hint = ": run the same command with --resume" if stop.checkpoint else ""
-            sys.stderr.write(f"minisbert: {stop}{hint}\n")
+            with _first_prints():  # all stop together
+                sys.stderr.write(f"minisbert: {stop}{hint}\n")
             return 130 if isinstance(stop, KeyboardInterrupt) else 143
         except KeyboardInterrupt:
             return _fail("interrupted", 130)

@@ -302,12 +302,13 @@ def train_and_save(
         held_out: other rows whose similarities the report shows; None to show those of `rows`.
         role: what these other rows are to the run.
     """
-    from ..distributed import processes, rank, world_size
+    from ..distributed import processes, rank, sharing, world_size
     from ..report import RunReport
 
     evaluator, report = trainer.evaluator, None
     with processes(model.device):
-        before = evaluator(model) if evaluator is not None else {}
+        with sharing():
+            before = evaluator(model) if evaluator is not None else {}
         if options.report:
             report = RunReport(model, held_out or rows, metrics=before, role=role if held_out else "training")
             enough = max(1, trainer.config.steps_over(len(rows)) // world_size() // _LOG_ENTRIES)

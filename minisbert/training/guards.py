@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..distributed import largest, world_size
+from ..distributed import largest, rank, world_size
 from ..errors import DivergenceError, TrainingInterrupted, TrainingTerminated
 from .checkpoint import newest_valid
 from .dataset import TrainingBatches
@@ -119,7 +119,7 @@ class SkippedSteps:
             DivergenceError: they were; the message names the rows of the first.
         """
         if (first := self.first()) is not None:
-            raise DivergenceError(
+            raise _divergence(
                 f"the gradients of {MAX_SKIPPED} steps in a row are not finite, first those of step {first}: "
                 f"{batches.describe(first)} (counted from 0); expected finite gradients: check these rows and their "
                 f"labels, or start again in another folder with a lower learning_rate; {_last_good(output_dir)}"
@@ -133,7 +133,7 @@ def check_weights(weights: Iterable[Tensor], step: int, output_dir: Path | None)
         DivergenceError: a weight is infinite or NaN.
     """
     if not all_finite(weights):
-        raise DivergenceError(
+        raise _divergence(
             f"the weights are not finite after step {step}, and are not saved; expected finite weights: start again in "
             f"another folder with a lower learning_rate, or from another model; {_last_good(output_dir)}"
         )
@@ -144,6 +144,13 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     # Least and greatest take no memory; both are NaN where an element is.
     ends = [torch.stack(tensor.detach().aminmax()).double() for tensor in tensors if tensor.numel()]
     return not ends or bool(torch.stack(ends).isfinite().all())
+
+
+def _divergence(message: str) -> DivergenceError:
+    """Make the error that all processes of a run raise together, and the first one tells."""
+    error = DivergenceError(message)
+    error.told = rank() > 0
+    return error
 
 
 def _last_good(output_dir: Path | None) -> str:

@@ -9,7 +9,6 @@ counts of the others go on.
 from __future__ import annotations
 
 import os
-import sys
 import threading
 from types import TracebackType
 from typing import Any
@@ -93,8 +92,7 @@ class Watch:
                 self._reason = _gone(f"rank {first}", "it was killed, is stopped, or its machine is gone")
         self._found.set()
         if self._reason and not self._done.wait(_TO_END * _EVERY):  # the main thread waits for what never comes
-            sys.stderr.write(f"minisbert: error: {one_line(self._reason)}\n")
-            sys.stderr.flush()
+            os.write(2, f"minisbert: error: {one_line(self._reason)}\n".encode(errors="replace"))
             os._exit(1)
 
     def _write(self, word: str) -> bool:

@@ -1,4 +1,4 @@
-"""The rows that the reference trains on in each of several processes; started under torchrun."""
+"""The reference in each of several processes: the rows it trains on, and what it learns; started under torchrun."""
 
 from __future__ import annotations
 
@@ -8,38 +8,47 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
 
-def main(folder: Path, count: int, batch_size: int) -> None:
-    torch.set_num_threads(1)
+def train(folder: Path, count: int, *, gathers: bool = False) -> tuple[SentenceTransformer, list[list[int]]]:
+    """Train an epoch of `count` rows in batches of 2; return the model, and the rows of each batch of this process."""
     model = SentenceTransformer(str(folder / "model"), device="cpu")
     data = Dataset.from_dict({"anchor": [f"a {i}" for i in range(count)], "positive": [f"b {i}" for i in range(count)]})
-    seen: list[list[str]] = []
+    seen: list[list[int]] = []
 
     class Noting(MultipleNegativesRankingLoss):
         def forward(self, sentence_features: Any, labels: Any) -> Any:
             features = list(sentence_features)
-            seen.append(model.tokenizer.batch_decode(features[0]["input_ids"], skip_special_tokens=True))
+            texts = model.tokenizer.batch_decode(features[0]["input_ids"], skip_special_tokens=True)
+            seen.append([int(text.split()[1]) for text in texts])
             return super().forward(features, labels)
 
     arguments = SentenceTransformerTrainingArguments(
         output_dir=str(folder / "reference"),
         num_train_epochs=1,
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=2,
+        learning_rate=1e-3,
         use_cpu=True,
         report_to="none",
         save_strategy="no",
         logging_strategy="no",
         disable_tqdm=True,
-        **json.loads(sys.argv[4] if len(sys.argv) > 4 else "{}"),
     )
-    SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=Noting(model)).train()
-    rows = [[int(text.split()[1]) for text in batch] for batch in seen]
-    (folder / f"reference-{os.environ['RANK']}.json").write_text(json.dumps(rows))
+    loss = Noting(model, gather_across_devices=gathers)
+    SentenceTransformerTrainer(model=model, args=arguments, train_dataset=data, loss=loss).train()
+    return model, seen
 
 
-main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    place = Path(sys.argv[1])
+    rows = train(place, 11)[1]
+    (place / f"reference-{os.environ['RANK']}.json").write_text(json.dumps(rows))
+    trained = train(place, 12, gathers=True)[0]
+    if os.environ["RANK"] == "0":
+        np.save(place / "reference.npy", trained.encode([f"a {i}" for i in range(12)]))

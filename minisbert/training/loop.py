@@ -309,7 +309,8 @@ class Engine:
     def add_up(self, loss: Tensor) -> Tensor:
         """Add up gradients over all processes; return the sum of `loss`, ()."""
         self.scaler.scale(loss)  # which a process without a batch has not used yet
-        return sum_gradients([*self.parameters, *self.own_parameters], loss, all_dense=self.asynchronous)
+        all_dense = self.asynchronous and not self.own_parameters  # whose gradients are not made before they are known
+        return sum_gradients([*self.parameters, *self.own_parameters], loss, all_dense=all_dense)
 
     def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Tensor:
         """Add the gradients of the loss of a batch divided by its divisor; return that quotient, ().

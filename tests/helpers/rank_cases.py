@@ -70,8 +70,11 @@ def _sized(model: SentenceTransformer, gathers: bool) -> Any:
     return losses.MatryoshkaLoss(model, _RANKING(model, gathers), [32, 16, 8], n_dims_per_step=2)
 
 
+def _layers(model: SentenceTransformer, gathers: bool) -> Any:
+    return losses.AdaptiveLayerLoss(model, _RANKING(model, gathers))
+
+
 def _classes(model: SentenceTransformer, gathers: bool) -> Any:
-    torch.manual_seed(5 + rank())  # the weights of process 0 count
     return losses.SoftmaxLoss(model, model.get_sentence_embedding_dimension(), 2).double()
 
 
@@ -100,6 +103,11 @@ CASES = {
     "gathered, guided": Case(_guided("GISTEmbedLoss"), gathers=True),
     "gathered, guided, cached": Case(_guided("CachedGISTEmbedLoss"), gathers=True),
     "gathered, some sizes": Case(_sized, gathers=True, rows=33),
+    "gathered, a layer": Case(_layers, gathers=True, rows=33),
+    "a copy": Case(_named("ContrastiveTensionLoss")),
+    "some frozen": Case(
+        _RANKING, settings={"weight_decay": 0.1, "gradient_checkpointing": True, "freeze": ["embeddings"]}
+    ),
     "gathered, two data sets": Case(_RANKING, gathers=True, rows=32, several=True),
 }
 OF_FOUR = ("scores twice", "order", "gathered to a single row", "gathered, cached, every direction")
@@ -127,8 +135,9 @@ def train(case: Case, folder: Path, *, times: int = 1) -> tuple[list[dict[str, f
     else:
         settings["gradient_accumulation"] = alone * settings.get("gradient_accumulation", 1)
     model = SentenceTransformer(str(folder / "model"), device="cpu").to(getattr(torch, case.dtype))
+    torch.manual_seed(5 + rank())  # for the weights of the loss; those of process 0 count
     loss, data = case.loss(model, case.gathers), rows(case)
-    if rank():  # the weights of process 0 count
+    if rank():
         torch.nn.init.zeros_(next(model.parameters()))
     if case.several:
         loss, data = {"a": loss, "b": loss}, {"a": data, "b": rows(replace(case, rows=16))}

@@ -18,7 +18,7 @@ from launch import launch
 from places import HELPERS
 from rank_cases import CASES, OF_FOUR
 
-from minisbert import losses
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.cli import main
 from minisbert.data.roles import training_rows
 from minisbert.data.sampling import EpochSampler
@@ -40,11 +40,11 @@ class _Rows:
 
 
 def _steps(
-    monkeypatch: pytest.MonkeyPatch, processes: int, *, rows: int, epochs: int = 1, shared: bool, accumulation: int
+    monkeypatch: pytest.MonkeyPatch, processes: int, *, rows: int, seed: int = 1, shared: bool, accumulation: int
 ) -> Iterator[list[Any]]:
     """Yield for each step what each process computes of it, after checking that all count the same steps."""
     data = training_rows({"a": [f"a {i}" for i in range(rows)], "b": [f"b {i}" for i in range(rows)]})
-    sampler = EpochSampler([data], batch_size=2 * (processes if shared else 1), seed=1)
+    sampler = EpochSampler([data], batch_size=2 * (processes if shared else 1), seed=seed)
     of_each = []
     for number in range(processes):
         monkeypatch.setattr(dataset, "rank", lambda number=number: number)
@@ -57,7 +57,7 @@ def _steps(
             shared=shared,
             on_epoch_start=lambda: None,
         )
-        of_each.append(list(batches.steps(0, epochs * batches.steps_per_epoch)))
+        of_each.append(list(batches.steps(0, batches.steps_per_epoch)))
     yield from (list(steps) for steps in zip_longest(*of_each))
 
 
@@ -200,3 +200,37 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
     assert max(abs(a["loss"] - b["loss"]) for a, b in zip(two, one, strict=True)) <= 1e-5
     assert (tmp_path / "two" / "model.safetensors").is_file()
     assert main(["train", *arguments("no", 8)[1:], "--loss", "cosine"]) == 2
+
+
+@pytest.fixture(scope="module")
+def theirs(place: Path) -> Path:
+    """What two processes of the reference write."""
+    launch(HELPERS / "reference_ranks.py", place).check()
+    return place
+
+
+@pytest.mark.ranks
+@pytest.mark.parity
+def test_the_reference_loses_rows(theirs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 11 rows in batches of 2, two processes of it leave out 3 in an epoch; here both go on, to the last row."""
+    its = [json.loads((theirs / f"reference-{number}.json").read_text()) for number in range(2)]
+    steps = list(_steps(monkeypatch, 2, rows=11, seed=42, shared=False, accumulation=1))
+    ours = [[batch.labels.tolist() for step in steps for batch in step[number].batches] for number in range(2)]
+    assert [[len(batch) for batch in batches] for batches in its] == [[2, 2], [2, 2]]
+    assert [[len(batch) for batch in batches] for batches in ours] == [[2, 2, 2], [2, 2, 1]]
+    assert [batches[:2] for batches in ours] == its  # the same rows in the same processes, as far as its go
+
+
+@pytest.mark.ranks
+@pytest.mark.parity
+def test_the_reference_gathers_to_the_same_weights(theirs: Path) -> None:
+    """Two processes of it that gather learn what one process here learns from batches twice as large."""
+    texts = [f"a {i}" for i in range(12)]
+    model = SentenceTransformer(str(theirs / "model"), device="cpu")
+    before = model.encode(texts)
+    config = TrainingConfig(epochs=1, batch_size=4, learning_rate=1e-3)
+    data = {"anchor": texts, "positive": [f"b {i}" for i in range(12)]}
+    Trainer(model, data, loss=losses.MultipleNegativesRankingLoss(), config=config, show_progress_bar=False).train()
+    expected = np.load(theirs / "reference.npy")
+    assert np.abs(before - expected).max() > 0.02
+    assert np.abs(model.encode(texts) - expected).max() < 1e-4

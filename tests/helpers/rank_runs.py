@@ -24,6 +24,7 @@ from minisbert.distributed import alone, gather_objects, processes, rank, sharin
 from minisbert.errors import ConfigError, DivergenceError, InputError, PoolError, TrainingTerminated
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.model.encoding import EncodingRun
+from minisbert.training import watch
 from minisbert.training.checkpoint import Checkpoint
 from minisbert.training.dataset import TrainingDataset
 from minisbert.training.history import TrainingHistory
@@ -339,10 +340,7 @@ def dies(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if "SILENT" in os.environ:
-        from minisbert.training import watch
-
-        watch._SILENT = int(os.environ["SILENT"])
+    watch._EVERY = float(os.environ.get("LOOK", watch._EVERY))
     with processes(torch.device("cpu")):
         for act in sys.argv[2:]:
             globals()[act](Path(sys.argv[1]))

@@ -11,14 +11,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import timedelta
+from functools import cache
+from itertools import count
 from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-from torch.distributed.distributed_c10d import PrefixStore
-from torch.distributed.rendezvous import rendezvous
 
 from .errors import MinisbertError
 
@@ -26,6 +26,7 @@ Value = TypeVar("Value")
 
 TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
 _BUCKET = 2**24  # numbers that are summed at once, 64 MB in float32
+_groups = count()  # those that were joined
 _alone: ContextVar[bool] = ContextVar("alone", default=False)
 _sharing: ContextVar[bool] = ContextVar("sharing", default=False)
 
@@ -81,6 +82,14 @@ def local_device(device: torch.device) -> torch.device:
     return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
+@cache
+def _meeting() -> tuple[Any, int, int]:
+    """Return the store in which the processes of the launcher meet, the number of this one and how many there are."""
+    from torch.distributed.rendezvous import rendezvous  # which only a torch that has torch.distributed can import
+
+    return cast("tuple[Any, int, int]", next(rendezvous("env://", timeout=TIMEOUT)))
+
+
 @contextmanager
 def processes(device: torch.device) -> Iterator[None]:
     """Join the processes that a launcher has started, for a block of code; without a launcher nothing happens.
@@ -95,10 +104,12 @@ def processes(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    # A launcher that starts all processes again keeps its store, where they would find those that have ended.
-    store, number, size = next(rendezvous("env://", timeout=TIMEOUT))
-    store = PrefixStore(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"), store)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    store, number, size = _meeting()
+    # Under a prefix of its own, or a second group would find the addresses of the first; and processes that are started
+    # again those of the ones that have ended, as the launcher keeps the store.
+    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"life {life}, group {next(_groups)}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
     try:
         yield

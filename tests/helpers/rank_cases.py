@@ -17,8 +17,17 @@ from typing import Any
 
 import torch
 
-from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
-from minisbert.distributed import gather_objects, processes, rank, world_size
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, distributed, losses
+from minisbert.distributed import (
+    alone,
+    broadcast_object,
+    gather_objects,
+    gather_rows,
+    processes,
+    rank,
+    sum_in_buckets,
+    world_size,
+)
 from minisbert.errors import MinisbertError
 from minisbert.training.checkpoint import seeded
 
@@ -195,19 +204,50 @@ def _observations(folder: Path) -> dict[str, Any]:
     ).train()
     with seeded(7, model.device):
         seen["drawn"] = torch.rand(2).tolist()
-    return seen | {"weights": _digest(model.state_dict())}
+    return seen | {"weights": _digest(model.state_dict())} | _exchanged()
+
+
+def _exchanged() -> dict[str, Any]:
+    """Return what a process gets of tensors of all: sums in buckets, uneven rows with gradients, objects."""
+    distributed._BUCKET = 3
+    sums = [torch.full((2,), rank() + 1.0), torch.ones((), dtype=torch.float64), torch.full((2, 2), 0.5).T]
+    sum_in_buckets(sums)
+    rows = torch.arange(3.0, requires_grad=True)
+    gathered = gather_rows(rows[: 2 * rank()] + 10 * rank(), own_first=True)
+    (gathered * (rank() + 1)).sum().backward()
+    with alone():
+        by_itself = [rank(), world_size(), *gather_rows(rows).tolist()]
+    return {
+        "sums": [tensor.tolist() for tensor in sums],
+        "rows": gathered.tolist(),
+        "gradients": [] if rows.grad is None else rows.grad.tolist(),
+        "alone": by_itself,
+        "first": broadcast_object(f"of {rank()}"),
+    }
 
 
 def _digest(weights: dict[str, torch.Tensor]) -> str:
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for tensor in weights.values())).hexdigest()
 
 
+def _twice(folder: Path) -> tuple[list[float], bool]:
+    """Return the losses of two runs, each of which joins the processes, and whether they are joined afterwards."""
+    model = SentenceTransformer(str(folder / "model"), device="cpu")
+    config = TrainingConfig(batch_size=4, max_steps=3)
+    runs = [
+        Trainer(model, rows(CASES["ranking"]), loss=losses.MultipleNegativesRankingLoss(), config=config).train()
+        for _ in range(2)
+    ]
+    return [run.train_loss for run in runs], torch.distributed.is_initialized()
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
     place, names = Path(sys.argv[1]), sys.argv[2:]
+    twice = None if names else _twice(place)
     with processes(torch.device("cpu")):
         made = {name: train(CASES[name], place, times=world_size()) for name in names or CASES}
         digests = gather_objects({name: _digest(weights) for name, (_, weights) in made.items()})
-        observed = gather_objects({} if names else _observations(place))
+        observed = gather_objects({} if names else _observations(place) | {"twice": twice})
         if rank() == 0:
             torch.save((made, digests, observed), place / f"runs-{world_size()}.pt")

@@ -169,10 +169,24 @@ def test_what_the_processes_see(of: Callable[[int], SimpleNamespace], place: Pat
         assert "got other rows, losses or settings" in seen["other settings"]
         assert seen["skipped"] == 1  # in both, as the loss of one is not finite
     assert first["weights"] == second["weights"]
+    assert first["twice"] == second["twice"]
+    assert first["twice"][0][0] > first["twice"][0][1] > 0
+    assert not first["twice"][1]  # what a run has joined, it leaves
     assert first["drawn"] != second["drawn"]  # dropout
     assert [entry["step"] for entry in first["entries"]] == [1, 2, 3, 4]
     assert not second["entries"]
     assert len((place / "out" / "train_log.jsonl").read_text().splitlines()) == 4
+
+
+@pytest.mark.ranks
+def test_what_they_exchange(of: Callable[[int], SimpleNamespace]) -> None:
+    first, second = of(2).observed
+    for seen in (first, second):
+        assert seen["sums"] == [[3, 3], 2, [[1, 1], [1, 1]]]
+        assert seen["rows"] == [10, 11]  # the first process has none
+        assert seen["alone"] == [0, 1, 0, 1, 2]
+        assert seen["first"] == "of 0"
+    assert second["gradients"] == [3, 3, 0]  # what both losses ask of a row
 
 
 @pytest.mark.ranks

@@ -15,6 +15,7 @@ from typing import Any
 
 from ..distributed import rank, world_size
 from ..errors import PoolError, first_line, one_line
+from .guards import StopSignal
 
 _EVERY = 1.0  # seconds between two looks
 _SILENT = 20  # looks at a count that does not change: looks, not seconds, since a paused machine pauses all ranks
@@ -63,8 +64,9 @@ class Watch:
                 barrier()  # none leaves, and takes the store with it, while others watch
             elif lost:
                 self._broken = True
-                self._found.wait(2 * _EVERY * (_SILENT_IF_BROKEN + 1))
-                raise PoolError(self._reason or _gone("a rank", "its connection broke")) from error
+                with StopSignal():  # a launcher terminates those that are left, which say first why they end
+                    self._found.wait(2 * _EVERY * (_SILENT_IF_BROKEN + 1))
+                    raise PoolError(self._reason or _gone("a rank", "its connection broke")) from error
         finally:
             self._done.set()
             self._thread.join(_TO_END * _EVERY)

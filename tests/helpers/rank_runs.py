@@ -24,6 +24,7 @@ from minisbert.distributed import alone, gather_objects, processes, rank, sharin
 from minisbert.errors import ConfigError, DivergenceError, InputError, PoolError, TrainingTerminated
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 from minisbert.model.encoding import EncodingRun
+from minisbert.training import watch
 from minisbert.training.checkpoint import Checkpoint
 from minisbert.training.dataset import TrainingDataset
 from minisbert.training.history import TrainingHistory
@@ -305,10 +306,10 @@ def full(*arguments: Any, **options: Any) -> Any:
 
 
 class Diverging(losses.CosineSimilarityLoss):
-    """Its value is NaN in one process."""
+    """Its value is NaN in the first process, which has a batch in every step."""
 
     def forward(self, embeddings: Any, labels: Any = None) -> Any:
-        return super().forward(embeddings, labels) * (float("nan") if rank_of_all() else 1.0)
+        return super().forward(embeddings, labels) * (1.0 if rank_of_all() else float("nan"))
 
 
 def rank_of_all() -> int:
@@ -339,10 +340,7 @@ def dies(folder: Path) -> None:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    if "SILENT" in os.environ:
-        from minisbert.training import watch
-
-        watch._SILENT = int(os.environ["SILENT"])
+    watch._EVERY = float(os.environ.get("LOOK", watch._EVERY))
     with processes(torch.device("cpu")):
         for act in sys.argv[2:]:
             globals()[act](Path(sys.argv[1]))

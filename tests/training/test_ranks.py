@@ -38,13 +38,13 @@ def test_all_processes_end_together(folder: Path) -> None:
 
 
 def test_a_run_goes_on_when_torchrun_starts_it_again(folder: Path) -> None:
-    ended = launch(RUNS, folder, "dies", restarts=1).check()
+    ended = launch(RUNS, folder, "dies", restarts=1, environment={"LOOK": "0.2"}).check()
+    assert "rank 0: got no answer from rank 1 (it was killed, is stopped, or its machine is gone)" in ended.output
     assert ended.output.count("ends as if nothing had been") == 2
-    assert sorted(path.name for path in (folder / "killed").glob("checkpoint-*"))[0] == "checkpoint-10"
 
 
 def test_a_process_that_is_stopped_ends_the_others(folder: Path) -> None:
-    launched = Launched([RUNS, folder, "dies"], environment={"HOW": "SIGSTOP", "SILENT": "4"})
+    launched = Launched([RUNS, folder, "dies"], environment={"HOW": "SIGSTOP", "LOOK": "0.2"})
     start = time.monotonic()
     line = launched.wait_for("got no answer from rank 1 (it was killed, is stopped, or its machine is gone)")
     assert line.startswith("minisbert: error: ")

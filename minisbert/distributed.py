@@ -104,12 +104,11 @@ def processes(device: torch.device) -> Iterator[None]:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     store, number, size = _meeting()
-    # Under a prefix of its own, or a second group would find the addresses of the first; and processes that are started
-    # again those of the ones that have ended, as the launcher keeps the store.
-    life = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store = dist.PrefixStore(f"life {life}, group {next(_groups)}", store)  # type: ignore[attr-defined]
+    # A second group, or one that a launcher starts again, would find the addresses of the first in the same store.
+    prefix = f"{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')} {next(_groups)}"
+    store = dist.PrefixStore(prefix, store)  # type: ignore[attr-defined]
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, store=store, rank=number, world_size=size, timeout=TIMEOUT)
     try:
         yield

@@ -31,7 +31,6 @@ from ..version import versions
 from .devices import usable_device
 from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, collect, quantize
 from .pool import EncodingPool, PoolRun
-from .shared import SharedRun
 from .stack import ModuleStack, Truncation
 
 # One text; or several texts and pairs of texts: a list, a tuple, an array, a pandas.Series.
@@ -247,6 +246,8 @@ class EmbeddingModel(ModuleStack):
             if workers is not None:
                 run = PoolRun(workers, texts, options, chunk_size=chunk_size, progress=bool(show_progress_bar))
             elif shares(len(texts)) and output_value == "sentence_embedding":
+                from .shared import SharedRun  # only several processes need it
+
                 run = SharedRun(self, texts, options, progress=bool(show_progress_bar))
             else:
                 run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))

@@ -23,7 +23,6 @@ from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, check_same_run, saved_weights, set_random_state
 from .config import TrainingConfig
 from .dataset import Place, TrainingBatches, TrainingDataset
-from .gpu import CapturedEngine, PiecewiseEngine
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
 from .naming import own_parameters, own_rates
@@ -213,9 +212,11 @@ class RunBuilder:
 
     def engine_class(self) -> type[Engine]:
         """Return the kind of engine for the model's device."""
-        if kernels.on_gpu(next(self.model.parameters())):
-            return CapturedEngine
-        return Engine if self.model.device.type == "cpu" else PiecewiseEngine
+        if self.model.device.type == "cpu":
+            return Engine
+        from .gpu import CapturedEngine, PiecewiseEngine  # which a CPU has no use for
+
+        return CapturedEngine if kernels.on_gpu(next(self.model.parameters())) else PiecewiseEngine
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss that computes `loss`."""

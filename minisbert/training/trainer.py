@@ -31,7 +31,6 @@ from .prompts import check_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
 from .selection import chosen_metric, loss_metric
-from .watch import Watch
 
 
 class Trainer:
@@ -130,6 +129,8 @@ class Trainer:
                 thread, where Python's own handlers are installed.
             TrainingTerminated: SIGTERM, a SystemExit.
         """
+        from .watch import Watch  # not before it is needed
+
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
         self._check_losses()  # the model may have been changed since

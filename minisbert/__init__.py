@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from . import card, compat, datasets, evaluation, losses, modules, readers, report, util
+    from . import card, compat, datasets, distributed, evaluation, losses, modules, readers, report, util
     from .data.rows import InputExample
     from .model.pool import EncodingPool
     from .modules.lora import LoraConfig
@@ -38,6 +38,7 @@ __all__ = [
     "card",
     "compat",
     "datasets",
+    "distributed",
     "evaluation",
     "losses",
     "modules",

@@ -124,7 +124,12 @@ class MinisbertError(Exception):
     """Base of every error that the user of the library can fix.
 
     Its message is put on one line; characters that do not print are escaped as in Python's literals.
+
+    Attributes:
+        told: True if another process of the run raises the same and tells the user.
     """
+
+    told = False
 
     def __init__(self, message: str = "") -> None:
         if len(message) > _LONGEST_MESSAGE:

@@ -13,7 +13,7 @@ import io
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
@@ -33,21 +33,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
         try:
-            with contextlib.redirect_stdout(_Output(sys.stdout)):
+            with contextlib.redirect_stdout(_Output(sys.stdout)), _first_prints():
                 options.run(options)
                 sys.stdout.flush()
         except MinisbertError as error:
-            return _fail(str(error), 2)
+            return 2 if error.told else _fail(str(error), 2)
         except BrokenPipeError:
             _discard_output()  # its reader is gone
             return 1
         except (TrainingInterrupted, TrainingTerminated) as stop:
             hint = ": run the same command with --resume" if stop.checkpoint else ""
-            sys.stderr.write(f"minisbert: {stop}{hint}\n")
+            with _first_prints():  # all stop together
+                sys.stderr.write(f"minisbert: {stop}{hint}\n")
             return 130 if isinstance(stop, KeyboardInterrupt) else 143
         except KeyboardInterrupt:
             return _fail("interrupted", 130)
     return 0
+
+
+@contextlib.contextmanager
+def _first_prints() -> Iterator[None]:
+    """Let only the first of several processes that a launcher started print; errors of all are raised."""
+    if int(os.environ.get("WORLD_SIZE", "1")) < 2 or os.environ.get("RANK", "0") == "0":
+        yield
+        return
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        yield
 
 
 class _Output:

@@ -79,6 +79,9 @@ def add(commands: Subparsers) -> None:
     names = "; ".join(name if name == loss else f"{name}: {loss}" for name, loss in _LOSSES.items())
     parser.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
     add_loss_option(parser)
+    parser.add_argument(
+        "--gather-across-devices", action="store_true", help="under torchrun, rank among the texts of all processes"
+    )
     parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
     parser.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
@@ -99,6 +102,8 @@ def run_train(options: argparse.Namespace) -> None:
 
     config = TrainingConfig(**given_settings(options))
     name, parameters = _LOSSES[options.loss], dict(options.loss_option)
+    if options.gather_across_devices:
+        parameters["gather_across_devices"] = True
     if isinstance(parameters.get("guide"), str):
         parameters["guide"] = SentenceTransformer(parameters["guide"], device=options.device)
     loss = None if losses.needs_model(name, parameters) else losses.loss_by_name(name, parameters)
@@ -297,18 +302,22 @@ def train_and_save(
         held_out: other rows whose similarities the report shows; None to show those of `rows`.
         role: what these other rows are to the run.
     """
+    from ..distributed import processes, rank, sharing, world_size
     from ..report import RunReport
 
     evaluator, report = trainer.evaluator, None
-    before = evaluator(model) if evaluator is not None else {}
-    if options.report:
-        report = RunReport(model, held_out or rows, metrics=before, role=role if held_out else "training")
-        enough = max(1, trainer.config.steps_over(len(rows)) // _LOG_ENTRIES)
-        trainer.config = replace(trainer.config, log_every=min(trainer.config.log_every, enough))
-    history = trainer.train(resume=options.resume)
-    if getattr(options, "lora_merge", False):
-        model.merge_and_unload()
-    model.save_pretrained(options.output)
-    if report is not None:
-        report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)
+    with processes(model.device):
+        with sharing():
+            before = evaluator(model) if evaluator is not None else {}
+        if options.report:
+            report = RunReport(model, held_out or rows, metrics=before, role=role if held_out else "training")
+            enough = max(1, trainer.config.steps_over(len(rows)) // world_size() // _LOG_ENTRIES)
+            trainer.config = replace(trainer.config, log_every=min(trainer.config.log_every, enough))
+        history = trainer.train(resume=options.resume)
+        if getattr(options, "lora_merge", False):
+            model.merge_and_unload()
+        if rank() == 0:
+            model.save_pretrained(options.output)
+        if report is not None and rank() == 0:
+            report.write(options.output, history, primary=evaluator.primary_metric if evaluator is not None else None)
     return Trained(history, before, model.training_record.metrics if model.training_record is not None else {})

@@ -47,6 +47,9 @@ class EpochSampler:
         duplicates_seed: epoch to the seed of batches without duplicates; by default `seed + epoch`.
         weights: shares of the batches of several data sets, above 0; they need not add up to 1.
         group_by_label: every label of a batch has at least two rows in it; rows without a partner are left out.
+
+    Attributes:
+        batch_size: rows of a full batch.
     """
 
     def __init__(
@@ -62,7 +65,7 @@ class EpochSampler:
         weights: Sequence[float] | None = None,
     ) -> None:
         self._rows = [len(rows) for rows in datasets]
-        self._batch_size = batch_size
+        self.batch_size = batch_size
         self._seed = seed
         self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)
         self._several, self._weights = several, weights
@@ -94,6 +97,23 @@ class EpochSampler:
         for dataset, rows in islice(turns, len(self)):
             yield Batch(dataset, np.array(rows, dtype=np.int64))
 
+    @property
+    def orders_rows(self) -> bool:
+        """True if an epoch is one sequence of rows, whatever the batch size, of which `after` can skip some."""
+        several = self._several is not None or self._weights is not None
+        return type(self) is EpochSampler and not (several or self._texts or self._groups)
+
+    def after(self, epoch: int, skip: int) -> Iterator[Batch]:
+        """Yield the batches of one epoch without its first `skip` rows; only if `orders_rows`."""
+        generator = torch.Generator().manual_seed(self._seed + epoch)
+        order = islice(RandomSampler(range(self._rows[0]), generator=generator), skip, None)
+        for rows in BatchSampler(order, self.batch_size, drop_last=False):
+            yield Batch(0, np.array(rows, dtype=np.int64))
+
+    def count_after(self, skip: int) -> int:
+        """Number of batches that `after` yields."""
+        return math.ceil((self._rows[0] - skip) / self.batch_size)
+
     def left_out(self, epoch: int) -> int:
         """Count the rows that an epoch leaves out because they would repeat a text, or have no partner."""
         if self._groups is not None:
@@ -124,7 +144,7 @@ class EpochSampler:
     def _batch_counts(self) -> list[int]:
         if self._groups is not None:
             return [groups.batches for groups in self._groups]
-        return [math.ceil(rows / self._batch_size) for rows in self._rows]
+        return [math.ceil(rows / self.batch_size) for rows in self._rows]
 
     def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
         """Yield the row indices of one data set, batch by batch; nothing is drawn before the first batch."""
@@ -133,11 +153,11 @@ class EpochSampler:
             yield from self._groups[dataset].epoch(generator)
         elif self._texts is None:
             rows = range(self._rows[dataset])
-            yield from BatchSampler(RandomSampler(rows, generator=generator), self._batch_size, drop_last=False)
+            yield from BatchSampler(RandomSampler(rows, generator=generator), self.batch_size, drop_last=False)
         else:
             generator.manual_seed(self._duplicates_seed(epoch))
             order = torch.randperm(self._rows[dataset], generator=generator).tolist()
-            yield from without_duplicates(order, self._texts[dataset], self._batch_size)
+            yield from without_duplicates(order, self._texts[dataset], self.batch_size)
 
 
 def _round_robin(batches: Sequence[Iterator[list[int]]]) -> Iterator[tuple[int, list[int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -11,7 +12,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, check_count, check_flag, shown
+from ..distributed import broadcast_object, gather_rows, world_size
+from ..errors import ConfigError, InputError, check_count, shown
 
 Labels: TypeAlias = Sequence[float] | NDArray[Any]
 LabelKind: TypeAlias = Literal["number", "numbers", "class"]
@@ -58,6 +60,8 @@ class Loss(nn.Module):
             memory does not grow with the batch: see `training/gradient_cache.py`.
         mini_batch_size: number of texts in a mini-batch.
         mini_batch_num_tokens: number of tokens in a mini-batch; takes the place of `mini_batch_size`.
+        gather_across_devices: True if the rows of all processes of a run are the candidates of each row, in training;
+            otherwise every process computes the loss of its own rows.
         recordable: True if the loss launches the same operations for all batches of a size and never waits for the
             device, so that training on a GPU may capture it as a CUDA graph.
     """
@@ -74,6 +78,7 @@ class Loss(nn.Module):
     cached: bool = False
     mini_batch_size: int = 32
     mini_batch_num_tokens: int | None = None
+    gather_across_devices: bool = False
     recordable: bool = False
 
     @property
@@ -112,6 +117,15 @@ class Loss(nn.Module):
         if not self._takes(len(embeddings)):
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects {self._columns_wanted()}")
         return aligned(embeddings, loss=name)
+
+    def gathered(self, columns: Sequence[Tensor]) -> list[Tensor]:
+        """Return columns with the rows of the other processes behind their own, if the loss gathers and is trained.
+
+        All have as many rows, and one size: (batch, dim) to (rows of all processes, dim).
+        """
+        if not (self.gather_across_devices and torch.is_grad_enabled() and world_size() > 1):
+            return list(columns)
+        return list(gather_rows(torch.cat(list(columns), dim=1), own_first=True).chunk(len(columns), dim=1))
 
     def _takes(self, columns: int) -> bool:
         return columns >= self.min_columns and (self.max_columns is None or columns <= self.max_columns)
@@ -188,6 +202,12 @@ class LossOver(Loss):
         self.needs_labels, self.label_kind = loss.needs_labels, loss.label_kind
         self.trains_guide, self.cached = loss.trains_guide, loss.cached
         self.mini_batch_size, self.mini_batch_num_tokens = loss.mini_batch_size, loss.mini_batch_num_tokens
+        self.gather_across_devices = loss.gather_across_devices
+
+    def drawn(self, choices: Sequence[int], count: int) -> list[int]:
+        """Draw some of several choices with Python's `random`; processes that gather draw the same."""
+        chosen = random.sample(choices, count)
+        return broadcast_object(chosen) if self.gather_across_devices and torch.is_grad_enabled() else chosen
 
     @property
     def guide(self) -> nn.Module | None:
@@ -328,16 +348,6 @@ def check_choice(value: str, name: str, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(f"got {name}={shown(value)}; expected one of {', '.join(choices)}")
     return value
-
-
-def check_one_process(gather_across_devices: bool) -> None:
-    """Refuse to gather embeddings across devices: a run has one process.
-
-    Raises:
-        ConfigError: it is asked for, or neither True nor False.
-    """
-    if check_flag(gather_across_devices, "gather_across_devices"):
-        raise ConfigError("got gather_across_devices=True; expected False: a run trains in one process")
 
 
 def function_name(function: Callable[..., Any]) -> str:

@@ -36,7 +36,7 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
         mini_batch_size: texts that are embedded at a time, and rows in a tile of the matrix of all pairs.
         mini_batch_num_tokens: tokens that are embedded at a time; takes the place of `mini_batch_size` there.
-        gather_across_devices: must be False.
+        gather_across_devices: see `MultipleNegativesRankingLoss`.
         directions: see `MultipleNegativesRankingLoss`.
         partition_mode: see there.
         show_progress_bar: not used; accepted because code for the reference passes it.
@@ -80,12 +80,14 @@ class CachedMultipleNegativesRankingLoss(MultipleNegativesRankingLoss):
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two or more (batch, dim) tensors, a scalar."""
         anchors, texts = self.ranked(embeddings)
-        if (value := self.streamed(anchors, texts)) is not None:
+        own = len(embeddings[0])  # the rows of other processes follow
+        if (value := self.streamed(anchors[:own], texts)) is not None:
             return value
-        return sum_of_tiles(self.tile, (anchors, texts), rows=len(anchors), size=self.mini_batch_size)
+        total = sum_of_tiles(self.tile, (anchors, texts), rows=own, size=self.mini_batch_size)
+        return total * (len(anchors) / own)
 
     def tile(self, rows: slice, anchors: Tensor, texts: Tensor) -> Tensor:
-        """Return the share of some rows in the loss, a scalar; the arguments are those of `rank_all`."""
+        """Return the share of some rows in the mean over all, a scalar; the arguments are those of `rank_all`."""
         losses = self.rank_all(anchors, texts, rows)
         return losses.mean() * len(losses) / len(anchors)
 
@@ -111,7 +113,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(CachedMultipleNegativesRanking
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
         mini_batch_size: see `CachedMultipleNegativesRankingLoss`.
         mini_batch_num_tokens: see there.
-        gather_across_devices: must be False.
+        gather_across_devices: see there.
         show_progress_bar: not used; accepted because code for the reference passes it.
 
     Raises:
@@ -158,7 +160,7 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
         margin: see there.
         contrast_anchors: see there.
         contrast_positives: see there.
-        gather_across_devices: must be False.
+        gather_across_devices: see there.
 
     Raises:
         ConfigError: an option is not valid, as there; or a size is no whole number of at least 1.
@@ -199,14 +201,14 @@ class CachedGISTEmbedLoss(GISTEmbedLoss):
     ) -> Tensor:
         """Return the loss of two or three (batch, dim) tensors and as many of the guide, (batch, size), a scalar."""
         ours, theirs = self.judged(embeddings, guided)
-        batch, count = len(ours[0]), len(ours)
+        batch, count = len(embeddings[0]), len(ours)
 
         def tile(rows: slice, *columns: Tensor) -> Tensor:
             targets = torch.arange(rows.start, rows.stop, device=columns[0].device)
             scores = self.scores(columns[:count], columns[count:], rows)
             return F.cross_entropy(scores, targets) * len(scores) / batch
 
-        row = batch * max(part.shape[1] for part in (*ours, *theirs))  # numbers for all pairs of one
+        row = len(ours[0]) * max(part.shape[1] for part in (*ours, *theirs))  # numbers for all pairs of one
         size = min(self.mini_batch_size, max(1, self.largest_tile // row))
         return sum_of_tiles(tile, (*ours, *theirs), rows=batch, size=size)
 

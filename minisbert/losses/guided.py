@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError
-from .base import Loss, aligned, check_choice, check_number, check_one_process, check_positive
+from ..errors import ConfigError, InputError, check_flag
+from .base import Loss, aligned, check_choice, check_number, check_positive
 
 MarginStrategy: TypeAlias = Literal["absolute", "relative"]
 
@@ -32,7 +32,7 @@ class GISTEmbedLoss(Loss):
         margin: see above.
         contrast_anchors: anchors are candidates.
         contrast_positives: positives are candidates for the positive.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, the texts of all of them are candidates.
 
     Raises:
         ConfigError: the guide is no model, the temperature is not positive, or an option is not valid.
@@ -53,7 +53,7 @@ class GISTEmbedLoss(Loss):
         gather_across_devices: bool = False,
     ) -> None:
         super().__init__()
-        check_one_process(gather_across_devices)
+        self.gather_across_devices = check_flag(gather_across_devices, "gather_across_devices")
         if not isinstance(guide, nn.Module):
             raise ConfigError(f"got the guide {type(guide).__name__}; expected a model: pass a SentenceTransformer")
         self._guide = (guide,)  # in a tuple, since a module of the loss would be trained with it
@@ -72,18 +72,21 @@ class GISTEmbedLoss(Loss):
     ) -> Tensor:
         """Return the loss of two or three (batch, dim) tensors and as many of the guide, (batch, size), a scalar."""
         ours, theirs = self.judged(embeddings, guided)
-        targets = torch.arange(len(ours[0]), device=ours[0].device)
-        return F.cross_entropy(self.scores(ours, theirs), targets)
+        targets = torch.arange(len(embeddings[0]), device=ours[0].device)
+        return F.cross_entropy(self.scores(ours, theirs, slice(len(targets))), targets)
 
     def judged(self, embeddings: Sequence[Tensor], guided: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the embeddings of both models in float32, after checking their number and rows."""
+        """Return the embeddings of both models in float32, after checking their number and rows.
+
+        If the loss gathers, the rows of the other processes follow.
+        """
         ours, name = self.columns(embeddings), type(self).__name__
         if len(guided) != len(embeddings) or any(len(part) != len(ours[0]) for part in guided):
             raise InputError(
                 f"got embeddings of the guide for {[len(part) for part in guided]} rows; {name} expects "
                 f"{[len(ours[0])] * len(embeddings)}: pass them as third argument"
             )
-        return ours, aligned(guided, loss=name)
+        return self.gathered(ours), self.gathered(aligned(guided, loss=name))
 
     def scores(self, ours: Sequence[Tensor], theirs: Sequence[Tensor], rows: slice = slice(None)) -> Tensor:
         """Return the scores of all candidates of some rows, (rows, candidates); -inf for those that are left out.
@@ -127,7 +130,7 @@ class GISTEmbedLoss(Loss):
             "margin": self.margin,
             "contrast_anchors": self.contrast_anchors,
             "contrast_positives": self.contrast_positives,
-            "gather_across_devices": False,
+            "gather_across_devices": self.gather_across_devices,
         }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Sequence
 from functools import reduce
 from typing import Any, Literal, Protocol, TypeAlias
@@ -76,7 +75,7 @@ class MatryoshkaLoss(LossOver):
             )
         chosen = list(range(len(self.matryoshka_dims)))
         if 0 < self.n_dims_per_step < len(chosen):
-            chosen = random.sample(chosen, self.n_dims_per_step)
+            chosen = self.drawn(chosen, self.n_dims_per_step)
         columns = aligned(embeddings, loss=type(self).__name__)
         if self.cached:
             return self._of_cached(columns, labels, guided, chosen)
@@ -220,7 +219,7 @@ class AdaptiveLayerLoss(LossOver):
         target = F.softmax(torch.cat(columns) / temperature, dim=-1).detach() if temperature else None
         chosen: Sequence[int] = range(len(layers) - 1)
         if 0 < self.n_layers_per_step < len(chosen):
-            chosen = random.sample(chosen, self.n_layers_per_step)
+            chosen = self.drawn(chosen, self.n_layers_per_step)
         for layer in chosen:
             columns = aligned(layers[layer], loss=name)
             value = self.inner(columns, labels, guided)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .. import kernels
-from ..errors import ConfigError, InputError, check_count, warn
+from ..errors import ConfigError, InputError, check_count, check_flag, warn
 from ..similarity import SimilarityMatrix, cos_sim, dot_score, normalize_embeddings
 from .base import (
     Loss,
@@ -17,7 +17,6 @@ from .base import (
     check_callable,
     check_choice,
     check_number,
-    check_one_process,
     check_positive,
     function_name,
 )
@@ -49,7 +48,7 @@ class MultipleNegativesRankingLoss(Loss):
         model: not used; accepted because code for the reference passes it.
         scale: multiplies the similarities, the inverse of a temperature.
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, rank among the texts of all of them.
         directions: "query_to_doc", and any of "query_to_query", "doc_to_query" and "doc_to_doc".
         partition_mode: "joint", or "per_direction" for directions that hold the pair of anchor and positive.
         hardness_mode: see above; None for none.
@@ -72,7 +71,7 @@ class MultipleNegativesRankingLoss(Loss):
         hardness_strength: float = 0.0,
     ) -> None:
         super().__init__()
-        check_one_process(gather_across_devices)
+        self.gather_across_devices = check_flag(gather_across_devices, "gather_across_devices")
         self.scale = check_positive(scale, "scale")
         self.similarity_fct = check_callable(similarity_fct, "similarity_fct", "util.cos_sim")
         self.directions = _directions(directions, partition_mode)
@@ -89,18 +88,22 @@ class MultipleNegativesRankingLoss(Loss):
     def forward(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
         """Return the loss of two or more (batch, dim) tensors, a scalar."""
         anchors, texts = self.ranked(embeddings)
-        if (value := self.streamed(anchors, texts)) is not None:
+        own = slice(len(embeddings[0]))  # the rows of other processes follow
+        if (value := self.streamed(anchors[own], texts)) is not None:
             return value
         if not self.is_plain:
-            return self.rank_all(anchors, texts).mean()
-        return self.rank(self.similarity_fct(anchors, texts) * self.scale)  # of (batch, batch * candidates)
+            return self.rank_all(anchors, texts, own).mean()
+        return self.rank(self.similarity_fct(anchors[own], texts) * self.scale)  # of (batch, rows * candidates)
 
     def ranked(self, embeddings: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-        """Return the anchors, (batch, dim), and all positives and negatives, (batch * candidates, dim)."""
+        """Return the anchors, (rows, dim), and all positives and negatives, (rows * candidates, dim).
+
+        The rows are those of the batch, and if the loss gathers those of the other processes after them.
+        """
         name = type(self).__name__
         if len(embeddings) < 2:
             raise InputError(f"got {len(embeddings)} text column(s); {name} expects at least 2: anchor, positive")
-        anchors, *candidates = aligned(embeddings, loss=name)
+        anchors, *candidates = self.gathered(aligned(embeddings, loss=name))
         return anchors, torch.cat(candidates)
 
     def streamed(self, anchors: Tensor, texts: Tensor) -> Tensor | None:
@@ -161,7 +164,7 @@ class MultipleNegativesRankingLoss(Loss):
         return {
             "scale": self.scale,
             "similarity_fct": function_name(self.similarity_fct),
-            "gather_across_devices": False,
+            "gather_across_devices": self.gather_across_devices,
             "directions": self.directions,
             "partition_mode": self.partition_mode,
             "hardness_mode": self.hardness_mode,
@@ -179,7 +182,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss):
         model: not used; accepted because code for the reference passes it.
         scale: multiplies the similarities, the inverse of a temperature.
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m): `util.cos_sim` or `util.dot_score`.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, rank among the texts of all of them.
 
     Raises:
         ConfigError: the scale is not positive.

@@ -12,6 +12,7 @@ from typing import TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from ..distributed import local_device
 from ..errors import ConfigError, first_line
 
 Item = TypeVar("Item")
@@ -27,12 +28,14 @@ _COPIES_IN_FLIGHT = 2
 def usable_device(device: str | torch.device | None) -> torch.device:
     """Return the given device, or the best available one: CUDA, then Apple's MPS, then the CPU.
 
+    Of several processes that a launcher has started, each has a GPU of its own.
+
     Raises:
         ConfigError: the device cannot be used on this machine.
     """
     if device is None:
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return local_device(torch.device("cuda"))
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         result = torch.device(device)
@@ -43,7 +46,7 @@ def usable_device(device: str | torch.device | None) -> torch.device:
         raise ConfigError(
             f"got device={device!r}, which cannot be used here ({first_line(error)}); expected cpu, cuda or mps"
         ) from None
-    return result
+    return local_device(result)
 
 
 def devices_for_processes() -> list[str]:

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..distributed import shares
 from ..errors import ConfigError, InputError, InputTypeError, check_count
 from ..modules import WeightedLayerPooling
 from ..modules.encoder import Encoder
@@ -242,10 +243,14 @@ class EmbeddingModel(ModuleStack):
         as_array = convert_to_numpy and not convert_to_tensor
         with self._pool(pool, device) as workers:
             run: Run
-            if workers is None:
-                run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))
-            else:
+            if workers is not None:
                 run = PoolRun(workers, texts, options, chunk_size=chunk_size, progress=bool(show_progress_bar))
+            elif shares(len(texts)) and output_value == "sentence_embedding":
+                from .shared import SharedRun  # only several processes need it
+
+                run = SharedRun(self, texts, options, progress=bool(show_progress_bar))
+            else:
+                run = EncodingRun(self, texts, options, progress=bool(show_progress_bar))
             target = torch.device("cpu") if as_array else run.device
             result: Any = collect(run, allocate(shape, options, device=target, out=out))
         if options.precision != "float32":

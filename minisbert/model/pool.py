@@ -262,7 +262,7 @@ def _work(pipe: Connection, device: str, threads: int) -> None:
         try:
             model: ModuleStack = pipe.recv().to(device)
         except Exception as error:
-            pipe.send(_Result(error=_portable(error)))
+            pipe.send(_Result(error=portable(error)))
             return
         pipe.send(_Result())
         while True:
@@ -276,10 +276,10 @@ def _embed(model: ModuleStack, job: _Job) -> _Result:
         values = collect(run, allocate(shape, job.options, device=torch.device("cpu")))
         return _Result(_convert(values, lambda tensor: tensor.cpu().numpy()), run.truncated)
     except Exception as error:
-        return _Result(error=_portable(error))
+        return _Result(error=portable(error))
 
 
-def _portable(error: Exception) -> Exception:
+def portable(error: Exception) -> Exception:
     """Return the error itself if it can be pickled, or else a PoolError with its message."""
     try:
         pickle.loads(pickle.dumps(error))  # noqa: S301  # our own bytes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import nn
 from .. import kernels
 from ..data.roles import TrainingRows
 from ..data.sampling import EpochSampler
+from ..distributed import by_first, rank, world_size
 from ..errors import InputError, MinisbertError, first_line, warn
 from ..evaluation import Evaluator
 from ..losses import Loss
@@ -20,8 +22,7 @@ from ..model import EmbeddingModel
 from .adamw import Optimizer
 from .checkpoint import Checkpoint, Fingerprint, check_same_run, saved_weights, set_random_state
 from .config import TrainingConfig
-from .dataset import TrainingBatches, TrainingDataset
-from .gpu import CapturedEngine, PiecewiseEngine
+from .dataset import Place, TrainingBatches, TrainingDataset
 from .history import OnLog, TrainingLog
 from .loop import Engine, TrainingRun
 from .naming import own_parameters, own_rates
@@ -78,23 +79,25 @@ class RunBuilder:
             [f"data set {part.name!r}" if shown_name(part.name) else part.rows.source for part in self.sets],
             sampler,
             accumulation=config.gradient_accumulation,
+            shared=self.shares,
             on_epoch_start=self.start_epoch,
         )
-        total_steps = self.total_steps(len(sampler))
+        total_steps = self.total_steps(math.ceil(len(sampler) / (1 if self.shares else world_size())))
         engine = self.engine(total_steps)
-        file = output_dir / "train_log.jsonl" if output_dir else None
+        writes = rank() == 0
+        file = output_dir / "train_log.jsonl" if output_dir and writes else None
         return TrainingRun(
             model=self.model,
             config=config,
             batches=batches,
             engine=engine,
-            log=TrainingLog(steps_per_epoch=batches.steps_per_epoch, file=file, on_log=on_log),
+            log=TrainingLog(epoch_after=batches.epoch_after, file=file, on_log=on_log if writes else None),
             evaluator=evaluator,
             output_dir=output_dir,
             fingerprint=Fingerprint.of(self.model, tokenized, self.losses(), multiple=self.multiple),
             total_steps=total_steps,
             validation=self.validation(engine),
-            show_progress_bar=show_progress_bar,
+            show_progress_bar=show_progress_bar and writes,
             on_evaluation=self.start_evaluation,
         )
 
@@ -103,6 +106,11 @@ class RunBuilder:
         for part, dataset in zip(parts, datasets, strict=True):
             if isinstance(part.loss.guide, EmbeddingModel) and not part.loss.trains_guide:
                 dataset.guide = self.guide_dataset(part, part.loss.guide.to(self.model.device).eval())
+
+    @property
+    def shares(self) -> bool:
+        """True if the processes of the run share every batch, because a loss gathers their embeddings."""
+        return world_size() > 1 and any(loss.gather_across_devices for loss in self.losses())
 
     @contextmanager
     def computing(self) -> Iterator[None]:
@@ -117,10 +125,11 @@ class RunBuilder:
     def sampler(self) -> EpochSampler:
         """Make the sampler, and warn if it cannot place all rows."""
         config, rows = self.config, [part.rows for part in self.sets]
-        sampler = self._sampler(rows, batch_size=config.batch_size, multiple=self.multiple)
+        size = config.batch_size * (world_size() if self.shares else 1)
+        sampler = self._sampler(rows, batch_size=size, multiple=self.multiple)
         if config.batch_sampler != "batch_sampler" and (left := sampler.left_out(0)):
             reason = (
-                f"their texts are in too many other rows for batches of {config.batch_size} without duplicates"
+                f"their texts are in too many other rows for batches of {size} without duplicates"
                 if config.batch_sampler == "no_duplicates"
                 else "no other row of their label is left to pair them with, or no other label"
             )
@@ -203,9 +212,11 @@ class RunBuilder:
 
     def engine_class(self) -> type[Engine]:
         """Return the kind of engine for the model's device."""
-        if kernels.on_gpu(next(self.model.parameters())):
-            return CapturedEngine
-        return Engine if self.model.device.type == "cpu" else PiecewiseEngine
+        if self.model.device.type == "cpu":
+            return Engine
+        from .gpu import CapturedEngine, PiecewiseEngine  # which a CPU has no use for
+
+        return CapturedEngine if kernels.on_gpu(next(self.model.parameters())) else PiecewiseEngine
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss that computes `loss`."""
@@ -249,26 +260,37 @@ class RunBuilder:
         """Do what comes before the evaluation after a step: nothing."""
 
 
-def resume_from(checkpoint: Checkpoint, run: TrainingRun) -> None:
+def resume_from(checkpoint: Checkpoint, run: TrainingRun, schedule: Callable[[int], Schedule]) -> None:
     """Bring a run to where a checkpoint was saved; after an error the model is unchanged.
+
+    Args:
+        checkpoint: where the run goes on.
+        run: a run that starts at its first step, perhaps in another number of processes.
+        schedule: total steps to the learning rate, for a run that then has another number of them.
 
     Raises:
         ConfigError: the checkpoint is of another run.
         InputError: it is damaged, or does not fit this run.
     """
-    state = checkpoint.state()
+    state = by_first(checkpoint.state)
     try:
-        weights = saved_weights(checkpoint.folder, run.model)
+        weights = by_first(lambda: saved_weights(checkpoint.folder, run.model))
         check_same_run(checkpoint, state, weights, run.config, run.fingerprint)
         run.fingerprint = Fingerprint(**state["identity"])
         run.engine.load_state_dict(state)
         run.log.load_state_dict(state, like=next(run.model.parameters()))
-        best = run.output_dir / "best" if run.output_dir else None
-        if run.config.keep_best and run.log.history.best_step is not None and best is not None and not best.is_dir():
-            raise InputError(
-                f"{best} is missing; expected the best weights so far there: put them back, or start again"
-            )
-        run.step = range(run.total_steps + 1)[state["step"]]
+        if run.config.keep_best and run.log.history.best_step is not None and run.output_dir is not None:
+            best = run.output_dir / "best"
+            if not by_first(best.is_dir):
+                raise InputError(
+                    f"{best} is missing; expected the best weights so far there: put them back, or start again"
+                )
+        run.step = state["step"]
+        epochs = run.total_steps // run.batches.steps_per_epoch
+        if "place" in state and run.batches.go_on(run.step, Place(*state["place"])) and run.config.max_steps is None:
+            run.total_steps = run.batches.last_step(epochs)
+            run.engine.schedule = schedule(run.total_steps)
+        run.step = range(run.total_steps + 1)[run.step]
         set_random_state(state, run.model.device)
     except MinisbertError:
         raise

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import gather_objects, rank, world_size
 from ..errors import ConfigError, InputError, first_line
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -38,11 +39,14 @@ from .selection import decides
 _STATE = "training_state.pt"
 _MANIFEST = "checkpoint.json"
 _KEYS = {"step", "config", "identity", "step_losses", "loss_total", "history"}
-_KEYS |= {"step_terms", "optimizer", "scaler", "losses", "rng", "cuda_rng", "python_rng"}
+_KEYS |= {"optimizer", "scaler", "losses", "rng", "cuda_rng", "python_rng"}
+_LATER_KEYS = {"step_terms", "place", "other_processes"}  # which earlier checkpoints do not have
 _MAY_CHANGE = ("log_every", "save_every", "save_total_limit")
+_OF_PROCESSES = ("batch_size", "gradient_accumulation")  # which may change with the number of processes
 _OF_EVALUATIONS = ("eval_every", "eval_each_epoch", "eval_batch_size", "metric_for_best_model", "greater_is_better")
 _NO_EFFECT = ("_name_or_path", "dtype", "torch_dtype", "transformers_version")  # of a model's settings
 _LOCK = ".lock"
+_SEEDS = 1_000_000_007  # distance between the seeds of two processes
 _ENCODER = "0.auto_model."
 
 
@@ -65,8 +69,17 @@ class Checkpoint:
         return sorted(found, key=lambda checkpoint: checkpoint.step)
 
     @classmethod
-    def save(cls, output_dir: Path, model: EmbeddingModel, *, step: int, state: dict[str, Any]) -> Checkpoint:
+    def save(
+        cls, output_dir: Path, model: EmbeddingModel, *, step: int, state: dict[str, Any], keep: int | None = None
+    ) -> Checkpoint:
         """Write a checkpoint; it appears under its name only when it is complete and on the disk.
+
+        Args:
+            output_dir: the folder of the run.
+            model: the model.
+            step: optimizer steps done.
+            state: all else that changes during the run.
+            keep: remove all but so many of this and the older checkpoints; by default none.
 
         Raises:
             InputError: it cannot be written.
@@ -76,7 +89,10 @@ class Checkpoint:
             model.write_into(temporary)
             _write_state(temporary / _STATE, state)
             seal(temporary)
-        return cls(folder, step)
+        checkpoint = cls(folder, step)
+        if keep is not None:
+            prune(output_dir, newest=checkpoint, keep=keep)
+        return checkpoint
 
     def damage(self) -> str | None:
         """Describe the first file that is not as it was saved, or return None if all are."""
@@ -111,7 +127,7 @@ class Checkpoint:
             raise InputError(
                 f"{self.folder / _STATE} cannot be read ({first_line(error)}); resume from an earlier checkpoint"
             ) from error
-        if not isinstance(state, dict) or {"step_terms", *state} != _KEYS:  # which earlier checkpoints do not have
+        if not isinstance(state, dict) or {*state} - _LATER_KEYS != _KEYS:
             raise InputError(
                 f"{self.folder / _STATE} is not the state of a training run; resume from an earlier checkpoint"
             )
@@ -205,8 +221,9 @@ def _weights_with_adapter(folder: Path, model: EmbeddingModel) -> dict[str, Tens
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Draw from generators with this seed for a block of code: torch's, and Python's, which losses sample with.
 
-    Afterwards they are where they were before.
+    Afterwards they are where they were before. Each process of a run draws other numbers.
     """
+    seed += rank() * _SEEDS
     before = random.getstate()
     random.seed(seed)
     try:
@@ -227,8 +244,18 @@ def random_state(device: torch.device) -> dict[str, Tensor | None]:
     }
 
 
+def random_states(device: torch.device) -> dict[str, Any]:
+    """Return what `random_state` does of the first process of a run, and in a list that of each other one."""
+    first, *others = gather_objects(random_state(device))
+    return {**first, "other_processes": others}
+
+
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Restore what `random_state` returned."""
+    """Restore what `random_states` returned; a process that was not there then stays where it is."""
+    states = [state, *state.get("other_processes", [])]
+    if rank() >= len(states):
+        return
+    state = states[rank()]
     torch.set_rng_state(state["rng"])
     version, _, gauss = random.getstate()
     random.setstate((version, tuple(state["python_rng"].tolist()), gauss))
@@ -301,12 +328,18 @@ def check_same_run(
     """
     # A setting that is newer than the checkpoint had its default then.
     saved, now = {**asdict(TrainingConfig()), **state["config"]}, asdict(config)
+    processes = 1 + len(state.get("other_processes", []))
+    if processes != world_size() and "place" not in state:
+        raise ConfigError(
+            f"got {checkpoint.folder} of an earlier version and {world_size()} processes; expected one: start one"
+        )
     # Evaluations change nothing, unless they decide which weights are kept, or draw random numbers as in a replay.
     may_change = _MAY_CHANGE if decides(config) or config.replay else (*_MAY_CHANGE, *_OF_EVALUATIONS)
     changed = [
         f"{name} was {saved.get(name)!r} and is {value!r}"
         for name, value in now.items()
         if name not in may_change and saved.get(name) != value
+        if name not in _OF_PROCESSES or processes == world_size()
     ]
     before = Fingerprint(**state["identity"])
     if before.data != fingerprint.data:

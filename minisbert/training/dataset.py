@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
+from ..distributed import rank, world_size
+from ..errors import ConfigError
 from ..packing import PackedBatch, pack
 from ..prefetch import to_device
 from ..text import TextTokenizer, TokenizedTexts, with_prompt
@@ -33,6 +35,8 @@ class TrainingBatch(NamedTuple):
         labels: float32, (rows,), (rows, size) or (rows, columns, size), or None.
         tokens: number of tokens, without padding.
         guide_texts: the texts in the tokens of the loss's guide, if it has other ones.
+        divisor: its loss is divided by this, so that the losses of a step add up to their mean, over all processes.
+        shared: True if the other processes have rows of the same batch.
     """
 
     dataset: int
@@ -41,12 +45,42 @@ class TrainingBatch(NamedTuple):
     labels: Tensor | None
     tokens: int
     guide_texts: tuple[PackedBatch, ...] = ()
+    divisor: float = 1
+    shared: bool = False
 
     def to(self, device: torch.device) -> TrainingBatch:
         """Return the same batch with its tensors on `device`."""
         labels = None if self.labels is None else to_device([self.labels], device)[0]
         texts, guide_texts = (tuple(one.to(device) for one in some) for some in (self.texts, self.guide_texts))
         return self._replace(texts=texts, labels=labels, guide_texts=guide_texts)
+
+
+class TrainingStep(NamedTuple):
+    """The batches that this process computes for an optimizer step, and the tokens of those of all processes."""
+
+    batches: list[TrainingBatch]
+    tokens: int
+
+
+class Place(NamedTuple):
+    """A place between two steps of a run, which says the same in any number of processes.
+
+    Attributes:
+        epoch: number of the epoch, from 0.
+        batches: batches of the epoch that are done.
+        size: rows of a full batch.
+        skipped: rows of the epoch before these batches, which were done in batches of another size.
+    """
+
+    epoch: int
+    batches: int
+    size: int
+    skipped: int = 0
+
+    @property
+    def starts_epoch(self) -> bool:
+        """True between two epochs."""
+        return self.batches == self.skipped == 0
 
 
 class TrainingDataset:
@@ -132,7 +166,11 @@ class TrainingDataset:
         texts, columns = self.pack(rows)
         labels = None if self._labels is None else self._labels[torch.from_numpy(rows)]
         guide_texts = self.guide.pack(rows)[0] if self.guide is not None else ()
-        return TrainingBatch(dataset, texts, columns, labels, int(self.token_counts[:, rows].sum()), guide_texts)
+        return TrainingBatch(dataset, texts, columns, labels, self.tokens_of(rows), guide_texts)
+
+    def tokens_of(self, rows: NDArray[np.int64]) -> int:
+        """Count the tokens of `rows`, in all columns."""
+        return int(self.token_counts[:, rows].sum())
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
         """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn.
@@ -170,11 +208,15 @@ class TrainingDataset:
 class TrainingBatches:
     """The batches of each optimizer step of a run, epoch after epoch.
 
+    Several processes take turns: each computes every so-many-th batch, and at the end of an epoch some have none. Or
+    they share every batch, each with its part of the rows; one with fewer rows than processes is left to the first.
+
     Args:
         datasets: the rows.
         names: a name of each data set, for messages.
         sampler: decides which rows make a batch, and in which order.
-        accumulation: batches of one optimizer step.
+        accumulation: batches of one optimizer step, for each process where these take turns.
+        shared: the processes share every batch.
         on_epoch_start: called before the first batch of each epoch is made.
 
     Attributes:
@@ -188,21 +230,80 @@ class TrainingBatches:
         sampler: EpochSampler,
         *,
         accumulation: int,
+        shared: bool = False,
         on_epoch_start: Callable[[], None],
     ) -> None:
         self.datasets, self._names, self._sampler = datasets, names, sampler
-        self._accumulation, self._on_epoch_start = accumulation, on_epoch_start
-        self.steps_per_epoch = math.ceil(len(sampler) / accumulation)
+        self._shared, self._on_epoch_start = shared, on_epoch_start
+        self._rank, self._processes = rank(), world_size()
+        self._batches_per_step = accumulation * (1 if shared else self._processes)
+        self.steps_per_epoch = math.ceil(len(sampler) / self._batches_per_step)
+        self._first, self._start = 0, Place(0, 0, sampler.batch_size)
 
-    def steps(self, start: int, end: int) -> Generator[list[TrainingBatch]]:
-        """Yield the batches of each optimizer step after the first `start`, up to step `end`."""
+    def steps(self, start: int, end: int) -> Generator[TrainingStep]:
+        """Yield each optimizer step after the first `start`, up to step `end`."""
         step = start
         while step < end:
-            if step % self.steps_per_epoch == 0:
+            if self.place(step).starts_epoch:
                 self._on_epoch_start()
             for batches in islice(self._rest_of_epoch(step), end - step):
                 step += 1
-                yield [self.datasets[dataset].batch(rows, dataset=dataset) for dataset, rows in batches]
+                tokens = sum(self.datasets[dataset].tokens_of(rows) for dataset, rows in batches)
+                yield TrainingStep(list(self._own(batches)), tokens)
+
+    def _own(self, batches: Sequence[Batch]) -> Iterator[TrainingBatch]:
+        """Make what this process computes of the batches of a step."""
+        for number, (dataset, rows) in enumerate(batches):
+            shared = self._shared and self._processes <= len(rows)
+            turn = 0 if self._shared else number % self._processes
+            if shared or turn == self._rank:
+                own = np.array_split(rows, self._processes)[self._rank] if shared else rows
+                divisor = len(batches) * len(rows) / len(own)
+                yield self.datasets[dataset].batch(own, dataset=dataset)._replace(divisor=divisor, shared=shared)
+
+    def place(self, step: int) -> Place:
+        """Return the place after step `step`."""
+        steps, left = step - self._first, self._left(self._start)
+        if steps < left:
+            return self._start._replace(batches=self._start.batches + steps * self._batches_per_step)
+        epochs, steps = divmod(steps - left, self.steps_per_epoch)
+        return Place(self._start.epoch + 1 + epochs, steps * self._batches_per_step, self._start.size)
+
+    def epoch_after(self, step: int) -> float:
+        """Return how many epochs are done after step `step`."""
+        place = self.place(step)
+        if not self._first:
+            return step / self.steps_per_epoch
+        return place.epoch + min((place.batches + place.skipped / place.size) / len(self._sampler), 1)
+
+    def last_step(self, epochs: int) -> int:
+        """Return the number of the last step of a run over `epochs` epochs."""
+        return self._first + self._left(self._start) + (epochs - self._start.epoch - 1) * self.steps_per_epoch
+
+    def go_on(self, step: int, place: Place) -> bool:
+        """Let the steps after step `step` begin at a place; return False if they do so already.
+
+        Raises:
+            ConfigError: batches had another size there, and rows cannot be cut into other ones within an epoch.
+        """
+        size = self._start.size
+        if place.size != size:
+            if not (place.starts_epoch or self._sampler.orders_rows):
+                raise ConfigError(
+                    f"got batches of {size} rows in the middle of an epoch of batches of {place.size}, which cannot be "
+                    f"divided anew with this sampler; expected the same size: choose batch_size so that the processes "
+                    f"have {place.size} rows together, or start as many as before"
+                )
+            place = Place(place.epoch, 0, size, place.skipped + place.batches * place.size)
+        if place == self.place(step):
+            return False
+        self._first, self._start = step, place
+        return True
+
+    def _left(self, place: Place) -> int:
+        """Number of steps of an epoch after a place."""
+        batches = self._sampler.count_after(place.skipped) if place.skipped else len(self._sampler)
+        return math.ceil((batches - place.batches) / self._batches_per_step)
 
     def describe(self, step: int) -> str:
         """Name the rows and data sets of optimizer step `step`, counted from 1, for a message."""
@@ -214,7 +315,8 @@ class TrainingBatches:
 
     def _rest_of_epoch(self, step: int) -> Iterator[list[Batch]]:
         """Yield the rows of each optimizer step that follows step `step` in its epoch."""
-        epoch, done = divmod(step, self.steps_per_epoch)
-        batches = self._sampler.epoch(epoch)
-        grouped = iter(lambda: list(islice(batches, self._accumulation)), [])
-        return islice(grouped, done, None)
+        place = self.place(step)
+        epoch, sampler = place.epoch, self._sampler
+        batches = sampler.after(epoch, place.skipped) if place.skipped else sampler.epoch(epoch)
+        batches = islice(batches, place.batches, None)
+        return iter(lambda: list(islice(batches, self._batches_per_step)), [])

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..cuda_graphs import CudaGraphs, Graphs, Recorded
+from ..distributed import world_size
 from ..errors import ConfigError, first_line, warn
 from ..losses import Loss
 from ..model import EmbeddingModel
@@ -18,7 +19,7 @@ from ..modules import Dense, Dropout, LayerNorm, Normalize, Pooling, Transformer
 from ..modules.encoder import Encoder
 from ..packing import PackedBatch
 from ..prefetch import prefetch
-from .dataset import TrainingBatch
+from .dataset import TrainingBatch, TrainingStep
 from .loop import Engine
 
 _PREFETCHED = 4  # optimizer steps that are prepared while the device works
@@ -40,7 +41,7 @@ class PiecewiseEngine(Engine):
     max_tokens: int | None = None
     _warned = False
 
-    def upcoming(self, steps: Generator[list[TrainingBatch]]) -> Generator[list[TrainingBatch]]:
+    def upcoming(self, steps: Generator[TrainingStep]) -> Generator[TrainingStep]:
         """Prepare the batches of the next steps in a thread."""
         return steps if self.model.device.type == "cpu" else prefetch(steps, depth=_PREFETCHED)
 
@@ -62,6 +63,11 @@ class PiecewiseEngine(Engine):
         """Drop the gradients so far, and halve the pieces of the largest batch."""
         self.drop_gradients()
         self.free_memory()
+        if any(batch.shared for batch in batches):  # the others wait for this process, and would have to start again
+            raise ConfigError(
+                f"{self.model.device} has too little memory for its rows of a batch ({reason}); expected room for "
+                f"them: lower batch_size or max_seq_length, or take a loss with a gradient cache"
+            )
         packed = [texts for batch in batches for texts in batch.texts]
         largest, longest = max(texts.tokens for texts in packed), max(texts.max_length for texts in packed)
         limit = self.max_tokens or largest
@@ -118,7 +124,7 @@ class CapturedEngine(PiecewiseEngine):
         self.max_tokens = MAX_TOKENS
         self._record = CudaGraphs(device)
         self._captures = _is_capturable(self.model, self.losses)
-        self._graphs: dict[tuple[int, int], Graphs[Tensor]] = {}  # by data set, and batches of a step
+        self._graphs: dict[tuple[int, float], Graphs[Tensor]] = {}  # by data set and divisor
         self._loss, self._norm, self.updates, self.rate = (
             torch.zeros((), dtype=torch.float64, device=device) for _ in range(4)
         )
@@ -139,19 +145,19 @@ class CapturedEngine(PiecewiseEngine):
             for parameter in self.parameters:
                 parameter.grad = None
 
-    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor], *, parts: int) -> Tensor:
+    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Tensor:
         """Add the gradients of a batch, captured for batches of its size; the result holds until the next call."""
         texts = batch.texts[0]
         if not self._captures or len(batch.texts) > 1 or self.in_pieces(texts):
-            return super().backward_batch(batch, embed, parts=parts)
-        key = batch.dataset, parts
+            return super().backward_batch(batch, embed)
+        key = batch.dataset, batch.divisor
         if key not in self._graphs:
 
             def work(filled: PackedBatch, labels: Tensor | None) -> Tensor:
                 # In one piece: a filled batch has tokens that belong to no text.
                 whole = super(PiecewiseEngine, self).embed
                 filled_batch = batch._replace(texts=(filled,), labels=labels)
-                return super(CapturedEngine, self).backward_batch(filled_batch, whole, parts=parts)
+                return super(CapturedEngine, self).backward_batch(filled_batch, whole)
 
             self._graphs[key] = Graphs(work, self.model.device, fill_texts=False, record=self._record)
         return self._graphs[key](texts, batch.labels)
@@ -210,6 +216,7 @@ def _is_capturable(model: EmbeddingModel, losses: nn.ModuleList) -> bool:
         isinstance(encoder, Encoder)
         and encoder.recordable
         and all(isinstance(loss, Loss) and loss.recordable for loss in losses)
+        and not (world_size() > 1 and any(getattr(loss, "gather_across_devices", False) for loss in losses))
         and all(map(_is_own, model))
         and all(pooling.pooling_mode == ("mean",) and pooling.include_prompt for pooling in poolings)
     )

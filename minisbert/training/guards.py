@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..distributed import largest, rank, world_size
 from ..errors import DivergenceError, TrainingInterrupted, TrainingTerminated
 from .checkpoint import newest_valid
 from .dataset import TrainingBatches
@@ -53,6 +54,12 @@ class StopSignal:
             signal.signal(number, _DEFAULT_HANDLERS[number])
         if self.received is not None and kind is None:
             signal.raise_signal(self.received)
+
+    def agreed(self) -> int | None:
+        """Return the first signal that a process of the run has received, or None; all return the same."""
+        if world_size() > 1:
+            self.received = int(largest(torch.tensor(self.received or 0))) or None
+        return self.received
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:  # a forked child does not train
@@ -112,7 +119,7 @@ class SkippedSteps:
             DivergenceError: they were; the message names the rows of the first.
         """
         if (first := self.first()) is not None:
-            raise DivergenceError(
+            raise _divergence(
                 f"the gradients of {MAX_SKIPPED} steps in a row are not finite, first those of step {first}: "
                 f"{batches.describe(first)} (counted from 0); expected finite gradients: check these rows and their "
                 f"labels, or start again in another folder with a lower learning_rate; {_last_good(output_dir)}"
@@ -126,7 +133,7 @@ def check_weights(weights: Iterable[Tensor], step: int, output_dir: Path | None)
         DivergenceError: a weight is infinite or NaN.
     """
     if not all_finite(weights):
-        raise DivergenceError(
+        raise _divergence(
             f"the weights are not finite after step {step}, and are not saved; expected finite weights: start again in "
             f"another folder with a lower learning_rate, or from another model; {_last_good(output_dir)}"
         )
@@ -137,6 +144,13 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     # Least and greatest take no memory; both are NaN where an element is.
     ends = [torch.stack(tensor.detach().aminmax()).double() for tensor in tensors if tensor.numel()]
     return not ends or bool(torch.stack(ends).isfinite().all())
+
+
+def _divergence(message: str) -> DivergenceError:
+    """Make the error that all processes of a run raise together, and the first one tells."""
+    error = DivergenceError(message)
+    error.told = rank() > 0
+    return error
 
 
 def _last_good(output_dir: Path | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from ..distributed import gather_objects, rank
 from ..storage.files import as_json, replace_text, write_error
 
 LogEntry: TypeAlias = dict[str, float]
@@ -57,7 +58,7 @@ class TrainingLog:
     """Sum up steps, and hand each entry to the history, to a JSONL file and to a callback.
 
     Args:
-        steps_per_epoch: optimizer steps of an epoch.
+        epoch_after: step to the epochs that are done after it.
         file: where entries are appended, or None.
         on_log: called with each entry.
 
@@ -68,12 +69,12 @@ class TrainingLog:
         loss_total: sum of the losses before these.
     """
 
-    def __init__(self, *, steps_per_epoch: int, file: Path | None, on_log: OnLog | None) -> None:
+    def __init__(self, *, epoch_after: Callable[[int], float], file: Path | None, on_log: OnLog | None) -> None:
         self.history = TrainingHistory()
         self.step_losses: list[Tensor] = []
         self.step_terms: list[Mapping[str, Tensor]] = []
         self.loss_total = 0.0
-        self._steps_per_epoch, self._file, self._on_log = steps_per_epoch, file, on_log
+        self._epoch_after, self._file, self._on_log = epoch_after, file, on_log
         self._tokens = 0
 
     def open(self) -> None:
@@ -158,6 +159,7 @@ class TrainingLog:
 
     def _means(self, terms: Sequence[Mapping[str, Tensor]]) -> dict[str, float]:
         """Return the mean of each term over the batches that have it, and note its name."""
+        terms = of_all(terms)
         names = list(dict.fromkeys(name for batch in terms for name in batch))
         self.history.terms += [name for name in names if name not in self.history.terms]
         return {
@@ -166,13 +168,13 @@ class TrainingLog:
         }
 
     def _position(self, step: int) -> LogEntry:
-        return {"step": step, "epoch": round(step / self._steps_per_epoch, 6)}
+        return {"step": step, "epoch": round(self._epoch_after(step), 6)}
 
     def state_dict(self) -> dict[str, Any]:
         """Return everything that a checkpoint keeps, as plain values."""
         return {
             "step_losses": [float(loss) for loss in self.step_losses],
-            "step_terms": [{name: float(term) for name, term in batch.items()} for batch in self.step_terms],
+            "step_terms": [{name: float(term) for name, term in batch.items()} for batch in of_all(self.step_terms)],
             "loss_total": self.loss_total,
             "history": asdict(self.history),
         }
@@ -183,9 +185,15 @@ class TrainingLog:
         self.step_losses = [like.new_tensor(value) for value in state["step_losses"]]
         self.step_terms = [
             {name: like.new_tensor(value) for name, value in batch.items()}
-            for batch in state.get("step_terms", [])  # which earlier checkpoints do not have
+            for batch in (state.get("step_terms", []) if rank() == 0 else [])  # which earlier checkpoints do not have
         ]
         self.loss_total = float(state["loss_total"])
+
+
+def of_all(terms: Sequence[Mapping[str, Tensor]]) -> list[Mapping[str, Tensor]]:
+    """Return the terms of batches of all processes of a run."""
+    own = [{name: term.cpu() for name, term in batch.items()} for batch in terms]
+    return [batch for part in gather_objects(own) for batch in part]
 
 
 def loss_text(value: float) -> str:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from ..distributed import alone, broadcast_object, by_first, rank, sharing
 from ..errors import ConfigError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import metrics_of
@@ -22,15 +23,15 @@ from ..model import EmbeddingModel
 from ..modules.features import Features
 from ..packing import PackedBatch
 from .adamw import Optimizer
-from .checkpoint import Checkpoint, Fingerprint, prune, random_state, saved_weights
+from .checkpoint import Checkpoint, Fingerprint, random_states, saved_weights
 from .config import TrainingConfig
-from .dataset import TrainingBatch, TrainingBatches
+from .dataset import TrainingBatch, TrainingBatches, TrainingStep
 from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
 from .history import TrainingLog, loss_text
 from .naming import load_own_state, own_parameters, own_state
-from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients
+from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients, sum_gradients
 from .schedules import Schedule
 from .selection import loss_metric, note_evaluation
 
@@ -100,19 +101,21 @@ def train(run: TrainingRun) -> None:
         closing(engine.upcoming(run.batches.steps(run.step, end))) as steps,
     ):
         log.start()
-        for batches in steps:  # the batches of one optimizer step
+        for step in steps:  # the batches of one optimizer step
             if not model.training:  # an evaluator leaves it in evaluation mode
                 model.train()
 
             # Forward, loss and backward of each batch; their gradients add up to those of the mean loss.
-            loss = engine.backward(batches)
+            loss = engine.backward(step.batches)
+            # Several processes add up their gradients and losses: from here on all have the same.
+            loss = engine.add_up(loss)
             # The norm of the gradients before they are clipped; NaN where the loss is not finite.
             norm = engine.clip(loss)
             # AdamW at the scheduled rate; a norm that is not finite leaves the weights as they are.
             engine.update(norm)
 
             run.step += 1
-            log.add(loss, tokens=sum(batch.tokens for batch in batches), terms=engine.take_terms())
+            log.add(loss, tokens=step.tokens, terms=engine.take_terms())
             skipped.add(norm)
             if not engine.asynchronous:  # otherwise reading the norms would make a GPU wait: with the log is enough
                 skipped.check(run.batches, output_dir)
@@ -129,8 +132,8 @@ def train(run: TrainingRun) -> None:
                     if not skipped.skipping:  # a checkpoint that may be worse must not replace a good one
                         _save(run, output_dir)
 
-            if stop.received is not None:
-                _interrupt(run, stop.received)
+            if (received := stop.agreed()) is not None:
+                _interrupt(run, received)
             if log.history.stopped_early:
                 break
 
@@ -152,7 +155,7 @@ def as_set(run: TrainingRun) -> Iterator[Action]:
     config, log, is_last = run.config, run.log, run.step == run.total_steps
     if is_last or _is_due(run.step, config.log_every):
         yield "log"
-    ends_epoch = config.eval_each_epoch and run.step % run.batches.steps_per_epoch == 0
+    ends_epoch = config.eval_each_epoch and run.batches.place(run.step).starts_epoch
     if ends_epoch or is_last or _is_due(run.step, config.eval_every):
         yield "evaluate"
         if log.history.stopped_early and log.step_losses:
@@ -163,22 +166,24 @@ def as_set(run: TrainingRun) -> Iterator[Action]:
 
 def _evaluate(run: TrainingRun) -> None:
     """Log the metrics of the model, and save it in `best/` if they are the best so far and it is to be kept."""
-    with run.log.evaluating():
+    with run.log.evaluating(), sharing():
         run.on_evaluation(run.step)
         metrics = run.validation() if run.validation is not None else {}
         terms, primary = run.engine.take_terms(), None
         shown = terms if loss_metric("") in metrics else []  # the reference shows none of several data sets
         if run.evaluator is not None:
-            folder = run.output_dir / "eval" if run.output_dir else None
-            epoch = run.step / run.batches.steps_per_epoch
+            folder = run.output_dir / "eval" if run.output_dir and rank() == 0 else None
+            epoch = run.batches.epoch_after(run.step)
             result = run.evaluator(run.model, folder, epoch=epoch, steps=run.step)
             measured, primary = metrics_of(run.evaluator, result)
             metrics |= measured
+        metrics, primary = broadcast_object((metrics, primary))  # what follows from them is the same in all processes
         run.log.write_metrics(run.step, metrics, terms=shown)
         is_best = note_evaluation(run.log.history, run.config, metrics, primary, step=run.step)
         if is_best and run.config.keep_best and run.output_dir:
             check_weights(run.engine.weights(), run.step, run.output_dir)
-            run.model.save_pretrained(run.output_dir / "best", create_model_card=False)
+            best = run.output_dir / "best"
+            by_first(lambda: run.model.save_pretrained(best, create_model_card=False))
 
 
 def _load_best(run: TrainingRun) -> None:
@@ -189,7 +194,8 @@ def _load_best(run: TrainingRun) -> None:
             f"last step, {run.step}"
         )
     elif run.output_dir:
-        run.model.load_state_dict(saved_weights(run.output_dir / "best", run.model))
+        best = run.output_dir / "best"
+        run.model.load_state_dict(by_first(lambda: saved_weights(best, run.model)))
 
 
 def _interrupt(run: TrainingRun, number: int) -> NoReturn:
@@ -211,11 +217,11 @@ def _save(run: TrainingRun, output_dir: Path) -> None:
         "config": asdict(run.config),
         "identity": asdict(run.fingerprint),
         **run.engine.state_dict(),
-        **random_state(run.model.device),
+        "place": tuple(run.batches.place(run.step)),
+        **random_states(run.model.device),
     }
-    run.checkpoint = Checkpoint.save(output_dir, run.model, step=run.step, state=state)
-    if run.config.save_total_limit is not None:
-        prune(output_dir, newest=run.checkpoint, keep=run.config.save_total_limit)
+    keep = run.config.save_total_limit
+    run.checkpoint = by_first(lambda: Checkpoint.save(output_dir, run.model, step=run.step, state=state, keep=keep))
 
 
 def _write_losses(run: TrainingRun, norm: Tensor, bar: tqdm[Any]) -> None:
@@ -288,7 +294,7 @@ class Engine:
         with sparse_gradients(self.optimizers):
             yield
 
-    def upcoming(self, steps: Generator[list[TrainingBatch]]) -> Generator[list[TrainingBatch]]:
+    def upcoming(self, steps: Generator[TrainingStep]) -> Generator[TrainingStep]:
         """Return the batches of each step, as they are; engines on other devices prepare them ahead."""
         return steps
 
@@ -296,11 +302,18 @@ class Engine:
         """Add the gradients of the mean loss of the batches to those of the parameters; return that loss, ()."""
         total = torch.zeros((), device=self.model.device)
         for batch in batches:
-            total = total + self.backward_batch(batch.to(self.model.device), self.embed, parts=len(batches))
+            with nullcontext() if batch.shared else alone():
+                total = total + self.backward_batch(batch.to(self.model.device), self.embed)
         return total
 
-    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor], *, parts: int) -> Tensor:
-        """Add the gradients of the loss of a batch divided by `parts`; return that quotient, ().
+    def add_up(self, loss: Tensor) -> Tensor:
+        """Add up gradients over all processes; return the sum of `loss`, ()."""
+        self.scaler.scale(loss)  # which a process without a batch has not used yet
+        all_dense = self.asynchronous and not self.own_parameters  # whose gradients are not made before they are known
+        return sum_gradients([*self.parameters, *self.own_parameters], loss, all_dense=all_dense)
+
+    def backward_batch(self, batch: TrainingBatch, embed: Callable[[PackedBatch], Tensor]) -> Tensor:
+        """Add the gradients of the loss of a batch divided by its divisor; return that quotient, ().
 
         Raises:
             ConfigError: the loss is not a scalar with a gradient.
@@ -312,7 +325,7 @@ class Engine:
                 f"got {got} from {type(self.losses[batch.dataset]).__name__}; expected one number that depends on the "
                 f"embeddings: return a scalar tensor with a gradient"
             )
-        loss = loss / parts
+        loss = loss / batch.divisor
         torch.autograd.backward(self.scaler.scale(loss))
         return loss.detach()
 

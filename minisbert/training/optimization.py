@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from ..distributed import largest, sum_in_buckets, sum_sparse, world_size
 from ..model import EmbeddingModel
 from ..modules.encoder import Encoder
 from ..modules.layers import Embedding
@@ -157,6 +158,38 @@ def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     if factor.device.type != "cpu" or factor != 1:  # a GPU would have to be waited for
         torch._foreach_mul_(values, factor)
     return norm
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Sequence[nn.Parameter], loss: Tensor, *, all_dense: bool) -> Tensor:
+    """Add up the gradients of parameters over all processes, and a loss, (); return its sum.
+
+    Args:
+        parameters: the same in all processes; a process may lack gradients that others have.
+        loss: of this process.
+        all_dense: every parameter has a dense gradient in every process, so that they need not agree on that.
+    """
+    if world_size() == 1:
+        return loss
+    kinds = [1 if one.grad is None else 2 if one.grad.is_sparse else 3 for one in parameters]
+    if not all_dense:
+        kinds = largest(torch.tensor(kinds, device=loss.device)).tolist()
+    sums = [loss.to(parameters[0].dtype)]
+    for parameter, kind in zip(parameters, kinds, strict=True):
+        if kind == 2:
+            parameter.grad = sum_sparse(_no_rows_of(parameter) if parameter.grad is None else parameter.grad)
+        elif kind == 3:
+            parameter.grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.to_dense()
+            sums.append(parameter.grad)
+    sum_in_buckets(sums)
+    return sums[0]
+
+
+def _no_rows_of(table: Tensor) -> Tensor:
+    """Return a sparse gradient of a table, (rows, dim), without entries."""
+    return torch.sparse_coo_tensor(
+        torch.empty(1, 0, dtype=torch.int64), table.new_empty(0, *table.shape[1:]), table.shape, check_invariants=False
+    )
 
 
 def merge_gradients(parameters: Iterable[nn.Parameter]) -> None:

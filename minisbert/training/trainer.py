@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
@@ -13,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import RowSampling, named_datasets
+from ..distributed import broadcast_tensors, by_first, gather_objects, processes, rank, world_size
 from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import as_evaluator
@@ -127,21 +129,27 @@ class Trainer:
                 thread, where Python's own handlers are installed.
             TrainingTerminated: SIGTERM, a SystemExit.
         """
+        from .watch import Watch  # not before it is needed
+
         if not isinstance(resume, (bool, str, Path)):
             raise ConfigError(f"got resume={resume!r}; expected True, False or the folder of a checkpoint")
         self._check_losses()  # the model may have been changed since
         build = self.packed if self.config.replay is None else self.replay
         builder = build(self.model, self._sets, self.config, multiple=self._multiple, eval_sets=self._eval_sets)
         with (
-            exclusive_lock(self.output_dir),
+            processes(self.model.device),
+            Watch(),
+            ExitStack() as of_first,
             torch.inference_mode(False),
             torch.enable_grad(),
             seeded(self.config.seed, self.model.device),
             builder.computing(),
             freezing(self.model, [part.loss for part in self._sets], self.config.freeze),
         ):
-            checkpoint = self._checkpoint(resume)
-            if self.output_dir is not None:
+            self._agree()
+            by_first(lambda: of_first.enter_context(exclusive_lock(self.output_dir)))
+            checkpoint = by_first(lambda: self._checkpoint(resume))
+            if self.output_dir is not None and rank() == 0:
                 clean_up(self.output_dir)
             run = builder.run(
                 evaluator=self.evaluator,
@@ -149,13 +157,18 @@ class Trainer:
                 on_log=self._on_log,
                 show_progress_bar=self._show,
             )
+            if len(set(gather_objects((run.fingerprint, repr(self.config))))) > 1:
+                raise ConfigError(
+                    "got other rows, losses or settings in one process of the run than in another; expected the same "
+                    "in all: read the same files, and draw with the same seed"
+                )
             if checkpoint is not None:
                 if self._start is not None:
                     run.fingerprint = replace(run.fingerprint, weights=self._start)
-                resume_from(checkpoint, run)
-            run.log.open()
+                resume_from(checkpoint, run, builder.schedule)
+            by_first(run.log.open)
             self._start = run.fingerprint.weights
-            if self._show:
+            if self._show and rank() == 0:
                 self._announce(checkpoint, resume=bool(resume))
             train(run)
         self.model.eval()
@@ -170,6 +183,16 @@ class Trainer:
             run.log.history,
         )
         return run.log.history
+
+    def _agree(self) -> None:
+        """Give the model and the losses of every process the weights of process 0."""
+        if self.config.replay is not None and world_size() > 1:
+            raise ConfigError(
+                f"got replay={self.config.replay!r} in {world_size()} processes; expected one, which is what is "
+                f"repeated: start it without torchrun, or train without replay"
+            )
+        trained = torch.nn.ModuleList([self.model, *(part.loss for part in self._sets)])
+        broadcast_tensors([*trained.parameters(), *trained.buffers()])
 
     def _check_losses(self) -> None:
         """Refuse losses that do not go with the model."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice, zip_longest
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +12,8 @@ import torch
 from torch import nn
 
 from ..data.sampling import EpochSampler
-from .dataset import TrainingBatch, TrainingDataset
+from ..distributed import alone, gather_objects, rank, world_size
+from .dataset import TrainingDataset
 from .loop import Engine
 
 
@@ -52,17 +54,20 @@ class Validation:
         return {one.metric: self._mean(one) for one in self.sets}
 
     def _mean(self, one: EvaluationSet) -> float:
-        """The mean over rows of the losses of their batches, in the dtype of the loss as in the reference."""
+        """The mean over rows of the losses of their batches, in the dtype of the loss as in the reference.
+
+        The processes of a run take turns with the batches.
+        """
         losses, counts = [], []
-        for rows, batch in _batches(one):
-            losses.append(self.engine.loss(one.loss, batch.to(self.engine.model.device), self.engine.embed))
-            counts.append(rows)
-        counts[-1] = counts[-1] if one.last is None else one.last
-        values = torch.stack(losses).cpu().numpy()  # waits for a GPU once
-        return float(np.repeat(values, counts).mean())
-
-
-def _batches(one: EvaluationSet) -> Iterator[tuple[int, TrainingBatch]]:
-    """Yield the number of rows of each batch, and the batch."""
-    for _, rows in one.sampler.epoch(0):
-        yield len(rows), one.rows.batch(rows)
+        batches = list(islice(one.sampler.epoch(0), rank(), None, world_size()))
+        with alone():  # a loss gathers no rows of other batches
+            for _, rows in batches:
+                batch = one.rows.batch(rows).to(self.engine.model.device)
+                losses.append(self.engine.loss(one.loss, batch, self.engine.embed))
+                counts.append(len(rows))
+        values = torch.stack(losses).cpu().numpy() if losses else np.empty(0, np.float32)  # waits for a GPU once
+        parts = [list(zip(*part, strict=True)) for part in gather_objects((values, counts))]
+        every = [each for turn in zip_longest(*parts) for each in turn if each is not None]
+        repeats = [count for _, count in every]
+        repeats[-1] = repeats[-1] if one.last is None else one.last
+        return float(np.repeat([value for value, _ in every], repeats).mean())

@@ -237,8 +237,6 @@ def test_rows_that_only_make_little_sense_are_warned_of(it: SimpleNamespace) -> 
 
 
 def test_what_is_refused(it: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="gather_across_devices"):
-        losses.MultipleNegativesRankingLoss(it.model, gather_across_devices=True)
     with pytest.raises(TypeError, match="embedding_dimension"):
         losses.SoftmaxLoss(it.model, sentence_embedding_dimension=DIM, embedding_dimension=DIM, num_labels=2)
     with pytest.raises(TypeError):

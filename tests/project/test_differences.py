@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -31,6 +32,8 @@ from minisbert import (
     modules,
     util,
 )
+from minisbert.data.roles import training_rows
+from minisbert.data.sampling import EpochSampler
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError, ModelError, PoolError
 from minisbert.errors import TruncationWarning as Cut
 from minisbert.evaluation import (
@@ -40,6 +43,7 @@ from minisbert.evaluation import (
     TranslationEvaluator,
 )
 from minisbert.storage.locate import packaged_model
+from minisbert.training.dataset import TrainingBatches, TrainingDataset
 
 PAGE = (ROOT / "docs" / "compatibility.md").read_text(encoding="utf-8")
 TABLE = PAGE[PAGE.index("<!-- differences: start -->") : PAGE.index("<!-- differences: end -->")]
@@ -412,10 +416,32 @@ def _(folder: Path, place: Path) -> None:
     assert any("instead of target" in line for line in said)
 
 
-@row("losses with `gather_across_devices=True`")
+@row("several processes: rows left over when each has its batches")
 def _(folder: Path, place: Path) -> None:
-    with pytest.raises(ConfigError, match="a run trains in one process"):
-        losses.MultipleNegativesRankingLoss(gather_across_devices=True)
+    rows = training_rows({"a": [f"a {i}" for i in range(11)], "b": [f"b {i}" for i in range(11)]})
+    data = TrainingDataset(rows, load(folder).transformer.text_tokenizer)
+    counts = []
+    for number in range(2):
+        with patch.multiple("minisbert.training.dataset", rank=lambda number=number: number, world_size=lambda: 2):
+            batches = TrainingBatches(
+                [data], [""], EpochSampler([rows], batch_size=2, seed=1), accumulation=1, on_epoch_start=lambda: None
+            )
+            counts.append([one.texts[0].texts // 2 for step in batches.steps(0, 3) for one in step.batches])
+    assert counts == [[2, 2, 2], [2, 2, 1]]
+
+
+@row("GISTEmbedLoss with `gather_across_devices=True`")
+def _(folder: Path, place: Path) -> None:
+    draw = torch.Generator().manual_seed(0)
+    ours, theirs = ([torch.randn(4, 8, generator=draw, requires_grad=True) for _ in range(2)] for _ in range(2))
+    loss = losses.GISTEmbedLoss(None, torch.nn.Identity(), temperature=1.0, gather_across_devices=True)
+    expected, values = loss(ours, None, theirs).item(), []
+    for order in ([0, 1, 2, 3], [2, 3, 0, 1]):
+        columns = iter([torch.cat([part[order] for part in some], dim=1) for some in (ours, theirs)])
+        gathered = {"world_size": lambda: 2, "gather_rows": lambda _, columns=columns, **__: next(columns)}
+        with patch.multiple("minisbert.losses.base", **gathered):
+            values.append(loss([part[order[:2]] for part in ours], None, [part[order[:2]] for part in theirs]).item())
+    assert sum(values) / 2 == pytest.approx(expected)
 
 
 @row("MegaBatchMarginLoss with `use_mini_batched_version=True`")

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 import pytest
+from launch import Launched
 from places import ROOT
 from trackers import missing_modules
 
@@ -56,6 +57,8 @@ def run(block: Block, page: Path, names: dict[str, object]) -> None:
         for command in block.text.replace("\\\n", "").splitlines():
             if not command.startswith(SET_UP):
                 program, *arguments = shlex.split(command)
+                if program == "torchrun":
+                    continue  # test_commands_of_several_processes runs it
                 if program == "python":
                     subprocess.run(
                         [sys.executable, *arguments], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
@@ -91,6 +94,21 @@ def test_snippets(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.
         compat.uninstall()
     for name, (_, tracked) in stand_ins.items():
         assert {(key, 4) for key in ("loss", "learning_rate", "eval_loss", "epoch")} <= tracked.values.keys(), name
+
+
+@pytest.mark.ranks
+def test_commands_of_several_processes(minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = DOCS / "training.md"
+    files = [block for block in blocks(page) if block.title is not None]
+    commands = [line for block in blocks(page) for line in block.text.replace("\\\n", "").splitlines()]
+    started = [shlex.split(line)[3:] for line in commands if line.startswith("torchrun --nproc-per-node 2 ")]
+    assert len(started) == 2
+    for block in files:
+        run(block, page, {})
+    for arguments in started:
+        Launched(arguments).end().check()
+    assert len(list(tmp_path.glob("my-*/model.safetensors"))) == 2
 
 
 def test_set_up_commands_are_those_that_ci_runs() -> None:

@@ -31,7 +31,7 @@ MOST_BY_STRING = 3
 # does not matter, but there is no circle.
 FLOORS = (
     ("version", "errors"),
-    ("prefetch",),
+    ("prefetch", "distributed"),
     ("text", "packing", "similarity"),
     ("storage", "data"),
     ("kernels",),

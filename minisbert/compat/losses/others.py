@@ -76,7 +76,7 @@ class GISTEmbedLoss(_Guided, losses.GISTEmbedLoss):
         margin: by how much less similar than the positive a negative has to be.
         contrast_anchors: anchors are candidates.
         contrast_positives: positives are candidates for the positive.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, the texts of all of them are candidates.
     """
 
     def __init__(
@@ -100,7 +100,6 @@ class GISTEmbedLoss(_Guided, losses.GISTEmbedLoss):
             contrast_positives=contrast_positives,
             gather_across_devices=gather_across_devices,
         )
-        self.gather_across_devices = False
         self.hold(model)
 
 
@@ -118,7 +117,7 @@ class CachedGISTEmbedLoss(CachedFeatureLoss, _Guided, losses.CachedGISTEmbedLoss
         margin: by how much less similar than the positive a negative has to be.
         contrast_anchors: anchors are candidates.
         contrast_positives: positives are candidates for the positive.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, the texts of all of them are candidates.
     """
 
     max_columns: int | None = None  # type: ignore[assignment]
@@ -150,7 +149,7 @@ class CachedGISTEmbedLoss(CachedFeatureLoss, _Guided, losses.CachedGISTEmbedLoss
             contrast_positives=contrast_positives,
             gather_across_devices=gather_across_devices,
         )
-        self.show_progress_bar, self.gather_across_devices = show_progress_bar, False
+        self.show_progress_bar = show_progress_bar
         self.hold(model)
 
     def judge(self, texts: Texts) -> Tensor:

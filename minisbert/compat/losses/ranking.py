@@ -20,11 +20,6 @@ class _Ranking(FeatureLoss):
         """The inverse of the scale."""
         return 1.0 / self.scale
 
-    @property
-    def gather_across_devices(self) -> bool:
-        """False: a run has one process."""
-        return False
-
 
 class MultipleNegativesRankingLoss(_Ranking, losses.MultipleNegativesRankingLoss):
     """`minisbert.losses.MultipleNegativesRankingLoss` that holds the model.
@@ -33,7 +28,7 @@ class MultipleNegativesRankingLoss(_Ranking, losses.MultipleNegativesRankingLoss
         model: embeds the texts.
         scale: multiplies the similarities.
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m).
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, rank among the texts of all of them.
         directions: "query_to_doc", and any of "query_to_query", "doc_to_query" and "doc_to_doc".
         partition_mode: "joint", or "per_direction" for directions that hold the pair of anchor and positive.
         hardness_mode: the negatives that get more weight, or None.
@@ -72,7 +67,7 @@ class MultipleNegativesSymmetricRankingLoss(MultipleNegativesRankingLoss, losses
         model: embeds the texts.
         scale: multiplies the similarities.
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m).
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, rank among the texts of all of them.
     """
 
     def __init__(
@@ -101,7 +96,7 @@ class CachedMultipleNegativesRankingLoss(CachedFeatureLoss, _Ranking, losses.Cac
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m).
         mini_batch_size: texts that are embedded at a time, and rows in a tile of the matrix of all pairs.
         mini_batch_num_tokens: tokens that are embedded at a time; takes the place of `mini_batch_size` there.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, rank among the texts of all of them.
         directions: see `MultipleNegativesRankingLoss`.
         partition_mode: see there.
         show_progress_bar: not used.
@@ -151,7 +146,7 @@ class CachedMultipleNegativesSymmetricRankingLoss(
         similarity_fct: all pairs, (n, d) and (m, d) to (n, m).
         mini_batch_size: see `CachedMultipleNegativesRankingLoss`.
         mini_batch_num_tokens: see there.
-        gather_across_devices: must be False.
+        gather_across_devices: with several processes, rank among the texts of all of them.
         show_progress_bar: not used.
     """
 

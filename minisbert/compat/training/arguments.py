@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, fields
@@ -184,27 +185,27 @@ class BaseTrainingArguments(ArgumentSetters, ArgumentFields):
     @property
     def world_size(self) -> int:
         """Number of processes."""
-        return 1
+        return int(os.environ.get("WORLD_SIZE", "1"))
 
     @property
     def process_index(self) -> int:
         """Number of this process among all."""
-        return 0
+        return int(os.environ.get("RANK", "0"))
 
     @property
     def local_process_index(self) -> int:
         """Number of this process on this machine."""
-        return 0
+        return int(os.environ.get("LOCAL_RANK", "0"))
 
     @property
     def should_log(self) -> bool:
         """True if this process logs."""
-        return True
+        return self.process_index == 0
 
     @property
     def should_save(self) -> bool:
         """True if this process saves."""
-        return True
+        return self.process_index == 0
 
     @property
     def place_model_on_device(self) -> bool:

@@ -22,11 +22,11 @@ class FullBatches(EpochSampler):
     """Cuts data sets into shuffled batches, and leaves out the last of each that is not full."""
 
     def _batch_counts(self) -> list[int]:
-        return [rows // self._batch_size for rows in self._rows]
+        return [rows // self.batch_size for rows in self._rows]
 
     def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
         for rows in super()._batches(dataset, generator, epoch):
-            if len(rows) == self._batch_size:
+            if len(rows) == self.batch_size:
                 yield rows
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ...distributed import rank
 from ...errors import ConfigError
 from ...storage.files import read_json_object
 from ...training.loop import Action, TrainingRun
@@ -59,7 +60,7 @@ class Course:
 
     def __call__(self, run: TrainingRun) -> Iterator[Action]:
         """Yield what follows the step just done."""
-        state, per_epoch = self.state, run.batches.steps_per_epoch
+        state = self.state
         self._resume(run)
         state.global_step, state.epoch = run.step, self._epoch(run)
         control = self.callbacks.control
@@ -68,9 +69,10 @@ class Course:
         self._after_step(last=last)
         self._call("on_step_end")
         yield from self._asked_for(run)
-        if self.callbacks.control.should_epoch_stop and run.step % per_epoch:
+        starts_epoch = run.batches.place(run.step).starts_epoch
+        if self.callbacks.control.should_epoch_stop and not starts_epoch:
             self._stop_epoch(run)
-        ends_epoch = run.step % per_epoch == 0 or last or self.callbacks.control.should_training_stop
+        ends_epoch = starts_epoch or last or self.callbacks.control.should_training_stop
         if ends_epoch:
             self._after_epoch()
             self._call("on_epoch_end")
@@ -198,7 +200,7 @@ class Course:
             folder = run.output_dir / f"checkpoint-{self.state.best_global_step}"
             if folder.is_dir():
                 self.state.best_model_checkpoint = str(folder)
-        if run.checkpoint is None or run.checkpoint.step != run.step or run.output_dir is None:
+        if run.checkpoint is None or run.checkpoint.step != run.step or run.output_dir is None or rank():
             return
         self.state.save_to_json(run.checkpoint.folder / _STATE)
         limit = self.arguments.save_total_limit
@@ -208,7 +210,8 @@ class Course:
     def finish(self, output_dir: str | None) -> None:
         """Keep only the best checkpoint where one is to be kept, as the reference does at the end of a run."""
         best = self._best_folder()
-        if output_dir is not None and best is not None and self.arguments.save_total_limit == 1:
+        limit = self.arguments.save_total_limit
+        if output_dir is not None and best is not None and limit == 1 and self.arguments.should_save:
             keep_only(Path(output_dir), newest=self.state.global_step, best=best)
 
     def _best_folder(self) -> Path | None:

@@ -422,12 +422,12 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         return [float(group["lr"]) for group in optimizer.param_groups] if optimizer is not None else []
 
     def is_local_process_zero(self) -> bool:
-        """Return True, as there is one process."""
-        return True
+        """Return True for the first process of this machine."""
+        return self.args.local_process_index == 0
 
     def is_world_process_zero(self) -> bool:
-        """Return True, as there is one process."""
-        return True
+        """Return True for the first of all processes."""
+        return self.args.process_index == 0
 
 
 def _own(sampler: Any) -> Any:

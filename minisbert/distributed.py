@@ -263,6 +263,7 @@ def sum_sparse(tensor: Tensor) -> Tensor:
 def largest(tensor: Tensor) -> Tensor:
     """Return the largest of each number over all processes."""
     if world_size() > 1:
-        tensor = tensor.clone()
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        sent = tensor.clone() if tensor.device.type in dist.get_backend_config() else tensor.cuda()
+        dist.all_reduce(sent, op=dist.ReduceOp.MAX)
+        return sent.to(tensor.device)
     return tensor

@@ -28,13 +28,14 @@ class TrainerFiles:
     state: TrainerState
 
     def save_model(self, output_dir: str | Path | None = None, _internal_call: bool = False) -> None:
-        """Save the model in a folder, `args.output_dir` by default."""
-        self.model.save_pretrained(output_dir or self.args.output_dir or "")
+        """Save the model in a folder, `args.output_dir` by default; of several processes the first one does."""
+        if self.args.should_save:
+            self.model.save_pretrained(output_dir or self.args.output_dir or "")
 
     def save_state(self) -> None:
         """Write the state to `trainer_state.json` in `args.output_dir`."""
-        folder = self._made_folder()
-        self.state.save_to_json(folder / "trainer_state.json")
+        if self.args.should_save:
+            self.state.save_to_json(self._made_folder() / "trainer_state.json")
 
     def save_metrics(self, split: str, metrics: Mapping[str, Any], combined: bool = True) -> None:
         """Write metrics to `<split>_results.json` in `args.output_dir`, and add them to `all_results.json`."""

@@ -43,7 +43,7 @@ FLOORS = (
     ("training",),
     ("card", "report"),
     ("sentence_transformer",),
-    ("recipes",),
+    ("recipes", "embedder"),
     ("adapters", "compat"),
     ("cli", "__main__"),
 )

@@ -21,8 +21,9 @@ from minisbert import SentenceTransformer, compat
 from minisbert.cli import main
 
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
-RUN = [ROOT / "README.md", *sorted(DOCS.glob("*.md"))]  # pages whose snippets are executed
-PAGES = [*RUN, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
+ENGINES = DOCS / "engines.md"  # whose snippets tests/engines executes, each with its engine
+RUN = [ROOT / "README.md", *sorted({*DOCS.glob("*.md")} - {ENGINES})]  # pages whose snippets are executed
+PAGES = [*RUN, ENGINES, *(ROOT / name for name in ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md"))]
 DATA_LANGUAGES = ("tsv", "jsonl", "md", "text")  # with a title: a file that the page's commands read
 SET_UP = ("python3 -m venv ", "source ")  # .ci/run does this
 

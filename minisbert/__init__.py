@@ -20,6 +20,7 @@ from .version import __version__ as __version__
 if TYPE_CHECKING:
     from . import card, compat, datasets, distributed, evaluation, losses, modules, readers, report, util
     from .data.rows import InputExample
+    from .embedder import Embedder
     from .model.pool import EncodingPool
     from .modules.lora import LoraConfig
     from .sentence_transformer import SentenceTransformer
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .training.trainer import Trainer
 
 __all__ = [
+    "Embedder",
     "EncodingPool",
     "InputExample",
     "LoraConfig",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Embedder": "embedder",
     "EncodingPool": "model.pool",
     "InputExample": "data.rows",
     "LoraConfig": "modules.lora",

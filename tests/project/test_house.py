@@ -21,9 +21,10 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # of training, the losses of the reference with their labels and the gradient cache, LoRA adapters; and the losses over
 # layers, copies and decoders, the evaluators of teachers and translations, the data sets and readers of the old fit;
 # and one line for what these are wrongly given;
-# gradient caches in replay; and `compat`, the names of the reference with its signatures.
-MOST_CODE_LINES = 28_500  # 8,200 of them in `compat`
-MOST_FILES = 236  # 69 in `compat`
+# gradient caches in replay; `compat`, the names of the reference with its signatures; several processes, token stores
+# larger than memory, tables of Arrow, shards, and search over files.
+MOST_CODE_LINES = 30_200  # 8,200 of them in `compat`
+MOST_FILES = 246  # 69 in `compat`
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 3
 
@@ -43,7 +44,7 @@ FLOORS = (
     ("training",),
     ("card", "report"),
     ("sentence_transformer",),
-    ("recipes",),
+    ("recipes", "embedder"),
     ("adapters", "compat"),
     ("cli", "__main__"),
 )

@@ -75,7 +75,7 @@ class PlannedBuilder(RunBuilder):
             evaluator=evaluator, output_dir=output_dir, on_log=on_log, show_progress_bar=show_progress_bar
         )
         run.course = self.plan.course
-        run.log = TrainingLog(steps_per_epoch=run.batches.steps_per_epoch, file=None, on_log=on_log)
+        run.log = TrainingLog(epoch_after=run.batches.epoch_after, file=None, on_log=on_log)
         self.plan.course.start(run)
         return run
 
@@ -185,7 +185,7 @@ class PlannedBuilder(RunBuilder):
         engine = Engine(self.model, [], [], schedule, self.config)
         validation: Validation | None = self.validation(engine)
         losses = {} if validation is None else validation()
-        log = TrainingLog(steps_per_epoch=1, file=None, on_log=None)
+        log = TrainingLog(epoch_after=float, file=None, on_log=None)
         log.write_metrics(0, losses, terms=engine.take_terms() if loss_metric("") in losses else ())
         return log.history
 

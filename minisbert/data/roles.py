@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError, shown, warn
 from .labels import (
@@ -68,6 +69,17 @@ class TrainingRows:
         if self.label_name is not None:
             names.insert(len(names) if self.label_index is None else self.label_index, self.label_name)
         return tuple(names)
+
+    @property
+    def head(self) -> TrainingRows:
+        """The rows in memory: all of them, unless these are in a token store."""
+        return self
+
+    def text_numbers(self) -> Sequence[Collection[int]] | NDArray[np.uint64]:
+        """Return the texts of each row as numbers, equal for equal texts."""
+        numbers: dict[str, int] = {}
+        columns = [[numbers.setdefault(text, len(numbers)) for text in texts] for texts in self.texts.values()]
+        return [frozenset(row) for row in zip(*columns, strict=True)]
 
     def numbered_as(self, classes: tuple[str, ...]) -> TrainingRows:
         """Return the rows with their classes, if they have names, numbered as in other rows.

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import RowSampling, named_datasets
+from ..data.stored_rows import stored_rows
+from ..data.token_store import is_store
 from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
 from ..evaluation.evaluator import as_evaluator
@@ -25,7 +28,7 @@ from .config import ReplayVersion, TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
 from .naming import freezing, frozen_parameters, own_rates
-from .prompts import check_prompts, leaves_out_prompts
+from .prompts import check_prompts, column_prompts, leaves_out_prompts
 from .record import record_run, shown_name
 from .replay import FitReplay, Replay
 from .selection import chosen_metric, loss_metric
@@ -48,6 +51,8 @@ class Trainer:
         output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
         columns: the columns of all these rows to use, in order; the same of every data set.
         scale: the labels that stand for 0 and 1, in every data set.
+        token_store: folder in which the token ids of `train_data`, data files, are kept, to be mapped into memory; they
+            are tokenized only once. See `minisbert.data.stored_rows`.
         on_log: called with each log entry.
         show_progress_bar: show one on a terminal, and print at the start how the columns are understood.
 
@@ -71,6 +76,7 @@ class Trainer:
         output_dir: str | Path | None = None,
         columns: Sequence[str] | None = None,
         scale: tuple[float, float] | None = None,
+        token_store: str | Path | None = None,
         on_log: OnLog | None = None,
         show_progress_bar: bool = True,
     ) -> None:
@@ -84,9 +90,28 @@ class Trainer:
         datasets = named or {"": train_data}
         held_out = {} if eval_data is None else named_datasets(eval_data) or {"": eval_data}
         losses = _losses(loss, datasets, held_out, multiple=self._multiple)
+
+        def stored(name: str, data: Any, *, classes: bool) -> TrainingRows:
+            return stored_rows(
+                data,
+                model.transformer.text_tokenizer,
+                cache=token_store,
+                prompts=lambda texts: column_prompts(self.config.prompts, texts, dataset=name),
+                columns=columns,
+                scale=scale,
+                classes=classes,
+                show_progress_bar=show_progress_bar,
+            )
+
+        def read(name: str, data: Any, *, classes: bool) -> TrainingRows:
+            return training_rows(data, columns=columns, scale=scale, classes=classes)
+
         self._sets, self._eval_sets = (
-            [_training_set(name, data, losses[name], columns=columns, scale=scale) for name, data in some.items()]
-            for some in (datasets, held_out)
+            [
+                _training_set(name, data, losses[name], stored if stores or is_store(data) else read)
+                for name, data in some.items()
+            ]
+            for some, stores in ((datasets, token_store is not None), (held_out, False))
         )
         classes = {part.name: part.rows.classes for part in self._sets}
         self._eval_sets = [
@@ -98,7 +123,8 @@ class Trainer:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
             of.to(model.device)
-            if not of.takes_labels and (negative := sum(score <= 0 for score in rows.scores or ())):
+            scores = rows.scores if rows.scores is not None else ()
+            if not of.takes_labels and (negative := np.count_nonzero(np.asarray(scores) <= 0)):
                 warn(
                     f"{type(of).__name__} takes the texts of every row as belonging together, and {negative:,} of "
                     f"{len(rows):,} are labelled 0 or below: leave them out if they do not"
@@ -323,15 +349,13 @@ def _losses(
     return dict(loss)
 
 
-def _training_set(
-    name: str, data: Any, loss: Loss, *, columns: Sequence[str] | None, scale: tuple[float, float] | None
-) -> TrainingSet:
+def _training_set(name: str, data: Any, loss: Loss, read: Callable[..., TrainingRows]) -> TrainingSet:
     """Read the rows of a data set, and check that they fit its loss."""
     if not isinstance(loss, Loss):
         shown = loss.__name__ if isinstance(loss, type) else type(loss).__name__
         raise ConfigError(f"got {shown} as loss; expected a loss, such as CosineSimilarityLoss(): make one")
     try:
-        rows = training_rows(data, columns=columns, scale=scale, classes=loss.label_kind == "class")
+        rows = read(name, data, classes=loss.label_kind == "class")
         loss.check_rows(tuple(rows.texts), rows.labels)
     except (InputError, InputTypeError) as error:
         raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None

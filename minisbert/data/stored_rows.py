@@ -188,7 +188,7 @@ class StoreMaker:
             raise InputError(f"{self.path} cannot be read ({error}); expected the data file: put it back") from None
         of_file = [self.path.name, status.st_size, status.st_mtime_ns, hashlib.sha256(ends).hexdigest()]
         columns = None if self.columns is None else list(self.columns)
-        return {"file": of_file, "columns": columns, "scale": self.scale, "classes": self.classes}
+        return {"file": of_file, "block": BLOCK, "columns": columns, "scale": self.scale, "classes": self.classes}
 
     def _make(self, folder: Path, tokenizer: TextTokenizer, prompts: Mapping[str, str], key: Any) -> TokenStore:
         first = self.first

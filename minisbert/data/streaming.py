@@ -205,8 +205,9 @@ def _parquet(path: Path, rows: int) -> Iterator[Block]:
             check_names(file.schema_arrow.names, source=f"{path}: ")
             names = without_index(file.schema_arrow.names)
             leaves = map(file.schema.column, range(file.metadata.num_columns))
-            # Texts as entries of a dictionary, which holds one that all rows share only once.
-            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
+            # Texts as entries of a dictionary, which holds one that all rows share only once; pyarrow does not read
+            # lists of such texts where a block spans two row groups.
+            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in names]
         with parquet.ParquetFile(path, read_dictionary=texts) as file:
             read, total = 0, max(1, file.metadata.num_rows)
             for batch in file.iter_batches(rows, columns=names):

@@ -124,7 +124,7 @@ def _mapped(path: Path, kind: str) -> NDArray[Any]:
 
 @dataclass
 class Progress:
-    """What of a store has been written.
+    """Counts of what has been written of a store.
 
     Attributes:
         blocks: of the source.

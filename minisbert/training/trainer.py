@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -91,26 +92,18 @@ class Trainer:
         held_out = {} if eval_data is None else named_datasets(eval_data) or {"": eval_data}
         losses = _losses(loss, datasets, held_out, multiple=self._multiple)
 
-        def stored(name: str, data: Any, *, classes: bool) -> TrainingRows:
+        def read(name: str, data: Any, *, classes: bool, stores: bool) -> TrainingRows:
+            how: dict[str, Any] = {"columns": columns, "scale": scale, "classes": classes}
+            if not stores and not is_store(data):
+                return training_rows(data, **how)
+            prompts = partial(column_prompts, self.config.prompts, dataset=name)
+            tokenizer = model.transformer.text_tokenizer
             return stored_rows(
-                data,
-                model.transformer.text_tokenizer,
-                cache=token_store,
-                prompts=lambda texts: column_prompts(self.config.prompts, texts, dataset=name),
-                columns=columns,
-                scale=scale,
-                classes=classes,
-                show_progress_bar=show_progress_bar,
+                data, tokenizer, cache=token_store, prompts=prompts, show_progress_bar=show_progress_bar, **how
             )
 
-        def read(name: str, data: Any, *, classes: bool) -> TrainingRows:
-            return training_rows(data, columns=columns, scale=scale, classes=classes)
-
         self._sets, self._eval_sets = (
-            [
-                _training_set(name, data, losses[name], stored if stores or is_store(data) else read)
-                for name, data in some.items()
-            ]
+            [_training_set(name, data, losses[name], partial(read, stores=stores)) for name, data in some.items()]
             for some, stores in ((datasets, token_store is not None), (held_out, False))
         )
         classes = {part.name: part.rows.classes for part in self._sets}

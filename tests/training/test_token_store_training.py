@@ -188,7 +188,7 @@ def most_memory(rows: StoredRows, model: SentenceTransformer, sampling: str, ste
     return max(*seen, anonymous() - before)
 
 
-@pytest.mark.parametrize("sampling", ["batch_sampler", "no_duplicates", "group_by_label"])
+@pytest.mark.parametrize("sampling", ["batch_sampler", "group_by_label"])
 @pytest.mark.filterwarnings("ignore:MultipleNegativesRankingLoss takes the texts", "ignore:about")
 def test_a_million_rows_take_little_memory(sampling: str, folder: Path, tmp_path: Path) -> None:
     model = SentenceTransformer(folder, device="cpu")

@@ -151,9 +151,9 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
     rows = np.arange(len(texts.lengths)) if rows is None else rows
     if len(rows) == 1:
         return _one(texts, int(rows[0]), prompt_length)
-    order = np.argsort(texts.lengths[rows], kind="stable")
-    sorted_rows = rows[order]
-    lengths = texts.lengths[sorted_rows]
+    lengths = texts.lengths_of(rows)
+    order = np.argsort(lengths, kind="stable")
+    sorted_rows, lengths = rows[order], lengths[order]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     text_index = np.repeat(np.arange(len(rows)), lengths)
     positions = np.arange(offsets[-1]) - offsets[text_index]
@@ -176,7 +176,7 @@ def pack(texts: TokenizedTexts, rows: NDArray[np.int64] | None = None, *, prompt
 
 def _one(texts: TokenizedTexts, row: int, prompt_length: int) -> PackedBatch:
     """Pack one text, in a fraction of the time."""
-    length = int(texts.lengths[row])
+    length = int(texts.lengths_of(np.array([row]))[0])
     start = int(texts.offsets[row]) if row else 0
     types = None if texts.types is None else texts.types[start : start + length].astype(np.int64)
     return PackedBatch(

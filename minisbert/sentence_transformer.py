@@ -119,7 +119,7 @@ class SentenceTransformer(EmbeddingModel):
         """
         from .training.config import TrainingConfig  # these are not needed to embed
         from .training.schedules import fit_schedule
-        from .training.trainer import FitTrainer, read_objectives
+        from .training.objectives import FitTrainer, read_objectives
 
         schedule = fit_schedule(scheduler)
         if unknown := sorted(set(optimizer_params or {}) - {"lr"}):

@@ -7,6 +7,7 @@ number of truncated texts known.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
@@ -114,6 +115,10 @@ class TokenizedTexts:
     def offsets(self) -> NDArray[np.int64]:
         """The start of each text in `ids`, and the end of the last: (texts + 1,)."""
         return np.concatenate([np.zeros(1, np.int64), np.cumsum(self.lengths)])
+
+    def lengths_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the lengths of some texts: (rows,)."""
+        return self.lengths[rows]
 
     @staticmethod
     def join(parts: Sequence[TokenizedTexts]) -> TokenizedTexts:
@@ -235,6 +240,12 @@ class TextTokenizer:
             truncated,
             _concatenate(types, tokens, below=2) if with_types else None,
         )
+
+    def digest(self) -> str:
+        """Return a digest of all that decides the tokens of a text, but for `max_length`, in hexadecimal."""
+        written = getattr(self.tokenizer, "to_str", None)  # one that transformers wrote in Python has none
+        content = written() if written else f"{type(self.tokenizer)} {sorted(self.tokenizer.get_vocab().items())}"
+        return hashlib.sha256(f"{self.truncation_side} {self.token_types} {content}".encode()).hexdigest()
 
     def __len__(self) -> int:
         """Number of tokens, added ones included."""

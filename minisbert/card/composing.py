@@ -263,7 +263,7 @@ def _dataset(one: DatasetRecord) -> DatasetFacts:
         loss=LossFacts(one.loss, f"{_LIBRARY}/losses.html#{one.loss.lower()}", dict(one.loss_parameters) or None),
         columns=one.columns,
         size=one.rows,
-        statistics_rows=one.rows if one.statistics else None,
+        statistics_rows=(one.counted or one.rows) if one.statistics else None,
         statistics=tuple(map(column_statistics, one.statistics)),
         samples=tuple(tuple(map(_sample, row)) for row in one.samples),
     )

@@ -109,7 +109,7 @@ def _pair(text: str) -> tuple[str, float]:
     return name, int(value) if value.is_integer() and re.fullmatch(r"\d+", number) else value
 
 
-def _prompts(text: str) -> Any:
+def read_prompts(text: str) -> Any:
     """Parse a text, or texts by name as JSON."""
     if not text.lstrip().startswith("{"):
         return text
@@ -127,7 +127,7 @@ _PARSERS: dict[str, dict[str, Any]] = {
     "learning_rate_mapping": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
     "dataset_weights": {"type": _pair, "nargs": "+", "metavar": "NAME=N"},
     "freeze": {"nargs": "+", "metavar": "NAME"},
-    "prompts": {"type": _prompts, "metavar": "TEXT"},
+    "prompts": {"type": read_prompts, "metavar": "TEXT"},
 }
 
 

@@ -28,6 +28,7 @@ from .options import (
     output_path,
 )
 from .settings import add_settings, given_settings
+from .tokenize import store_of
 
 if TYPE_CHECKING:
     from ..data.roles import TrainingRows
@@ -109,7 +110,13 @@ def run_train(options: argparse.Namespace) -> None:
     loss = None if losses.needs_model(name, parameters) else losses.loss_by_name(name, parameters)
     kind = (loss or losses.loss_class(name)).label_kind
     read = partial(training_rows, columns=options.columns, scale=options.scale, classes=kind == "class")
-    rows, eval_rows = read(options.data), None if options.eval_data is None else read(options.eval_data)
+    eval_rows = None if options.eval_data is None else read(options.eval_data)
+    model = None
+    if options.token_store is None:
+        rows = read(options.data)
+    else:  # which rows of a store are of the model
+        model = load_model(options)
+        rows = store_of(options, model, prompts=config.prompts, classes=kind == "class")
     if loss is not None:  # before a model is loaded
         loss.check_rows(tuple(rows.texts), rows.labels)
     parameters = losses.with_classes(name, parameters, rows.scores)
@@ -118,7 +125,7 @@ def run_train(options: argparse.Namespace) -> None:
     evaluator = sts_evaluator(options.eval, options.eval_columns) if options.eval else None
     check_output(options)
     check_adapter_options(options)
-    model = load_model(options)
+    model = model or load_model(options)
     put_adapter(model, options)
     if options.max_seq_length is not None:
         model.max_seq_length = options.max_seq_length
@@ -231,6 +238,13 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
         instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
     """
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    if not instead_of:
+        parser.add_argument(
+            "--token-store",
+            type=output_path,
+            metavar="DIR",
+            help="keep their token ids there, mapped into memory; made as by `minisbert tokenize`",
+        )
     parser.add_argument(
         "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
     )
@@ -310,7 +324,7 @@ def train_and_save(
         with sharing():
             before = evaluator(model) if evaluator is not None else {}
         if options.report:
-            report = RunReport(model, held_out or rows, metrics=before, role=role if held_out else "training")
+            report = RunReport(model, held_out or rows.head, metrics=before, role=role if held_out else "training")
             enough = max(1, trainer.config.steps_over(len(rows)) // world_size() // _LOG_ENTRIES)
             trainer.config = replace(trainer.config, log_every=min(trainer.config.log_every, enough))
         history = trainer.train(resume=options.resume)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from ..errors import InputError
 from .rows import SMALLEST_GROUPED
@@ -26,52 +28,55 @@ class LabelGroups:
         InputError: there are no labels, or fewer than two labels have two rows.
     """
 
-    def __init__(self, labels: Sequence[float] | None, *, batch_size: int, source: str) -> None:
+    def __init__(self, labels: Sequence[float] | NDArray[Any] | None, *, batch_size: int, source: str) -> None:
         if labels is None:
             raise InputError(f"{source} has no label; expected one to group rows by: name its column")
-        rows: dict[float, list[int]] = {}
-        for row, label in enumerate(labels):
-            rows.setdefault(label, []).append(row)
-        self._groups = [group for group in rows.values() if len(group) > 1]
-        if len(self._groups) < 2:
+        if not isinstance(labels, np.ndarray):
+            numbers: dict[float, int] = {}
+            labels = np.array([numbers.setdefault(label, len(numbers)) for label in labels], dtype=np.int64)
+        values: NDArray[Any] = labels
+        self._rows = np.argsort(values, kind="stable")  # label by label, those of each in order
+        by_label = values[self._rows]
+        starts = np.flatnonzero(np.concatenate([[True], by_label[1:] != by_label[:-1]]))
+        sizes = np.diff(starts, append=len(labels))
+        first = np.argsort(self._rows[starts])  # labels in the order in which they first occur
+        chosen = first[sizes[first] > 1]
+        self._starts, self._sizes = starts[chosen], sizes[chosen]
+        if len(chosen) < 2:
             raise InputError(
-                f"{source} has {len(self._groups)} label(s) with two rows or more, of {len(rows)}; expected at least "
+                f"{source} has {len(chosen)} label(s) with two rows or more, of {len(starts)}; expected at least "
                 f"two to group rows by: use another batch_sampler"
             )
         self._batch_size = batch_size
-        pairs = sorted((len(group) // 2 for group in self._groups), reverse=True)
-        rows_dealt = 2 * sum(min(count, pairs[1]) for count in pairs)  # in rounds while two labels have a pair
+        pairs = np.sort(self._sizes // 2)[::-1]
+        rows_dealt = 2 * int(np.minimum(pairs, pairs[1]).sum())  # in rounds while two labels have a pair
         rest = rows_dealt % batch_size
         self.batches = rows_dealt // batch_size + (rest >= SMALLEST_GROUPED)
         self.rows = rows_dealt - (rest if rest < SMALLEST_GROUPED else 0)
 
     def epoch(self, generator: torch.Generator | None) -> Iterator[list[int]]:
         """Yield the batches of an epoch, with the draws of the reference."""
-        dealt: list[int] = []
-        for pair in self._pairs(generator):
-            dealt += pair
-            if len(dealt) == self._batch_size:
-                yield dealt
-                dealt = []
+        dealt: NDArray[np.int64] = np.empty(0, np.int64)
+        for pairs in self._rounds(generator):
+            dealt = np.concatenate([dealt, pairs])
+            full = len(dealt) // self._batch_size * self._batch_size
+            yield from dealt[:full].reshape(-1, self._batch_size).tolist()
+            dealt = dealt[full:]
         if len(dealt) >= SMALLEST_GROUPED:
-            yield dealt
+            yield dealt.tolist()
 
-    def _pairs(self, generator: torch.Generator | None) -> Iterator[list[int]]:
-        waiting: list[list[list[int]]] = []
-        for group in self._groups:
-            order = [group[place] for place in torch.randperm(len(group), generator=generator).tolist()]
-            waiting.append([[one, other] for one, other in list(pairwise(order))[::2]])
-        labels, last, dealt = list(range(len(waiting))), -1, 0
-        rounds = [0] * len(waiting)
+    def _rounds(self, generator: torch.Generator | None) -> Iterator[NDArray[np.int64]]:
+        """Yield the rows of one pair of each label, again and again while two labels have one."""
+        shuffled = self._rows.copy()
+        for start, size in zip(self._starts.tolist(), self._sizes.tolist(), strict=True):
+            order = torch.randperm(size, generator=generator).numpy()
+            shuffled[start : start + size] = self._rows[start : start + size][order]
+        labels, last, dealt, done = np.arange(len(self._starts)), -1, 0, 0
         while len(labels) > 1:
-            labels = [labels[place] for place in torch.randperm(len(labels), generator=generator).tolist()]
-            if (
-                dealt % self._batch_size and labels[0] == last
-            ):  # two pairs of a label do not follow each other in a batch
-                labels[:2] = labels[1::-1]
-            for label in labels:
-                yield waiting[label][rounds[label]]
-                rounds[label] += 1
-                dealt += 2
-            last = labels[-1]
-            labels = [label for label in labels if rounds[label] < len(waiting[label])]
+            labels = labels[torch.randperm(len(labels), generator=generator).numpy()]
+            if dealt % self._batch_size and labels[0] == last:
+                labels[:2] = labels[1::-1]  # two pairs of a label do not follow each other in a batch
+            first = self._starts[labels] + 2 * done
+            yield shuffled[np.stack([first, first + 1], axis=1)].reshape(-1)
+            dealt, done, last = dealt + 2 * len(labels), done + 1, int(labels[-1])
+            labels = labels[self._sizes[labels] // 2 > done]

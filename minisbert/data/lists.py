@@ -19,13 +19,16 @@ MOST_NEGATIVES = 7
 LEFT_OUT = ("pos_scores", "neg_scores", "pos_id", "neg_id", "prompt", "type", "query_id")  # of both
 
 
-def expand_lists(table: Table, *, numbers: Collection[str], chosen: bool = False) -> Table:
+def expand_lists(
+    table: Table, *, numbers: Collection[str], chosen: bool = False, like: Collection[str] | None = None
+) -> Table:
     """Expand columns of lists; a table without any is returned as it is.
 
     Args:
         table: of any columns.
         numbers: columns that hold labels, which are left as they are.
         chosen: all columns are wanted, also those that beside lists are usually scores and ids.
+        like: the columns that earlier rows of the same source were expanded to, of which each list fills its own.
 
     Raises:
         InputError: a list is empty, or a row has a text where others have lists.
@@ -53,7 +56,7 @@ def expand_lists(table: Table, *, numbers: Collection[str], chosen: bool = False
         for row, one in wrong:
             raise table.error(row, f"column {name} holds a list with {shown(one)}; expected texts: choose columns")
     positives = next((name for name in texts if name.lower().startswith("pos")), None)
-    widths = {name: min(max(map(len, values)), MOST_NEGATIVES) for name, values in texts.items() if name != positives}
+    widths = {name: _width(name, values, like) for name, values in texts.items() if name != positives}
     expanded: dict[str, list[Any]] = {}
     order = [row for row in range(len(table)) for _ in (texts[positives][row] if positives else (0,))]
     for name, values in table.columns.items():
@@ -72,8 +75,15 @@ def expand_lists(table: Table, *, numbers: Collection[str], chosen: bool = False
                 expanded[column] = [texts[name][row][place % len(texts[name][row])] for row in order]
         else:
             expanded[name] = [values[row] for row in order]
-    _report(table, texts, widths, left_out, repeated=len(order) - len(table))
+    _report(table, texts, widths, left_out, repeated=len(order) - len(table), quiet=like is not None)
     return replace(table, columns=expanded, lines=None if table.lines is None else [table.lines[row] for row in order])
+
+
+def _width(name: str, lists: Sequence[Sequence[str]], like: Collection[str] | None) -> int:
+    """Return the number of columns that lists fill, or filled among the columns `like`."""
+    if like is None:
+        return min(max(map(len, lists)), MOST_NEGATIVES)
+    return max(1, sum(f"{name}_{place}" in like for place in range(1, MOST_NEGATIVES + 1)))
 
 
 def _report(
@@ -83,8 +93,9 @@ def _report(
     left_out: Sequence[str],
     *,
     repeated: int,
+    quiet: bool,
 ) -> None:
-    """Warn of what is left out, and of rows that share their anchor."""
+    """Warn of what is left out, and of rows that share their anchor, unless earlier rows had a warning."""
     unused = sum(max(len(row) - width, 0) for name, width in widths.items() for row in texts[name])
     notes = [f"the columns {', '.join(left_out)} are left out"] if left_out else []
     if unused:
@@ -94,7 +105,7 @@ def _report(
             f"{repeated:,} rows share their anchor with another one: train on them with "
             f'batch_sampler="no_duplicates", or the positive of one is a negative of the other'
         )
-    if notes:
+    if notes and not quiet:
         warn(f"{table.source}: {'; '.join(notes)}")
 
 

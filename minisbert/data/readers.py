@@ -108,14 +108,14 @@ def _text(path: Path) -> str:
     return _decoded(content, str(path))
 
 
-def _largest_unpacked(size: int) -> int:
+def largest_unpacked(size: int) -> int:
     """Bytes that a compressed file of `size` bytes may unpack to."""
     return max(_LARGEST_UNPACKED, size * _LARGEST_RATIO)
 
 
 def _unpacked(file: BinaryIO) -> bytes:
     size = os.fstat(file.fileno()).st_size
-    largest = _largest_unpacked(size)
+    largest = largest_unpacked(size)
     with gzip.GzipFile(fileobj=file) as unpacked:
         content = unpacked.read(largest + 1)
     if len(content) > largest:
@@ -131,10 +131,11 @@ def _decoded(content: bytes, source: str) -> str:
         except UnicodeDecodeError as error:
             got, offset = "bytes that are not UTF-8", error.start
     line = content.count(b"\n", 0, offset) + 1
-    raise _error(source, line, f"got {got}; expected a text in UTF-8: convert the file")
+    raise line_error(source, line, f"got {got}; expected a text in UTF-8: convert the file")
 
 
-def _error(source: str | Path, number: int, problem: str, *, noun: str = "line") -> InputError:
+def line_error(source: str | Path, number: int, problem: str, *, noun: str = "line") -> InputError:
+    """Return the error to raise for a line of a file."""
     return InputError(f"{source}, {noun} {number}: {problem}")
 
 
@@ -190,7 +191,7 @@ def _separated(path: Path, content: str, *, delimiter: str) -> tuple[list[list[s
     try:
         numbered = [(row, reader.line_num) for row in reader]
     except csv.Error as error:
-        raise _error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
+        raise line_error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
     finally:
         csv.field_size_limit(limit)
     return [row for row, _ in numbered], [line for _, line in numbered]
@@ -199,23 +200,45 @@ def _separated(path: Path, content: str, *, delimiter: str) -> tuple[list[list[s
 def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int], *, note: str = "") -> Content:
     """Take the names of the columns from the first row; rows without fields are left out."""
     remaining = ((row, line) for row, line in zip(rows, lines, strict=True) if row)
-    header, _ = next(remaining, ([], 0))
+    header = check_header(path, next(remaining, ([], 0))[0])
+    return Content(*by_column(path, header, remaining), f"{path}{note}", typed=False)
+
+
+def check_header(path: Path, header: list[str]) -> list[str]:
+    """Return the fields of the first line of a file if they are names of columns.
+
+    Raises:
+        InputError: they are not.
+    """
     if not header:
-        raise _error(path, 1, "got no names of columns; expected them in the first line: add them and rows")
+        raise line_error(path, 1, "got no names of columns; expected them in the first line: add them and rows")
     if len(header) == 1 and (";" in header[0] or "\t" in header[0]):
         separated = "expected commas between columns in a .csv file and tabs in a .tsv file: write it so, or rename it"
-        raise _error(path, 1, f"got the one column {shown(header[0])}; {separated}")
+        raise line_error(path, 1, f"got the one column {shown(header[0])}; {separated}")
     if len(set(header)) != len(header):
-        raise _error(path, 1, f"got the column names {shown(header)}; expected a different name for each: rename them")
-    columns: list[list[str]] = [[] for _ in header]
+        raise line_error(
+            path, 1, f"got the column names {shown(header)}; expected a different name for each: rename them"
+        )
+    return header
+
+
+def by_column(
+    path: Path, header: Sequence[str], rows: Iterable[tuple[list[str], int]]
+) -> tuple[dict[str, list[Any]], list[int]]:
+    """Return rows of texts as columns, and the line of each.
+
+    Raises:
+        InputError: a row has more or fewer fields than the header.
+    """
+    columns: list[list[Any]] = [[] for _ in header]
     kept = []
-    for row, line in remaining:
+    for row, line in rows:
         if len(row) != len(header):
-            raise _error(path, line, f"got {len(row)} field(s); expected {len(header)}, as in line 1: fix the line")
+            raise line_error(path, line, f"got {len(row)} field(s); expected {len(header)}, as in line 1: fix the line")
         for column, value in zip(columns, row, strict=True):
             column.append(value)
         kept.append(line)
-    return Content(dict(zip(header, columns, strict=True)), kept, f"{path}{note}", typed=False)
+    return dict(zip(header, columns, strict=True)), kept
 
 
 def _read_jsonl(path: Path) -> Content:
@@ -224,25 +247,43 @@ def _read_jsonl(path: Path) -> Content:
 
 def _json_lines(path: Path, texts: Sequence[str], *, fill: Sequence[str] = ()) -> Content:
     numbered = ((number, text) for number, text in enumerate(texts, start=1) if text.strip())
-    objects = ((number, _json_object(path, number, text)) for number, text in numbered)
-    return Content(*_from_objects(path, objects, fill=fill), str(path))
+    objects = ((number, json_object(path, number, text)) for number, text in numbered)
+    return Content(*from_objects(path, objects, fill=fill), str(path))
 
 
-def _json_object(path: Path, number: int, text: str) -> dict[str, Any]:
+def json_object(path: Path, number: int, text: str) -> dict[str, Any]:
+    """Read a line of JSON lines.
+
+    Raises:
+        InputError: it is no object.
+    """
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise _error(path, number, f"{error}; expected one JSON object: fix the line") from None
+        raise line_error(path, number, f"{error}; expected one JSON object: fix the line") from None
     if not isinstance(row, dict):
-        raise _error(path, number, f"got a JSON {type(row).__name__}; expected an object: fix the line")
+        raise line_error(path, number, f"got a JSON {type(row).__name__}; expected an object: fix the line")
     return row
 
 
-def _from_objects(
-    path: Path, rows: Iterable[tuple[int, dict[str, Any]]], *, noun: str = "line", fill: Sequence[str] = ()
+def from_objects(
+    path: Path,
+    rows: Iterable[tuple[int, dict[str, Any]]],
+    *,
+    noun: str = "line",
+    fill: Sequence[str] = (),
+    names: Sequence[str] = (),
 ) -> tuple[Columns, list[int]]:
-    """Return numbered objects with the same keys as columns, and their numbers; for `fill` see `read_objects`."""
-    columns: Columns = {}
+    """Return numbered objects as columns, and their numbers.
+
+    Args:
+        path: where they are from.
+        rows: the objects, with the same keys.
+        noun: what they are numbered by.
+        fill: see `read_objects`.
+        names: the keys; by default those of the first object.
+    """
+    columns: Columns = {name: [] for name in names}
     numbers: list[int] = []
     for number, row in rows:
         columns = columns or {name: [] for name in row}
@@ -251,7 +292,7 @@ def _from_objects(
             row = {name: row.get(name) for name in columns}
         if row.keys() != columns.keys():
             got, expected = shown(list(row)), shown(list(columns))
-            raise _error(path, number, f"got the keys {got}; expected {expected}: fix the {noun}", noun=noun)
+            raise line_error(path, number, f"got the keys {got}; expected {expected}: fix the {noun}", noun=noun)
         for name, value in row.items():
             columns[name].append(value)
         numbers.append(number)
@@ -273,7 +314,7 @@ def _read_json(path: Path) -> Content:
         if len(set(map(len, content.values()))) == 1:
             return Content(content, None, str(path))
     elif isinstance(content, list) and all(isinstance(row, dict) for row in content):
-        return Content(_from_objects(path, enumerate(content), noun="row")[0], None, str(path))
+        return Content(from_objects(path, enumerate(content), noun="row")[0], None, str(path))
     raise InputError(f"{path} holds something other than rows; expected a list of objects, one for each row")
 
 
@@ -301,12 +342,12 @@ def _read_parquet(path: Path) -> Content:
                 (leaf, file.metadata.row_group(group).column(n)) for group in groups for n, leaf in enumerate(leaves)
             ]
             sizes = (part.total_uncompressed_size + part.num_values * max(8, leaf.length) for leaf, part in parts)
-            _check_unpacked(path, sum(sizes))
+            check_unpacked(path, sum(sizes))
             # First with texts as entries of a dictionary, which holds one that all rows share only once.
             texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
             with parquet.ParquetFile(path, read_dictionary=texts) as encoded:
                 read = (column for group in groups for column in encoded.read_row_group(group, names).columns)
-                _check_unpacked(path, sum(_unpacked_size(array) for column in read for array in column.chunks))
+                check_unpacked(path, sum(unpacked_size(array) for column in read for array in column.chunks))
             columns: Columns = file.read(names).to_pydict()
     except InputError:
         raise
@@ -315,19 +356,20 @@ def _read_parquet(path: Path) -> Content:
     return Content(columns, None, str(path))
 
 
-def _check_unpacked(path: Path, unpacked: int) -> None:
-    if unpacked > _largest_unpacked(size := path.stat().st_size):
+def check_unpacked(path: Path, unpacked: int) -> None:
+    """Raise InputError if a compressed file unpacks to more than any file of texts does."""
+    if unpacked > largest_unpacked(size := path.stat().st_size):
         raise InputError(f"{path}: its {size:,} bytes unpack to {unpacked:,}; expected at most {_LARGEST_RATIO} times")
 
 
-def _unpacked_size(array: Any) -> int:
+def unpacked_size(array: Any) -> int:
     """Bytes of an Arrow array with each text of its dictionaries written out."""
     from pyarrow import compute, types
 
     if types.is_dictionary(array.type):
         return compute.sum(compute.binary_length(array.dictionary).take(array.indices)).as_py() or 0
     if types.is_nested(array.type):
-        return sum(map(_unpacked_size, array.flatten() if types.is_struct(array.type) else [array.values]))
+        return sum(map(unpacked_size, array.flatten() if types.is_struct(array.type) else [array.values]))
     return int(array.nbytes)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError, shown, warn
 from .labels import (
@@ -57,9 +58,10 @@ class TrainingRows:
         return len(next(iter(self.texts.values())))
 
     @property
-    def scores(self) -> list[float] | None:
-        """The labels if there is one number for each row, or None."""
-        return self.labels if isinstance(self.labels, list) else None
+    def scores(self) -> Sequence[float] | None:
+        """The labels if there is one number for each row, or None; an array in a token store."""
+        several = isinstance(self.labels, np.ndarray) and self.labels.ndim > 1
+        return None if several else cast("Sequence[float] | None", self.labels)
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -69,13 +71,24 @@ class TrainingRows:
             names.insert(len(names) if self.label_index is None else self.label_index, self.label_name)
         return tuple(names)
 
+    @property
+    def head(self) -> TrainingRows:
+        """The rows in memory: all of them, unless these are in a token store."""
+        return self
+
+    def text_numbers(self) -> Sequence[Collection[int]] | NDArray[np.uint64]:
+        """Return the texts of each row as numbers, equal for equal texts."""
+        numbers: dict[str, int] = {}
+        columns = [[numbers.setdefault(text, len(numbers)) for text in texts] for texts in self.texts.values()]
+        return [frozenset(row) for row in zip(*columns, strict=True)]
+
     def numbered_as(self, classes: tuple[str, ...]) -> TrainingRows:
         """Return the rows with their classes, if they have names, numbered as in other rows.
 
         Raises:
             InputError: a class has no number there.
         """
-        if not self.classes:
+        if self.classes in ((), classes):
             return self
         unknown = [name for name in self.classes if name not in classes]
         if unknown:
@@ -83,7 +96,8 @@ class TrainingRows:
                 f"got the class {unknown[0]} in {self.source}; expected one of the training rows: {', '.join(classes)}"
             )
         numbers = [float(classes.index(name)) for name in self.classes]
-        return replace(self, labels=[numbers[int(score)] for score in self.scores or ()], classes=classes)
+        scores = self.scores if self.scores is not None else ()
+        return replace(self, labels=[numbers[int(score)] for score in scores], classes=classes)
 
     def subset(self, indices: Sequence[int]) -> TrainingRows:
         """Return the rows at these indices, in this order."""
@@ -100,7 +114,7 @@ class TrainingRows:
             names = [f"{number}: {name}" for number, name in enumerate(self.classes[:_SHOWN_CLASSES])]
             more = ["..."] if len(self.classes) > _SHOWN_CLASSES else []
             label += f" of {len(self.classes)} classes ({', '.join([*names, *more])})"
-        elif isinstance(self.labels, np.ndarray):
+        elif isinstance(self.labels, np.ndarray) and self.labels.ndim > 1:
             label += f" of {' x '.join(map(str, self.labels.shape[1:]))} numbers"
         return f"{len(self):,} rows of {self.source}: texts {' + '.join(self.texts)}, {label}"
 
@@ -140,7 +154,15 @@ def training_rows(
             option = "columns" if columns is not None else "scale"
             raise ConfigError(f"got {option} for rows that have been read; expected none: pass it when they are read")
         return data
-    table = as_table(data, columns)
+    rows, table = rows_of_table(as_table(data, columns), columns, scale, classes=classes)
+    _count_empty(table, rows.texts)
+    return rows
+
+
+def rows_of_table(
+    table: Table, columns: Sequence[str] | None, scale: tuple[float, float] | None, *, classes: bool
+) -> tuple[TrainingRows, Table]:
+    """Find the texts and the label in a table as `training_rows` does; return also the table with lists expanded."""
     if columns is not None:
         table = table.select(columns)
     table = expand_lists(table, numbers=_not_expanded(table), chosen=columns is not None)
@@ -151,7 +173,6 @@ def training_rows(
     if columns is None:
         _refuse_numbers(table, label_name)
     texts = {name: column_texts(table, name) for name in names if name != label_name}
-    _count_empty(table, texts)
     if not texts:
         raise InputError(f"{table.source} has the columns {names}; expected at least one column of texts: add it")
     labels, class_names = _labels(table, label_name, scale, classes=classes) if label_name else (None, ())
@@ -167,7 +188,7 @@ def training_rows(
         kind = "list"
     elif label_name and scale is None:
         kind = label_type(table.columns[label_name])
-    return TrainingRows(texts, labels, label_name, table.source, kind, label_index, class_names)
+    return TrainingRows(texts, labels, label_name, table.source, kind, label_index, class_names), table
 
 
 def _at(labels: Labels | None, indices: Sequence[int]) -> Labels | None:
@@ -235,12 +256,16 @@ def _refuse_numbers(table: Table, label: str | None) -> None:
 def _count_empty(table: Table, texts: Mapping[str, Sequence[str]]) -> None:
     """Warn of texts that are empty or blank."""
     for name, values in texts.items():
-        empty = [row for row, text in enumerate(values) if not text or text.isspace()]
-        if empty:
+        if empty := empty_rows(values):
             warn(
                 f"{len(empty):,} text(s) of column {name} are empty, the first at {table.at(empty[0])}: they count as "
                 f"texts like any other; drop these rows if that is not meant"
             )
+
+
+def empty_rows(texts: Sequence[str]) -> list[int]:
+    """Return the numbers of texts that are empty or blank."""
+    return [row for row, text in enumerate(texts) if not text or text.isspace()]
 
 
 def column_texts(table: Table, name: str) -> list[str]:

@@ -1,26 +1,29 @@
 """Sample the batches of an epoch in the reference's orders, from one data set or several.
 
-The orders depend on the seed and the epoch alone; nothing is drawn from the global generator. The permutations come
-from torch's own samplers, because what these draw at their end decides the order of the data sets after them.
+The orders depend on the seed and the epoch alone; nothing is drawn from the global generator. Permutations stay arrays,
+eight bytes a row; draws are those of torch's samplers, also at their end, which decide the order of the data sets after
+them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import chain, count, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import BatchSampler, RandomSampler
 
 from .label_groups import LabelGroups
 from .roles import TrainingRows
 from .rows import DatasetOrder
 
+_BLOCK = 65_536  # rows of a permutation that are Python numbers at a time
 _ORDERS = 1_000_003  # distance between the seeds of two orders of a data set in one epoch
+
+_Batches: TypeAlias = Iterator[list[int] | NDArray[np.int64]]
 
 
 class Batch(NamedTuple):
@@ -69,7 +72,7 @@ class EpochSampler:
         self._seed = seed
         self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)
         self._several, self._weights = several, weights
-        self._texts = [_text_numbers(rows) for rows in datasets] if no_duplicates else None
+        self._texts = [rows.text_numbers() for rows in datasets] if no_duplicates else None
         self._groups = (
             [LabelGroups(rows.scores, batch_size=batch_size, source=rows.source) for rows in datasets]
             if group_by_label
@@ -106,9 +109,8 @@ class EpochSampler:
     def after(self, epoch: int, skip: int) -> Iterator[Batch]:
         """Yield the batches of one epoch without its first `skip` rows; only if `orders_rows`."""
         generator = torch.Generator().manual_seed(self._seed + epoch)
-        order = islice(RandomSampler(range(self._rows[0]), generator=generator), skip, None)
-        for rows in BatchSampler(order, self.batch_size, drop_last=False):
-            yield Batch(0, np.array(rows, dtype=np.int64))
+        for rows in self._shuffled(self._rows[0], generator, skip):
+            yield Batch(0, rows)
 
     def count_after(self, skip: int) -> int:
         """Number of batches that `after` yields."""
@@ -129,12 +131,12 @@ class EpochSampler:
     def _weighted(self, weights: Sequence[float], generator: torch.Generator, epoch: int) -> Iterator[Batch]:
         """Draw the data set of every batch of an epoch first, and then the batches."""
         shares = torch.tensor(weights, dtype=torch.float64)
-        turns = torch.multinomial(shares, len(self), replacement=True, generator=generator).tolist()
+        turns = torch.multinomial(shares, len(self), replacement=True, generator=generator)
         endless = [self._endless(number, epoch) for number in range(len(self._rows))]
-        for turn in turns:
+        for turn in _numbers(turns):
             yield Batch(turn, np.array(next(endless[turn]), dtype=np.int64))
 
-    def _endless(self, dataset: int, epoch: int) -> Iterator[list[int]]:
+    def _endless(self, dataset: int, epoch: int) -> _Batches:
         """Yield the batches of one data set, again and again, in another order each time."""
         for again in count():
             order = epoch + again * _ORDERS
@@ -146,34 +148,52 @@ class EpochSampler:
             return [groups.batches for groups in self._groups]
         return [math.ceil(rows / self.batch_size) for rows in self._rows]
 
-    def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
+    def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> _Batches:
         """Yield the row indices of one data set, batch by batch; nothing is drawn before the first batch."""
         if self._groups is not None:
             generator.manual_seed(self._seed + epoch)
             yield from self._groups[dataset].epoch(generator)
         elif self._texts is None:
-            rows = range(self._rows[dataset])
-            yield from BatchSampler(RandomSampler(rows, generator=generator), self.batch_size, drop_last=False)
+            yield from self._shuffled(self._rows[dataset], generator)
         else:
             generator.manual_seed(self._duplicates_seed(epoch))
-            order = torch.randperm(self._rows[dataset], generator=generator).tolist()
+            order = _numbers(torch.randperm(self._rows[dataset], generator=generator))
             yield from without_duplicates(order, self._texts[dataset], self.batch_size)
 
+    def _shuffled(self, rows: int, generator: torch.Generator, skip: int = 0) -> Iterator[NDArray[np.int64]]:
+        """Yield the batches of torch's RandomSampler, which draws a second permutation when the first is used up."""
+        order, size = torch.randperm(rows, generator=generator).numpy()[skip:], self.batch_size
+        for start in range(0, rows - skip + 1, size):
+            batch = order[start : start + size].copy()
+            if len(batch) < size:
+                del order
+                torch.randperm(rows, generator=generator)
+            if len(batch):
+                yield batch
 
-def _round_robin(batches: Sequence[Iterator[list[int]]]) -> Iterator[tuple[int, list[int]]]:
+
+def _numbers(values: torch.Tensor) -> Iterator[int]:
+    """Yield the values of a tensor of whole numbers, (values,), without making a list of all."""
+    for start in range(0, len(values), _BLOCK):
+        yield from values[start : start + _BLOCK].tolist()
+
+
+def _round_robin(batches: Sequence[_Batches]) -> Iterator[tuple[int, Any]]:
     for turn in zip(*batches, strict=False):  # ends with the smallest data set
         yield from enumerate(turn)
 
 
 def _proportional(
-    batches: Sequence[Iterator[list[int]]], counts: Sequence[int], generator: torch.Generator
-) -> Iterator[tuple[int, list[int]]]:
-    turns = [dataset for dataset, count in enumerate(counts) for _ in range(count)]
-    for turn in torch.randperm(len(turns), generator=generator).tolist():
-        yield turns[turn], next(batches[turns[turn]])
+    batches: Sequence[_Batches], counts: Sequence[int], generator: torch.Generator
+) -> Iterator[tuple[int, Any]]:
+    turns = torch.repeat_interleave(torch.tensor(counts))
+    for turn in _numbers(turns[torch.randperm(len(turns), generator=generator)]):
+        yield turn, next(batches[turn])
 
 
-def without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], batch_size: int) -> Iterator[list[int]]:
+def without_duplicates(
+    order: Iterable[int], texts: Sequence[Collection[int]] | NDArray[np.uint64], batch_size: int
+) -> Iterator[list[int]]:
     """Yield batches without repeated texts; a row that would repeat one waits for the next batch."""
     waiting: list[int] = []
     rest = iter(order)
@@ -189,15 +209,8 @@ def without_duplicates(order: Sequence[int], texts: Sequence[frozenset[int]], ba
             batch.append(row)
             if len(batch) == batch_size:
                 break
-            taken |= texts[row]
+            taken.update(texts[row])
         if not batch:
             return
         yield batch
         waiting = [*postponed, *first]
-
-
-def _text_numbers(rows: TrainingRows) -> list[frozenset[int]]:
-    """Return the distinct texts of each row, as numbers."""
-    numbers: dict[str, int] = {}
-    columns = [[numbers.setdefault(text, len(numbers)) for text in texts] for texts in rows.texts.values()]
-    return [frozenset(row) for row in zip(*columns, strict=True)]

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
@@ -170,7 +171,7 @@ class Loss(nn.Module):
         if self.needs_labels and self.label_kind == "class":
             _check_classes(labels, name)
         if self.label_range is not None:
-            low, high = min(labels), max(labels)
+            low, high = float(np.min(labels)), float(np.max(labels))
             if low < self.label_range[0] or high > self.label_range[1]:
                 raise InputError(
                     f"got labels from {low:g} to {high:g}; {name} expects {self.label_range[0]:g} to "
@@ -239,12 +240,14 @@ def sizes_of(labels: Labels | None) -> tuple[int, ...]:
 
 
 def _check_classes(labels: Labels, name: str) -> None:
-    for row, label in enumerate(labels):
-        if not 0 <= label <= LARGEST_CLASS or not float(label).is_integer():
-            raise InputError(
-                f"row {row} has the label {label:g}; {name} expects classes, numbered from 0: number them so, or give "
-                f"their names"
-            )
+    values = np.asarray(labels)
+    wrong = ~((values >= 0) & (values <= LARGEST_CLASS) & (values == np.floor(values)))
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise InputError(
+            f"row {row} has the label {labels[row]:g}; {name} expects classes, numbered from 0: number them so, or "
+            f"give their names"
+        )
 
 
 # ---- embeddings and labels of a batch -------------------------------------------------------------------------------

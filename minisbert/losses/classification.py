@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -86,7 +87,7 @@ class SoftmaxLoss(Loss):
     def check_rows(self, texts: Sequence[str], labels: Labels | None) -> None:
         """Check that training rows fit: two texts and a class below `num_labels`."""
         super().check_rows(texts, labels)
-        largest = max(labels) if labels is not None else 0
+        largest = float(np.max(labels)) if labels is not None else 0
         if largest >= self.num_labels:
             raise InputError(
                 f"got classes up to {largest:g}; {type(self).__name__} expects 0 to {self.num_labels - 1}: number them "

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
 from torch import nn
 
 from ..errors import ConfigError, shown
@@ -270,7 +271,9 @@ def with_classes(name: str, parameters: Mapping[str, Any], labels: Sequence[floa
     kind, inner = loss_class(name), name
     if issubclass(kind, LossOver) and isinstance(parameters.get("loss"), str):
         inner = parameters["loss"]
-    counted = {"num_labels": int(max(labels)) + 1} if loss_class(inner) is SoftmaxLoss and labels else {}
+    counted: dict[str, int] = {}
+    if loss_class(inner) is SoftmaxLoss and labels is not None and len(labels):
+        counted = {"num_labels": int(np.max(labels)) + 1}
     return {**counted, **parameters}
 
 

@@ -20,7 +20,8 @@ from ..losses import loss_by_name, loss_class, needs_model, with_classes
 from ..modules import Normalize, Pooling
 from ..sentence_transformer import SentenceTransformer
 from ..training.config import TrainingConfig
-from ..training.trainer import FitTrainer, Trainer
+from ..training.objectives import FitTrainer
+from ..training.trainer import Trainer
 from .recipe import Recipe
 
 FIT_LEARNING_RATE, FIT_WEIGHT_DECAY, FIT_WARMUP = 2e-5, 0.01, 10_000

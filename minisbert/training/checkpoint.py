@@ -27,6 +27,7 @@ from ..storage.files import (
     remove_folder,
     remove_leftovers,
     replacing_folder,
+    size_and_digest,
     write_error,
     write_json,
 )
@@ -105,7 +106,7 @@ class Checkpoint:
                     return f"{self.folder / _MANIFEST} is missing or damaged"
                 if name not in present:
                     return f"{path} is missing"
-                if _size_and_digest(path) != files[name]:
+                if size_and_digest(path) != files[name]:
                     return f"{path} is damaged: it is not what was saved"
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             return f"{getattr(error, 'filename', None) or self.folder / _MANIFEST} is missing or damaged"
@@ -175,7 +176,7 @@ def clean_up(output_dir: Path) -> None:
 
 def seal(folder: Path) -> None:
     """Write the sizes and digests of the files in a checkpoint's folder to its `checkpoint.json`."""
-    files = {name: _size_and_digest(path) for name, path in _files(folder).items() if name != _MANIFEST}
+    files = {name: size_and_digest(path) for name, path in _files(folder).items() if name != _MANIFEST}
     write_json(folder / _MANIFEST, {"files": files})
 
 
@@ -402,15 +403,6 @@ def _write_state(path: Path, state: dict[str, Any]) -> None:
             if isinstance(error.__context__, OSError):  # torch hides the error of writing behind one of its own
                 raise error.__context__ from None
             raise
-
-
-def _size_and_digest(path: Path) -> dict[str, Any]:
-    digest, size = hashlib.sha256(), 0
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-            size += len(chunk)
-    return {"bytes": size, "sha256": digest.hexdigest()}
 
 
 def _loss_settings(loss: Loss, model: EmbeddingModel) -> list[str]:

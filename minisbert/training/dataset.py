@@ -15,6 +15,8 @@ from torch import Tensor
 
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
+from ..data.stored_rows import StoredRows
+from ..data.token_store import StoredTexts
 from ..distributed import rank, world_size
 from ..errors import ConfigError
 from ..packing import PackedBatch, pack
@@ -120,22 +122,24 @@ class TrainingDataset:
             for column in rows.texts
         )
         self._rows = len(rows)
+        self._counted = len(next(iter(rows.texts.values())))  # all of them, or the first ones of a token store
         self._plain = {column: rows.texts[name] for column, name in enumerate(rows.texts) if name in prompts}
         self._tokenizer = tokenizer
-        self._tokens = TokenizedTexts.join(
-            [
-                tokenizer(with_prompt([*texts[start : start + _BLOCK]], prompts.get(column, "")), first=start)
-                for column, texts in rows.texts.items()
-                for start in range(0, max(1, len(texts)), _BLOCK)
-            ]
-        )
-        self._labels = None if rows.labels is None else torch.tensor(rows.labels, dtype=torch.float32)
-        if labels_equal_texts and self._labels is None:
-            same = [
-                all(np.array_equal(first, text) for text in others)
-                for first, *others in zip(*self.columns(np.arange(self._rows)), strict=True)
-            ]
-            self._labels = torch.tensor(same, dtype=torch.float32)
+        # Texts are numbered column by column, or row by row in a token store.
+        self._strides = (1, self._rows)
+        if isinstance(rows, StoredRows):
+            self._tokens: TokenizedTexts = rows.tokenized(tokenizer, prompts).texts
+            self._strides = (self.column_count, 1)
+        else:
+            self._tokens = TokenizedTexts.join(
+                [
+                    tokenizer(with_prompt([*texts[start : start + _BLOCK]], prompts.get(column, "")), first=start)
+                    for column, texts in rows.texts.items()
+                    for start in range(0, max(1, len(texts)), _BLOCK)
+                ]
+            )
+        self._labels = None if rows.labels is None else torch.as_tensor(rows.labels, dtype=torch.float32)
+        self._labels_equal_texts = labels_equal_texts and self._labels is None
 
     @property
     def truncated(self) -> int:
@@ -149,8 +153,9 @@ class TrainingDataset:
 
     @property
     def token_counts(self) -> NDArray[np.int64]:
-        """Tokens of each text after the cut: (columns, rows)."""
-        return self._tokens.lengths.reshape(self.column_count, self._rows)
+        """Tokens of each text after the cut, in a token store of the first rows: (columns, rows)."""
+        rows = np.arange(self._counted)
+        return np.stack([self._tokens.lengths_of(self._texts(rows, column)) for column in range(self.column_count)])
 
     def plain_token_counts(self) -> NDArray[np.int64]:
         """Count the tokens of each text as `token_counts` does, without its prompt: (columns, rows)."""
@@ -165,12 +170,14 @@ class TrainingDataset:
         """Make the batch of `rows`; `dataset` is the index of this data set."""
         texts, columns = self.pack(rows)
         labels = None if self._labels is None else self._labels[torch.from_numpy(rows)]
+        labels = self._equal_texts(rows) if self._labels_equal_texts else labels
         guide_texts = self.guide.pack(rows)[0] if self.guide is not None else ()
         return TrainingBatch(dataset, texts, columns, labels, self.tokens_of(rows), guide_texts)
 
     def tokens_of(self, rows: NDArray[np.int64]) -> int:
         """Count the tokens of `rows`, in all columns."""
-        return int(self.token_counts[:, rows].sum())
+        numbers = np.concatenate([self._texts(rows, column) for column in range(self.column_count)])
+        return int(self._tokens.lengths_of(numbers).sum())
 
     def pack(self, rows: NDArray[np.int64]) -> tuple[tuple[PackedBatch, ...], tuple[int, ...]]:
         """Pack all columns of `rows` into one batch, whose `restore` leads to the rows of each column in turn.
@@ -182,7 +189,7 @@ class TrainingDataset:
         packed = [
             pack(
                 self._tokens,
-                np.concatenate([rows + column * self._rows for column in columns]),
+                np.concatenate([self._texts(rows, column) for column in columns]),
                 prompt_length=self.prompt_lengths[columns[0]],
             )
             for columns in groups
@@ -192,17 +199,34 @@ class TrainingDataset:
     def columns(self, rows: NDArray[np.int64]) -> list[list[NDArray[np.int32]]]:
         """Return the token ids of each text of `rows`, column by column."""
         ids, offsets = self._tokens.ids, self._tokens.offsets
-        texts = [rows + column * self._rows for column in range(self.column_count)]
+        texts = [self._texts(rows, column) for column in range(self.column_count)]
         return [[ids[offsets[text] : offsets[text + 1]] for text in column] for column in texts]
 
     def fingerprint(self) -> str:
         """Digest of token ids, their division into texts and columns, and labels."""
         digest = hashlib.sha256(f"{self.column_count} columns, {self._rows} rows".encode())
+        if isinstance(self._tokens, StoredTexts):
+            digest.update(self._tokens.digest.encode())
+            return digest.hexdigest()
         digest.update(self._tokens.lengths.tobytes())
         digest.update(self._tokens.ids.tobytes())
-        if self._labels is not None:
-            digest.update(self._labels.numpy().tobytes())
+        labels = self._equal_texts(np.arange(self._rows)) if self._labels_equal_texts else self._labels
+        if labels is not None:
+            digest.update(labels.numpy().tobytes())
         return digest.hexdigest()
+
+    def _texts(self, rows: NDArray[np.int64], column: int) -> NDArray[np.int64]:
+        """Return the numbers of the texts of a column."""
+        row, between = self._strides
+        return rows * row + column * between
+
+    def _equal_texts(self, rows: NDArray[np.int64]) -> Tensor:
+        """Return 1 for rows whose texts have equal tokens, otherwise 0: float32, (rows,)."""
+        same = [
+            all(np.array_equal(first, text) for text in others)
+            for first, *others in zip(*self.columns(rows), strict=True)
+        ]
+        return torch.tensor(same, dtype=torch.float32)
 
 
 class TrainingBatches:

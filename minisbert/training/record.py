@@ -59,6 +59,7 @@ class DatasetRecord:
         papers: class name of each of these losses to the name of its paper.
         statistics: each column in numbers.
         samples: the first rows.
+        counted: number of first rows that the statistics cover.
     """
 
     name: str
@@ -71,6 +72,7 @@ class DatasetRecord:
     papers: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[ColumnRecord, ...] = ()
     samples: tuple[tuple[Cell, ...], ...] = ()
+    counted: int | None = None
 
     @property
     def text_columns(self) -> tuple[str, ...]:
@@ -191,10 +193,11 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
 
     Args:
         name: of the data set.
-        rows: the rows.
+        rows: the rows; of those in a token store the first are shown.
         loss: what they were trained with.
         token_counts: tokens of each text, (columns, rows).
     """
+    total, rows = len(rows), rows.head
     statistics = {
         column: ColumnRecord(column, "string", (counts.min().item(), counts.mean().item(), counts.max().item()))
         for column, counts in zip(rows.texts, token_counts, strict=True)
@@ -206,7 +209,7 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
         samples[column] = [_typed(label, rows.label_type, classes) for label in rows.labels[:_SAMPLES]]
     return DatasetRecord(
         name=shown_name(name),
-        rows=len(rows),
+        rows=total,
         columns=rows.columns,
         label_column=rows.label_name,
         loss=type(loss).__name__,
@@ -215,6 +218,7 @@ def record_dataset(name: str, rows: TrainingRows, loss: Loss, token_counts: NDAr
         papers={type(one).__name__: one.paper for one in (loss, *_inner_losses(loss))},
         statistics=tuple(statistics[column] for column in rows.columns),
         samples=tuple(zip(*(samples[column] for column in rows.columns), strict=True)),
+        counted=len(rows),
     )
 
 

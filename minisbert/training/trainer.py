@@ -6,14 +6,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from ..data.roles import TrainingRows, training_rows
-from ..data.rows import RowSampling, named_datasets
+from ..data.rows import named_datasets
+from ..data.stored_rows import stored_rows
+from ..data.token_store import is_store
 from ..distributed import broadcast_tensors, by_first, gather_objects, processes, rank, world_size
 from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
@@ -27,9 +30,9 @@ from .config import ReplayVersion, TrainingConfig
 from .history import OnLog, TrainingHistory
 from .loop import train
 from .naming import freezing, frozen_parameters, own_rates
-from .prompts import check_prompts, leaves_out_prompts
+from .prompts import check_prompts, column_prompts, leaves_out_prompts
 from .record import record_run, shown_name
-from .replay import FitReplay, Replay
+from .replay import Replay
 from .selection import chosen_metric, loss_metric
 
 
@@ -50,6 +53,8 @@ class Trainer:
         output_dir: where checkpoints, `best/`, `eval/` and `train_log.jsonl` go.
         columns: the columns of all these rows to use, in order; the same of every data set.
         scale: the labels that stand for 0 and 1, in every data set.
+        token_store: folder in which the token ids of `train_data`, data files, are kept, to be mapped into memory; they
+            are tokenized only once. See `minisbert.data.stored_rows`.
         on_log: called with each log entry.
         show_progress_bar: show one on a terminal, and print at the start how the columns are understood.
 
@@ -73,6 +78,7 @@ class Trainer:
         output_dir: str | Path | None = None,
         columns: Sequence[str] | None = None,
         scale: tuple[float, float] | None = None,
+        token_store: str | Path | None = None,
         on_log: OnLog | None = None,
         show_progress_bar: bool = True,
     ) -> None:
@@ -86,9 +92,20 @@ class Trainer:
         datasets = named or {"": train_data}
         held_out = {} if eval_data is None else named_datasets(eval_data) or {"": eval_data}
         losses = _losses(loss, datasets, held_out, multiple=self._multiple)
+
+        def read(name: str, data: Any, *, classes: bool, stores: bool) -> TrainingRows:
+            how: dict[str, Any] = {"columns": columns, "scale": scale, "classes": classes}
+            if not stores and not is_store(data):
+                return training_rows(data, **how)
+            prompts = partial(column_prompts, self.config.prompts, dataset=name)
+            tokenizer = model.transformer.text_tokenizer
+            return stored_rows(
+                data, tokenizer, cache=token_store, prompts=prompts, show_progress_bar=show_progress_bar, **how
+            )
+
         self._sets, self._eval_sets = (
-            [_training_set(name, data, losses[name], columns=columns, scale=scale) for name, data in some.items()]
-            for some in (datasets, held_out)
+            [_training_set(name, data, losses[name], partial(read, stores=stores)) for name, data in some.items()]
+            for some, stores in ((datasets, token_store is not None), (held_out, False))
         )
         classes = {part.name: part.rows.classes for part in self._sets}
         self._eval_sets = [
@@ -100,7 +117,8 @@ class Trainer:
             part.loss.to(model.device)
         for _, rows, of in self._sets:
             of.to(model.device)
-            if not of.takes_labels and (negative := sum(score <= 0 for score in rows.scores or ())):
+            scores = rows.scores if rows.scores is not None else ()
+            if not of.takes_labels and (negative := np.count_nonzero(np.asarray(scores) <= 0)):
                 warn(
                     f"{type(of).__name__} takes the texts of every row as belonging together, and {negative:,} of "
                     f"{len(rows):,} are labelled 0 or below: leave them out if they do not"
@@ -346,100 +364,14 @@ def _losses(
     return dict(loss)
 
 
-def _training_set(
-    name: str, data: Any, loss: Loss, *, columns: Sequence[str] | None, scale: tuple[float, float] | None
-) -> TrainingSet:
+def _training_set(name: str, data: Any, loss: Loss, read: Callable[..., TrainingRows]) -> TrainingSet:
     """Read the rows of a data set, and check that they fit its loss."""
     if not isinstance(loss, Loss):
         shown = loss.__name__ if isinstance(loss, type) else type(loss).__name__
         raise ConfigError(f"got {shown} as loss; expected a loss, such as CosineSimilarityLoss(): make one")
     try:
-        rows = training_rows(data, columns=columns, scale=scale, classes=loss.label_kind == "class")
+        rows = read(name, data, classes=loss.label_kind == "class")
         loss.check_rows(tuple(rows.texts), rows.labels)
     except (InputError, InputTypeError) as error:
         raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
     return TrainingSet(name, rows, loss)
-
-
-# ---- the old `fit` --------------------------------------------------------------------------------------------------
-
-
-class FitTrainer(Trainer):
-    """A Trainer whose replay is that of `fit`."""
-
-    replay = FitReplay
-
-
-class Objectives(NamedTuple):
-    """The rows and losses of `fit`, under the reference's names, and the way to make batches of the rows."""
-
-    rows: dict[str, TrainingRows]
-    losses: dict[str, Loss]
-    batch_size: int
-    batch_sampler: RowSampling
-
-
-def read_objectives(objectives: Sequence[tuple[Any, Loss]], *, keep_order: bool) -> Objectives:
-    """Read the train objectives of `fit`; with `keep_order` loaders draw from the global generators.
-
-    Raises:
-        ConfigError: there is no objective, one is not a pair of rows and loss, or their batch sizes differ.
-    """
-    if not isinstance(objectives, Sequence) or not objectives:
-        raise ConfigError("got no train objectives; expected a list of at least one pair (rows, loss)")
-    for objective in objectives:
-        if not isinstance(objective, (tuple, list)) or len(objective) != 2:
-            raise ConfigError(f"got {type(objective).__name__} as a train objective; expected a pair (rows, loss)")
-    names = [f"_dataset_{number}" for number in range(1, len(objectives) + 1)]
-    rows = [
-        training_rows(_rows(data, keep_order=keep_order), classes=getattr(loss, "label_kind", None) == "class")
-        for data, loss in objectives
-    ]
-    sizes = {_batch_size(data) for data, _ in objectives}
-    if len(sizes) > 1:
-        raise ConfigError(f"got batch sizes {sorted(sizes)}; expected one for all objectives: make them equal")
-    losses = [loss for _, loss in objectives]
-    samplers = [_batch_sampler(data) for data, _ in objectives]
-    plain: RowSampling = "batch_sampler"
-    chosen = next((sampler for sampler in reversed(samplers) if sampler != plain), plain)
-    return Objectives(dict(zip(names, rows, strict=True)), dict(zip(names, losses, strict=True)), sizes.pop(), chosen)
-
-
-def _batch_sampler(data: Any) -> RowSampling:
-    """Return the sampler that makes the batches which a loader of rows would make."""
-    from ..datasets import NoDuplicatesDataLoader, SentenceLabelDataset
-
-    if isinstance(data, NoDuplicatesDataLoader):
-        return "no_duplicates"
-    return "group_by_label" if isinstance(getattr(data, "dataset", None), SentenceLabelDataset) else "batch_sampler"
-
-
-def _rows(data: Any, *, keep_order: bool) -> Any:
-    """Take the rows out of a DataLoader; training shuffles them again.
-
-    It is iterated once, as in the reference, so its sampler decides which rows there are. With `keep_order`, for a
-    replay, it draws from the global generator, which decides their order.
-    """
-    from ..data.loaders import ExampleLoader
-
-    if not isinstance(data, (DataLoader, ExampleLoader)):
-        return data
-    collate, data.collate_fn = data.collate_fn, list
-    if isinstance(data, DataLoader) and data.batch_size is None and data.batch_sampler is None:  # row by row
-        data.collate_fn = _one_row
-    try:
-        with torch.random.fork_rng(devices=[], enabled=not keep_order):
-            if not keep_order:
-                torch.manual_seed(0)
-            return [row for batch in data for row in batch]
-    finally:
-        data.collate_fn = collate
-
-
-def _one_row(row: Any) -> list[Any]:
-    return [row]
-
-
-def _batch_size(data: Any) -> int:
-    size = getattr(data, "batch_size", None) or getattr(getattr(data, "batch_sampler", None), "batch_size", None)
-    return size or TrainingConfig.batch_size

@@ -12,7 +12,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils.data import BatchSampler, RandomSampler
 
+from minisbert.data.label_groups import LabelGroups
 from minisbert.data.roles import TrainingRows
 from minisbert.data.rows import named_datasets
 from minisbert.data.sampling import EpochSampler
@@ -167,3 +169,28 @@ def test_data_sets_by_weight(no_duplicates: bool) -> None:
     assert all(sorted(rows) == list(range(80)) for rows in rounds)
     assert len({tuple(rows) for rows in rounds}) == 8
     assert len({row for rows in by_set[0] for row in rows}) == sum(map(len, by_set[0]))
+
+
+@pytest.mark.parametrize(("rows", "batch_size"), [(1, 8), (16, 8), (20, 8), (7, 2)])
+def test_draws_are_those_of_torch(rows: int, batch_size: int) -> None:
+    ours, theirs = (torch.Generator().manual_seed(5) for _ in range(2))
+    expected = BatchSampler(RandomSampler(range(rows), generator=theirs), batch_size, drop_last=False)
+    batches = EpochSampler([numbered(rows)], batch_size=batch_size, seed=0)._shuffled(rows, ours)
+    for got, wanted in zip(batches, expected, strict=True):
+        assert got.tolist() == wanted
+        assert torch.equal(ours.get_state(), theirs.get_state())
+    assert torch.equal(ours.get_state(), theirs.get_state())
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 6), min_size=4, max_size=60), st.sampled_from([4, 6, 8]), st.integers(0, 99))
+def test_labels_in_an_array_are_grouped_as_those_in_a_list(labels: list[int], batch_size: int, seed: int) -> None:
+    draws = [torch.Generator().manual_seed(seed) for _ in range(2)]
+    try:
+        listed = LabelGroups([float(label) for label in labels], batch_size=batch_size, source="rows")
+    except InputError:
+        return
+    stored = LabelGroups(np.array(labels, dtype=np.float32), batch_size=batch_size, source="rows")
+    batches = list(listed.epoch(draws[0]))
+    assert batches == list(stored.epoch(draws[1]))
+    assert (len(batches), sum(map(len, batches))) == (listed.batches, listed.rows) == (stored.batches, stored.rows)

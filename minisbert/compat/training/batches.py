@@ -24,7 +24,7 @@ class FullBatches(EpochSampler):
     def _batch_counts(self) -> list[int]:
         return [rows // self.batch_size for rows in self._rows]
 
-    def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[list[int]]:
+    def _batches(self, dataset: int, generator: torch.Generator, epoch: int) -> Iterator[Any]:
         for rows in super()._batches(dataset, generator, epoch):
             if len(rows) == self.batch_size:
                 yield rows

@@ -1,0 +1,221 @@
+"""Read data files of any size block by block."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import os
+import sys
+import zlib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple, TypeAlias
+
+from ..errors import InputError
+from ..storage.files import open_file
+from .readers import (
+    by_column,
+    check_header,
+    check_unpacked,
+    from_objects,
+    has_columns,
+    json_object,
+    line_error,
+    unpacked_size,
+)
+from .rows import Table, as_table
+from .sources import check_names, without_index
+
+_LONGEST_LINE = 100_000_000  # bytes
+_CHUNK = 1 << 22  # bytes
+_Numbered: TypeAlias = Iterator[tuple[list[str], int]]
+
+
+class Block(NamedTuple):
+    """Rows of a file, and the share of it that has been read with them."""
+
+    table: Table
+    done: float
+
+
+def read_blocks(path: Path, rows: int) -> Iterator[Block]:
+    """Read a .tsv, .csv or .jsonl file, each also as .gz, or a .parquet file in blocks; any other one as a whole.
+
+    The rows are those that `as_table` reads.
+
+    Args:
+        path: the file.
+        rows: of a block; the last one may have fewer.
+
+    Raises:
+        InputError: the file is missing, of an unknown format, or broken; the message names file and line.
+    """
+    kind = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    kind = kind.removesuffix(".gz")
+    if not path.is_file() or not has_columns(path) or kind == ".json":
+        yield Block(as_table(path), 1.0)
+    elif kind == ".parquet":
+        yield from _parquet(path, rows)
+    elif kind == ".jsonl":
+        yield from _json_lines(path, rows)
+    else:
+        yield from _separated(path, rows, comma=kind == ".csv")
+
+
+class _Lines:
+    """The lines of a UTF-8 file, plain or gzipped, with their ends."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self.done = path, 0.0
+
+    def __iter__(self) -> Iterator[str]:
+        read = number = 0
+        with _opened(self._path) as (file, raw):
+            size, packed = max(1, os.fstat(raw.fileno()).st_size), file is not raw
+            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
+                number, read = number + 1, read + len(line)
+                self.done = raw.tell() / size
+                if len(line) == _LONGEST_LINE:
+                    raise line_error(self._path, number, "got 100 MB without its end; expected lines: check the file")
+                if packed:
+                    check_unpacked(self._path, read)
+                got = "a zero byte" if b"\0" in line else "bytes that are not UTF-8"
+                try:
+                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
+                except UnicodeDecodeError:
+                    text = "\0"
+                if "\0" in text:
+                    raise line_error(self._path, number, f"got {got}; expected a text in UTF-8: convert the file")
+                yield text
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open a file, and unpack it if it is gzipped: what to read, and the file itself."""
+    try:
+        with open_file(path) as raw:
+            if path.suffix.lower() != ".gz":
+                yield raw, raw
+                return
+            with gzip.GzipFile(fileobj=raw) as file:
+                yield file, raw  # type: ignore[misc]  # it reads like any binary file
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
+
+
+def _json_lines(path: Path, rows: int) -> Iterator[Block]:
+    lines = _Lines(path)
+    objects = ((number, json_object(path, number, text)) for number, text in enumerate(lines, start=1) if text.strip())
+    names: list[str] = []
+    while part := list(islice(objects, rows)):
+        columns, numbers = from_objects(path, part, names=names)
+        names = list(columns)
+        yield Block(Table(columns, str(path), numbers), lines.done)
+
+
+def _separated(path: Path, rows: int, *, comma: bool) -> Iterator[Block]:
+    quoted, lines = comma or _is_quoted(path), _Lines(path)
+    fields = _quoted_rows(path, lines, "," if comma else "\t") if quoted else _plain_rows(lines)
+    fields = ((row, line) for row, line in fields if row)
+    source = f"{path} (quoted fields)" if quoted and not comma else str(path)
+    with _long_fields():
+        header = check_header(path, next(fields, ([], 0))[0])
+    while True:
+        with _long_fields():
+            columns, numbers = by_column(path, header, islice(fields, rows))
+        if not numbers:
+            return
+        yield Block(Table(columns, source, numbers, typed=False), lines.done)
+
+
+def _plain_rows(lines: Iterable[str]) -> _Numbered:
+    """Split lines at tabs; in a file of one column an empty line is an empty text."""
+    skip_empty = False
+    for number, line in enumerate(lines, start=1):
+        text = line.removesuffix("\n").removesuffix("\r")
+        skip_empty = skip_empty or (number == 1 and "\t" in text)
+        if text or not skip_empty:
+            yield text.split("\t"), number
+
+
+def _quoted_rows(path: Path, lines: Iterable[str], delimiter: str) -> _Numbered:
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            yield row, reader.line_num
+    except csv.Error as error:
+        raise line_error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Let csv read fields of any length for a block of code."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _is_quoted(path: Path) -> bool:
+    """Return True if a CSV writer put quotes around the fields of a .tsv file that need them.
+
+    That is so if writing its rows again, in one of the writers' ways, gives the same text.
+    """
+    with _opened(path) as (file, _):
+        if not any(b'"' in chunk for chunk in iter(lambda: file.read(_CHUNK), b"")):
+            return False
+    given: list[str] = []
+
+    def kept() -> Iterator[str]:
+        for line in _Lines(path):
+            given.append(line)
+            yield line
+
+    ways = [(end, how) for end in ("\n", "\r\n") for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
+    try:
+        with _long_fields():
+            for row in csv.reader(kept(), delimiter="\t", strict=True):
+                text = "".join(given)
+                given.clear()
+                ways = [way for way in ways if text in (whole := _written(row, *way), whole.removesuffix(way[0]))]
+                if not ways:
+                    return False
+    except csv.Error:
+        return False
+    return True
+
+
+def _written(row: list[str], end: str, quoting: Any) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, delimiter="\t", lineterminator=end, quoting=quoting).writerow(row)
+    return line.getvalue()
+
+
+def _parquet(path: Path, rows: int) -> Iterator[Block]:
+    try:
+        from pyarrow import ArrowException, parquet
+    except ImportError:
+        raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
+    try:
+        with parquet.ParquetFile(path) as file:
+            check_names(file.schema_arrow.names, source=f"{path}: ")
+            names = without_index(file.schema_arrow.names)
+            leaves = map(file.schema.column, range(file.metadata.num_columns))
+            # Texts as entries of a dictionary, which holds one that all rows share only once; pyarrow does not read
+            # lists of such texts where a block spans two row groups.
+            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in names]
+        with parquet.ParquetFile(path, read_dictionary=texts) as file:
+            read, total = 0, max(1, file.metadata.num_rows)
+            for batch in file.iter_batches(rows, columns=names):
+                check_unpacked(path, sum(map(unpacked_size, batch.columns)))
+                read += len(batch)
+                if len(batch):
+                    yield Block(Table(batch.to_pydict(), str(path)), read / total)
+    except InputError:
+        raise
+    except (ArrowException, OSError, ValueError) as error:
+        raise InputError(f"{path} cannot be read ({error}); expected a parquet file: write it again") from None

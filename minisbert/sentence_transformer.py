@@ -118,8 +118,8 @@ class SentenceTransformer(EmbeddingModel):
             InputError: the rows do not fit the loss.
         """
         from .training.config import TrainingConfig  # these are not needed to embed
-        from .training.schedules import fit_schedule
         from .training.objectives import FitTrainer, read_objectives
+        from .training.schedules import fit_schedule
 
         schedule = fit_schedule(scheduler)
         if unknown := sorted(set(optimizer_params or {}) - {"lr"}):

@@ -31,6 +31,7 @@ from .sources import check_names, without_index
 
 _LONGEST_LINE = 100_000_000  # bytes
 _CHUNK = 1 << 22  # bytes
+_TOLD = 1_000  # lines after which the place in the file is asked for
 _Numbered: TypeAlias = Iterator[tuple[list[str], int]]
 
 
@@ -77,7 +78,8 @@ class _Lines:
             size, packed = max(1, os.fstat(raw.fileno()).st_size), file is not raw
             for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
                 number, read = number + 1, read + len(line)
-                self.done = raw.tell() / size
+                if number % _TOLD == 0:
+                    self.done = raw.tell() / size
                 if len(line) == _LONGEST_LINE:
                     raise line_error(self._path, number, "got 100 MB without its end; expected lines: check the file")
                 if packed:
@@ -90,6 +92,7 @@ class _Lines:
                 if "\0" in text:
                     raise line_error(self._path, number, f"got {got}; expected a text in UTF-8: convert the file")
                 yield text
+        self.done = 1.0
 
 
 @contextmanager

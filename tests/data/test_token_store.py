@@ -86,7 +86,7 @@ def test_blocks_are_the_rows_of_the_file(name: str, tmp_path: Path) -> None:
     if expected.lines is not None:
         assert list(chain.from_iterable(block.table.lines or () for block in blocks)) == list(expected.lines)
         assert all(len(block.table) == 7 for block in blocks[:-1])
-    assert 0 < blocks[0].done <= blocks[-1].done == 1
+    assert 0 <= blocks[0].done <= blocks[-1].done <= 1
 
 
 def test_blocks_of_parquet(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_blocks_of_parquet(tmp_path: Path) -> None:
         ("rows.csv", b'a,b\nx,"y" z\n', "line 2: .* fix the quotes"),
         ("rows.jsonl", b'{"a": 1}\n' * 9 + b'{"b": 1}\n', r"line 10: got the keys \['b'\]; expected \['a'\]"),
         ("rows.jsonl", b'{"a": 1}\n[]\n', "line 2: got a JSON list"),
-        ("rows.tsv.gz", gzip.compress(b"a\tb\nx\ty\n" * 99)[:-9], "expected a complete file"),
+        ("rows.tsv.gz", gzip.compress(b"a\tb\nx\ty\n" * 99, mtime=0)[:-9], "expected a complete file"),
         ("rows.parquet", b"PAR1", "expected a parquet file"),
         ("rows.xlsx", b"", "expected an ending"),
         ("rows.tsv", b"", "got no names of columns"),

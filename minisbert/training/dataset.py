@@ -15,8 +15,6 @@ from torch import Tensor
 
 from ..data.roles import TrainingRows
 from ..data.sampling import Batch, EpochSampler
-from ..data.stored_rows import StoredRows
-from ..data.token_store import StoredTexts
 from ..distributed import rank, world_size
 from ..errors import ConfigError
 from ..packing import PackedBatch, pack
@@ -114,6 +112,8 @@ class TrainingDataset:
         apart: bool = False,
         labels_equal_texts: bool = False,
     ) -> None:
+        from ..data.stored_rows import StoredRows  # not before it is needed
+
         self.apart = apart
         prompts = prompts or {}
         self.column_count = len(rows.texts)
@@ -205,6 +205,8 @@ class TrainingDataset:
     def fingerprint(self) -> str:
         """Digest of token ids, their division into texts and columns, and labels."""
         digest = hashlib.sha256(f"{self.column_count} columns, {self._rows} rows".encode())
+        from ..data.token_store import StoredTexts
+
         if isinstance(self._tokens, StoredTexts):
             digest.update(self._tokens.digest.encode())
             return digest.hexdigest()

@@ -15,8 +15,6 @@ import torch
 
 from ..data.roles import TrainingRows, training_rows
 from ..data.rows import named_datasets
-from ..data.stored_rows import stored_rows
-from ..data.token_store import is_store
 from ..distributed import broadcast_tensors, by_first, gather_objects, processes, rank, world_size
 from ..errors import ConfigError, InputError, InputTypeError, warn
 from ..evaluation import Evaluator
@@ -92,6 +90,9 @@ class Trainer:
         datasets = named or {"": train_data}
         held_out = {} if eval_data is None else named_datasets(eval_data) or {"": eval_data}
         losses = _losses(loss, datasets, held_out, multiple=self._multiple)
+
+        from ..data.stored_rows import stored_rows  # not before it is needed
+        from ..data.token_store import is_store
 
         def read(name: str, data: Any, *, classes: bool, stores: bool) -> TrainingRows:
             how: dict[str, Any] = {"columns": columns, "scale": scale, "classes": classes}

@@ -24,6 +24,9 @@ class Rows:
     def __len__(self) -> int:
         return ROWS
 
+    def text_numbers(self) -> list[set[int]]:
+        return [{number} for number in range(ROWS)]
+
 
 class Made:
     """Makes batches of nothing but rows."""

@@ -11,6 +11,8 @@ from places import ROOT
 
 pytest.importorskip("triton")
 
+pytestmark = pytest.mark.compile  # as long as a fifth of the plain suite
+
 
 def test_numbers_under_the_interpreter() -> None:
     files = sorted(path for path in ROOT.glob("tests/kernels/test_triton_*.py") if path.stem != "test_triton_compiles")

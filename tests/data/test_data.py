@@ -43,7 +43,7 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
     def write(name: str, content: str | bytes) -> Path:
         path = tmp_path / name
         raw = content if isinstance(content, bytes) else content.encode()
-        path.write_bytes(gzip.compress(raw) if name.endswith(".gz") and isinstance(content, str) else raw)
+        path.write_bytes(gzip.compress(raw, mtime=0) if name.endswith(".gz") and isinstance(content, str) else raw)
         return path
 
     return write
@@ -81,7 +81,7 @@ def refused(data: Any, kind: type[MinisbertError] = InputError, **options: Any) 
         ("rows.tsv.gz", TSV),
         ("rows.csv.gz", CSV),
         ("rows.jsonl.gz", JSONL),
-        ("ROWS.TSV.GZ", gzip.compress(TSV.encode())),
+        ("ROWS.TSV.GZ", gzip.compress(TSV.encode(), mtime=0)),
     ],
 )
 @pytest.mark.parametrize("as_path", [Path, str])
@@ -153,11 +153,11 @@ BROKEN_FILES = {
     "open quote": ("rows.csv", 'a,b\n"x,y\n', ["rows.csv, line 2"]),
     "not UTF-8": ("rows.tsv", HEAD.encode() + b"x\ty\t1\n\xe9\ty\t1\n", ["rows.tsv, line 3", "UTF-8"]),
     "not UTF-8 csv": ("rows.csv", b"a,b\nx,\xff\n", ["rows.csv, line 2", "UTF-8"]),
-    "not UTF-8 in gzip": ("rows.tsv.gz", gzip.compress(HEAD.encode() + b"\xe9\ty\t1\n"), ["line 2", "UTF-8"]),
+    "not UTF-8 in gzip": ("rows.tsv.gz", gzip.compress(HEAD.encode() + b"\xe9\ty\t1\n", mtime=0), ["line 2", "UTF-8"]),
     "UTF-16": ("rows.jsonl", JSONL.encode("utf-16"), ["rows.jsonl, line 1", "UTF-8"]),
     "not gzip": ("rows.tsv.gz", HEAD.encode(), ["rows.tsv.gz", "gzip"]),
-    "cut gzip": ("rows.tsv.gz", gzip.compress(HEAD.encode() * 50)[:-12], ["rows.tsv.gz", "ended"]),
-    "damaged gzip": ("rows.tsv.gz", gzip.compress(HEAD.encode())[:10] + b"\xff" * 40, ["rows.tsv.gz"]),
+    "cut gzip": ("rows.tsv.gz", gzip.compress(HEAD.encode() * 50, mtime=0)[:-12], ["rows.tsv.gz", "ended"]),
+    "damaged gzip": ("rows.tsv.gz", gzip.compress(HEAD.encode(), mtime=0)[:10] + b"\xff" * 40, ["rows.tsv.gz"]),
     "broken JSON": ("rows.jsonl", '{"a": "x"}\n\n{"a": \n', ["rows.jsonl, line 3", "JSON object"]),
     "JSON list": ("rows.jsonl", '["x", "y"]\n', ["rows.jsonl, line 1", "list", "expected an object"]),
     "JSON number of 5,000 digits": ("rows.jsonl", f'{{"a": "x", "label": 1{"0" * 5000}}}\n', ["rows.jsonl, line 1"]),

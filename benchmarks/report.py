@@ -15,6 +15,7 @@ from typing import Any
 
 from gpu.tables import UNMEASURED, gpu
 from picture import draw_cached, draw_encode
+from scale_tables import draw_scale, scale
 from speed_tables import REFERENCE, machine_line
 from speed_tables import SECTIONS as ON_THE_CPU
 from speed_tables import markdown as _table
@@ -63,7 +64,7 @@ PARITY_GROUPS = {
     ),
     "model cards: fields that differ": ("model card",),
 }
-SECTIONS = {**ON_THE_CPU, "gpu": gpu}
+SECTIONS = {**ON_THE_CPU, "scale": scale, "gpu": gpu}
 TITLES = {
     "encode": "Encoding",
     "train": "Training speed",
@@ -71,11 +72,13 @@ TITLES = {
     "memory": "Memory",
     "cached": "Large batches",
     "kernels": "Operations",
+    "scale": "Scale",
     "gpu": "On a GPU",
 }
 PICTURES = {
     "encode": "Texts per second by length: minisbert, sentence-transformers, ONNX Runtime, OpenVINO and CTranslate2",
     "cached": "Peak memory and time of a training step by pairs in a batch: plain, and with the gradient cache of both",
+    "scale": "Steps per second by ranks, memory by rows of a token store, and titles per second by engine",
 }
 # The marks are also those of a snippet, by which the documentation includes the tables.
 START, END = "<!-- --8<-- [start:measured] -->", "<!-- --8<-- [end:measured] -->"
@@ -268,6 +271,7 @@ def main() -> None:
     if options.picture:
         print(draw_encode(_read("encode"), RESULTS / "encode.svg"))
         print(draw_cached(_read("cached"), RESULTS / "cached.svg"))
+        print(draw_scale(_read("scale"), RESULTS / "scale.svg"))
         return
     if not options.write:
         print(render())

@@ -50,6 +50,5 @@ def _store(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def _store_table(result: dict[str, Any]) -> str:
-    return "\n\n".join(
-        table([tuple(rows[0]), *(tuple(row.values()) for row in rows)]) for rows in (result["build"], result["training"])
-    )
+    both = (result["build"], result["training"])
+    return "\n\n".join(table([tuple(rows[0]), *(tuple(row.values()) for row in rows)]) for rows in both)

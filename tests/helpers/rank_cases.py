@@ -47,6 +47,7 @@ class Case:
         dtype: of the weights.
         labelled: rows have a score.
         several: two data sets, the second without gathering.
+        stored: rows of `pairs.tsv` in the folder, tokenized into a store by the process that comes first.
     """
 
     loss: Made
@@ -56,6 +57,7 @@ class Case:
     dtype: str = "float64"
     labelled: bool = False
     several: bool = False
+    stored: bool = False
 
 
 def _named(name: str, **options: Any) -> Made:
@@ -113,6 +115,7 @@ CASES = {
     "gathered, guided, cached": Case(_guided("CachedGISTEmbedLoss"), gathers=True),
     "gathered, some sizes": Case(_sized, gathers=True, rows=33),
     "gathered, a layer": Case(_layers, gathers=True, rows=33),
+    "gathered, stored": Case(_RANKING, gathers=True, settings={"batch_sampler": "no_duplicates"}, stored=True),
     "a copy": Case(_named("ContrastiveTensionLoss")),
     "some frozen": Case(
         _RANKING, settings={"weight_decay": 0.1, "gradient_checkpointing": True, "freeze": ["embeddings"]}
@@ -150,7 +153,10 @@ def train(case: Case, folder: Path, *, times: int = 1) -> tuple[list[dict[str, f
         torch.nn.init.zeros_(next(model.parameters()))
     if case.several:
         loss, data = {"a": loss, "b": loss}, {"a": data, "b": rows(replace(case, rows=16))}
-    history = Trainer(model, data, loss=loss, config=TrainingConfig(**settings), show_progress_bar=False).train()
+    stored = {"token_store": folder / "stores"} if case.stored else {}
+    data = str(folder / "pairs.tsv") if case.stored else data
+    config = TrainingConfig(**settings)
+    history = Trainer(model, data, loss=loss, config=config, show_progress_bar=False, **stored).train()
     assert history.steps == STEPS
     return history.entries, model.state_dict()
 

@@ -122,6 +122,9 @@ def test_gathered_rows_follow_their_own(monkeypatch: pytest.MonkeyPatch) -> None
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ranks")
     tiny_models.without_dropout(folder / "model")
+    columns = rank_cases.rows(CASES["gathered, stored"])
+    lines = ["\t".join(row) for row in (list(columns), *zip(*columns.values(), strict=True))]
+    (folder / "pairs.tsv").write_text("\n".join(lines) + "\n")
     return folder
 
 

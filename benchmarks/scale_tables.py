@@ -49,8 +49,8 @@ def _store(result: dict[str, Any]) -> str:
     return (
         "Building a token store of pairs of titles, beside tokenizing them in memory; the least of all rounds:\n\n"
         + markdown(("", "pairs", "seconds", "x tokenizing alone"), built)
-        + f"\n\nTraining for {result['steps']} steps of 64 pairs on stores of made-up pairs; memory is anonymous memory "
-        "(RssAnon) beyond that of the model, the most after any step; the time is that of the whole run:\n\n"
+        + f"\n\nTraining for {result['steps']} steps of 64 pairs on stores of made-up pairs; memory is anonymous "
+        "memory (RssAnon) beyond that of the model, the most after any step; the time is that of the whole run:\n\n"
         + markdown(("pairs", "MB of the store", "MB of memory", "seconds"), trained)
     )
 

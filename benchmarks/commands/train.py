@@ -201,7 +201,7 @@ def _reference(
                 save_strategy="no",
                 report_to="none",
                 use_cpu=device == "cpu",
-                ddp_backend="gloo" if device == "cpu" else None,  # of several processes
+                ddp_backend="gloo" if device == "cpu" and "WORLD_SIZE" in os.environ else None,
                 disable_tqdm=True,
                 dataloader_pin_memory=device != "cpu",
             ),

@@ -67,8 +67,8 @@ def _engines(result: dict[str, Any]) -> str:
         if "not_available" not in one
     ]
     text = (
-        f"Embedding {result['texts']:,} titles in float32 by `Embedder`, with all cores: engines of several processes "
-        f"beside a plain loop over batches in one process; {result['timed']}:"
+        f"Embedding {result['texts']:,} titles in {result['dtype']} by `Embedder`, with all cores: engines of several "
+        f"processes beside a plain loop over batches in one process; {result['timed']}:"
     )
     return f"{text}\n\n{markdown(('', 'rows/s', 'x the plain loop', 'MB of all processes, peak'), rows)}"
 

@@ -16,6 +16,8 @@ import numpy as np
 from .errors import ConfigError, InputError, InputTypeError, check_count, nearest, shown
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .sentence_transformer import SentenceTransformer
 
 OutputDType = Literal["float32", "float16", "int8"]
@@ -156,22 +158,8 @@ class Embedder:
             raise InputTypeError(f"got a column of {texts.type}; expected one of {', '.join(names)}: cast it to string")
         rows = texts.to_pylist()
         present = [text for text in rows if text is not None]
-        values, valid = self.encode(present), None
-        dim, missing = values.shape[1], len(rows) - len(present)
-        if missing:
-            mask = np.fromiter((text is not None for text in rows), bool, len(rows))
-            spread = np.zeros((len(rows), dim), values.dtype)
-            spread[mask] = values
-            values, valid = spread, pa.py_buffer(np.packbits(mask, bitorder="little"))
-        values = np.ascontiguousarray(values)
-        item = pa.from_numpy_dtype(values.dtype)
-        child = pa.Array.from_buffers(item, values.size, [None, pa.py_buffer(values)])  # the same memory
-        if self.fixed_size:
-            return pa.Array.from_buffers(pa.list_(item, dim), len(rows), [valid], missing, children=[child])
-        if values.size >= 2**31:
-            raise InputError(f"got {len(rows)} texts; expected at most {2**31 // dim} in a batch: use smaller ones")
-        starts = pa.py_buffer(np.arange(len(rows) + 1, dtype=np.int32) * np.int32(dim))
-        return pa.Array.from_buffers(pa.list_(item), len(rows), [valid, starts], missing, children=[child])
+        there = np.fromiter((text is not None for text in rows), bool, len(rows))
+        return list_array(self.encode(present), there, fixed_size=self.fixed_size)
 
     def embed_table(self, table: Any, column: str | None = None, output: str | None = None) -> Any:
         """Embed a column of a table or record batch of Arrow, and return it with one more; its metadata is kept.
@@ -252,6 +240,35 @@ class Embedder:
             raise InputError(f"got no column {column!r}; expected its texts: the columns are {near or 'none'}")
         if output in names:
             raise InputError(f"got a column {output!r} already; expected none: name another output, or drop it")
+
+
+def list_array(values: NDArray[np.generic], there: NDArray[np.bool_], *, fixed_size: bool = True) -> Any:
+    """Make an array of Arrow of lists of `dim` values, which shares the memory of `values` where none is null.
+
+    Args:
+        values: those of the rows that are not null, (rows, dim).
+        there: False for each row that is null, (all rows,).
+        fixed_size: make lists of a fixed size.
+
+    Raises:
+        InputError: lists of any size would hold 2**31 values or more.
+    """
+    import pyarrow as pa
+
+    count, missing, valid = len(there), int(np.count_nonzero(~there)), None
+    if missing:
+        spread = np.zeros((count, values.shape[1]), values.dtype)
+        spread[there] = values
+        values, valid = spread, pa.py_buffer(np.packbits(there, bitorder="little"))
+    values, dim = np.ascontiguousarray(values), values.shape[1]
+    item = pa.from_numpy_dtype(values.dtype)
+    child = pa.Array.from_buffers(item, values.size, [None, pa.py_buffer(values)])  # the same memory
+    if fixed_size:
+        return pa.Array.from_buffers(pa.list_(item, dim), count, [valid], missing, children=[child])
+    if values.size >= 2**31:
+        raise InputError(f"got {count} texts; expected at most {2**31 // dim} in a batch: use smaller ones")
+    starts = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * np.int32(dim))
+    return pa.Array.from_buffers(pa.list_(item), count, [valid, starts], missing, children=[child])
 
 
 def _texts(column: Iterable[Any]) -> list[str]:

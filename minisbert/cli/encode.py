@@ -19,6 +19,7 @@ from .options import (
     shortened,
     table,
 )
+from .shards import BLOCK_ROWS, FORMATS, Shard, encode_parts, shard
 
 
 def add(commands: Subparsers) -> None:
@@ -28,7 +29,23 @@ def add(commands: Subparsers) -> None:
     )
     add_model_options(parser)
     parser.add_argument("file", help="texts, one per line; a data file with --column; - for standard input")
-    parser.add_argument("--output", type=output_path, required=True, metavar="FILE", help="file to write, (texts, dim)")
+    parser.add_argument(
+        "--output",
+        type=output_path,
+        required=True,
+        metavar="FILE",
+        help="file to write, (texts, dim); with --format or --shard a folder for a file of each block of rows",
+    )
+    parser.add_argument("--format", choices=FORMATS, help="of the files in a folder (default: parquet)")
+    parser.add_argument(
+        "--shard",
+        type=shard,
+        metavar="K/N",
+        help="embed every N-th block of rows, from the K-th (1 to N), into a folder",
+    )
+    parser.add_argument(
+        "--block-rows", type=positive, default=BLOCK_ROWS, metavar="N", help="rows of a file (default: %(default)s)"
+    )
     parser.add_argument(
         "--column", metavar="NAME", help="the column of a .tsv, .csv, .jsonl or .parquet file that holds the texts"
     )
@@ -58,9 +75,14 @@ def add(commands: Subparsers) -> None:
 
 
 def run_encode(options: argparse.Namespace) -> None:
-    """Embed texts and write the embeddings as a .npy file."""
+    """Embed texts and write the embeddings as a .npy file, or as the files of a folder."""
     import numpy as np
 
+    if options.format or options.shard:
+        _check_parts(options)
+        options.shard = options.shard or Shard()
+        encode_parts(load_model(options), options)
+        return
     texts = _texts(options.file, options.column)
     output: Path = options.output.resolve()  # a link stays a link; its target is written
     check_writable(output.parent, file=temporary_path(output).name)
@@ -84,6 +106,25 @@ def run_encode(options: argparse.Namespace) -> None:
     with replacing_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings)
     sys.stderr.write(f"wrote {options.output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")
+
+
+def _check_parts(options: argparse.Namespace) -> None:
+    """Refuse what does not go with a folder of parts."""
+    from ..data.readers import has_columns
+
+    if options.precision in ("int8", "uint8"):
+        raise InputError(
+            f"got --precision {options.precision} and a folder; expected float32, binary or ubinary, as its ranges "
+            f"would be those of each block: quantize the parts together, by util.quantize_embeddings"
+        )
+    if options.file == "-" or not is_file(Path(options.file)):
+        raise InputError(f"got {options.file} and a folder for its parts; expected a file that is there")
+    if has_columns(Path(options.file)) != (options.column is not None):
+        expected = "the name of the column to embed" if options.column is None else "none for a file of lines"
+        raise InputError(f"got --column {options.column} for {options.file}; expected {expected}")
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"got --output {options.output}, a file; expected a folder for the parts: choose another name")
+    check_writable(options.output)
 
 
 def run_similarity(options: argparse.Namespace) -> None:

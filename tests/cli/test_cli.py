@@ -26,7 +26,7 @@ from minisbert.cli.options import label_scale
 from minisbert.errors import ConfigError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
 
-COMMANDS = ("demo", "train", "tokenize", "reproduce", "encode", "evaluate", "similarity", "inspect", "kernels")
+COMMANDS = ("demo", "train", "tokenize", "mine", "reproduce", "encode", "evaluate", "similarity", "inspect", "kernels")
 WORDS = "cat dog mat sky sea tree one two three red".split()
 FIRST = [f"the {word} ran" for word in WORDS]
 SECOND = [f"a {word} sat on the mat" for word in WORDS]

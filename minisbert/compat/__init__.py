@@ -57,7 +57,9 @@ def __getattr__(name: str) -> Any:
         return finder.resolve("", name)
     if name in __all__:
         return finder.submodule(name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name.startswith("__"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(finder.unknown("sentence_transformers", name))
 
 
 def __dir__() -> list[str]:

@@ -13,7 +13,8 @@ if __name__ == "__main__":
     try:
         run(sys.argv[1:])
     except ConfigError as error:
-        raise SystemExit(f"minisbert.compat: {error}") from None
+        sys.stderr.write(f"minisbert.compat: {error}\n")
+        raise SystemExit(2) from None  # as Python's own wrong use
     except SyntaxError as error:  # in the script, which has no frame yet
         sys.excepthook(type(error), error.with_traceback(None), None)
         raise SystemExit(1) from None

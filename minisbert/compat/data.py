@@ -12,6 +12,7 @@ from typing import Any
 from .. import datasets, readers
 from ..data import loaders
 from ..data.rows import InputExample as _Frozen
+from ..errors import shown, warn
 
 __all__ = [
     "DenoisingAutoEncoderDataset",
@@ -39,6 +40,8 @@ class InputExample:
     """
 
     def __init__(self, guid: str = "", texts: list[str] | None = None, label: Any = 0) -> None:
+        if isinstance(texts, str):
+            warn(f"got texts={shown(texts)}, in which each letter is a text; expected a list of texts: use brackets")
         self.guid, self.texts, self.label = guid, texts, label
 
     def __str__(self) -> str:

@@ -35,9 +35,10 @@ def install() -> None:
     """
     loaded = sys.modules.get(ROOT)
     if loaded is not None and not isinstance(loaded, CompatModule):
+        version = getattr(loaded, "__version__", "")
         raise ConfigError(
-            f"got minisbert.compat.install() after {ROOT} {getattr(loaded, '__version__', '')} was imported, expected "
-            f"it before: put it above the first import of {ROOT}, or run python -m minisbert.compat script.py"
+            f"got minisbert.compat.install() after {ROOT}{version and f' {version}'} was imported, expected it "
+            f"before: put it above the first import of {ROOT}, or run python -m minisbert.compat script.py"
         )
     if not any(isinstance(one, CompatFinder) for one in sys.meta_path):
         sys.meta_path.insert(0, CompatFinder())
@@ -72,7 +73,7 @@ class CompatModule(ModuleType):
             return logging.getLogger(self.__name__)
         if name.startswith("__"):  # Python looks for such names in every module
             raise AttributeError(f"module {self.__name__!r} has no attribute {name!r}")
-        raise AttributeError(_unknown(self.__name__, name))
+        raise AttributeError(unknown(self.__name__, name))
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an attribute; a module does not replace a name that the package offers, as CoSENTLoss in `losses`."""
@@ -107,7 +108,7 @@ class CompatFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         if asking is None or asking.f_globals.get("__name__") == "importlib.util":
             return None  # importlib.util.find_spec asks; nothing is imported
         above, _, name = fullname.rpartition(".")
-        raise ModuleNotFoundError(_unknown(above, name), name=name, path=above)
+        raise ModuleNotFoundError(unknown(above, name), name=name, path=above)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
         """Make a module without any names."""
@@ -140,7 +141,7 @@ def submodule(name: str, package: str = __name__.rpartition(".")[0]) -> ModuleTy
     return import_module(f"{package}.{name}")
 
 
-def _unknown(module: str, name: str) -> str:
+def unknown(module: str, name: str) -> str:
     """Say that a module has no such name, and which ones are like it."""
     path = module.partition(".")[2]
     every = {name: place for place in ("", path) for name in paths.NAMES.get(place, ())}

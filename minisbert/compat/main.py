@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import ConfigError
 
 MAIN_VARIABLE = "MINISBERT_COMPAT_MAIN"  # the path of the file that is __main__, and its package after a line break
-_USAGE = "python -m minisbert.compat script.py [arguments], or -m module [arguments], or -c code [arguments]"
+_USAGE = "python -m minisbert.compat script.py [arguments], or -m module, -c code or - (standard input) in its place"
 
 
 class MainSpec(ModuleSpec):
@@ -45,8 +45,13 @@ def run(arguments: list[str]) -> None:
         ConfigError: if they name nothing that can be run.
     """
     kind = arguments[0] if arguments else ""
+    if kind in ("-h", "--help"):
+        sys.stdout.write(f"usage: {_USAGE}\n\nRun code written for sentence-transformers with minisbert.\n")
+        return
     if kind in ("-c", "-m") and len(arguments) > 1:
         start, rest = (_command if kind == "-c" else _module)(arguments[1]), arguments[2:]
+    elif kind == "-":
+        start, rest = _standard_input(), arguments[1:]
     elif kind and not kind.startswith("-"):
         start, rest = _script(kind), arguments[1:]
     else:
@@ -82,10 +87,10 @@ def execute(code: CodeType, names: dict[str, Any]) -> None:
     """Execute the code of a main module; the traceback of an error begins at its own first line."""
     try:
         exec(code, names)  # noqa: S102  (the user's own script)
-    except Exception as error:
+    except (Exception, KeyboardInterrupt) as error:
         own = error.__traceback__.tb_next if error.__traceback__ is not None else None
         sys.excepthook(type(error), error.with_traceback(own), own)
-        raise SystemExit(1) from None
+        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
 
 
 def _search_first(place: str) -> None:
@@ -101,6 +106,10 @@ def _script(path: str) -> tuple[CodeType, dict[str, Any], str, str]:
 
 def _command(code: str) -> tuple[CodeType, dict[str, Any], str, str]:
     return compile(code, "<string>", "exec", dont_inherit=True), {"__package__": None}, "-c", ""
+
+
+def _standard_input() -> tuple[CodeType, dict[str, Any], str, str]:
+    return compile(sys.stdin.read(), "<stdin>", "exec", dont_inherit=True), {"__package__": None}, "-", ""
 
 
 def _module(name: str) -> tuple[CodeType, dict[str, Any], str, str]:

@@ -148,3 +148,8 @@ def test_collator_warns_of_the_order_of_columns() -> None:
     with pytest.warns(UserWarning, match="got 'anchor' as column 1"):
         collator(rows)
     collator(rows)  # no second warning
+
+
+def test_letters_are_not_taken_for_texts_silently() -> None:
+    with pytest.warns(UserWarning, match="each letter is a text"):
+        assert InputExample(texts="abc").texts == "abc"

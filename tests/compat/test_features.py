@@ -84,7 +84,7 @@ def test_a_batch_of_transformers_is_taken(model: SentenceTransformer) -> None:
 @pytest.mark.parametrize(
     ("features", "error", "message"),
     [
-        ({}, InputTypeError, "input_ids=None; expected a tensor of integers"),
+        ({}, InputTypeError, r"the keys \(none\) and no input_ids; expected a tensor of integers"),
         ({"input_ids": torch.ones(2)}, InputTypeError, r"input_ids \(2,\) of torch.float32"),
         ({"input_ids": [[1]]}, InputTypeError, "use tokenize"),
         ({"input_ids": torch.ones(1, 2).long(), "attention_mask": torch.ones(1, 3)}, InputError, "of the shape"),

@@ -156,6 +156,9 @@ def test_install_is_refused_after_the_package_itself(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "sentence_transformers", real)
     with pytest.raises(ConfigError, match=r"after sentence_transformers 5.1.2 was imported.*put it above"):
         compat.install()
+    del real.__version__
+    with pytest.raises(ConfigError, match="after sentence_transformers was imported"):
+        compat.install()
 
 
 def test_names_of_the_package_are_in_compat() -> None:
@@ -163,7 +166,7 @@ def test_names_of_the_package_are_in_compat() -> None:
 
     assert CrossEncoder is sys.modules["minisbert.compat"].CrossEncoder
     assert {"install", "CrossEncoder", "SentenceTransformer"} <= set(dir(compat))
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+    with pytest.raises(AttributeError, match="has no nothing, .* names like it"):
         _ = compat.nothing
 
 

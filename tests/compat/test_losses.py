@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import random
 import shutil
 import warnings
@@ -25,7 +26,7 @@ from minisbert.compat.losses.features import mini_batches, packed
 from minisbert.compat.model import SentenceTransformer
 from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
 from minisbert.compat.training.trainer import SentenceTransformerTrainer
-from minisbert.errors import ConfigError, InputError
+from minisbert.errors import ConfigError, InputError, InputTypeError
 from minisbert.training.checkpoint import Checkpoint
 from minisbert.training.naming import load_own_state, own_parameters, own_state
 
@@ -382,3 +383,16 @@ def test_distances_and_helpers(it: SimpleNamespace) -> None:
     assert again["input_ids"].shape == again["attention_mask"].shape
     tension = losses.ContrastiveTensionLoss(it.model)
     assert tension.model2 is it.model is not tension.model1
+
+
+LOSSES = [name for name in losses.__all__ if isinstance(getattr(losses, name), type) and name.endswith("Loss")]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_name_is_no_model(name: str) -> None:
+    needed = inspect.signature(getattr(losses, name)).parameters.values()
+    others = {one.name: 3 for one in needed if one.default is one.empty}
+    others.pop(next(iter(others), ""), None)
+    inner = {"loss": SimpleNamespace(), "guide": nn.Linear(2, 2), "matryoshka_dims": [3]}
+    with pytest.raises((InputTypeError, ConfigError), match="expected|pass it first"):
+        getattr(losses, name)("all-MiniLM-L6-v2", **{**others, **{key: inner[key] for key in inner if key in others}})

@@ -99,6 +99,21 @@ def test_a_traceback_begins_in_the_script(source: str, lines: list[str], tmp_pat
     assert "minisbert" not in done.stderr
 
 
+def test_help_and_standard_input(tmp_path: Path) -> None:
+    assert run(tmp_path, "--help").stdout.startswith("usage: python -m minisbert.compat script.py")
+    command = [sys.executable, "-m", "minisbert.compat", "-", "a"]
+    code = "import sys, sentence_transformers as s; print(sys.argv, type(s).__name__)"
+    done = subprocess.run(command, input=code, capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert done.stdout == "['-', 'a'] CompatModule\n", done.stderr
+
+
+def test_an_interruption_is_told_as_in_python(tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text("raise KeyboardInterrupt")
+    done = run(tmp_path, "script.py")
+    assert done.returncode == 130
+    assert [line for line in done.stderr.splitlines() if "File" in line] == ['  File "script.py", line 1, in <module>']
+
+
 def test_a_script_has_no_package(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("from . import finder")
     assert "attempted relative import with no known parent package" in run(tmp_path, "script.py").stderr
@@ -117,6 +132,6 @@ def test_a_script_has_no_package(tmp_path: Path) -> None:
 )
 def test_what_cannot_be_run(arguments: tuple[str, ...], said: str, tmp_path: Path) -> None:
     done = run(tmp_path, *arguments)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stderr.startswith(f"minisbert.compat: {said}")
     assert done.stderr.count("\n") == 1

@@ -8,10 +8,10 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ...card.composing import papers
-from ...errors import InputError, warn
+from ...errors import InputError, InputTypeError, shown, warn
 from ...losses import Loss
 from ...losses.base import Labels
 from ...modules.recompute import recomputed
@@ -41,7 +41,15 @@ class FeatureLoss(Loss):
     usual_labels: tuple[float, float] | None = None
 
     def hold(self, model: object) -> None:
-        """Make the model a module of the loss; call it at the end of `__init__`."""
+        """Make the model a module of the loss; call it at the end of `__init__`.
+
+        Raises:
+            InputTypeError: it is none.
+        """
+        if not isinstance(model, nn.Module):
+            raise InputTypeError(
+                f"got {shown(model)} as the model of {type(self).__name__}; expected a SentenceTransformer"
+            )
         setattr(self, self.held_as, model)
         self.usual_labels, self.label_range = self.label_range, None
         if self.columns_read is not None:

@@ -177,6 +177,8 @@ def _tensors(features: Mapping[str, Any], device: torch.device) -> tuple[Tensor,
     ids = features.get(_IDS)
     if not isinstance(ids, Tensor) or ids.ndim != 2 or ids.is_floating_point():
         got = f"{_IDS} {tuple(ids.shape)} of {ids.dtype}" if isinstance(ids, Tensor) else f"{_IDS}={shown(ids)}"
+        if _IDS not in features:
+            got = f"the keys {', '.join(map(str, features)) or '(none)'} and no {_IDS}"
         raise InputTypeError(f"got features with {got}; expected a tensor of integers, (texts, length): use tokenize()")
     found = [ids.to(device, torch.long)]
     for name in (_MASK, _TYPES):

@@ -82,7 +82,7 @@ def _together(runs: list[dict[str, Any]], plain: list[dict[str, Any]]) -> dict[s
 def _run(name: str, count: int, data: Path | None) -> dict[str, Any]:
     """Embed in a fresh process; return what it found, or its last message as "not_available"."""
     folder_of_engines = os.environ.get("MINISBERT_ENGINES")
-    python = str(Path(folder_of_engines) / "bin" / "python") if folder_of_engines else sys.executable
+    python = str(Path(folder_of_engines).absolute() / "bin" / "python") if folder_of_engines else sys.executable
     root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory() as folder:
         environment = {

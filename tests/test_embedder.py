@@ -184,10 +184,10 @@ def test_memory_does_not_grow_with_batches(model: Path) -> None:
     status = Path("/proc/self/status")
     if not status.exists():
         pytest.skip("needs /proc")
-    batch, one = pa.table({"text": TEXTS * 250}), Embedder(model, device="cpu", threads=1)
+    batch, one = pa.table({"text": TEXTS * 500}), Embedder(model, device="cpu", threads=1)
     used = []
     for _ in range(50):
         one(batch)
         line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
         used.append(int(line.split()[1]) / 1024)
-    assert used[49] - used[4] < 3, used  # 45 results have 5.8 MB
+    assert used[49] - used[4] < 10, used  # 45 results have 11.5 MB

@@ -158,3 +158,36 @@ def test_wrong_arguments_get_one_line(model: Path) -> None:
         Embedder(SentenceTransformer(model))
     with pytest.raises(InputTypeError, match="got list; expected a pyarrow"):
         Embedder(model).embed_table(TEXTS)
+
+
+TOKENS = """
+import importlib.util, sys, joblib
+from minisbert import Embedder
+one = Embedder(sys.argv[1], normalize_embeddings=True)
+print(joblib.hash(one))
+if importlib.util.find_spec("dask"):
+    from dask.base import tokenize
+    print(tokenize(one))
+"""
+
+
+def test_joblib_and_dask_name_it_alike_in_every_process(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("joblib")
+    Embedder(model, normalize_embeddings=True)(TEXTS)  # has loaded here
+    exec(TOKENS.replace("sys.argv[1]", repr(str(model))), {})
+    command = [sys.executable, "-c", TOKENS, str(model)]
+    there = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert capsys.readouterr().out == there
+
+
+def test_memory_does_not_grow_with_batches(model: Path) -> None:
+    status = Path("/proc/self/status")
+    if not status.exists():
+        pytest.skip("needs /proc")
+    batch, one = pa.table({"text": TEXTS * 500}), Embedder(model, device="cpu", threads=1)
+    used = []
+    for _ in range(50):
+        one(batch)
+        line = next(line for line in status.read_text().splitlines() if line.startswith("RssAnon"))
+        used.append(int(line.split()[1]) / 1024)
+    assert used[49] - used[4] < 10, used  # 45 results have 11.5 MB

@@ -19,7 +19,7 @@ from .options import (
     shortened,
     table,
 )
-from .shards import BLOCK_ROWS, FORMATS, Shard, encode_parts, shard
+from .shards import add_shard_options, wants_parts, write_parts
 
 
 def add(commands: Subparsers) -> None:
@@ -33,18 +33,8 @@ def add(commands: Subparsers) -> None:
         "--output",
         type=output_path,
         required=True,
-        metavar="FILE",
-        help="file to write, (texts, dim); with --format or --shard a folder for a file of each block of rows",
-    )
-    parser.add_argument("--format", choices=FORMATS, help="of the files in a folder (default: parquet)")
-    parser.add_argument(
-        "--shard",
-        type=shard,
-        metavar="K/N",
-        help="embed every N-th block of rows, from the K-th (1 to N), into a folder",
-    )
-    parser.add_argument(
-        "--block-rows", type=positive, default=BLOCK_ROWS, metavar="N", help="rows of a file (default: %(default)s)"
+        metavar="PATH",
+        help="file to write, (texts, dim), or folder of parts",
     )
     parser.add_argument(
         "--column", metavar="NAME", help="the column of a .tsv, .csv, .jsonl or .parquet file that holds the texts"
@@ -61,9 +51,11 @@ def add(commands: Subparsers) -> None:
     parser.add_argument(
         "--precision",
         default="float32",
-        choices=("float32", "int8", "uint8", "binary", "ubinary"),
+        choices=("float32", "float16", "int8", "uint8", "binary", "ubinary"),
         help="number format of the embeddings",
     )
+    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to compute with (default: all)")
+    add_shard_options(parser)
     parser = add_command(
         commands,
         "similarity",
@@ -75,13 +67,15 @@ def add(commands: Subparsers) -> None:
 
 
 def run_encode(options: argparse.Namespace) -> None:
-    """Embed texts and write the embeddings as a .npy file, or as the files of a folder."""
+    """Embed texts and write the embeddings as a .npy file, or as parts in a folder that several processes fill."""
+    in_parts = wants_parts(options)
     import numpy as np
+    import torch
 
-    if options.format or options.shard:
-        _check_parts(options)
-        options.shard = options.shard or Shard()
-        encode_parts(load_model(options), options)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if in_parts:
+        write_parts(options)
         return
     texts = _texts(options.file, options.column)
     output: Path = options.output.resolve()  # a link stays a link; its target is written
@@ -100,31 +94,13 @@ def run_encode(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         normalize_embeddings=options.normalize,
         truncate_dim=options.truncate_dim,
-        precision=options.precision,
+        precision="float32" if options.precision == "float16" else options.precision,
         show_progress_bar=True,
     )
+    embeddings = embeddings.astype(np.float16) if options.precision == "float16" else embeddings
     with replacing_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings)
     sys.stderr.write(f"wrote {options.output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")
-
-
-def _check_parts(options: argparse.Namespace) -> None:
-    """Refuse what does not go with a folder of parts."""
-    from ..data.readers import has_columns
-
-    if options.precision in ("int8", "uint8"):
-        raise InputError(
-            f"got --precision {options.precision} and a folder; expected float32, binary or ubinary, as its ranges "
-            f"would be those of each block: quantize the parts together, by util.quantize_embeddings"
-        )
-    if options.file == "-" or not is_file(Path(options.file)):
-        raise InputError(f"got {options.file} and a folder for its parts; expected a file that is there")
-    if has_columns(Path(options.file)) != (options.column is not None):
-        expected = "the name of the column to embed" if options.column is None else "none for a file of lines"
-        raise InputError(f"got --column {options.column} for {options.file}; expected {expected}")
-    if options.output.exists() and not options.output.is_dir():
-        raise InputError(f"got --output {options.output}, a file; expected a folder for the parts: choose another name")
-    check_writable(options.output)
 
 
 def run_similarity(options: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
-"""`minisbert encode` into a folder: fixed blocks of rows, each embedded alone and written to a file of its own.
+"""`minisbert encode` into a folder: one file for each block of rows, by one process or several that share the blocks.
 
-The bytes of a part do not depend on the number of shards, and a part has its name only when it is complete: shards run
-anywhere, in any order, and again after a failure.
+A block is embedded alone, so its file holds the same bytes whoever writes it. The range of blocks of a shard follows
+from the number of rows: processes need to know nothing of each other.
 """
 
 from __future__ import annotations
@@ -9,197 +9,290 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
-from ..errors import InputError, shown
-from ..storage.files import read_json_object, replacing_file
+from ..errors import ConfigError, InputError, shown
+from ..storage.files import (
+    is_file,
+    open_file,
+    read_json_object,
+    remove_leftovers,
+    temporary_path,
+    write_error,
+)
+from ..storage.parts import PART_FORMATS, is_whole, parquet_types, write_part
+from .options import check_writable, column_names, load_model, positive
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from ..data.rows import Table
     from ..sentence_transformer import SentenceTransformer
 
-BLOCK_ROWS = 16_384
-FORMATS = ("parquet", "npy", "safetensors")
-_MANIFEST = "parts.json"
-_END = 1 << 20  # bytes at both ends of the input that tell files apart
+_BLOCK_ROWS = 16_384
+_MANIFEST = "_manifest.json"  # names that begin so are no data to readers of Parquet folders
+_PRECISIONS = ("float32", "float16", "binary", "ubinary")
+_SAMPLES, _SAMPLE = 64, 65_536  # places of a source that its digest covers, and bytes of each
 
 
-class Shard(NamedTuple):
-    """One of several shares of the blocks: every `shards`-th, from block `number - 1`."""
-
-    number: int = 1
-    shards: int = 1
-
-    def has(self, block: int) -> bool:
-        """Return True if a block, counted from 0, is in this shard."""
-        return block % self.shards == self.number - 1
-
-
-def shard(text: str) -> Shard:
-    """Parse "K/N"."""
-    number, _, count = text.partition("/")
-    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+def shard(text: str) -> tuple[int, int]:
+    """Parse "K/N", with K from 1 to N."""
+    match = re.fullmatch(r"([0-9]+)/([0-9]+)", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise argparse.ArgumentTypeError(f"got {text!r}; expected K/N with K from 1 to N, such as 3/16")
-    return Shard(int(number), int(count))
+    return int(match[1]), int(match[2])
 
 
-class Block(NamedTuple):
-    """Rows of the input: the number of the block, the row it starts at, and its texts, of which some may be missing."""
+def add_shard_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of output in a folder."""
+    group = parser.add_argument_group("a folder of parts, one for each block of rows: --format or --shard asks for it")
+    group.add_argument("--format", choices=PART_FORMATS, help="of the parts (default: parquet)")
+    group.add_argument("--shard", type=shard, metavar="K/N", help="embed the K-th of N ranges of blocks, K from 1 to N")
+    group.add_argument(
+        "--block-rows", type=positive, metavar="N", help=f"rows of a part, embedded alone (default: {_BLOCK_ROWS:,})"
+    )
+    group.add_argument("--keep", type=column_names, metavar="NAMES", help="columns to copy to Parquet, such as id,url")
 
-    number: int
-    start: int
-    texts: list[str | None]
 
-
-def encode_parts(model: SentenceTransformer, options: argparse.Namespace) -> None:
-    """Embed the blocks of a shard that are not there yet.
+def wants_parts(options: argparse.Namespace) -> bool:
+    """Return True if the output is a folder of parts.
 
     Raises:
-        InputError: the input cannot be read, a row holds no text, or the folder has parts of another run.
+        ConfigError: an option of parts is given without a folder of parts.
     """
-    from ..training.checkpoint import weights_digest
+    wanted = bool(options.shard or options.format)
+    for name in ("block_rows", "keep"):
+        if not wanted and getattr(options, name):
+            option = f"--{name.replace('_', '-')}"
+            raise ConfigError(f"got {option} for one file; expected a folder: pass --format parquet too")
+    return wanted
 
-    source, folder, form = Path(options.file), options.output, options.format or FORMATS[0]
-    settings = {
-        "source": {"file": source.name, "ends": _ends(source), "column": options.column, "rows": options.block_rows},
-        "model": {"weights": weights_digest(model.state_dict()), "dtype": options.dtype},
-        "embeddings": {
-            name: getattr(options, name) for name in ("prompt_name", "normalize", "truncate_dim", "precision")
-        },
+
+def write_parts(options: argparse.Namespace) -> None:
+    """Embed the blocks of the shard whose parts are not there, and write each to a file of its own.
+
+    Raises:
+        InputError: the source cannot be read, or the folder holds something else than parts of this run.
+        ConfigError: options exclude each other.
+    """
+    from ..data.streaming import count_rows
+    from ..prefetch import prefetch
+
+    form, keep = options.format or "parquet", options.keep or []
+    _check_options(options, form, keep)
+    folder, source = options.output, Path(options.file)
+    check_writable(folder)
+    rows = count_rows(source, lines=options.column is None)
+    if not rows:
+        raise InputError(f"{source} holds no texts; expected at least one: check the file")
+    size = options.block_rows or _BLOCK_ROWS
+    blocks, (number, count) = -(-rows // size), options.shard or (1, 1)
+    mine = range((number - 1) * blocks // count, number * blocks // count)
+    own = {block: folder / f"part-{block:06}.{form}" for block in mine}
+    next(
+        _tables(options, keep, 0, min(rows, size))
+    )  # what is wrong with the first rows is said before a model is loaded
+    model = load_model(options)
+    about = _about(options, model, form, keep) | {
+        "block_rows": size,
+        "rows": rows,
+        "dim": model.dimension(options.truncate_dim),
+    }
+    _claim(folder, about)
+    lengths = {block: min(size, rows - block * size) for block in own}
+    missing = [block for block, path in own.items() if not is_whole(path, rows=lengths[block])]
+    if missing:
+        remove_leftovers(folder, "|".join(re.escape(own[block].name) for block in missing))
+    types = parquet_types(source) if source.suffix.lower() == ".parquet" else {}
+    done = 0
+    try:
+        for first, last in _runs(missing):
+            tables = prefetch(_tables(options, keep, first * size, last * size), 1)
+            with closing(tables):
+                for block, table in zip(range(first, last), tables, strict=True):
+                    values, nulls = _embed(options, model, table)
+                    columns = {name: (table.columns[name], types.get(name)) for name in keep}
+                    write_part(own[block], values, first=block * size, about=about, nulls=nulls, columns=columns)
+                    done += 1
+    except KeyboardInterrupt:
+        left = f"{len(missing) - done:,} of {len(own):,}"
+        sys.stderr.write(f"{left} parts are left: run the same command again to write them\n")
+        raise
+    there = f", {len(own) - done:,} were there" if done < len(own) else ""
+    sys.stderr.write(f"wrote {done:,} of {len(own):,} parts to {folder}{there}\n")
+
+
+def _check_options(options: argparse.Namespace, form: str, keep: list[str]) -> None:
+    from ..data.readers import has_columns
+
+    if options.precision not in _PRECISIONS:
+        raise ConfigError(
+            f"got --precision {options.precision} for parts, whose ranges would differ; expected one of "
+            f"{', '.join(_PRECISIONS)}: quantize afterwards, with one range for all"
+        )
+    if keep and form != "parquet":
+        raise ConfigError(f"got --keep with --format {form}; expected parquet, which has columns: leave one out")
+    if taken := {"row", "embedding"} & set(keep):
+        raise ConfigError(f"got --keep {taken.pop()}, a column that each part has; expected others: rename it")
+    if options.file == "-":
+        raise InputError("got standard input for parts; expected a file, which can be read twice: write one first")
+    if has_columns(Path(options.file)) != (options.column is not None):
+        expected = "the name of the one to embed" if options.column is None else "none for a file of lines"
+        raise InputError(f"got --column {options.column} for {options.file}; expected {expected}")
+    if options.column is None and keep:
+        raise ConfigError(f"got --keep for {options.file}, a file of lines; expected a file that has columns")
+    if options.output.exists() and not options.output.is_dir():
+        raise InputError(f"{options.output} is a file; expected a folder for parts: choose another name")
+    if form == "parquet":
+        try:
+            import pyarrow  # noqa: F401
+        except ImportError:
+            raise ConfigError(
+                "got --format parquet without pyarrow; expected it: pip install pyarrow, or pass --format npy"
+            ) from None
+
+
+# ---- the run --------------------------------------------------------------------------------------------------------
+
+
+def _about(options: argparse.Namespace, model: SentenceTransformer, form: str, keep: list[str]) -> dict[str, Any]:
+    """Describe what decides the bytes of the parts."""
+    return {
+        "source": _source_digest(Path(options.file)),
+        "column": options.column,
+        "keep": keep,
+        "model": _model_digest(model),
+        "prompt": model.prompt_text(None, options.prompt_name),
+        "batch_size": options.batch_size,
+        "normalize": options.normalize,
+        "precision": options.precision,
         "format": form,
     }
-    _check_same(folder, json.loads(json.dumps(settings)))
-    written = kept = 0
-    with tqdm(desc="Embedding", unit="row", disable=None) as bar:
-        for block in _blocks(source, options.column, options.block_rows):
-            target = folder / f"part-{block.number:06d}.{form}"
-            if options.shard.has(block.number):
-                if target.is_file():
-                    kept += 1
-                else:
-                    _write_part(target, block, _embed(model, block, options, nulls=form == "parquet"))
-                    written += 1
-            bar.update(len(block.texts))
-    sys.stderr.write(f"wrote {written} parts in {folder}{f', {kept} were there' if kept else ''}\n")
+
+
+def _source_digest(path: Path) -> str:
+    """Digest the size of a file and 64 samples of its content: one of a terabyte takes no longer."""
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(str(size).encode())
+        for sample in range(_SAMPLES):
+            file.seek(max(0, size - _SAMPLE) * sample // (_SAMPLES - 1))
+            digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def _model_digest(model: SentenceTransformer) -> str:
+    """Digest the modules with their settings and weights; the same on every device."""
+    import torch
+
+    modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
+    digest = hashlib.sha256(f"{modules} {model.max_seq_length}".encode())
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {getattr(tensor, 'dtype', '')}".encode())
+        if isinstance(tensor, torch.Tensor):
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _claim(folder: Path, about: Mapping[str, Any]) -> None:
+    """Write the manifest of a new folder; of several processes that start at once, the first does.
+
+    Raises:
+        InputError: the folder is one of another run, or holds other files.
+    """
+    path = folder / _MANIFEST
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not is_file(path):
+            if others := [one.name for one in folder.iterdir() if one.name[0] != "." and one.name != _MANIFEST]:
+                raise InputError(f"{folder} holds {shown(min(others))} and no manifest; expected a new or empty folder")
+            temporary = temporary_path(path)
+            temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                pass
+            except OSError:  # a file system without links
+                os.replace(temporary, path)  # noqa: PTH105
+            temporary.unlink(missing_ok=True)
+    except OSError as error:
+        raise write_error(folder, error) from error
+    before = read_json_object(path)
+    changed = [
+        f"{name} was {shown(before.get(name))} and is {shown(value)}"
+        for name, value in about.items()
+        if before.get(name) != value
+    ]
+    if changed:
+        raise InputError(f"{folder} holds parts of another run ({'; '.join(changed)}); expected a new or empty folder")
 
 
 def _embed(
-    model: SentenceTransformer, block: Block, options: argparse.Namespace, *, nulls: bool
-) -> NDArray[np.generic]:
-    """Embed the texts of a block that are there: (texts, dim)."""
-    missing = block.texts.index(None) if None in block.texts else None
-    if missing is not None and not nulls:
-        raise InputError(
-            f"got no text in row {block.start + missing} of {options.file} (from 0); expected one in every row: fill "
-            f"it in, or write --format parquet, which has nulls"
-        )
-    found: NDArray[np.generic] = model.encode(
-        [text for text in block.texts if text is not None],
+    options: argparse.Namespace, model: SentenceTransformer, table: Table
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Embed the texts of a block: (rows, dim), and where a text is missing, with zeros there; None if none is."""
+    import numpy as np
+
+    texts = table.columns[options.column or "text"]
+    nulls = np.array([text is None for text in texts])
+    values = model.encode(
+        [text for text in texts if text is not None],
         prompt_name=options.prompt_name,
         batch_size=options.batch_size,
         normalize_embeddings=options.normalize,
         truncate_dim=options.truncate_dim,
-        precision=options.precision,
-        show_progress_bar=False,
+        precision="float32" if options.precision == "float16" else options.precision,
+        show_progress_bar=True,
     )
-    return found
+    values = values.astype(np.float16) if options.precision == "float16" else values
+    if not nulls.any():
+        return values, None
+    filled = np.zeros((len(texts), values.shape[1]), values.dtype)  # (rows, dim)
+    filled[~nulls] = values
+    return filled, nulls
 
 
-def _write_part(target: Path, block: Block, embeddings: NDArray[np.generic]) -> None:
-    """Write a part: embeddings alone, or in Parquet the row numbers of the input, from 0, beside them."""
-    import numpy as np
-
-    with replacing_file(target) as temporary:
-        if target.suffix == ".npy":
-            with temporary.open("wb") as file:
-                np.save(file, embeddings)
-        elif target.suffix == ".safetensors":
-            from safetensors.numpy import save_file
-
-            save_file({"embeddings": np.ascontiguousarray(embeddings)}, temporary)
-        else:
-            import pyarrow as pa
-            from pyarrow import parquet
-
-            from ..embedder import list_array
-
-            there = np.fromiter((text is not None for text in block.texts), bool, len(block.texts))
-            rows = pa.array(np.arange(block.start, block.start + len(block.texts)))
-            table = pa.table({"row": rows, "embedding": list_array(embeddings, there)})
-            parquet.write_table(table, temporary)
+def _runs(blocks: list[int]) -> Iterator[tuple[int, int]]:
+    """Yield the first block, and the one after the last, of each run of neighbours."""
+    for _, run in groupby(enumerate(blocks), key=lambda pair: pair[1] - pair[0]):
+        members = [block for _, block in run]
+        yield members[0], members[-1] + 1
 
 
-def _check_same(folder: Path, settings: dict[str, Any]) -> None:
-    """Note in the folder what its parts are made of, or compare with what another shard noted."""
-    manifest = folder / _MANIFEST
-    if not manifest.is_file():
-        if any(folder.glob("part-*")):
-            raise InputError(
-                f"{folder} has parts without {_MANIFEST}; expected parts of this run: choose another folder"
-            )
-        with replacing_file(manifest) as temporary:
-            temporary.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-    noted = read_json_object(manifest)
-    for name, value in settings.items():
-        if noted.get(name) != value:
-            raise InputError(
-                f"{folder} has parts with {name} {shown(noted.get(name))}, and this run has {shown(value)}; expected "
-                f"the same in every shard: choose another folder"
-            )
+def _tables(options: argparse.Namespace, keep: list[str], first: int, last: int) -> Iterator[Table]:
+    """Yield the blocks of rows `first` to `last`, with the column of texts and those to keep.
 
+    Raises:
+        InputError: a column is missing, or a value is no text; the message names the row.
+    """
+    from ..data.roles import column_texts
+    from ..data.streaming import read_blocks, read_line_blocks
 
-def _ends(source: Path) -> str:
-    """Digest of the size, the start and the end of a file, which is the same wherever the file is copied to."""
-    try:
-        with source.open("rb") as file:
-            size = source.stat().st_size
-            digest = hashlib.sha256(f"{size}".encode() + file.read(_END))
-            file.seek(max(0, size - _END))
-            digest.update(file.read(_END))
-    except OSError as error:
-        raise InputError(f"{source} cannot be read ({error.strerror}); expected a data file: check its path") from None
-    return digest.hexdigest()[:32]
-
-
-def _blocks(source: Path, column: str | None, rows: int) -> Iterator[Block]:
-    """Cut the texts of a file into blocks of `rows`, the last one shorter."""
-    start, waiting = 0, list[str | None]()
-    for texts in _read(source, column, rows):
-        waiting += texts
-        while len(waiting) >= rows:
-            yield Block(start // rows, start, waiting[:rows])
-            start, waiting = start + rows, waiting[rows:]
-    if waiting:
-        yield Block(start // rows, start, waiting)
-    elif not start:
-        raise InputError(f"{source} holds no texts; expected at least one row: check the file")
-
-
-def _read(source: Path, column: str | None, rows: int) -> Iterator[list[str | None]]:
-    """Yield the texts of a column, or the lines of a file without columns, some at a time."""
-    from ..data.readers import has_columns, read_lines
-    from ..data.streaming import read_blocks
-
-    if not has_columns(source):
-        yield [*read_lines(source)]
-        return
-    done = 0
-    for block in read_blocks(source, rows):
-        columns = block.table.columns
-        if column not in columns:
-            raise InputError(f"got --column {column}; expected one of those of {source}: {', '.join(columns)}")
-        texts = [*columns[column]]
-        for place, text in enumerate(texts):
-            if not (text is None or isinstance(text, str)):
-                raise InputError(
-                    f"got {shown(text)} in row {done + place} of {source} (from 0), column {column}; expected a text"
-                )
-        done += len(texts)
-        yield texts
+    size, path = options.block_rows or _BLOCK_ROWS, Path(options.file)
+    column = options.column or "text"
+    names = list(dict.fromkeys([column, *keep]))
+    if options.column is None:
+        blocks = read_line_blocks(path, size, first=first, last=last)
+    else:
+        blocks = read_blocks(path, size, columns=names, first=first, last=last)
+    for block in blocks:
+        table = block.table
+        for name in names:
+            if name not in table.columns:
+                option = "--column" if name == column else "--keep"
+                columns = ", ".join(table.columns)
+                raise InputError(f"got {option} {name}; expected one of the columns of {options.file}: {columns}")
+        texts = table.columns[column]
+        if options.format in (None, "parquet"):  # where a text that is missing has no embedding
+            texts = ["" if text is None else text for text in texts]
+        column_texts(replace(table, columns={column: texts}), column)
+        yield table.select(names)

@@ -61,19 +61,21 @@ class Table:
         source: origin of the rows, for messages.
         lines: the line of each row in the source, or None if the source has no lines.
         typed: numbers are numbers; in a .csv or .tsv file they are texts that spell them.
+        first: number of the first row in the source.
     """
 
     columns: dict[str, list[Any]]
     source: str = "the data"
     lines: Sequence[int] | None = None
     typed: bool = True
+    first: int = 0
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values()), []))
 
     def at(self, row: int) -> str:
         """Name a row for a message: by its line in a file, or else by its index."""
-        return f"{self.source}, line {self.lines[row]}" if self.lines else f"row {row} of {self.source}"
+        return f"{self.source}, line {self.lines[row]}" if self.lines else f"row {self.first + row} of {self.source}"
 
     def error(self, row: int, problem: str) -> InputError:
         """Return the error to raise for a row."""

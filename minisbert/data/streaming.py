@@ -8,9 +8,10 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from itertools import islice
+from dataclasses import replace
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -42,7 +43,9 @@ class Block(NamedTuple):
     done: float
 
 
-def read_blocks(path: Path, rows: int) -> Iterator[Block]:
+def read_blocks(
+    path: Path, rows: int, *, columns: Sequence[str] = (), first: int = 0, last: int | None = None
+) -> Iterator[Block]:
     """Read a .tsv, .csv or .jsonl file, each also as .gz, or a .parquet file in blocks; any other one as a whole.
 
     The rows are those that `as_table` reads.
@@ -50,20 +53,61 @@ def read_blocks(path: Path, rows: int) -> Iterator[Block]:
     Args:
         path: the file.
         rows: of a block; the last one may have fewer.
+        columns: of a .parquet file, to read only these if it has them.
+        first: number of the first row to read.
+        last: number of the row to stop before; None for all.
 
     Raises:
         InputError: the file is missing, of an unknown format, or broken; the message names file and line.
     """
-    kind = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
-    kind = kind.removesuffix(".gz")
+    kind = _kind(path)
     if not path.is_file() or not has_columns(path) or kind == ".json":
-        yield Block(as_table(path), 1.0)
+        yield from _slices(as_table(path), rows, first, last)
     elif kind == ".parquet":
-        yield from _parquet(path, rows)
+        yield from _parquet(path, rows, columns, first, last)
     elif kind == ".jsonl":
-        yield from _json_lines(path, rows)
+        yield from _json_lines(path, rows, first, last)
     else:
-        yield from _separated(path, rows, comma=kind == ".csv")
+        yield from _separated(path, rows, first, last)
+
+
+def read_line_blocks(path: Path, rows: int, *, first: int = 0, last: int | None = None) -> Iterator[Block]:
+    """Read the lines of a text file, plain or gzipped, in blocks as the column "text"; else as `read_blocks`."""
+    lines = _Lines(path)
+    numbered = islice(enumerate(lines, start=1), first, last)
+    while part := list(islice(numbered, rows)):
+        texts = [line.removesuffix("\n").removesuffix("\r") for _, line in part]
+        yield Block(Table({"text": texts}, str(path), [number for number, _ in part]), lines.done)
+
+
+def count_rows(path: Path, *, lines: bool = False) -> int:
+    """Count the rows of a file that `read_blocks` reads, or its lines, in constant memory, without making the rows."""
+    if lines:
+        return sum(1 for _ in _Lines(path))
+    if not path.is_file() or not has_columns(path) or _kind(path) == ".json":
+        return len(as_table(path))
+    if _kind(path) == ".parquet":
+        with _parquet_file(path) as file:
+            return int(file.metadata.num_rows)
+    if _kind(path) == ".jsonl":
+        return sum(1 for line in _Lines(path) if line.strip())
+    fields, _, _ = _fields(path)
+    with _long_fields():
+        return sum(1 for _ in fields) - 1
+
+
+def _kind(path: Path) -> str:
+    kind = "".join(path.suffixes[-2:]).lower() if path.suffix.lower() == ".gz" else path.suffix.lower()
+    return kind.removesuffix(".gz")
+
+
+def _slices(table: Table, rows: int, first: int, last: int | None) -> Iterator[Block]:
+    size = len(table) if last is None else min(last, len(table))
+    for start in range(first, size, rows):
+        stop = min(start + rows, size)
+        columns = {name: values[start:stop] for name, values in table.columns.items()}
+        lines = table.lines[start:stop] if table.lines else None
+        yield Block(replace(table, columns=columns, lines=lines, first=start), stop / len(table))
 
 
 class _Lines:
@@ -109,9 +153,10 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
         raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
 
 
-def _json_lines(path: Path, rows: int) -> Iterator[Block]:
+def _json_lines(path: Path, rows: int, first: int, last: int | None) -> Iterator[Block]:
     lines = _Lines(path)
-    objects = ((number, json_object(path, number, text)) for number, text in enumerate(lines, start=1) if text.strip())
+    numbered = ((number, text) for number, text in enumerate(lines, start=1) if text.strip())
+    objects = ((number, json_object(path, number, text)) for number, text in islice(numbered, first, last))
     names: list[str] = []
     while part := list(islice(objects, rows)):
         columns, numbers = from_objects(path, part, names=names)
@@ -119,13 +164,20 @@ def _json_lines(path: Path, rows: int) -> Iterator[Block]:
         yield Block(Table(columns, str(path), numbers), lines.done)
 
 
-def _separated(path: Path, rows: int, *, comma: bool) -> Iterator[Block]:
+def _fields(path: Path) -> tuple[_Numbered, _Lines, str]:
+    """Return the rows of a .csv or .tsv file, its header first, without empty ones; and what they are read from."""
+    comma = _kind(path) == ".csv"
     quoted, lines = comma or _is_quoted(path), _Lines(path)
     fields = _quoted_rows(path, lines, "," if comma else "\t") if quoted else _plain_rows(lines)
-    fields = ((row, line) for row, line in fields if row)
     source = f"{path} (quoted fields)" if quoted and not comma else str(path)
+    return ((row, line) for row, line in fields if row), lines, source
+
+
+def _separated(path: Path, rows: int, first: int, last: int | None) -> Iterator[Block]:
+    fields, lines, source = _fields(path)
     with _long_fields():
         header = check_header(path, next(fields, ([], 0))[0])
+    fields = islice(fields, first, last)
     while True:
         with _long_fields():
             columns, numbers = by_column(path, header, islice(fields, rows))
@@ -198,26 +250,51 @@ def _written(row: list[str], end: str, quoting: Any) -> str:
     return line.getvalue()
 
 
-def _parquet(path: Path, rows: int) -> Iterator[Block]:
+def _parquet(path: Path, rows: int, chosen: Sequence[str], first: int, last: int | None) -> Iterator[Block]:
+    import pyarrow
+
+    with _parquet_file(path) as file:
+        check_names(file.schema_arrow.names, source=f"{path}: ")
+        names = without_index(file.schema_arrow.names)
+        names = list(chosen) if chosen and set(chosen) <= set(names) else names
+        leaves = map(file.schema.column, range(file.metadata.num_columns))
+        # Texts as entries of a dictionary, which holds one that all rows share only once; pyarrow does not read
+        # lists of such texts where a block spans two row groups.
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in names]
+    with _parquet_file(path, read_dictionary=texts) as file:
+        total = file.metadata.num_rows
+        last = total if last is None else min(last, total)
+        sizes = [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
+        ends = list(accumulate(sizes))
+        groups = [group for group, end in enumerate(ends) if end > first and end - sizes[group] < last]
+        if not groups:
+            return
+        start = ends[groups[0]] - sizes[groups[0]]  # of what has been read and not yielded
+        held: list[Any] = []  # batches from row `start` on
+        for batch in file.iter_batches(rows, row_groups=groups, columns=names):
+            check_unpacked(path, sum(map(unpacked_size, batch.columns)))
+            held.append(batch)
+            read = start + sum(map(len, held))
+            while first < last and read >= (stop := min(first + rows, last)):
+                table = pyarrow.Table.from_batches(held)
+                yield Block(
+                    Table(table.slice(first - start, stop - first).to_pydict(), str(path), first=first), stop / total
+                )
+                held, start, first = table.slice(stop - start).to_batches(), stop, stop
+            if read <= first:
+                held, start = [], read
+
+
+@contextmanager
+def _parquet_file(path: Path, **options: Any) -> Iterator[Any]:
+    """Open a .parquet file, and say of errors of pyarrow in the block of code that the file cannot be read."""
     try:
         from pyarrow import ArrowException, parquet
     except ImportError:
         raise InputError(f"got {path}; reading parquet needs pyarrow: pip install pyarrow, or use .jsonl") from None
     try:
-        with parquet.ParquetFile(path) as file:
-            check_names(file.schema_arrow.names, source=f"{path}: ")
-            names = without_index(file.schema_arrow.names)
-            leaves = map(file.schema.column, range(file.metadata.num_columns))
-            # Texts as entries of a dictionary, which holds one that all rows share only once; pyarrow does not read
-            # lists of such texts where a block spans two row groups.
-            texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in names]
-        with parquet.ParquetFile(path, read_dictionary=texts) as file:
-            read, total = 0, max(1, file.metadata.num_rows)
-            for batch in file.iter_batches(rows, columns=names):
-                check_unpacked(path, sum(map(unpacked_size, batch.columns)))
-                read += len(batch)
-                if len(batch):
-                    yield Block(Table(batch.to_pydict(), str(path)), read / total)
+        with parquet.ParquetFile(path, **options) as file:
+            yield file
     except InputError:
         raise
     except (ArrowException, OSError, ValueError) as error:

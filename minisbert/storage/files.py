@@ -143,14 +143,14 @@ def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path
         temporary.mkdir()
         yield temporary
         for path in (*temporary.rglob("*"), temporary):
-            _flush(path)
+            flush(path)
         if others_stay and target.exists():
             _move_files(temporary, target)
         else:
             if target.exists():
                 remove_folder(target)
             temporary.rename(target)
-            _flush(target.parent)
+            flush(target.parent)
     except (OSError, SafetensorError) as error:  # safetensors raises its own where a write fails
         raise write_error(target, error) from error
     finally:
@@ -184,7 +184,7 @@ def replace_text(target: Path, text: str) -> None:
     """
     with replacing_file(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        _flush(temporary)
+        flush(temporary)
 
 
 def remove_folder(folder: Path) -> None:
@@ -236,7 +236,7 @@ def _move_files(source: Path, target: Path) -> None:
         else:
             os.replace(path, new)  # noqa: PTH105  # os.replace is known to be atomic, Path.replace does not say so
     for folder in {new.parent for new in moves.values()}:
-        _flush(folder)
+        flush(folder)
 
 
 def _target_name(name: str) -> str:
@@ -246,7 +246,7 @@ def _target_name(name: str) -> str:
     return name
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
     """Wait until a file, or the list of a directory's entries, is on the disk."""
     if path.is_dir() and os.name == "nt":  # where directories cannot be opened
         return

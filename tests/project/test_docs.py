@@ -7,6 +7,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,9 @@ def run(block: Block, page: Path, names: dict[str, object]) -> None:
                         [sys.executable, *arguments], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
                     )
                     continue
+                if program == "seq":  # numbers for xargs, which starts the command
+                    run_in_shell(command)
+                    continue
                 assert program == "minisbert", f"{page}: {command} is run by no test"
                 assert main(arguments) == 0, command
     elif block.title is not None:
@@ -73,6 +77,18 @@ def run(block: Block, page: Path, names: dict[str, object]) -> None:
         Path(block.title).write_text(block.text, encoding="utf-8")
     else:
         assert block.language == "text", f"{page}: {block.language} is run by no test"
+
+
+def run_in_shell(command: str) -> None:
+    """Run a line with pipes, in which `minisbert` is this one."""
+    if not shutil.which("xargs"):
+        return
+    programs = Path("programs")
+    programs.mkdir(exist_ok=True)
+    (programs / "minisbert").write_text(f'#!/bin/sh\nexec "{sys.executable}" -m minisbert "$@"\n')
+    (programs / "minisbert").chmod(0o755)
+    path = f"{programs.resolve()}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(command, shell=True, check=True, env={**os.environ, "PYTHONPATH": str(ROOT), "PATH": path})
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

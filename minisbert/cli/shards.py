@@ -191,11 +191,12 @@ def _source_digest(path: Path) -> str:
 
 
 def _model_digest(model: SentenceTransformer) -> str:
-    """Digest the modules with their settings and weights; the same on every device."""
+    """Digest the tokenizer, and the modules with their settings and weights; the same on every device."""
     import torch
 
     modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
-    digest = hashlib.sha256(f"{modules} {model.max_seq_length}".encode())
+    tokens = model.transformer.text_tokenizer.digest()
+    digest = hashlib.sha256(f"{modules} {model.max_seq_length} {tokens}".encode())
     for name, tensor in model.state_dict().items():
         digest.update(f"{name} {getattr(tensor, 'dtype', '')}".encode())
         if isinstance(tensor, torch.Tensor):

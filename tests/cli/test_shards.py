@@ -341,6 +341,21 @@ def test_parts_of_another_run(
     assert contents(out) == before
 
 
+def test_another_tokenizer_of_the_same_weights(model: str, source: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "model", tmp_path / "out"
+    shutil.copytree(model, folder)
+    arguments = [*("encode", folder, source, "--output", out), *BLOCKS, "--shard"]
+    assert main([str(argument) for argument in (*arguments, "1/6")]) == 0
+    before = contents(out)
+    assert main([str(argument) for argument in (*arguments, "1/6")]) == 0
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    words = tokenizer["model"]["vocab"]
+    words["cat"], words["sky"] = words["sky"], words["cat"]
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    assert main([str(argument) for argument in (*arguments, "2/6")]) == 2
+    assert contents(out) == before
+
+
 def test_another_source_and_other_files(encode: Callable[..., str], source: Path, tmp_path: Path) -> None:
     encode(source, tmp_path / "out", *BLOCKS, "--shard", "1/6")
     parquet.write_table(pyarrow.table({"text": TEXTS[::-1]}), source)

@@ -180,6 +180,17 @@ def test_settings(given: dict[str, Any], name: str, value: Any) -> None:
     assert getattr(settings_of(Arguments("out", **given), device=CPU).config, name) == value
 
 
+def test_setters_of_batches_and_uploads() -> None:
+    made = Arguments("out").set_dataloader(16, 64, drop_last=True, sampler_seed=7)
+    found = (made.train_batch_size, made.eval_batch_size, made.dataloader_drop_last, made.data_seed)
+    assert found == (16, 64, True, 7)
+    with pytest.raises(ConfigError, match="ignore_data_skip=True"):
+        made.set_dataloader(ignore_data_skip=True)
+    with pytest.warns(UserWarning, match="the model is not uploaded"):
+        uploaded = Arguments("out").set_push_to_hub("me/mine", strategy=Strategy.EPOCH)
+    assert (uploaded.push_to_hub, uploaded.hub_model_id, uploaded.hub_strategy) == (True, "me/mine", "epoch")
+
+
 def test_settings_beside_the_config() -> None:
     given = Arguments(
         "out", num_train_epochs=0.5, adam_beta1=0.8, adam_epsilon=1e-6, data_seed=3, dataloader_drop_last=True

@@ -75,9 +75,12 @@ SETTERS: dict[str, dict[str, Any]] = {
     "set_logging": {"steps": 7, "first_step": True},
     "set_optimizer": {"name": "sgd", "weight_decay": 0.1},
     "set_lr_scheduler": {"name": "cosine", "warmup_steps": 0.1},
+    "set_dataloader": {"train_batch_size": 3, "drop_last": True, "sampler_seed": 5},
+    "set_push_to_hub": {"model_id": "me/mine"},
 }
 
 
+@pytest.mark.filterwarnings("ignore:got push_to_hub")
 @pytest.mark.parametrize("name", SETTERS)
 def test_setters(name: str) -> None:
     kinds = reference.SentenceTransformerTrainingArguments, SentenceTransformerTrainingArguments
@@ -89,7 +92,7 @@ def test_setters(name: str) -> None:
     }
 
 
-@pytest.mark.parametrize("name", ["__init__", "train", "evaluate", "save_model", "log", "add_callback"])
+@pytest.mark.parametrize("name", ["__init__", "train", "evaluate", "predict", "save_model", "log", "add_callback"])
 def test_methods_of_the_trainer(name: str) -> None:
     theirs = parameters(getattr(reference.SentenceTransformerTrainer, name))
     assert parameters(getattr(SentenceTransformerTrainer, name))[: len(theirs)] == theirs

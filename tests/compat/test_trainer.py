@@ -138,6 +138,25 @@ def test_evaluations_do_not_change_training(model: SentenceTransformer, still: P
     assert made.evaluate(FEW)["eval_loss"] == pytest.approx(metrics["final_a_loss"])
 
 
+def test_predict(model: SentenceTransformer, tmp_path: Path) -> None:
+    events = Events()
+    evaluator = EmbeddingSimilarityEvaluator(FIRST, SECOND, SCORES, name="dev")
+    made = trainer(model, tmp_path, given={"evaluator": evaluator, "callbacks": [events]})
+    measured = made.evaluate(FEW)
+    before, events.seen = [*made.state.log_history], []
+    output = made.predict(FEW)
+    assert (output.predictions, output.label_ids) == (None, None)
+    assert list(output.metrics) == [
+        *("test_loss", "test_dev_pearson_cosine", "test_dev_spearman_cosine"),
+        *("test_runtime", "test_samples_per_second", "test_steps_per_second"),
+    ]
+    for name in ("loss", "dev_spearman_cosine"):
+        assert output.metrics[f"test_{name}"] == measured[f"eval_{name}"]
+    assert (made.state.log_history, events.seen) == (before, ["on_predict:0"])
+    with pytest.raises(ConfigError, match="by name as test_dataset"):
+        made.predict({"a": FEW})
+
+
 def test_best(model: SentenceTransformer, tmp_path: Path) -> None:
     made = trainer(
         model,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...data.roles import TrainingRows
 from ...errors import ConfigError, InputError, warn
-from ...evaluation.evaluator import as_evaluator, metrics_of
+from ...evaluation.evaluator import as_evaluator
 from ...losses import Loss
 from ...model import EmbeddingModel
 from ..collator import SentenceTransformerDataCollator
@@ -26,6 +26,7 @@ from .batches import LABEL_COLUMNS
 from .callbacks import CallbackHandler, TrainerControl, TrainerState
 from .course import Course
 from .data import check_streams, named, read
+from .evaluations import TrainerEvaluations
 from .files import TrainerFiles
 from .loaders import TrainerLoaders, refuse_overrides
 from .own_loss import OwnLoss, put_model
@@ -43,7 +44,7 @@ class TrainOutput(NamedTuple):
     metrics: dict[str, float]
 
 
-class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
+class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoaders):
     """Train a model with the reference's arguments; what they do is said there and in `minisbert.Trainer`.
 
     Raises:
@@ -353,39 +354,6 @@ class SentenceTransformerTrainer(TrainerFiles, TrainerLoaders):
         inputs |= {"dataset_name": name} if name else {}
         value = self.compute_loss(self.model, inputs, return_outputs=not torch.is_grad_enabled())
         return value[0] if isinstance(value, tuple) else value
-
-    # ---- evaluation -------------------------------------------------------------------------------------------------
-
-    def evaluate(
-        self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
-    ) -> dict[str, float]:
-        """Compute the loss on the evaluation data, and call the evaluator.
-
-        Args:
-            eval_dataset: in place of that of the trainer; or the name of one of several.
-            ignore_keys: not used.
-            metric_key_prefix: put before the names of the metrics in place of "eval".
-        """
-        data = self.eval_dataset if eval_dataset is None else eval_dataset
-        if isinstance(data, str):
-            data = (named(self.eval_dataset) or {})[data]
-        if data is None and self.evaluator is None:
-            raise ConfigError("got no eval_dataset and no evaluator; expected one of them: pass it to the trainer")
-        start = time.time()
-        found: dict[str, float] = {}
-        counts: dict[str, int] = {}
-        terms: list[str] = []
-        if data is not None:
-            trainer = self._trainer(training=False, eval_dataset=data)
-            counts, history = trainer.eval_counts(), trainer.measure()
-            found, terms = history.entries[-1], history.terms
-        if self.evaluator is not None:
-            folder = Path(self.args.output_dir or "") / "eval"
-            folder.mkdir(parents=True, exist_ok=True)
-            result = self.evaluator(self.model, folder, epoch=self.state.epoch, steps=self.state.global_step)
-            found |= {f"eval_{name}": value for name, value in metrics_of(self.evaluator, result)[0].items()}
-        course, seconds = Course(self.args, self.state, self.callback_handler, self.log, counts), time.time() - start
-        return course.evaluated(found, seconds, terms=terms, prefix=metric_key_prefix, in_run=self.is_in_train)
 
     # ---- log, callbacks, files --------------------------------------------------------------------------------------
 

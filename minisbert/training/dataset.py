@@ -302,6 +302,11 @@ class TrainingBatches:
             return step / self.steps_per_epoch
         return place.epoch + min((place.batches + place.skipped / place.size) / len(self._sampler), 1)
 
+    @property
+    def has_moved(self) -> bool:
+        """True in a run that goes on at a place where one with its batches and processes would not be."""
+        return self._first > 0
+
     def last_step(self, epochs: int) -> int:
         """Return the number of the last step of a run over `epochs` epochs."""
         return self._first + self._left(self._start) + (epochs - self._start.epoch - 1) * self.steps_per_epoch

@@ -57,6 +57,7 @@ class TrainingRun:
         checkpoint: the newest checkpoint, or None.
         show_progress_bar: show one on a terminal.
         on_evaluation: called with the step before each evaluation.
+        on_start: called before the first step, once a run that is resumed stands where it goes on.
         course: called after each step, yields what follows it; by default what the settings say.
     """
 
@@ -74,6 +75,7 @@ class TrainingRun:
     checkpoint: Checkpoint | None = None
     show_progress_bar: bool = True
     on_evaluation: Callable[[int], None] = lambda step: None
+    on_start: Callable[[TrainingRun], None] = lambda run: None
     course: Callable[[TrainingRun], Iterator[Action]] = lambda run: as_set(run)
 
     @property
@@ -91,6 +93,7 @@ def train(run: TrainingRun) -> None:
         TrainingInterrupted: SIGINT was received.
         TrainingTerminated: SIGTERM was received.
     """
+    run.on_start(run)
     model, engine, log, output_dir = run.model, run.engine, run.log, run.output_dir
     skipped = SkippedSteps(run.step)
     end = run.step if log.history.stopped_early else run.total_steps  # a run that stopped early and is resumed

@@ -310,6 +310,45 @@ def test_early_stopping(model: SentenceTransformer, tmp_path: Path) -> None:
     assert [one.name for one in tmp_path.glob("checkpoint-*")] == [f"checkpoint-{made.state.best_global_step}"]
 
 
+class ExportableState:
+    """As that of transformers: a callback with a state."""
+
+
+class Counting(ExportableState):
+    def __init__(self, start: int = 0) -> None:
+        self.start, self.count, self.began = start, start, (0, 0, 0)
+
+    def on_train_begin(self, args: Any, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        self.began = state.global_step, len(state.log_history), self.count
+
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **more: Any) -> None:
+        self.count += 1
+
+    def state(self) -> dict[str, Any]:
+        return {"args": {"start": self.start}, "attributes": {"count": self.count}}
+
+
+@pytest.mark.parametrize(("restores", "count"), [(True, 14), (False, 1)])
+def test_states_of_callbacks(still: Path, tmp_path: Path, restores: bool, count: int) -> None:
+    def model() -> SentenceTransformer:
+        return SentenceTransformer(str(still), device="cpu")
+
+    saving: dict[str, Any] = {"save_strategy": "steps", "save_steps": 4}
+    trainer(model(), tmp_path, given={"callbacks": [Counting(10), StopAt(5)]}, **saving).train()
+    saved = json.loads((tmp_path / "checkpoint-4" / "trainer_state.json").read_text())["stateful_callbacks"]
+    assert saved["Counting"] == {"args": {"start": 10}, "attributes": {"count": 14}}
+    assert saved["TrainerControl"]["args"]["should_training_stop"] is False
+    saving |= {"restore_callback_states_from_checkpoint": restores}
+    second = trainer(model(), tmp_path, given={"callbacks": [Counting(1)]}, **saving)
+    second.train(resume_from_checkpoint=True)
+    counting = second.callback_handler.callbacks[0]
+    assert counting.began == (4, 4, count)
+    assert (counting.start, counting.count) == (10 if restores else 1, count + 6)
+    if restores:
+        with pytest.warns(UserWarning, match="state of a callback Counting"):
+            trainer(model(), tmp_path, **saving).train(resume_from_checkpoint=str(tmp_path / "checkpoint-4"))
+
+
 def test_control(model: SentenceTransformer, tmp_path: Path) -> None:
     class Ask:
         def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **more: Any) -> None:

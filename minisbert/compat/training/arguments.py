@@ -42,7 +42,6 @@ _WITHOUT = {
     "bf16_full_eval": "the loss on evaluation data is computed in the precision of the training",
     "fp16_full_eval": "the loss on evaluation data is computed in the precision of the training",
     "accelerator_config": "training does not use accelerate",
-    "restore_callback_states_from_checkpoint": "the states of callbacks are not in checkpoints",
     "debug": "there is nothing to debug with it",
     "use_ipex": "training does not use this extension",
 }

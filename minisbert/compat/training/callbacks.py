@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ _BUILT_IN = ("DefaultFlowCallback", "ProgressCallback", "NotebookProgressCallbac
 # Events within a step, which the loop does not stop for.
 _WITHIN_STEPS = ("on_pre_optimizer_step", "on_optimizer_step", "on_substep_end")
 _BASE = "TrainerCallback"
+_STATEFUL = "ExportableState"
 
 
 @dataclass
@@ -127,6 +128,29 @@ class CallbackHandler:
                 result = method(arguments, state, self.control, **self.context, **more)
                 if result is not None:
                     self.control = result
+
+    def states(self) -> dict[str, Any]:
+        """Return the states of the callbacks that have one, by the names of their classes; of several, a list."""
+        found: dict[str, list[Any]] = {}
+        for one in filter(_has_state, self.callbacks):
+            found.setdefault(type(one).__name__, []).append(one.state())
+        control = {"args": asdict(self.control), "attributes": {}}
+        return {name: own if len(own) > 1 else own[0] for name, own in found.items()} | {"TrainerControl": control}
+
+    def load_states(self, states: Mapping[str, Any]) -> None:
+        """Make the callbacks anew with the states of those of the same class; warn of states that none has."""
+        for name, saved in states.items():
+            places = [at for at, one in enumerate(self.callbacks) if type(one).__name__ == name and _has_state(one)]
+            if not places and name != "TrainerControl":  # whose flags are those of the step that is done
+                warn(f"the checkpoint has the state of a callback {name}, and there is none: pass it to go on with it")
+            for at, state in zip(places, saved if isinstance(saved, list) else [saved], strict=False):
+                self.callbacks[at] = type(self.callbacks[at])(**state.get("args", {}))
+                vars(self.callbacks[at]).update(state.get("attributes", {}))
+
+
+def _has_state(callback: Any) -> bool:
+    """Return True for a callback whose state transformers keeps in checkpoints."""
+    return any(one.__name__ == _STATEFUL for one in type(callback).__mro__)
 
 
 def _overrides(kind: type, event: str) -> bool:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...distributed import rank
+from ...distributed import by_first, rank
 from ...errors import ConfigError
 from ...storage.files import read_json_object
 from ...training.loop import Action, TrainingRun
@@ -44,8 +44,9 @@ class Course:
     batches_per_epoch: int = 1
 
     def start(self, run: TrainingRun) -> None:
-        """Bring the state to the start of a run, and tell the callbacks."""
+        """Bring the state to where a run starts or goes on, and tell the callbacks."""
         arguments, state = self.arguments, self.state
+        self._resume(run)
         state.max_steps, state.train_batch_size = run.total_steps, arguments.train_batch_size
         state.num_train_epochs = math.ceil(run.total_steps / run.batches.steps_per_epoch)
         for kind in ("logging", "eval", "save"):
@@ -61,7 +62,6 @@ class Course:
     def __call__(self, run: TrainingRun) -> Iterator[Action]:
         """Yield what follows the step just done."""
         state = self.state
-        self._resume(run)
         state.global_step, state.epoch = run.step, self._epoch(run)
         control = self.callbacks.control
         control.should_log = control.should_evaluate = control.should_save = False
@@ -202,6 +202,7 @@ class Course:
                 self.state.best_model_checkpoint = str(folder)
         if run.checkpoint is None or run.checkpoint.step != run.step or run.output_dir is None or rank():
             return
+        self.state.stateful_callbacks = self.callbacks.states()
         self.state.save_to_json(run.checkpoint.folder / _STATE)
         limit = self.arguments.save_total_limit
         if limit is not None and limit > 0:
@@ -219,16 +220,23 @@ class Course:
         return None if best is None else Path(best)
 
     def _resume(self, run: TrainingRun) -> None:
-        """Take over the log of the run that is resumed."""
-        if run.checkpoint is None or run.checkpoint.step != run.step - 1 or self.state.global_step:
+        """Take over the state of a run that is resumed, and those of its callbacks if the arguments ask for it."""
+        if run.checkpoint is None:
             return
-        file = run.checkpoint.folder / _STATE
-        if file.is_file():
-            saved = read_json_object(file)
-            for name in ("log_history", "best_metric", "best_global_step", "best_model_checkpoint"):
-                setattr(self.state, name, saved[name])
+        state, file = self.state, run.checkpoint.folder / _STATE
+        state.global_step, state.epoch = run.step, self._epoch(run)
+        saved = by_first(lambda: read_json_object(file) if file.is_file() else None)
+        if saved is None:
+            return
+        for name in ("log_history", "best_metric", "best_global_step", "best_model_checkpoint"):
+            setattr(state, name, saved[name])
+        if self.arguments.restore_callback_states_from_checkpoint:
+            self.callbacks.load_states(saved.get("stateful_callbacks") or {})
 
     def _epoch(self, run: TrainingRun) -> float:
+        """Return the epochs done after the step just done, as the reference counts them."""
+        if not run.step or run.batches.has_moved:
+            return run.batches.epoch_after(run.step)
         epochs, steps = divmod(run.step - 1, run.batches.steps_per_epoch)  # steps of this epoch before this one
         batches = (steps + 1) * self.arguments.gradient_accumulation_steps
         return epochs + min(batches / self.batches_per_epoch, 1.0)

@@ -118,7 +118,7 @@ class TrainerEvaluations:
 
 
 class _Measured(NamedTuple):
-    """What was found, rows of each data set by name, names of the terms of the loss, and seconds."""
+    """Metrics by name, rows of each data set by name, names of the terms of the loss, and seconds."""
 
     found: Mapping[str, float]
     counts: Mapping[str, int]

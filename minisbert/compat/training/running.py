@@ -74,9 +74,8 @@ class PlannedBuilder(RunBuilder):
         run = super().run(
             evaluator=evaluator, output_dir=output_dir, on_log=on_log, show_progress_bar=show_progress_bar
         )
-        run.course = self.plan.course
+        run.course, run.on_start = self.plan.course, self.plan.course.start
         run.log = TrainingLog(epoch_after=run.batches.epoch_after, file=None, on_log=on_log)
-        self.plan.course.start(run)
         return run
 
     def total_steps(self, batches_per_epoch: int) -> int:

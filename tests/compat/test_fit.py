@@ -65,6 +65,10 @@ def test_last_weights_without_evaluator(model: SentenceTransformer, tmp_path: Pa
     again = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(again.encode(FIRST), model.encode(FIRST), atol=1e-6)
     assert not list((tmp_path / "out").glob("checkpoint-*"))
+    given = {"checkpoint_path": str(tmp_path / "steps"), "checkpoint_save_steps": 2}
+    model.fit([(batches, losses.CosineSimilarityLoss(model))], output_path=str(tmp_path / "out"), **given, **QUICK)
+    assert list((tmp_path / "steps").glob("checkpoint-*"))
+    assert not list(tmp_path.rglob("train_log.jsonl"))
 
 
 def test_no_files_without_paths(model: SentenceTransformer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

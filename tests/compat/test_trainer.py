@@ -662,6 +662,14 @@ def test_refused(model: SentenceTransformer, tmp_path: Path) -> None:
 
     with pytest.raises(ConfigError, match="Own with a method training_step"):
         Own(model)
+
+    class Asked(SentenceTransformerTrainer):
+        def evaluate(self, *arguments: Any, **options: Any) -> Any:
+            return {"eval_own": 1.0}
+
+    with pytest.warns(UserWarning, match="Asked with a method evaluate .* training does not call"):
+        asked = Asked(model)
+    assert asked.evaluate() == {"eval_own": 1.0}
     with pytest.raises(ConfigError, match="neither model nor model_init"):
         SentenceTransformerTrainer()
     with pytest.raises(ConfigError, match="args of type str"):

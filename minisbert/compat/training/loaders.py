@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, ConcatDataset, DataLoader, RandomSampler
 
-from ...errors import ConfigError
+from ...errors import ConfigError, warn
 from ...model import EmbeddingModel
 from ..samplers import (
     BatchSamplers,
@@ -38,6 +38,8 @@ _NOT_CALLED = (
     "create_optimizer_and_scheduler",
     "get_optimizer_cls_and_kwargs",
 )
+# Methods that the user may call as well.
+_NOT_CALLED_IN_TRAINING = ("evaluate", "save_model")
 
 
 class TrainerLoaders:
@@ -166,16 +168,24 @@ class TrainerLoaders:
         return DataLoader(joined, batch_sampler=turns, collate_fn=self.data_collator)
 
 
-def refuse_overrides(kind: type) -> None:
-    """Refuse a class of trainers with a method of its own that training does not call.
+def check_overrides(kind: type, base: type) -> None:
+    """Look for methods of a trainer's own that training does not call, warn of those that the user may call.
+
+    Args:
+        kind: the class of the trainer.
+        base: that of this package which it is or derives from.
 
     Raises:
-        ConfigError: it has one.
+        ConfigError: it has one that only training would call.
     """
-    for name in _NOT_CALLED:
-        own = [one for one in kind.__mro__ if name in vars(one)]
-        if own and own[0] is not TrainerLoaders:
-            raise ConfigError(
-                f"got {own[0].__name__} with a method {name} of its own, which is not called; expected none: pass a "
-                f"loss, callbacks or arguments in its place"
-            )
+    for name in (*_NOT_CALLED, *_NOT_CALLED_IN_TRAINING):
+        if getattr(kind, name, None) is getattr(base, name, None):
+            continue
+        owner = next(one.__name__ for one in kind.__mro__ if name in vars(one))
+        if name in _NOT_CALLED_IN_TRAINING:
+            warn(f"got {owner} with a method {name} of its own, which training does not call: use callbacks there")
+            continue
+        raise ConfigError(
+            f"got {owner} with a method {name} of its own, which is not called; expected none: pass a loss, callbacks "
+            f"or arguments in its place"
+        )

@@ -28,7 +28,7 @@ from .course import Course
 from .data import check_streams, named, read
 from .evaluations import TrainerEvaluations
 from .files import TrainerFiles
-from .loaders import TrainerLoaders, refuse_overrides
+from .loaders import TrainerLoaders, check_overrides
 from .own_loss import OwnLoss, put_model
 from .running import Plan, PlannedTrainer
 from .settings import Settings, settings_of
@@ -81,7 +81,7 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
             raise ConfigError(
                 f"got args of type {type(self.args).__name__}; expected SentenceTransformerTrainingArguments: make them"
             )
-        refuse_overrides(type(self))
+        check_overrides(type(self), SentenceTransformerTrainer)
         _seed(self.args.seed)
         self.model_init = model_init
         self.model = self._first_model(model)

@@ -20,6 +20,10 @@ from common import scored_pairs
 from training_cases import log
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert.compat.losses import CosineSimilarityLoss
+from minisbert.compat.model import SentenceTransformer as CompatModel
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
+from minisbert.compat.training.trainer import SentenceTransformerTrainer
 from minisbert.distributed import alone, gather_objects, processes, rank, sharing, world_size
 from minisbert.errors import ConfigError, DivergenceError, InputError, PoolError, TrainingTerminated
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
@@ -336,6 +340,49 @@ def dies(folder: Path) -> None:
     whole.train()
     assert torch.equal(weights(made), weights(whole))
     sys.stdout.write(f"rank {rank()} ends as if nothing had been\n")
+
+
+class Steps:
+    """A callback that notes each step with its epoch, and that of the start."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[int, float]] = []
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        assert state.is_world_process_zero == (rank_of_all() == 0)
+        self.seen.append((state.global_step, round(state.epoch, 6)))
+
+    on_step_end = on_train_begin
+
+
+def compat(folder: Path) -> None:
+    first, second, scores = scored_pairs(ROWS, seed=1)
+    output = folder / "compat"
+
+    def run(**given: Any) -> tuple[SentenceTransformerTrainer, Steps]:
+        steps, model = Steps(), CompatModel(str(folder / "model"), device="cpu")
+        made = SentenceTransformerTrainer(
+            model,
+            SentenceTransformerTrainingArguments(str(output), 4, 2, save_steps=3, logging_steps=1, **given),
+            {"a": first, "b": second, "label": scores},
+            loss=CosineSimilarityLoss(model),
+            callbacks=[steps],
+        )
+        return made, steps
+
+    made, steps = run()
+    made.train()
+    # As in the reference: 9 batches are 5 for each of two processes, and callbacks are called in both.
+    assert steps.seen == [(step, step / 5) for step in range(11)]
+    same_in_all([steps.seen, made.state.log_history[:-1]])
+    assert made.state.num_train_epochs == 2
+    with alone():  # 24 rows of the first epoch are done
+        output = copy(folder / "compat" / "checkpoint-3", folder / f"compat-{rank_of_all()}")
+        made, steps = run()
+        made.train(resume_from_checkpoint=True)
+        assert made.state.num_train_epochs == 2
+        epochs = [6, 7, 8, *range(9, 19)]  # in batches of 9 a pass
+        assert steps.seen == [(3 + at, round(batches / 9, 6)) for at, batches in enumerate(epochs)]
 
 
 if __name__ == "__main__":

@@ -31,6 +31,10 @@ def test_a_run_goes_on_in_as_many_processes_and_in_others(folder: Path) -> None:
     launch(RUNS, folder, "resume").check()
 
 
+def test_runs_of_compat_count_epochs_and_call_callbacks_in_all(folder: Path) -> None:
+    launch(RUNS, folder, "compat").check()
+
+
 def test_all_processes_end_together(folder: Path) -> None:
     ended = launch(RUNS, folder, "ends")
     assert "rank 0 was told" in ended.output, ended.output

@@ -20,10 +20,10 @@ from .setters import ArgumentSetters
 
 # Arguments that would change the numbers or the machines of a run: any value but the default is refused.
 _REFUSED = {
-    "deepspeed": "a run trains in one process: leave it out",
-    "fsdp": "a run trains in one process: leave it out",
-    "fsdp_config": "a run trains in one process: leave it out",
-    "parallelism_config": "a run trains in one process: leave it out",
+    "deepspeed": "each process has the whole model: leave it out",
+    "fsdp": "each process has the whole model: leave it out",
+    "fsdp_config": "each process has the whole model: leave it out",
+    "parallelism_config": "each process has the whole model: leave it out",
     "optim_args": "options of optimizers are passed with optimizer_cls_and_kwargs",
     "adafactor": "this optimizer is passed with optimizer_cls_and_kwargs",
     "optim_target_modules": "all weights are trained by one optimizer: leave it out",
@@ -45,7 +45,7 @@ _WITHOUT = {
     "debug": "there is nothing to debug with it",
     "use_ipex": "training does not use this extension",
 }
-# The other arguments are either used or make no difference to a run in one process.
+# The other arguments are either used or make no difference.
 
 _RENAMED = {
     "evaluation_strategy": "eval_strategy",

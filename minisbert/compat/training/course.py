@@ -48,7 +48,9 @@ class Course:
         arguments, state = self.arguments, self.state
         self._resume(run)
         state.max_steps, state.train_batch_size = run.total_steps, arguments.train_batch_size
-        state.num_train_epochs = math.ceil(run.total_steps / run.batches.steps_per_epoch)
+        state.num_train_epochs = math.ceil(run.batches.epoch_after(run.total_steps))
+        state.is_local_process_zero = arguments.local_process_index == 0
+        state.is_world_process_zero = arguments.process_index == 0
         for kind in ("logging", "eval", "save"):
             steps = getattr(arguments, f"{kind}_steps")
             if steps is not None:
@@ -114,7 +116,7 @@ class Course:
         Raises:
             ConfigError: another epoch is to follow.
         """
-        if run.total_steps > math.ceil(run.step / run.batches.steps_per_epoch) * run.batches.steps_per_epoch:
+        if math.ceil(run.batches.epoch_after(run.step)) < self.state.num_train_epochs:
             raise ConfigError(
                 f"got should_epoch_stop from a callback at step {run.step}, before the last epoch; expected it in the "
                 f"last one, as no rows of an epoch are left out: set should_training_stop"

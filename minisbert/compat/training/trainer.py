@@ -250,7 +250,7 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
         return TrainOutput(steps, history.train_loss, {**metrics, "epoch": self.state.epoch})
 
     def _rows_per_step(self) -> int:
-        return self.args.train_batch_size * self.args.gradient_accumulation_steps
+        return self.args.train_batch_size * self.args.gradient_accumulation_steps * self.args.world_size
 
     def _trainer(self, *, training: bool, eval_dataset: Any = None) -> PlannedTrainer:
         """Make minisbert's Trainer of everything given, or of evaluation data alone."""

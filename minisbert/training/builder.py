@@ -212,11 +212,12 @@ class RunBuilder:
 
     def engine_class(self) -> type[Engine]:
         """Return the kind of engine for the model's device."""
-        if self.model.device.type == "cpu":
+        on_gpu = kernels.on_gpu(next(self.model.parameters()))
+        if self.model.device.type == "cpu" and not on_gpu:
             return Engine
         from .gpu import CapturedEngine, PiecewiseEngine  # which a CPU has no use for
 
-        return CapturedEngine if kernels.on_gpu(next(self.model.parameters())) else PiecewiseEngine
+        return CapturedEngine if on_gpu else PiecewiseEngine
 
     def computed_loss(self, loss: Loss) -> Loss:
         """Return the loss that computes `loss`."""

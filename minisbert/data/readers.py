@@ -9,7 +9,8 @@ import json
 import os
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -18,6 +19,7 @@ from ..storage.files import is_file, open_file
 from .sources import check_names, without_index
 
 Columns: TypeAlias = dict[str, list[Any]]
+Numbered: TypeAlias = Iterator[tuple[list[str], int]]  # fields of rows, and their lines
 
 
 class Content(NamedTuple):
@@ -141,65 +143,86 @@ def line_error(source: str | Path, number: int, problem: str, *, noun: str = "li
 
 def _read_tsv(path: Path) -> Content:
     content = _text(path)
-    if '"' in content and (quoted := _quoted_fields(path, content)) is not None:
-        return _with_header(path, *quoted, note=" (quoted fields)")
-    texts = _lines(content if "\n" in content else content.replace("\r", "\n"))
-    skip_empty = bool(texts) and "\t" in texts[0]  # in a file of one column an empty line is an empty text
-    lines = [number for number, text in enumerate(texts, start=1) if text or not skip_empty]
-    return _with_header(path, (texts[number - 1].split("\t") for number in lines), lines)
-
-
-def _quoted_fields(path: Path, content: str) -> tuple[list[list[str]], list[int]] | None:
-    """Return the rows of tab-separated text, and their lines, if a CSV writer put quotes around fields that need them.
-
-    Data sets are often written without any quoting, and their texts have quotes of their own. So fields count as quoted
-    only if writing them again, in one of the writers' ways, gives the same text.
-    """
-    try:
-        rows, lines = _separated(path, content, delimiter="\t")
-    except InputError:
-        return None
-    ways = ((end, quote_all) for end in ("\n", "\r\n") for quote_all in (False, True))
-    return (rows, lines) if any(_is_written(rows, content, end, quote_all=way) for end, way in ways) else None
-
-
-def _is_written(rows: Iterable[list[str]], content: str, end: str, *, quote_all: bool) -> bool:
-    """Return True if a CSV writer makes `content` of rows; its last line may lack the end."""
-    line, place = io.StringIO(newline=""), 0
-    writer = csv.writer(
-        line, delimiter="\t", lineterminator=end, quoting=csv.QUOTE_ALL if quote_all else csv.QUOTE_MINIMAL
-    )
-    for row in rows:
-        line.seek(0)
-        line.truncate()
-        writer.writerow(row)
-        written = line.getvalue()
-        if not content.startswith(written, place):
-            return content[place:] + end == written
-        place += len(written)
-    return place == len(content)
+    if '"' in content and is_quoted(io.StringIO(content, newline="")):
+        rows = quoted_rows(path, io.StringIO(content, newline=""), "\t")
+        return _with_header(path, rows, note=" (quoted fields)")
+    return _with_header(path, plain_rows(_lines(content if "\n" in content else content.replace("\r", "\n"))))
 
 
 def _read_csv(path: Path) -> Content:
-    return _with_header(path, *_separated(path, _text(path), delimiter=","))
+    return _with_header(path, quoted_rows(path, io.StringIO(_text(path), newline=""), ","))
 
 
-def _separated(path: Path, content: str, *, delimiter: str) -> tuple[list[list[str]], list[int]]:
-    """Split text with quoted fields into rows; return also the line in which each ends. Empty lines are empty rows."""
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, strict=True)
-    limit = csv.field_size_limit(sys.maxsize)
+def plain_rows(lines: Iterable[str]) -> Numbered:
+    """Yield the fields between tabs of lines without ends, and their numbers; of one column no line is left out."""
+    skip_empty = False
+    for number, text in enumerate(lines, start=1):
+        skip_empty = skip_empty or (number == 1 and "\t" in text)
+        if text or not skip_empty:
+            yield text.split("\t"), number
+
+
+def quoted_rows(path: Path, lines: Iterable[str], delimiter: str) -> Numbered:
+    """Yield rows of fields that may be quoted, and the line in which each ends. Empty lines are empty rows.
+
+    Raises:
+        InputError: the quotes are broken; the message names the line.
+    """
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
     try:
-        numbered = [(row, reader.line_num) for row in reader]
+        for row in reader:
+            yield row, reader.line_num
     except csv.Error as error:
         raise line_error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
+
+
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """Let csv read fields of any length for a block of code."""
+    limit = csv.field_size_limit(sys.maxsize)
+    try:
+        yield
     finally:
         csv.field_size_limit(limit)
-    return [row for row, _ in numbered], [line for _, line in numbered]
 
 
-def _with_header(path: Path, rows: Iterable[list[str]], lines: Sequence[int], *, note: str = "") -> Content:
+def is_quoted(lines: Iterable[str]) -> bool:
+    """Return True if a CSV writer put quotes around the fields of tab-separated lines that need them.
+
+    Data sets are often written without any quoting, and their texts have quotes of their own. So fields count as quoted
+    only if writing the rows again, in one of the writers' ways, gives the same text; its last line may lack the end.
+    """
+    given: list[str] = []
+
+    def kept() -> Iterator[str]:
+        for line in lines:
+            given.append(line)
+            yield line
+
+    ways = [(end, how) for end in ("\n", "\r\n") for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
+    try:
+        with long_fields():
+            for row in csv.reader(kept(), delimiter="\t", strict=True):
+                text = "".join(given)
+                given.clear()
+                ways = [way for way in ways if text in (whole := _written(row, *way), whole.removesuffix(way[0]))]
+                if not ways:
+                    return False
+    except csv.Error:
+        return False
+    return True
+
+
+def _written(row: list[str], end: str, quoting: Any) -> str:
+    line = io.StringIO(newline="")
+    csv.writer(line, delimiter="\t", lineterminator=end, quoting=quoting).writerow(row)
+    return line.getvalue()
+
+
+def _with_header(path: Path, numbered: Numbered, *, note: str = "") -> Content:
     """Take the names of the columns from the first row; rows without fields are left out."""
-    remaining = ((row, line) for row, line in zip(rows, lines, strict=True) if row)
+    with long_fields():
+        remaining = iter([(row, line) for row, line in numbered if row])
     header = check_header(path, next(remaining, ([], 0))[0])
     return Content(*by_column(path, header, remaining), f"{path}{note}", typed=False)
 

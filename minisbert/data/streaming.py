@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import os
-import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple, TypeAlias
+from typing import Any, BinaryIO, NamedTuple
 
 from ..errors import InputError
 from ..storage.files import open_file
 from .readers import (
+    Numbered,
     by_column,
     check_header,
     check_unpacked,
     from_objects,
     has_columns,
+    is_quoted,
     json_object,
     line_error,
+    long_fields,
+    plain_rows,
+    quoted_rows,
     unpacked_size,
 )
 from .rows import Table, as_table
@@ -33,7 +35,6 @@ from .sources import check_names, without_index
 _LONGEST_LINE = 100_000_000  # bytes
 _CHUNK = 1 << 22  # bytes
 _TOLD = 1_000  # lines after which the place in the file is asked for
-_Numbered: TypeAlias = Iterator[tuple[list[str], int]]
 
 
 class Block(NamedTuple):
@@ -74,10 +75,10 @@ def read_blocks(
 def read_line_blocks(path: Path, rows: int, *, first: int = 0, last: int | None = None) -> Iterator[Block]:
     """Read the lines of a text file, plain or gzipped, in blocks as the column "text"; else as `read_blocks`."""
     lines = _Lines(path)
-    numbered = islice(enumerate(lines, start=1), first, last)
+    numbered = islice(enumerate(_without_ends(lines), start=1), first, last)
     while part := list(islice(numbered, rows)):
-        texts = [line.removesuffix("\n").removesuffix("\r") for _, line in part]
-        yield Block(Table({"text": texts}, str(path), [number for number, _ in part]), lines.done)
+        numbers, texts = map(list, zip(*part, strict=True))
+        yield Block(Table({"text": texts}, str(path), numbers), lines.done)
 
 
 def count_rows(path: Path, *, lines: bool = False) -> int:
@@ -92,7 +93,7 @@ def count_rows(path: Path, *, lines: bool = False) -> int:
     if _kind(path) == ".jsonl":
         return sum(1 for line in _Lines(path) if line.strip())
     fields, _, _ = _fields(path)
-    with _long_fields():
+    with long_fields():
         return sum(1 for _ in fields) - 1
 
 
@@ -139,6 +140,10 @@ class _Lines:
         self.done = 1.0
 
 
+def _without_ends(lines: Iterable[str]) -> Iterator[str]:
+    return (line.removesuffix("\n").removesuffix("\r") for line in lines)
+
+
 @contextmanager
 def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
     """Open a file, and unpack it if it is gzipped: what to read, and the file itself."""
@@ -164,90 +169,34 @@ def _json_lines(path: Path, rows: int, first: int, last: int | None) -> Iterator
         yield Block(Table(columns, str(path), numbers), lines.done)
 
 
-def _fields(path: Path) -> tuple[_Numbered, _Lines, str]:
+def _fields(path: Path) -> tuple[Numbered, _Lines, str]:
     """Return the rows of a .csv or .tsv file, its header first, without empty ones; and what they are read from."""
     comma = _kind(path) == ".csv"
     quoted, lines = comma or _is_quoted(path), _Lines(path)
-    fields = _quoted_rows(path, lines, "," if comma else "\t") if quoted else _plain_rows(lines)
+    fields = quoted_rows(path, lines, "," if comma else "\t") if quoted else plain_rows(_without_ends(lines))
     source = f"{path} (quoted fields)" if quoted and not comma else str(path)
     return ((row, line) for row, line in fields if row), lines, source
 
 
 def _separated(path: Path, rows: int, first: int, last: int | None) -> Iterator[Block]:
     fields, lines, source = _fields(path)
-    with _long_fields():
+    with long_fields():
         header = check_header(path, next(fields, ([], 0))[0])
     fields = islice(fields, first, last)
     while True:
-        with _long_fields():
+        with long_fields():
             columns, numbers = by_column(path, header, islice(fields, rows))
         if not numbers:
             return
         yield Block(Table(columns, source, numbers, typed=False), lines.done)
 
 
-def _plain_rows(lines: Iterable[str]) -> _Numbered:
-    """Split lines at tabs; in a file of one column an empty line is an empty text."""
-    skip_empty = False
-    for number, line in enumerate(lines, start=1):
-        text = line.removesuffix("\n").removesuffix("\r")
-        skip_empty = skip_empty or (number == 1 and "\t" in text)
-        if text or not skip_empty:
-            yield text.split("\t"), number
-
-
-def _quoted_rows(path: Path, lines: Iterable[str], delimiter: str) -> _Numbered:
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    try:
-        for row in reader:
-            yield row, reader.line_num
-    except csv.Error as error:
-        raise line_error(path, reader.line_num, f"{error}; expected comma-separated values: fix the quotes") from None
-
-
-@contextmanager
-def _long_fields() -> Iterator[None]:
-    """Let csv read fields of any length for a block of code."""
-    limit = csv.field_size_limit(sys.maxsize)
-    try:
-        yield
-    finally:
-        csv.field_size_limit(limit)
-
-
 def _is_quoted(path: Path) -> bool:
-    """Return True if a CSV writer put quotes around the fields of a .tsv file that need them.
-
-    That is so if writing its rows again, in one of the writers' ways, gives the same text.
-    """
+    """Return True if the fields of a .tsv file are quoted; most have no quote at all, which is quick to see."""
     with _opened(path) as (file, _):
         if not any(b'"' in chunk for chunk in iter(lambda: file.read(_CHUNK), b"")):
             return False
-    given: list[str] = []
-
-    def kept() -> Iterator[str]:
-        for line in _Lines(path):
-            given.append(line)
-            yield line
-
-    ways = [(end, how) for end in ("\n", "\r\n") for how in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)]
-    try:
-        with _long_fields():
-            for row in csv.reader(kept(), delimiter="\t", strict=True):
-                text = "".join(given)
-                given.clear()
-                ways = [way for way in ways if text in (whole := _written(row, *way), whole.removesuffix(way[0]))]
-                if not ways:
-                    return False
-    except csv.Error:
-        return False
-    return True
-
-
-def _written(row: list[str], end: str, quoting: Any) -> str:
-    line = io.StringIO(newline="")
-    csv.writer(line, delimiter="\t", lineterminator=end, quoting=quoting).writerow(row)
-    return line.getvalue()
+    return is_quoted(_Lines(path))
 
 
 def _parquet(path: Path, rows: int, chosen: Sequence[str], first: int, last: int | None) -> Iterator[Block]:

@@ -14,10 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from .errors import ConfigError, InputError, InputTypeError, check_count, nearest, shown
+from .storage.parts import list_array
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from .sentence_transformer import SentenceTransformer
 
 OutputDType = Literal["float32", "float16", "int8"]
@@ -240,35 +239,6 @@ class Embedder:
             raise InputError(f"got no column {column!r}; expected its texts: the columns are {near or 'none'}")
         if output in names:
             raise InputError(f"got a column {output!r} already; expected none: name another output, or drop it")
-
-
-def list_array(values: NDArray[np.generic], there: NDArray[np.bool_], *, fixed_size: bool = True) -> Any:
-    """Make an array of Arrow of lists of `dim` values, which shares the memory of `values` where none is null.
-
-    Args:
-        values: those of the rows that are not null, (rows, dim).
-        there: False for each row that is null, (all rows,).
-        fixed_size: make lists of a fixed size.
-
-    Raises:
-        InputError: lists of any size would hold 2**31 values or more.
-    """
-    import pyarrow as pa
-
-    count, missing, valid = len(there), int(np.count_nonzero(~there)), None
-    if missing:
-        spread = np.zeros((count, values.shape[1]), values.dtype)
-        spread[there] = values
-        values, valid = spread, pa.py_buffer(np.packbits(there, bitorder="little"))
-    values, dim = np.ascontiguousarray(values), values.shape[1]
-    item = pa.from_numpy_dtype(values.dtype)
-    child = pa.Array.from_buffers(item, values.size, [None, pa.py_buffer(values)])  # the same memory
-    if fixed_size:
-        return pa.Array.from_buffers(pa.list_(item, dim), count, [valid], missing, children=[child])
-    if values.size >= 2**31:
-        raise InputError(f"got {count} texts; expected at most {2**31 // dim} in a batch: use smaller ones")
-    starts = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * np.int32(dim))
-    return pa.Array.from_buffers(pa.list_(item), count, [valid, starts], missing, children=[child])
 
 
 def _texts(column: Iterable[Any]) -> list[str]:

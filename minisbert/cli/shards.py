@@ -119,16 +119,16 @@ def write_parts(options: argparse.Namespace) -> None:
             tables = prefetch(_tables(options, keep, first * size, last * size), 1)
             with closing(tables):
                 for block, table in zip(range(first, last), tables, strict=True):
-                    values, nulls = _embed(options, model, table)
+                    values, there = _embed(options, model, table)
                     columns = {name: (table.columns[name], types.get(name)) for name in keep}
-                    write_part(own[block], values, first=block * size, about=about, nulls=nulls, columns=columns)
+                    write_part(own[block], values, first=block * size, about=about, there=there, columns=columns)
                     done += 1
     except KeyboardInterrupt:
         left = f"{len(missing) - done:,} of {len(own):,}"
         sys.stderr.write(f"{left} parts are left: run the same command again to write them\n")
         raise
-    there = f", {len(own) - done:,} were there" if done < len(own) else ""
-    sys.stderr.write(f"wrote {done:,} of {len(own):,} parts to {folder}{there}\n")
+    earlier = f", {len(own) - done:,} were there" if done < len(own) else ""
+    sys.stderr.write(f"wrote {done:,} of {len(own):,} parts to {folder}{earlier}\n")
 
 
 def _check_options(options: argparse.Namespace, form: str, keep: list[str]) -> None:
@@ -239,12 +239,12 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 def _embed(
     options: argparse.Namespace, model: SentenceTransformer, table: Table
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Embed the texts of a block: (rows, dim), and where a text is missing, with zeros there; None if none is."""
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Embed the texts of a block that are there: (texts, dim), and which rows have one, (rows,)."""
     import numpy as np
 
     texts = table.columns[options.column or "text"]
-    nulls = np.array([text is None for text in texts])
+    there = np.array([text is not None for text in texts])
     values = model.encode(
         [text for text in texts if text is not None],
         prompt_name=options.prompt_name,
@@ -255,11 +255,7 @@ def _embed(
         show_progress_bar=True,
     )
     values = values.astype(np.float16) if options.precision == "float16" else values
-    if not nulls.any():
-        return values, None
-    filled = np.zeros((len(texts), values.shape[1]), values.dtype)  # (rows, dim)
-    filled[~nulls] = values
-    return filled, nulls
+    return values, there
 
 
 def _runs(blocks: list[int]) -> Iterator[tuple[int, int]]:

@@ -23,7 +23,7 @@ def write_part(
     *,
     first: int,
     about: Mapping[str, Any],
-    nulls: NDArray[np.bool_] | None = None,
+    there: NDArray[np.bool_],
     columns: Mapping[str, tuple[list[Any], Any]] | None = None,
 ) -> None:
     """Write embeddings to a file whose name ends with its format; it appears complete, or not at all.
@@ -33,10 +33,10 @@ def write_part(
 
     Args:
         path: the file.
-        values: (rows, dim).
+        values: those of the rows that have one, (rows, dim).
         first: number of the first row, for .parquet.
         about: where the embeddings are from; the metadata of .parquet and .safetensors.
-        nulls: (rows,), True where a row has no embedding; for .parquet.
+        there: False for each row that has no embedding, (all rows,); only .parquet has such rows.
         columns: values and type of Arrow, or None for texts, of the columns to put beside them; for .parquet.
 
     Raises:
@@ -56,7 +56,7 @@ def write_part(
             # One entry of metadata, since several are written in any order.
             save_file({"embeddings": np.ascontiguousarray(values)}, temporary, metadata={"minisbert": text})
         else:
-            _write_parquet(temporary, values, first, text, nulls, columns or {})
+            _write_parquet(temporary, values, first, text, there, columns or {})
         flush(temporary)
 
 
@@ -65,15 +65,13 @@ def _write_parquet(
     values: NDArray[Any],
     first: int,
     about: str,
-    nulls: NDArray[np.bool_] | None,
+    there: NDArray[np.bool_],
     columns: Mapping[str, tuple[list[Any], Any]],
 ) -> None:
     import pyarrow
     from pyarrow import ArrowException, parquet
 
-    rows, dim = values.shape
-    mask = None if nulls is None else pyarrow.array(nulls)
-    embeddings = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), dim, mask=mask)
+    rows = len(there)
     arrays = {"row": pyarrow.array(range(first, first + rows), pyarrow.int64())}
     for name, (given, kind) in columns.items():
         try:
@@ -81,7 +79,7 @@ def _write_parquet(
         except (ArrowException, OverflowError) as error:
             raise InputError(f"column {name} cannot be kept ({error}); expected values that Arrow holds") from None
     beside = [*arrays]
-    table = pyarrow.table({**arrays, "embedding": embeddings}, metadata={"minisbert": about})
+    table = pyarrow.table({**arrays, "embedding": list_array(values, there)}, metadata={"minisbert": about})
     whole_numbers = values.dtype.kind in "iu"  # four bytes each, unless they are entries of a dictionary
     parquet.write_table(
         table,
@@ -90,6 +88,36 @@ def _write_parquet(
         use_dictionary=True if whole_numbers else (beside if columns else False),
         write_statistics=["row"],
     )
+
+
+def list_array(values: NDArray[np.generic], there: NDArray[np.bool_], *, fixed_size: bool = True) -> Any:
+    """Make an array of Arrow of lists of `dim` values, which shares the memory of `values` where none is null.
+
+    Args:
+        values: those of the rows that are not null, (rows, dim).
+        there: False for each row that is null, (all rows,).
+        fixed_size: make lists of a fixed size.
+
+    Raises:
+        InputError: lists of any size would hold 2**31 values or more.
+    """
+    import numpy as np
+    import pyarrow as pa
+
+    count, missing, valid = len(there), int(np.count_nonzero(~there)), None
+    if missing:
+        spread = np.zeros((count, values.shape[1]), values.dtype)
+        spread[there] = values
+        values, valid = spread, pa.py_buffer(np.packbits(there, bitorder="little"))
+    values, dim = np.ascontiguousarray(values), values.shape[1]
+    item = pa.from_numpy_dtype(values.dtype)
+    child = pa.Array.from_buffers(item, values.size, [None, pa.py_buffer(values)])  # the same memory
+    if fixed_size:
+        return pa.Array.from_buffers(pa.list_(item, dim), count, [valid], missing, children=[child])
+    if values.size >= 2**31:
+        raise InputError(f"got {count} texts; expected at most {2**31 // dim} in a batch: use smaller ones")
+    starts = pa.py_buffer(np.arange(count + 1, dtype=np.int32) * np.int32(dim))
+    return pa.Array.from_buffers(pa.list_(item), count, [valid, starts], missing, children=[child])
 
 
 def _as_text(value: Any) -> str | None:

@@ -19,7 +19,7 @@ from .options import (
     shortened,
     table,
 )
-from .shards import add_shard_options, wants_parts, write_parts
+from .shards import add_shard_options, embed_texts, wants_parts, write_parts
 
 
 def add(commands: Subparsers) -> None:
@@ -88,16 +88,7 @@ def run_encode(options: argparse.Namespace) -> None:
             f"got {options.output} as input and --output; expected two files, or the texts are lost: choose another"
         )
     model = load_model(options)
-    embeddings = model.encode(
-        texts,
-        prompt_name=options.prompt_name,
-        batch_size=options.batch_size,
-        normalize_embeddings=options.normalize,
-        truncate_dim=options.truncate_dim,
-        precision="float32" if options.precision == "float16" else options.precision,
-        show_progress_bar=True,
-    )
-    embeddings = embeddings.astype(np.float16) if options.precision == "float16" else embeddings
+    embeddings = embed_texts(options, model, texts)
     with replacing_file(output) as temporary, temporary.open("wb") as file:
         np.save(file, embeddings)
     sys.stderr.write(f"wrote {options.output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")

@@ -245,17 +245,22 @@ def _embed(
 
     texts = table.columns[options.column or "text"]
     there = np.array([text is not None for text in texts])
-    values = model.encode(
-        [text for text in texts if text is not None],
+    return embed_texts(options, model, [text for text in texts if text is not None]), there
+
+
+def embed_texts(options: argparse.Namespace, model: SentenceTransformer, texts: list[str]) -> NDArray[Any]:
+    """Embed texts as the options say: (texts, dim)."""
+    half = options.precision == "float16"
+    values: NDArray[Any] = model.encode(
+        texts,
         prompt_name=options.prompt_name,
         batch_size=options.batch_size,
         normalize_embeddings=options.normalize,
         truncate_dim=options.truncate_dim,
-        precision="float32" if options.precision == "float16" else options.precision,
+        precision="float32" if half else options.precision,
         show_progress_bar=True,
     )
-    values = values.astype(np.float16) if options.precision == "float16" else values
-    return values, there
+    return values.astype("float16") if half else values
 
 
 def _runs(blocks: list[int]) -> Iterator[tuple[int, int]]:

@@ -22,13 +22,14 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, InputError, shown
 from ..storage.files import (
     is_file,
-    open_file,
     read_json_object,
     remove_leftovers,
+    sampled_digest,
     temporary_path,
     write_error,
 )
 from ..storage.parts import PART_FORMATS, is_whole, parquet_types, write_part
+from ..storage.weights import tensors_digest
 from .options import check_writable, column_names, load_model, positive
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 _BLOCK_ROWS = 16_384
 _MANIFEST = "_manifest.json"  # names that begin so are no data to readers of Parquet folders
 _PRECISIONS = ("float32", "float16", "binary", "ubinary")
-_SAMPLES, _SAMPLE = 64, 65_536  # places of a source that its digest covers, and bytes of each
 
 
 def shard(text: str) -> tuple[int, int]:
@@ -98,9 +98,8 @@ def write_parts(options: argparse.Namespace) -> None:
     blocks, (number, count) = -(-rows // size), options.shard or (1, 1)
     mine = range((number - 1) * blocks // count, number * blocks // count)
     own = {block: folder / f"part-{block:06}.{form}" for block in mine}
-    next(
-        _tables(options, keep, 0, min(rows, size))
-    )  # what is wrong with the first rows is said before a model is loaded
+    # What is wrong with the first rows is said before a model is loaded.
+    next(_tables(options, keep, 0, min(rows, size)))
     model = load_model(options)
     about = _about(options, model, form, keep) | {
         "block_rows": size,
@@ -167,7 +166,7 @@ def _check_options(options: argparse.Namespace, form: str, keep: list[str]) -> N
 def _about(options: argparse.Namespace, model: SentenceTransformer, form: str, keep: list[str]) -> dict[str, Any]:
     """Describe what decides the bytes of the parts."""
     return {
-        "source": _source_digest(Path(options.file)),
+        "source": sampled_digest(Path(options.file)),
         "column": options.column,
         "keep": keep,
         "model": _model_digest(model),
@@ -179,29 +178,12 @@ def _about(options: argparse.Namespace, model: SentenceTransformer, form: str, k
     }
 
 
-def _source_digest(path: Path) -> str:
-    """Digest the size of a file and 64 samples of its content: one of a terabyte takes no longer."""
-    with open_file(path) as file:
-        size = os.fstat(file.fileno()).st_size
-        digest = hashlib.sha256(str(size).encode())
-        for sample in range(_SAMPLES):
-            file.seek(max(0, size - _SAMPLE) * sample // (_SAMPLES - 1))
-            digest.update(file.read(_SAMPLE))
-    return digest.hexdigest()
-
-
 def _model_digest(model: SentenceTransformer) -> str:
     """Digest the tokenizer, and the modules with their settings and weights; the same on every device."""
-    import torch
-
     modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
     tokens = model.transformer.text_tokenizer.digest()
-    digest = hashlib.sha256(f"{modules} {model.max_seq_length} {tokens}".encode())
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {getattr(tensor, 'dtype', '')}".encode())
-        if isinstance(tensor, torch.Tensor):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    about = f"{modules} {model.max_seq_length} {tokens} {tensors_digest(model.state_dict())}"
+    return hashlib.sha256(about.encode()).hexdigest()
 
 
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:

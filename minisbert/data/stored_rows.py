@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ..errors import ConfigError, InputError, InputTypeError, shown, warn
 from ..prefetch import prefetch
-from ..storage.files import write_error
+from ..storage.files import sampled_digest, write_error
 from ..text import TextTokenizer, with_prompt
 from .labels import read_labels, read_vectors
 from .lists import expand_lists
@@ -29,7 +29,6 @@ from .token_store import Progress, StoreWriter, TokenStore, is_store
 
 BLOCK = 16_384  # rows that are read, tokenized and written together
 _HEAD, _HEAD_CHARACTERS = 1_000, 1_000_000  # first rows that are kept as texts, and their length together
-_END = 1 << 20  # bytes of a file's start and end that its digest reads
 
 Prompts = Callable[[Sequence[str]], Mapping[str, str]]
 
@@ -177,16 +176,12 @@ class StoreMaker:
             raise write_error(folder, error) from error
 
     def _source(self) -> dict[str, Any]:
-        """Describe the file, with a digest of its start and end, and what is read of it."""
+        """Describe the file, with a digest of samples of it, and what is read of it."""
         try:
-            with self.path.open("rb") as file:
-                status = self.path.stat()
-                ends = file.read(_END)
-                file.seek(max(0, status.st_size - _END))
-                ends += file.read(_END)
+            status, content = self.path.stat(), sampled_digest(self.path)
         except OSError as error:
             raise InputError(f"{self.path} cannot be read ({error}); expected the data file: put it back") from None
-        of_file = [self.path.name, status.st_size, status.st_mtime_ns, hashlib.sha256(ends).hexdigest()]
+        of_file = [self.path.name, status.st_size, status.st_mtime_ns, content]
         columns = None if self.columns is None else list(self.columns)
         return {"file": of_file, "block": BLOCK, "columns": columns, "scale": self.scale, "classes": self.classes}
 

@@ -6,6 +6,7 @@ where tensors are made, so that a folder can be described without it.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import pickletools
@@ -175,6 +176,18 @@ def warn_of_unused_layers(folder: Path, found: Iterable[str], used: Collection[s
     names = (name for name in rest if (_NUMBER.sub(".0.", name, count=1) in used if some else _LAYER.search(name)))
     if layers := {_NUMBER.split(name, maxsplit=1)[0] + _NUMBER.findall(name)[0] for name in names}:
         warn(f"{folder}: {len(layers)} layers of the weights are left unused, since config.json asks for fewer: fix it")
+
+
+def tensors_digest(tensors: Mapping[str, Any]) -> str:
+    """Digest tensors with their names, the same on every device; values that are none are left out."""
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in tensors.items():
+        if isinstance(tensor, torch.Tensor):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def write_weights(

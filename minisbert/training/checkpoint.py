@@ -32,7 +32,7 @@ from ..storage.files import (
     write_json,
 )
 from ..storage.layout import read_layout
-from ..storage.weights import check_archive
+from ..storage.weights import check_archive, tensors_digest
 from .config import TrainingConfig
 from .dataset import TrainingDataset
 from .selection import decides
@@ -299,13 +299,7 @@ class Fingerprint:
 
 def weights_digest(tensors: Mapping[str, Tensor]) -> str:
     """Digest tensors with their names, but for an adapter, which starts at random; the same on every device."""
-    digest = hashlib.sha256()
-    for name, tensor in tensors.items():
-        if is_adapter(name):
-            continue
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()
+    return tensors_digest({name: tensor for name, tensor in tensors.items() if not is_adapter(name)})
 
 
 def check_same_run(

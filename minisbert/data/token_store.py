@@ -30,6 +30,7 @@ from ..storage.files import is_file, read_json_object, replace_text, size_and_di
 from ..text import TokenizedTexts
 
 HEADER, _PROGRESS, _VERSION = "header.json", "progress.json", 1
+_REMEDY = "expected a token store: copy it again, or remove the folder to tokenize again"
 _LARGEST_SHORT = 2**16  # tokens of a vocabulary whose ids are uint16
 _TYPES = {"ids": "<u2", "offsets": "<i8", "hashes": "<u8", "labels": "<f4", "types": "u1"}
 
@@ -84,32 +85,36 @@ class TokenStore:
         Raises:
             InputError: one is missing or damaged, or there is no store.
         """
-        remedy = "expected a token store: copy it again, or remove the folder to tokenize again"
         try:
             header = read_json_object(folder / HEADER)
             if header["version"] != _VERSION:
-                raise InputError(f"{folder} is a token store of version {header['version']}; {remedy}")
+                raise InputError(f"{folder} is a token store of version {header['version']}; {_REMEDY}")
             for name, saved in header["files"].items():
                 if size_and_digest(folder / name) != saved:
-                    raise InputError(f"{folder / name} is damaged: it is not what was saved; {remedy}")
-            rows, columns, shape = header["rows"], len(header["columns"]), header["label_shape"]
-            arrays = {name: _mapped(folder / f"{name}.bin", header["types"][name]) for name in header["types"]}
-            texts = StoredTexts(
-                ids=arrays["ids"],
-                lengths=np.empty(0, np.int64),
-                truncated=header["truncated"],
-                types=arrays.get("types"),
-                starts=arrays["offsets"],
-                digest=json.dumps(header["files"], sort_keys=True),
-            )
-            labels = arrays.get("labels", arrays.get("classes"))
-            labels = None if labels is None else labels.reshape(rows, *shape)
-            return cls(folder, header, texts, arrays["hashes"].reshape(rows, columns), labels)
+                    raise InputError(f"{folder / name} is damaged: it is not what was saved; {_REMEDY}")
+            return cls._of(folder, header)
         except ModelError as error:
-            raise InputError(f"{str(error).partition(';')[0]}; {remedy}") from None
+            raise InputError(f"{str(error).partition(';')[0]}; {_REMEDY}") from None
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             damaged = getattr(error, "filename", None) or folder / HEADER
-            raise InputError(f"{damaged} is missing or damaged; {remedy}") from None
+            raise InputError(f"{damaged} is missing or damaged; {_REMEDY}") from None
+
+    @classmethod
+    def _of(cls, folder: Path, header: Mapping[str, Any]) -> TokenStore:
+        """Map the files that a header describes, unchecked."""
+        rows, columns, shape = header["rows"], len(header["columns"]), header["label_shape"]
+        arrays = {name: _mapped(folder / f"{name}.bin", header["types"][name]) for name in header["types"]}
+        texts = StoredTexts(
+            ids=arrays["ids"],
+            lengths=np.empty(0, np.int64),
+            truncated=header["truncated"],
+            types=arrays.get("types"),
+            starts=arrays["offsets"],
+            digest=json.dumps(header["files"], sort_keys=True),
+        )
+        labels = arrays.get("labels", arrays.get("classes"))
+        labels = None if labels is None else labels.reshape(rows, *shape)
+        return cls(folder, header, texts, arrays["hashes"].reshape(rows, columns), labels)
 
 
 def is_store(path: Any) -> bool:
@@ -255,11 +260,12 @@ class StoreWriter:
         counted = {name: getattr(progress, name) for name in ("rows", "tokens", "truncated", "label_shape")}
         described = {"version": _VERSION, "columns": self._columns, **counted, "classes": sorted(progress.classes)}
         content = {**header, **described, "types": types, "files": files}
-        replace_text(self._folder / HEADER, json.dumps(content, ensure_ascii=False))
+        written = json.dumps(content, ensure_ascii=False)
+        replace_text(self._folder / HEADER, written)
         for name in {*self._types} - {*types}:
             (self._folder / f"{name}.bin").unlink(missing_ok=True)
         (self._folder / _PROGRESS).unlink(missing_ok=True)
-        return TokenStore.open(self._folder)
+        return TokenStore._of(self._folder, json.loads(written))  # as it will be read, but not checked once more
 
     def _sort_classes(self) -> None:
         """Write labels with the numbers of sorted names; the others stay until there is a header, should this end."""

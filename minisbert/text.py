@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 Pair: TypeAlias = tuple[str, str]
 Text: TypeAlias = "str | Pair"
 
+TEXTS_AT_ONCE = 16_384  # to tokenize: what the tokenizer returns for one takes some fifty times the memory of its ids
+
 
 # ---- the input of `encode` ------------------------------------------------------------------------------------------
 def read_inputs(inputs: Any) -> tuple[list[Text], bool]:

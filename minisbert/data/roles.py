@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, InputError, shown, warn
+from ..text import TEXTS_AT_ONCE, TextTokenizer, TokenizedTexts, with_prompt
 from .labels import (
     Labels,
     LabelType,
@@ -44,7 +45,10 @@ class TrainingRows:
         label_type: type of the labels in the data.
         label_index: index of the label among all columns; None for the last.
         classes: names of the classes that the labels number, from 0; empty if the data has numbers.
+        row_by_row: True if `tokens` has the texts row by row; otherwise column by column.
     """
+
+    row_by_row: ClassVar[bool] = False
 
     texts: dict[str, list[str]] = field(repr=False)
     labels: Labels | None = field(repr=False)
@@ -75,6 +79,16 @@ class TrainingRows:
     def head(self) -> TrainingRows:
         """The rows in memory: all of them, unless these are in a token store."""
         return self
+
+    def tokens(self, tokenizer: TextTokenizer, prompts: Mapping[str, str]) -> TokenizedTexts:
+        """Tokenize the texts, those of some columns with a prompt before them."""
+        return TokenizedTexts.join(
+            [
+                tokenizer(with_prompt([*texts[start : start + TEXTS_AT_ONCE]], prompts.get(column, "")), first=start)
+                for column, texts in self.texts.items()
+                for start in range(0, max(1, len(texts)), TEXTS_AT_ONCE)
+            ]
+        )
 
     def text_numbers(self) -> Sequence[Collection[int]] | NDArray[np.uint64]:
         """Return the texts of each row as numbers, equal for equal texts."""

@@ -10,7 +10,7 @@ from functools import cached_property
 from hashlib import blake2b
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from ..errors import ConfigError, InputError, InputTypeError, shown, warn
 from ..prefetch import prefetch
 from ..storage.files import sampled_digest, write_error
-from ..text import TextTokenizer, with_prompt
+from ..text import TextTokenizer, TokenizedTexts, with_prompt
 from .labels import read_labels, read_vectors
 from .lists import expand_lists
 from .roles import TrainingRows, column_texts, empty_rows, rows_of_table
@@ -42,6 +42,8 @@ class StoredRows(TrainingRows):
         maker: makes a store of the same rows for another tokenizer; None if their source is unknown.
     """
 
+    row_by_row: ClassVar[bool] = True
+
     store: TokenStore = field(kw_only=True, repr=False)
     maker: StoreMaker | None = field(kw_only=True, repr=False)
 
@@ -60,6 +62,10 @@ class StoredRows(TrainingRows):
     def text_numbers(self) -> NDArray[np.uint64]:
         """Return a number for each text, equal for equal texts: (rows, columns)."""
         return self.store.hashes
+
+    def tokens(self, tokenizer: TextTokenizer, prompts: Mapping[str, str]) -> TokenizedTexts:
+        """Return the texts of `tokenized`, row by row."""
+        return self.tokenized(tokenizer, prompts).texts
 
     def tokenized(self, tokenizer: TextTokenizer, prompts: Mapping[str, str]) -> TokenStore:
         """Return the store of these rows for a tokenizer and the prompts of columns, which may have to be made.

@@ -19,9 +19,8 @@ from ..distributed import rank, world_size
 from ..errors import ConfigError
 from ..packing import PackedBatch, pack
 from ..prefetch import to_device
-from ..text import TextTokenizer, TokenizedTexts, with_prompt
+from ..text import TEXTS_AT_ONCE, TextTokenizer
 
-_BLOCK = 16_384  # texts; the tokenizer's output for one text takes some fifty times the memory of its ids
 _SHOWN_ROWS = 16  # of a batch, in a message
 
 
@@ -112,8 +111,6 @@ class TrainingDataset:
         apart: bool = False,
         labels_equal_texts: bool = False,
     ) -> None:
-        from ..data.stored_rows import StoredRows  # not before it is needed
-
         self.apart = apart
         prompts = prompts or {}
         self.column_count = len(rows.texts)
@@ -125,19 +122,8 @@ class TrainingDataset:
         self._counted = len(next(iter(rows.texts.values())))  # all of them, or the first ones of a token store
         self._plain = {column: rows.texts[name] for column, name in enumerate(rows.texts) if name in prompts}
         self._tokenizer = tokenizer
-        # Texts are numbered column by column, or row by row in a token store.
-        self._strides = (1, self._rows)
-        if isinstance(rows, StoredRows):
-            self._tokens: TokenizedTexts = rows.tokenized(tokenizer, prompts).texts
-            self._strides = (self.column_count, 1)
-        else:
-            self._tokens = TokenizedTexts.join(
-                [
-                    tokenizer(with_prompt([*texts[start : start + _BLOCK]], prompts.get(column, "")), first=start)
-                    for column, texts in rows.texts.items()
-                    for start in range(0, max(1, len(texts)), _BLOCK)
-                ]
-            )
+        self._tokens = rows.tokens(tokenizer, prompts)
+        self._strides = (self.column_count, 1) if rows.row_by_row else (1, self._rows)
         self._labels = None if rows.labels is None else torch.as_tensor(rows.labels, dtype=torch.float32)
         self._labels_equal_texts = labels_equal_texts and self._labels is None
 
@@ -161,7 +147,7 @@ class TrainingDataset:
         """Count the tokens of each text as `token_counts` does, without its prompt: (columns, rows)."""
         counts = self.token_counts.copy()
         for column, texts in self._plain.items():
-            blocks = (texts[start : start + _BLOCK] for start in range(0, len(texts), _BLOCK))
+            blocks = (texts[start : start + TEXTS_AT_ONCE] for start in range(0, len(texts), TEXTS_AT_ONCE))
             plain = np.concatenate([self._tokenizer.count(list(block)) for block in blocks])
             counts[column] = np.minimum(plain, self._tokenizer.max_length)
         return counts
@@ -205,10 +191,9 @@ class TrainingDataset:
     def fingerprint(self) -> str:
         """Digest of token ids, their division into texts and columns, and labels."""
         digest = hashlib.sha256(f"{self.column_count} columns, {self._rows} rows".encode())
-        from ..data.token_store import StoredTexts
-
-        if isinstance(self._tokens, StoredTexts):
-            digest.update(self._tokens.digest.encode())
+        stored: str | None = getattr(self._tokens, "digest", None)  # of a token store, with its labels
+        if stored is not None:
+            digest.update(stored.encode())
             return digest.hexdigest()
         digest.update(self._tokens.lengths.tobytes())
         digest.update(self._tokens.ids.tobytes())

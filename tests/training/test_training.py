@@ -17,6 +17,7 @@ from tiny_models import WORDS
 from torch.utils.data import DataLoader
 
 from minisbert import InputExample, SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert.data import roles
 from minisbert.data.roles import training_rows
 from minisbert.errors import ConfigError, InputError
 from minisbert.evaluation import EmbeddingSimilarityEvaluator
@@ -543,7 +544,7 @@ def test_texts_are_tokenized_in_blocks(block: int, folder: Path, monkeypatch: py
         return tokenizer(texts, **options)
 
     whole = dataset.TrainingDataset(rows, tokenizer)
-    monkeypatch.setattr(dataset, "_BLOCK", block)
+    monkeypatch.setattr(roles, "TEXTS_AT_ONCE", block)
     cut = dataset.TrainingDataset(rows, cast(TextTokenizer, tokenize))
     assert max(sizes) == block
     assert sum(sizes) == 50
@@ -557,7 +558,7 @@ def test_texts_are_tokenized_in_blocks(block: int, folder: Path, monkeypatch: py
 
 
 def test_a_bad_text_of_a_later_block_keeps_its_number(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dataset, "_BLOCK", 2)
+    monkeypatch.setattr(roles, "TEXTS_AT_ONCE", 2)
     rows = training_rows([("fine", "fine")] * 4)
     list(rows.texts.values())[1][3] = "\ud800"  # which reading the rows would have refused
     with pytest.raises(InputError, match=r"texts\[3\]"):

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 import torch
 
-from ..data.roles import TrainingRows, training_rows
+from ..data.roles import training_rows
 from ..data.rows import named_datasets
 from ..distributed import broadcast_tensors, by_first, gather_objects, processes, rank, world_size
 from ..errors import ConfigError, InputError, InputTypeError, warn
@@ -91,22 +91,11 @@ class Trainer:
         held_out = {} if eval_data is None else named_datasets(eval_data) or {"": eval_data}
         losses = _losses(loss, datasets, held_out, multiple=self._multiple)
 
-        from ..data.stored_rows import stored_rows  # not before it is needed
-        from ..data.token_store import is_store
-
-        def read(name: str, data: Any, *, classes: bool, stores: bool) -> TrainingRows:
-            how: dict[str, Any] = {"columns": columns, "scale": scale, "classes": classes}
-            if not stores and not is_store(data):
-                return training_rows(data, **how)
-            prompts = partial(column_prompts, self.config.prompts, dataset=name)
-            tokenizer = model.transformer.text_tokenizer
-            return stored_rows(
-                data, tokenizer, cache=token_store, prompts=prompts, show_progress_bar=show_progress_bar, **how
-            )
-
+        self._show = show_progress_bar
+        how: dict[str, Any] = {"columns": columns, "scale": scale}
         self._sets, self._eval_sets = (
-            [_training_set(name, data, losses[name], partial(read, stores=stores)) for name, data in some.items()]
-            for some, stores in ((datasets, token_store is not None), (held_out, False))
+            [self._training_set(name, data, losses[name], store, how) for name, data in some.items()]
+            for some, store in ((datasets, token_store), (held_out, None))
         )
         classes = {part.name: part.rows.classes for part in self._sets}
         self._eval_sets = [
@@ -125,7 +114,6 @@ class Trainer:
                     f"{len(rows):,} are labelled 0 or below: leave them out if they do not"
                 )
         self._on_log = on_log
-        self._show = show_progress_bar
         self._start: str | None = None  # digest of the weights that the last run started from
         self._check_settings()
 
@@ -202,6 +190,29 @@ class Trainer:
             run.log.history,
         )
         return run.log.history
+
+    def _training_set(
+        self, name: str, data: Any, loss: Loss, store: str | Path | None, how: Mapping[str, Any]
+    ) -> TrainingSet:
+        """Read the rows of a data set, into a token store if there is a folder for it; check that they fit the loss."""
+        from ..data.stored_rows import stored_rows  # not before it is needed
+        from ..data.token_store import is_store
+
+        if not isinstance(loss, Loss):
+            shown = loss.__name__ if isinstance(loss, type) else type(loss).__name__
+            raise ConfigError(f"got {shown} as loss; expected a loss, such as CosineSimilarityLoss(): make one")
+        how = {**how, "classes": loss.label_kind == "class"}
+        try:
+            if store is None and not is_store(data):
+                rows = training_rows(data, **how)
+            else:
+                prompts = partial(column_prompts, self.config.prompts, dataset=name)
+                tokenizer = self.model.transformer.text_tokenizer
+                rows = stored_rows(data, tokenizer, cache=store, prompts=prompts, show_progress_bar=self._show, **how)
+            loss.check_rows(tuple(rows.texts), rows.labels)
+        except (InputError, InputTypeError) as error:
+            raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
+        return TrainingSet(name, rows, loss)
 
     def _agree(self) -> None:
         """Give the model and the losses of every process the weights of process 0."""
@@ -363,16 +374,3 @@ def _losses(
             f"got losses for {list(loss)} and data sets {names}; expected the same names: give each its loss"
         )
     return dict(loss)
-
-
-def _training_set(name: str, data: Any, loss: Loss, read: Callable[..., TrainingRows]) -> TrainingSet:
-    """Read the rows of a data set, and check that they fit its loss."""
-    if not isinstance(loss, Loss):
-        shown = loss.__name__ if isinstance(loss, type) else type(loss).__name__
-        raise ConfigError(f"got {shown} as loss; expected a loss, such as CosineSimilarityLoss(): make one")
-    try:
-        rows = read(name, data, classes=loss.label_kind == "class")
-        loss.check_rows(tuple(rows.texts), rows.labels)
-    except (InputError, InputTypeError) as error:
-        raise type(error)(f"data set {name!r}: {error}" if name else str(error)) from None
-    return TrainingSet(name, rows, loss)

@@ -85,7 +85,7 @@ class RunBuilder:
         total_steps = self.total_steps(math.ceil(len(sampler) / (1 if self.shares else world_size())))
         engine = self.engine(total_steps)
         writes = rank() == 0
-        file = output_dir / "train_log.jsonl" if output_dir and writes else None
+        file = self.log_file(output_dir) if output_dir and writes else None
         return TrainingRun(
             model=self.model,
             config=config,
@@ -253,6 +253,10 @@ class RunBuilder:
     def rows_of_last(self, part: TrainingSet) -> int | None:
         """Return the rows that the last batch of an evaluation counts as; None for those that it has."""
         return None
+
+    def log_file(self, output_dir: Path) -> Path | None:
+        """Return the file that log entries are appended to, or None."""
+        return output_dir / "train_log.jsonl"
 
     def start_epoch(self) -> None:
         """Do what comes before the first batch of an epoch: nothing."""

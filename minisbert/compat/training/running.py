@@ -75,8 +75,11 @@ class PlannedBuilder(RunBuilder):
             evaluator=evaluator, output_dir=output_dir, on_log=on_log, show_progress_bar=show_progress_bar
         )
         run.course, run.on_start = self.plan.course, self.plan.course.start
-        run.log = TrainingLog(epoch_after=run.batches.epoch_after, file=None, on_log=on_log)
         return run
+
+    def log_file(self, output_dir: Path) -> Path | None:
+        """Return None: the log of the reference is in the state of its trainer."""
+        return None
 
     def total_steps(self, batches_per_epoch: int) -> int:
         """Return the optimizer steps of the whole run, which may end within an epoch."""

@@ -15,7 +15,7 @@ class ArgumentSetters:
 
     def _set(self: T, **values: Any) -> T:
         for name, value in values.items():
-            setattr(self, name, value)
+            setattr(self, name, getattr(value, "value", value))  # enums of transformers by their values
         self.check()
         return self
 
@@ -56,10 +56,9 @@ class ArgumentSetters:
         loss_only: bool = False,
     ) -> T:
         """Set when evaluations come."""
-        strategy = getattr(strategy, "value", strategy)
         return self._set(
             eval_strategy=strategy,
-            do_eval=strategy != "no",
+            do_eval=getattr(strategy, "value", strategy) != "no",
             eval_steps=steps,
             per_device_eval_batch_size=batch_size,
             eval_accumulation_steps=accumulation_steps,
@@ -79,7 +78,6 @@ class ArgumentSetters:
         on_each_node: bool = False,
     ) -> T:
         """Set when checkpoints come."""
-        strategy = getattr(strategy, "value", strategy)
         return self._set(
             save_strategy=strategy, save_steps=steps, save_total_limit=total_limit, save_on_each_node=on_each_node
         )
@@ -97,7 +95,7 @@ class ArgumentSetters:
     ) -> T:
         """Set when the loss is logged."""
         return self._set(
-            logging_strategy=getattr(strategy, "value", strategy),
+            logging_strategy=strategy,
             logging_steps=steps,
             report_to=report_to,
             log_level=level,
@@ -119,7 +117,7 @@ class ArgumentSetters:
     ) -> T:
         """Set the optimizer."""
         return self._set(
-            optim=getattr(name, "value", name),
+            optim=name,
             learning_rate=learning_rate,
             weight_decay=weight_decay,
             adam_beta1=beta1,
@@ -133,7 +131,7 @@ class ArgumentSetters:
     ) -> T:
         """Set the course of the learning rate."""
         return self._set(
-            lr_scheduler_type=getattr(name, "value", name),
+            lr_scheduler_type=name,
             num_train_epochs=num_epochs,
             max_steps=max_steps,
             warmup_steps=warmup_steps,
@@ -183,7 +181,7 @@ class ArgumentSetters:
         return self._set(
             push_to_hub=True,
             hub_model_id=model_id,
-            hub_strategy=getattr(strategy, "value", strategy),
+            hub_strategy=strategy,
             hub_token=token,
             hub_private_repo=private_repo,
             hub_always_push=always_push,

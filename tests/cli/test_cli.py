@@ -33,18 +33,6 @@ SECOND = [f"a {word} sat on the mat" for word in WORDS]
 SCORES = [0, 1, 2, 3, 4, 5, 4, 3, 2, 1]
 
 
-@pytest.fixture(autouse=True)
-def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Commands without --device run on the CPU, as what they are compared with does."""
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Callable[[str], Path]) -> str:
-    return str(tiny("bert"))
-
-
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str | bytes], str]:
     """Write a file and return its path."""

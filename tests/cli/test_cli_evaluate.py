@@ -22,11 +22,6 @@ from minisbert.evaluation import (
 PAIRS = [("a cat", "the cat", 1), ("a cat", "blue sky", 0), ("red sea", "the sea", 1), ("one tree", "two dog", 0)]
 
 
-@pytest.fixture(scope="module")
-def model(tiny: Callable[[str], Path]) -> str:
-    return str(tiny("bert"))
-
-
 @pytest.fixture
 def evaluated(model: str, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, dict[str, float]]]:
     """Run the command; returns its rows and metrics, the same from the table and as JSON."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,6 @@ from minisbert.mining import mine_hard_negatives
 ANCHORS = ["the cat sat", "a red sky", "the sea", "one tree", "two dogs ran"]
 POSITIVES = ["a cat on the mat", "the sky is red", "blue sea", "a tree", "dogs ran fast"]
 CORPUS = ["a slow dog", "three trees", "the mat", "sky and sea"]
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Callable[[str], Path]) -> str:
-    return str(tiny("bert"))
 
 
 @pytest.fixture

@@ -34,17 +34,6 @@ TEXTS = [" ".join(["the cat sat", "a red dog", "sky"][: 1 + i % 3]) + " one" * (
 IDS = [f"id-{i}" for i in range(23)]
 
 
-@pytest.fixture(autouse=True)
-def no_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("torch.backends.mps.is_available", lambda: False)
-
-
-@pytest.fixture(scope="module")
-def model(tiny: Callable[[str], Path]) -> str:
-    return str(tiny("bert"))
-
-
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """23 rows in row groups of 7, which blocks of 4 do not respect."""

@@ -11,15 +11,14 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import timing
 import workloads
+from commands.memory import watched
 from machine import table
 
 TEXTS, QUICK_TEXTS = 100_000, 2_000
@@ -98,29 +97,16 @@ def _run(way: str, file: Path, cores: int) -> dict[str, Any]:
     process = subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=settings, cwd=file.parent
     )
-    with _watched(process.pid) as peak:
+    with watched(lambda: _memory(process.pid), every=1.0) as peak:
         output, errors = process.communicate()
     if process.returncode:
         return {"not_available": (errors.strip().splitlines() or [f"exit status {process.returncode}"])[-1]}
     return {"seconds": json.loads(output.splitlines()[-1])["seconds"], "peak_mb": peak[0]}
 
 
-@contextmanager
-def _watched(process: int) -> Iterator[list[float]]:
-    """Keep the largest memory of a process and its descendants, shared pages divided among them (Pss): [MB]."""
-    peak, done = [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(1.0):
-            peak[0] = max(peak[0], round(sum(map(_pss, _family(process))), 1))
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        watcher.join()
+def _memory(process: int) -> float:
+    """Return the memory of a process and its descendants, shared pages divided among them (Pss), in MB."""
+    return round(sum(map(_pss, _family(process))), 1)
 
 
 def _family(process: int) -> set[int]:

@@ -90,7 +90,7 @@ def _embed(way: str, count: int, threads: int, data: Path | None) -> dict[str, A
     embed(texts[: contenders.BATCH_SIZE])
     loaded = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of reading the texts
-    with _watched() as peak:
+    with watched(lambda: status("RssAnon"), every=0.02) as peak:  # what is no mapped file
         embed(texts)
     return {"loaded": loaded, "peak": status("VmHWM"), "peak_anonymous": peak[0]}
 
@@ -117,13 +117,13 @@ def _way(way: str, threads: int) -> Callable[[list[str]], object]:
 
 
 @contextmanager
-def _watched() -> Iterator[list[float]]:
-    """The largest amount of memory that is no mapped file, looked at often during a block of code: [MB]."""
+def watched(look: Callable[[], float], *, every: float) -> Iterator[list[float]]:
+    """Keep the largest of what is seen by looking every so many seconds during a block of code, and at its end."""
     peak, done = [0.0], threading.Event()
 
     def watch() -> None:
-        while not done.wait(0.02):
-            peak[0] = max(peak[0], status("RssAnon"))
+        while not done.wait(every):
+            peak[0] = max(peak[0], look())
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -132,7 +132,7 @@ def _watched() -> Iterator[list[float]]:
     finally:
         done.set()
         watcher.join()
-        peak[0] = max(peak[0], status("RssAnon"))
+        peak[0] = max(peak[0], look())
 
 
 def status(field: str) -> float:

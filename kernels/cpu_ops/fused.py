@@ -53,7 +53,8 @@ class Fused(onednn.OneDnn):
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; queries, keys and values are one product."""
-        joined = self._joined(hidden, modules, torch.cat) if spec.as_in_bert else None
+        as_in_bert = spec.as_in_bert and modules.query_norm is None
+        joined = self._joined(hidden, modules, torch.cat) if as_in_bert else None
         if joined is None:
             return super().attention(hidden, modules, batch, spec)
         qkv = self._product(hidden, *joined[:2])  # (tokens, 3 * width)

@@ -63,6 +63,8 @@ class OneDnn(Plain):
             return super().attention(hidden, modules, batch, spec)
         weight, bias, sizes = joined
         query, key, value = torch.split(self._product(hidden, weight, bias), sizes, dim=1)
+        if modules.query_norm is not None:
+            query, key = self._norm_heads(query, key, modules, spec)
         return self.attend(query, key, value, batch, spec)
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
@@ -82,13 +84,14 @@ class OneDnn(Plain):
 
     def _joined(
         self, x: Tensor, modules: Projections, join: Callable[[list[Tensor]], Tensor | None]
-    ) -> tuple[Tensor, Tensor, list[int]] | None:
+    ) -> tuple[Tensor, Tensor | None, list[int]] | None:
         """Return linear layers as one: weight, bias and each one's columns; None if that is not possible."""
-        layers = [module for module in modules if self._takes(module, x) and module.bias is not None]
-        if len(layers) < len(modules):
+        layers = [module for module in modules.linears if self._takes(module, x)]
+        biases: list[Tensor] = [layer.bias for layer in layers if layer.bias is not None]
+        if len(layers) < len(modules.linears) or len(biases) not in (0, len(layers)):
             return None
-        weight, bias = join([layer.weight for layer in layers]), join([layer.bias for layer in layers])
-        if weight is None or bias is None:
+        weight, bias = join([layer.weight for layer in layers]), join(biases) if biases else None
+        if weight is None or (biases and bias is None):
             return None
         return weight, bias, [layer.weight.shape[0] for layer in layers]
 
@@ -120,6 +123,10 @@ class OneDnnHalf(OneDnn):
 
     def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
         """See `Operations`; the result is in float32."""
+        if as_built(norm, nn.Identity):
+            return hidden
+        if as_built(norm, nn.RMSNorm) and norm.weight is not None:
+            return F.rms_norm(hidden.float(), tuple(norm.normalized_shape), norm.weight.float(), norm.eps)
         if not as_built(norm, nn.LayerNorm):
             return super().norm(hidden.bfloat16(), norm).float()
         weight, bias = (None if value is None else value.float() for value in (norm.weight, norm.bias))

@@ -92,7 +92,7 @@ def run_layers(
 
 
 def _linears(layer: LayerInTraining) -> tuple[nn.Linear, ...]:
-    return cast("tuple[nn.Linear, ...]", (*layer.projections, layer.output, layer.up, layer.down))
+    return cast("tuple[nn.Linear, ...]", (*layer.projections.linears, layer.output, layer.up, layer.down))
 
 
 def _parameters(layer: LayerInTraining) -> list[Tensor]:

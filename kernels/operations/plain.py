@@ -45,8 +45,8 @@ class Plain:
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`."""
-        query, key, value = (self.linear(hidden, module) for module in modules)
-        return self.attend(query, key, value, batch, spec)
+        query, key, value = (self.linear(hidden, module) for module in modules.linears)
+        return self.attend(*self._norm_heads(query, key, modules, spec), value, batch, spec)
 
     def add_norm(
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
@@ -55,6 +55,10 @@ class Plain:
         product = self.linear(x, linear)
         total = (F.dropout(product, dropout) if dropout else product) + residual
         return total if norm is None else self.norm(total, norm)
+
+    def norm_add(self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module) -> Tensor:
+        """See `Operations`."""
+        return self.norm(self.linear(x, linear), norm) + residual
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`."""
@@ -74,6 +78,17 @@ class Plain:
     def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """Self-attention within each text; see the function `attention`."""
         return attention(query, key, value, batch, spec)
+
+    def _norm_heads(
+        self, query: Tensor, key: Tensor, modules: Projections, spec: AttentionSpec
+    ) -> tuple[Tensor, Tensor]:
+        """Queries and keys with their heads normalized, if the layer does that."""
+        size = query.shape[1] // spec.settings.heads
+        pairs = ((query, modules.query_norm), (key, modules.key_norm))
+        first, second = (
+            x if norm is None else self.norm(x.reshape(-1, size), norm).view(x.shape).to(x.dtype) for x, norm in pairs
+        )
+        return first, second
 
     def layers(
         self, hidden: Tensor, layers: Sequence[LayerInTraining], heads: int, batch: PackedBatch, memory: TrainingMemory
@@ -119,8 +134,14 @@ def attention(query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spe
             part[run.rows].view(run.texts, run.length, part.shape[1] // size, size).transpose(1, 2)
             for part in (query, key, value)
         )  # (texts, heads, length, size)
-        mask = _mask(run.length, settings, bias, q)
-        attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout, enable_gqa=grouped)
+        if settings.window is not None and bias is None and run.length > 2 * _block(settings.window):
+            attended = _near(q, k, v, settings, dropout)
+        else:
+            causal = settings.causal and settings.window is None and bias is None  # needs no mask in memory
+            mask = None if causal else _mask(run.length, settings, bias, q)
+            attended = F.scaled_dot_product_attention(
+                *(q, k, v, mask, dropout), is_causal=causal, scale=settings.scale, enable_gqa=grouped
+            )
         attended = attended.transpose(1, 2)  # (texts, length, heads, size)
         outputs.append(attended.reshape(run.texts * run.length, query.shape[1]))
     return torch.cat(outputs)
@@ -144,8 +165,8 @@ def rotate(x: Tensor, positions: Tensor, size: int, base: float) -> Tensor:
 
 def rotary_frequencies(size: int, base: float, device: torch.device) -> Tensor:
     """Return the angles by which the pairs of a head turn in one position: float32, (size / 2,)."""
-    frequencies: Tensor = base ** -(torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
-    return frequencies
+    powers: Tensor = base ** (torch.arange(0, size, 2, device=device, dtype=torch.float32) / size)
+    return 1.0 / powers  # with the reference's rounding
 
 
 def _mask(length: int, settings: AttentionSettings, bias: Tensor | None, query: Tensor) -> Tensor | None:
@@ -159,6 +180,54 @@ def _mask(length: int, settings: AttentionSettings, bias: Tensor | None, query: 
     if settings.window is not None:
         seen &= distance.abs() <= settings.window
     return seen if added is None else added.masked_fill(~seen, -torch.inf)
+
+
+def _block(window: int) -> int:
+    """Queries that attend to their window together."""
+    return max(window, 64)
+
+
+def _near(q: Tensor, k: Tensor, v: Tensor, settings: AttentionSettings, dropout: float) -> Tensor:
+    """Attention within a window, of time and memory that grow with length times window.
+
+    Each block of queries attends to the keys in reach of one of them.
+
+    Args:
+        q: (texts, heads, length, size).
+        k: (texts, key-value heads, length, size).
+        v: like k.
+        settings: with a window.
+        dropout: of attention weights.
+
+    Returns:
+        Like q.
+    """
+    window, length = settings.window or 0, q.shape[2]
+    before, after = window, 0 if settings.causal else window
+    block = _block(window)
+    blocks = -(-length // block)
+    texts, heads, _, size = q.shape
+    filled = F.pad(q, (0, 0, 0, blocks * block - length)).view(texts, heads, blocks, block, size)
+    queries = filled.transpose(1, 2).flatten(0, 1)  # (texts * blocks, heads, block, size)
+    reach = before + block + after
+
+    def in_reach(x: Tensor) -> Tensor:
+        wide = F.pad(x, (0, 0, before, blocks * block - length + after)).unfold(2, reach, block)
+        return wide.permute(0, 2, 1, 4, 3).flatten(0, 1)  # (texts * blocks, key-value heads, reach, size)
+
+    query = torch.arange(block, device=q.device)[:, None]
+    key = torch.arange(reach, device=q.device)[None, :] - before  # counted from the first query of the block
+    seen = (key >= query - before) & (key <= query + after)  # (block, reach)
+    start = torch.arange(blocks, device=q.device)[:, None, None] * block
+    inside = (start + key >= 0) & (start + key < length)
+    outside = start + query >= length  # queries that fill the last block up see all, and are left out afterwards
+    mask = ((seen & inside) | outside).repeat(texts, 1, 1)[:, None]  # (texts * blocks, 1, block, reach)
+    attended: Tensor = F.scaled_dot_product_attention(
+        *(queries, in_reach(k), in_reach(v), mask, dropout),
+        scale=settings.scale,
+        enable_gqa=heads != k.shape[1],
+    )
+    return attended.view(texts, blocks, heads, block, size).transpose(1, 2).flatten(2, 3)[:, :, :length]
 
 
 def attention_qkv(qkv: Tensor, batch: PackedBatch, *, heads: int, dropout: float = 0.0) -> Tensor:

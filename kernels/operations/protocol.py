@@ -40,6 +40,7 @@ class AttentionSettings:
         causal: a token attends to itself and to those before it only.
         window: a token attends to tokens at most this many positions away; None for all.
         rotary_base: base of the rotary position embeddings of queries and keys; None for none.
+        scale: factor of the scores; None for 1 / sqrt(size of a head).
     """
 
     heads: int
@@ -47,6 +48,7 @@ class AttentionSettings:
     causal: bool = False
     window: int | None = None
     rotary_base: float | None = None
+    scale: float | None = None
 
     @property
     def bidirectional(self) -> bool:
@@ -74,11 +76,18 @@ class AttentionSpec(NamedTuple):
 
 
 class Projections(NamedTuple):
-    """The linear layers before attention."""
+    """The linear layers before attention, and the normalizations of the heads of queries and keys, or None."""
 
     query: nn.Module
     key: nn.Module
     value: nn.Module
+    query_norm: nn.Module | None = None
+    key_norm: nn.Module | None = None
+
+    @property
+    def linears(self) -> tuple[nn.Module, nn.Module, nn.Module]:
+        """The three linear layers."""
+        return self.query, self.key, self.value
 
 
 class Tables(NamedTuple):
@@ -140,7 +149,8 @@ class Operations(Protocol):
 
         Args:
             hidden: (tokens, dim).
-            modules: map (tokens, dim) to (tokens, heads * size); key and value to their number of heads.
+            modules: map (tokens, dim) to (tokens, heads * size); key and value to their number of heads. Norms are of
+                rows of a head's size.
             batch: the texts the tokens belong to.
             spec: the attention of this layer in this pass.
         """
@@ -150,6 +160,10 @@ class Operations(Protocol):
         self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module | None, *, dropout: float
     ) -> Tensor:
         """Compute `norm(dropout(linear(x)) + residual)`: (tokens, width) to (tokens, dim); without `norm`, the sum."""
+        ...
+
+    def norm_add(self, x: Tensor, linear: nn.Module, residual: Tensor, norm: nn.Module) -> Tensor:
+        """Compute `norm(linear(x)) + residual`: (tokens, width) to (tokens, dim)."""
         ...
 
     def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:

@@ -74,8 +74,9 @@ class Triton(TritonAttention):
 
     def attention(self, hidden: Tensor, modules: Projections, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
         """See `Operations`; queries, keys and values are one product."""
-        layers = [layer for layer in modules if _takes_linear(layer) and layer.bias is not None]
-        if len(layers) < 3 or spec.bias is not None or not self.recordable(layers[0].out_features, spec.settings):
+        layers = [layer for layer in modules.linears if _takes_linear(layer) and layer.bias is not None]
+        plain = spec.bias is None and modules.query_norm is None
+        if len(layers) < 3 or not plain or not self.recordable(layers[0].out_features, spec.settings):
             return super().attention(hidden, modules, batch, spec)
         weight, added = torch.cat([layer.weight for layer in layers]), torch.cat([layer.bias for layer in layers])
         qkv = self._product(hidden, weight, added)  # (tokens, 3 * dim)

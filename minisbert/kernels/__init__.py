@@ -33,7 +33,6 @@ if TYPE_CHECKING:  # where type checkers find them
     from kernels.cpu_ops.native import submodules
     from kernels.operations import plain
     from kernels.operations.memory import TrainingMemory
-    from kernels.operations.padded import Padded
     from kernels.operations.plain import AdamWStep, Plain
     from kernels.operations.protocol import (
         AttentionSettings,
@@ -49,7 +48,6 @@ else:
     from .cpu_ops.native import submodules
     from .operations import plain
     from .operations.memory import TrainingMemory
-    from .operations.padded import Padded
     from .operations.plain import AdamWStep, Plain
     from .operations.protocol import (
         AttentionSettings,
@@ -117,6 +115,10 @@ def choose(values: Tensor, batch: PackedBatch | None = None, *, compiled: bool =
         compiled: the caller compiles parts of the pass with torch.compile, which traces plain PyTorch.
     """
     if isinstance(batch, PaddedBatch):
+        if TYPE_CHECKING:
+            from kernels.operations.padded import Padded
+        else:
+            from .operations.padded import Padded
         return Padded(batch)
     if not fast():
         return Plain()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import kernels
-from ..cuda_graphs import GpuEncoder
 from ..errors import InputError, check_count
 from ..kernels import (
     AttentionSettings,
@@ -30,7 +29,9 @@ from ..kernels import (
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
 from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, activation_name, make_norm
-from .recompute import recomputed
+
+if TYPE_CHECKING:
+    from ..cuda_graphs import GpuEncoder
 
 _GRAPHS: WeakKeyDictionary[nn.Module, GpuEncoder] = WeakKeyDictionary()  # neither saved nor copied with an encoder
 
@@ -123,6 +124,8 @@ class Encoder(nn.Module):
         if not self.training and not self._compiled and kernels.whole_encoder_may_run(word, batch):
             if kernels.on_gpu(word):
                 if self.recordable:
+                    from ..cuda_graphs import GpuEncoder
+
                     graphs = _GRAPHS.get(self) or _GRAPHS.setdefault(self, GpuEncoder())
                     return graphs(self._embed, submodules(self)[1:], batch)
             elif (whole := self._native(self, self._native_modules)) is not None:
@@ -155,6 +158,8 @@ class Encoder(nn.Module):
         if not (self._recomputes and self.training):
             output: Tensor = layer(hidden, batch, operations, bias)
             return output
+        from .recompute import recomputed
+
         inputs = (hidden,) if bias is None else (hidden, bias)
         return recomputed(
             lambda hidden, bias=None: layer(hidden, batch, operations, bias), *inputs, device=hidden.device
@@ -264,8 +269,14 @@ class Encoder(nn.Module):
         return kinds.pop() if len(kinds) == 1 else None
 
     def _native_modules(self) -> native.EncoderModules | None:
-        """Return the modules with weights and what layers compute, or None if a part is replaced, patched or hooked."""
-        layers = cast("list[EncoderLayer]", list(self.layers))
+        """Return the modules with weights and what layers compute, or None for what the C++ does not know.
+
+        That is a part which is replaced, patched or hooked, and norms and sizes of heads as of Qwen3 and Gemma.
+        """
+        layers, config = cast("list[EncoderLayer]", list(self.layers)), self.config
+        wide = config.size_of_heads * config.num_attention_heads != config.hidden_size
+        if wide or config.head_norm or config.norm_added or config.embedding_scale is not None:
+            return None
         if not all(map(_as_written, submodules(self)[1:])):
             return None
         norm_first = {part.norm_first for layer in layers for part in (layer.attention, layer.feed_forward)}
@@ -284,7 +295,8 @@ class Encoder(nn.Module):
         heads = layers[0].attention.settings.heads
         relative = self.relative_attention_bias
         buckets = None if relative is None else distance_buckets(relative.num_embeddings)
-        return native.EncoderModules(*tables, embeddings.norm, tuple(found), heads, self.norm, relative, buckets)
+        first = embeddings.norm or nn.Identity()
+        return native.EncoderModules(*tables, first, tuple(found), heads, self.norm, relative, buckets)
 
     def _layers_in_training(self) -> list[LayerInTraining]:
         """Return what the layers of BERT are made of, with the dropout of now."""

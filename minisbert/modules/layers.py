@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -40,7 +41,7 @@ class Embedding(nn.Embedding):
 
 
 class Embeddings(nn.Module):
-    """Word, position and token-type embeddings, normalized."""
+    """Word, position and token-type embeddings, normalized or scaled."""
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
@@ -48,8 +49,10 @@ class Embeddings(nn.Module):
         self.word = Embedding(config.vocab_size, dim)
         self.position = None if config.rotary else Embedding(config.max_position_embeddings, dim)
         self.token_type = Embedding(config.type_vocab_size, dim) if config.type_vocab_size else None
-        self.norm = make_norm(config)
-        self.dropout = config.hidden_dropout_prob
+        self.norm = make_norm(config) if config.embedding_norm else None
+        self.scale = config.embedding_scale
+        dropout = config.embedding_dropout
+        self.dropout = config.hidden_dropout_prob if dropout is None else dropout
         self.offset = config.position_offset
         self.last_position = config.max_position_embeddings - 1
         self.padding = config.pad_token_id
@@ -58,7 +61,8 @@ class Embeddings(nn.Module):
         """Embed the tokens of `batch`: (tokens, dim)."""
         tables = Tables(self.word, self.position, self.token_type)
         dropout = self.dropout if self.training else 0.0
-        return operations.embed(batch, self.positions(batch), tables, self.norm, dropout=dropout)
+        hidden = operations.embed(batch, self.positions(batch), tables, self.norm, dropout=dropout)
+        return hidden if self.scale is None else hidden * torch.tensor(self.scale).to(self.word.weight.dtype).item()
 
     def positions(self, batch: PackedBatch) -> Tensor:
         """Return the row of the position table for each token: int64, (tokens,)."""
@@ -86,26 +90,32 @@ class SelfAttention(nn.Module):
         super().__init__()
         dim, heads = config.hidden_size, config.num_attention_heads
         self.settings = config.attention[layer] if config.attention else AttentionSettings(heads)
-        width = dim // heads * (self.settings.key_value_heads or heads)
+        size, biased = config.size_of_heads, "qkv" in config.biases
+        wide, width = size * heads, size * (self.settings.key_value_heads or heads)
         # Weights are drawn in the order of these lines.
-        self.query = Linear(dim, dim, bias=config.biased)
-        self.key, self.value = (Linear(dim, width, bias=config.biased) for _ in range(2))
-        self.output = Linear(dim, dim, bias=config.biased)
-        self.norm = make_norm(config)
+        self.query = Linear(dim, wide, bias=biased)
+        self.key, self.value = (Linear(dim, width, bias=biased) for _ in range(2))
+        self.output = Linear(wide, dim, bias="output" in config.biases)
+        self.query_norm, self.key_norm = (make_norm(config, size) if config.head_norm else None for _ in range(2))
+        self.norm = make_norm(config) if layer or config.first_attention_norm else nn.Identity()
+        self.added_norm = make_norm(config) if config.norm_added else None
         self.norm_first = config.norm_first
+        dropout = config.attention_output_dropout
         self.weight_dropout = config.attention_probs_dropout_prob
-        self.output_dropout = config.hidden_dropout_prob if config.attention_output_dropout else 0.0
+        self.output_dropout = config.hidden_dropout_prob if dropout is None else dropout
 
     def forward(self, hidden: Tensor, batch: PackedBatch, operations: Operations, bias: Tensor | None) -> Tensor:
         """(tokens, dim) to (tokens, dim); `bias` is added to the scores."""
         x = operations.norm(hidden, self.norm) if self.norm_first else hidden
-        modules = Projections(self.query, self.key, self.value)
+        modules = Projections(self.query, self.key, self.value, self.query_norm, self.key_norm)
         spec = AttentionSpec(self.settings, self.weight_dropout if self.training else 0.0, bias)
         attended = operations.attention(x, modules, batch, spec)
         return self.finish(attended, hidden, operations)
 
     def finish(self, attended: Tensor, hidden: Tensor, operations: Operations) -> Tensor:
         """Compute what follows attention, token by token: (tokens, dim) each, to (tokens, dim)."""
+        if self.added_norm is not None:
+            return operations.norm_add(attended, self.output, hidden, self.added_norm)
         dropout = self.output_dropout if self.training else 0.0
         norm = None if self.norm_first else self.norm
         return operations.add_norm(attended, self.output, hidden, norm, dropout=dropout)
@@ -117,18 +127,23 @@ class FeedForward(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         dim, inner = config.hidden_size, config.intermediate_size
-        self.up = Linear(dim, inner, bias=config.biased)
-        self.gate = Linear(dim, inner, bias=config.biased) if config.gated else None
-        self.down = Linear(inner, dim, bias=config.biased)
+        self.up = Linear(dim, inner, bias="up" in config.biases)
+        self.gate = Linear(dim, inner, bias="up" in config.biases) if config.gated else None
+        self.down = Linear(inner, dim, bias="down" in config.biases)
         self.norm = make_norm(config)
+        self.added_norm = make_norm(config) if config.norm_added else None
         self.norm_first = config.norm_first
         self.activation = _ACTIVATIONS[config.hidden_act]
-        self.dropout = config.hidden_dropout_prob
+        self.dropout, self.inner_dropout = config.hidden_dropout_prob, config.inner_dropout
 
     def forward(self, hidden: Tensor, operations: Operations) -> Tensor:
         """(tokens, dim) to (tokens, dim)."""
         x = operations.norm(hidden, self.norm) if self.norm_first else hidden
         inner = operations.activate(x, self.up, self.activation, self.gate)  # (tokens, inner)
+        if self.training and self.inner_dropout:
+            inner = F.dropout(inner, self.inner_dropout)
+        if self.added_norm is not None:
+            return operations.norm_add(inner, self.down, hidden, self.added_norm)
         dropout = self.dropout if self.training else 0.0
         return operations.add_norm(inner, self.down, hidden, None if self.norm_first else self.norm, dropout=dropout)
 
@@ -152,11 +167,33 @@ class EncoderLayer(nn.Module):
         return changed
 
 
-def make_norm(config: EncoderConfig) -> nn.Module:
-    """Return a normalization of hidden states."""
+class OffsetRMSNorm(nn.RMSNorm):
+    """Normalization by root mean square whose weights are counted from an offset, such as 1 in Gemma.
+
+    Args:
+        size: of the rows.
+        eps: is added to the mean square.
+        offset: is added to the weights.
+    """
+
+    def __init__(self, size: int, *, eps: float, offset: float) -> None:
+        super().__init__(size, eps=eps)
+        self.offset = offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalize in float32 at least: (rows, size) to the same."""
+        wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+        weight = self.weight.to(wide.dtype) + self.offset
+        return F.rms_norm(wide, tuple(self.normalized_shape), weight, self.eps).to(x.dtype)
+
+
+def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
+    """Return a normalization of hidden states, or of rows of another size."""
+    size, eps = size or config.hidden_size, config.layer_norm_eps
     if config.rms_norm:
-        return nn.RMSNorm(config.hidden_size, eps=config.layer_norm_eps)
-    return nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=config.biased)
+        offset = config.norm_offset
+        return OffsetRMSNorm(size, eps=eps, offset=offset) if offset else nn.RMSNorm(size, eps=eps)
+    return nn.LayerNorm(size, eps=eps, bias="norm" in config.biases)
 
 
 def activation_name(activation: Callable[[Tensor], Tensor]) -> str | None:

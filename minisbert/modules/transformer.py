@@ -21,8 +21,15 @@ from ..storage.other_forms import quantized_by
 from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokenizer
 from ..storage.weights import load_into, read_weights, two_models, write_weights
 from ..text import TextTokenizer
-from .architectures import checkpoint_names, encoder_config, is_native
-from .calibration import SENTENCES
+from .architectures import (
+    canonical,
+    checkpoint_names,
+    current,
+    encoder_config,
+    is_native,
+    known,
+    to_checkpoint,
+)
 from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
@@ -39,13 +46,12 @@ from .lora import (
 )
 
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
-_WORD_EMBEDDINGS = "embeddings.word_embeddings.weight"  # in every architecture of the BERT family
 
 
 class Transformer(nn.Module):
     """A tokenizer and the encoder that goes with it.
 
-    The encoder is native for the BERT family (see `architectures.py`); any other is run through transformers.
+    The encoder is native for the architectures in `architectures/`; any other is run through transformers.
     """
 
     def __init__(
@@ -145,6 +151,8 @@ class Transformer(nn.Module):
     def quantize(self) -> None:
         """Put int8 weights in place of the floats of the linear layers of an encoder that is native."""
         if isinstance(self.encoder, Encoder):
+            from .calibration import SENTENCES
+
             self.encoder.quantize(pack(self.text_tokenizer(list(SENTENCES))))
 
     def forward(self, features: Features) -> Features:
@@ -255,6 +263,11 @@ class Transformer(nn.Module):
         if not isinstance(encoder, Encoder) or encoder.quantized:
             kind = "int8 weights" if isinstance(encoder, Encoder) else f"a {self.config.get('model_type')} encoder"
             raise ConfigError(f"got {kind}; expected floats of a native encoder (BERT, RoBERTa, DistilBERT, MPNet)")
+        if any(" (" in name for name in checkpoint_names(self.config, encoder.state_dict()).values()):
+            raise ConfigError(
+                f"got a {self.config.get('model_type')} encoder, whose checkpoints join the layers that an adapter "
+                f"changes; expected one with layers of their own: train all weights"
+            )
         if self.adapter is not None:
             raise ConfigError("got a model with an adapter; expected none: call merge_and_unload() first")
         changed = folder is None or base_folder(folder) != folder or is_file(folder / ADAPTER_CONFIG)
@@ -268,7 +281,7 @@ class Transformer(nn.Module):
     def _as_saved(self, encoder: Encoder, folder: Path) -> bool:
         tensors = encoder.state_dict()
         names = checkpoint_names(self.config, tensors)
-        saved = _canonical(read_weights(folder, mapped=True), folder)
+        saved = _canonical(self.config, read_weights(folder, mapped=True), folder)
         return all(
             (found := saved.get(names[name])) is not None
             and found.shape == tensor.shape
@@ -303,7 +316,7 @@ class Transformer(nn.Module):
         """
         saved = read_transformer_settings(settings, source=folder)
         base = base_folder(folder)
-        config = {**read_json_object(base / "config.json"), **saved.config}
+        config = dict(current({**read_json_object(base / "config.json"), **saved.config}))
         if method := quantized_by(config):
             raise ModelError(
                 f"the weights in {folder} are quantized ({method}); expected floats: load the model that they were "
@@ -340,8 +353,7 @@ class Transformer(nn.Module):
             encoder.save(folder)
         else:
             tensors = self._float_weights(encoder) if encoder.quantized else encoder.state_dict()
-            names = checkpoint_names(self.config, tensors)
-            weights = {names[name]: tensor for name, tensor in tensors.items()}
+            weights = to_checkpoint(self.config, tensors)
             dtype = encoder.embeddings.word.weight.dtype
             extra = {name: tensor.to(dtype) for name, tensor in self.extra_tensors.items()}
             write_weights(folder, {**weights, **extra})
@@ -349,8 +361,7 @@ class Transformer(nn.Module):
             if encoder.vocabulary != encoder.config.vocab_size:
                 config["vocab_size"] = encoder.vocabulary
             if len(encoder.layers) != encoder.config.num_hidden_layers:  # the caller has taken some away
-                name = "n_layers" if config.get("model_type") == "distilbert" else "num_hidden_layers"
-                config[name] = len(encoder.layers)
+                config[known(config).key("num_hidden_layers")] = len(encoder.layers)
             write_json(folder / "config.json", config, end="\n")
         for name, content in self._source.written_files().items():
             (folder / name).write_bytes(content)
@@ -370,7 +381,7 @@ class Transformer(nn.Module):
         state: dict[str, Tensor] = encoder.state_dict()
         try:
             there = folder is not None and folder.is_dir()
-            saved = _read(folder) if folder is not None and there else {}
+            saved = _read(self.config, folder) if folder is not None and there else {}
         except ModelError:
             saved = {}
         for prefix, module in encoder.named_modules():
@@ -405,7 +416,7 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
     """Load the encoder, and the tensors of the checkpoint that it does not need but a saved copy should have."""
     with torch.device("meta"):
         encoder = Encoder(encoder_config(config))
-    tensors = _read(folder, mapped=True)
+    tensors = _read(config, folder, mapped=True)
     load_into(encoder, tensors, source=folder, names=checkpoint_names(config, encoder.state_dict()))
     name = dtype or read_dtype(config.get("dtype") or config.get("torch_dtype"), f"config.json in {folder}")
     encoder.to(_DTYPES[name] if name else encoder.embeddings.word.weight.dtype)
@@ -413,29 +424,20 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
     return encoder, {name: tensor.clone() for name, tensor in tensors.items() if name.startswith("pooler.")}
 
 
-def _read(folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
-    return _canonical(read_weights(folder, mapped=mapped, base=base_folder(folder)), folder)
+def _read(config: Mapping[str, Any], folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
+    return _canonical(config, read_weights(folder, mapped=mapped, base=base_folder(folder)), folder)
 
 
-def _canonical(tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
-    """Rename the tensors of a checkpoint to the names that transformers now writes for a model without a head.
-
-    In a checkpoint with a head, names have the architecture as prefix ("bert."), and more if a wrapper around the model
-    was saved ("0.auto_model."). The name of the word embeddings shows the prefix.
+def _canonical(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:
+    """Give the tensors of a checkpoint the names that transformers now writes for a model without a head.
 
     Raises:
-        ModelError: there are several prefixes, and all tensors have one.
+        ModelError: there are tensors of two models.
     """
-    prefixes = {name.removesuffix(_WORD_EMBEDDINGS) for name in tensors if name.endswith(_WORD_EMBEDDINGS)}
+    found, prefixes = canonical(config, tensors)
     if len(prefixes) > 1 and "" not in prefixes:
         raise two_models(folder, prefixes)
-    prefix = min(prefixes, key=len, default="")
-    return {
-        name.removeprefix(prefix)
-        .replace("LayerNorm.gamma", "LayerNorm.weight")
-        .replace("LayerNorm.beta", "LayerNorm.bias"): tensor
-        for name, tensor in tensors.items()
-    }
+    return found
 
 
 def _with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:

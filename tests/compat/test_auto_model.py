@@ -170,7 +170,7 @@ def test_an_encoder_of_transformers_is_shown_itself(tiny: Callable[[str], Path],
     vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
     (folder / "model.safetensors").unlink()
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
-    config = transformers.ElectraConfig(vocab_size=vocabulary, embedding_size=32, **sizes)
+    config = transformers.ElectraConfig(vocab_size=vocabulary, embedding_size=16, **sizes)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
     model = SentenceTransformer(folder, device="cpu")
     assert model[0].auto_model is model.transformer.encoder.model

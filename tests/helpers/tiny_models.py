@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
-from minisbert.modules.architectures import checkpoint_names, encoder_config
+from minisbert.modules.architectures import encoder_config, to_checkpoint
 from minisbert.modules.encoder import Encoder
 from minisbert.storage.weights import write_weights
 
@@ -48,21 +48,15 @@ _HAN = list("我们爱自然语言处理中文句子向量")
 
 def build(folder: Path, architecture: str, *, layers: int = 2, dim: int = 32, max_seq_length: int | None = 48) -> Path:
     """Write a model folder: transformer, mean pooling, normalize."""
-    folder.mkdir(parents=True)
-    tokenizer, specials = _tokenizer(architecture)
-    tokenizer.save(str(folder / "tokenizer.json"))
-    config = _config(architecture, vocabulary=tokenizer.get_vocab_size(), layers=layers, dim=dim)
+    config = _config(architecture, vocabulary=tokenizer_files(folder, architecture), layers=layers, dim=dim)
     _dump(folder / "config.json", config)
-    kind = {"bert": "BertTokenizer", "distilbert": "DistilBertTokenizer"}.get(architecture, "PreTrainedTokenizerFast")
-    _dump(folder / "tokenizer_config.json", {"tokenizer_class": kind, "model_max_length": 64, **specials})
     torch.manual_seed(sum(map(ord, architecture)))
     encoder = Encoder(encoder_config(config))
     encoder.reset_parameters()
     for parameter in encoder.parameters():  # larger weights than a fresh model's, so that every part matters
         parameter.data.add_(torch.randn_like(parameter) * 0.1)
     tensors = encoder.state_dict()
-    names = checkpoint_names(config, tensors)
-    write_weights(folder, {names[name]: tensor for name, tensor in tensors.items()} | _pooler(architecture, dim))
+    write_weights(folder, to_checkpoint(config, tensors) | _pooler(architecture, dim))
     if max_seq_length is not None:
         _dump(folder / "sentence_bert_config.json", {"max_seq_length": max_seq_length, "do_lower_case": False})
     _dump(
@@ -77,6 +71,17 @@ def build(folder: Path, architecture: str, *, layers: int = 2, dim: int = 32, ma
     (folder / "1_Pooling").mkdir()
     _dump(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": dim, "pooling_mode_mean_tokens": True})
     return folder
+
+
+def tokenizer_files(folder: Path, architecture: str) -> int:
+    """Make a folder with a tokenizer, and return its number of tokens."""
+    folder.mkdir(parents=True)
+    tokenizer, specials = _tokenizer(architecture)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    kind = {"bert": "BertTokenizer", "distilbert": "DistilBertTokenizer"}.get(architecture, "PreTrainedTokenizerFast")
+    _dump(folder / "tokenizer_config.json", {"tokenizer_class": kind, "model_max_length": 64, **specials})
+    size: int = tokenizer.get_vocab_size()
+    return size
 
 
 def without_dropout(folder: Path, architecture: str = "bert") -> Path:

@@ -87,7 +87,7 @@ def exact(
         return F.layer_norm(x + residual, x.shape[1:], norm.weight, norm.bias, norm.eps)  # type: ignore[arg-type]
 
     for layer in layers:
-        qkv = torch.cat([projection(hidden) for projection in layer.projections], dim=1)
+        qkv = torch.cat([projection(hidden) for projection in layer.projections.linears], dim=1)
         attended = exact_attention(qkv, batch, heads, layer.weight_dropout, next(seeds) if layer.weight_dropout else 0)
         hidden = add_norm(layer.output(attended), hidden, layer.attention_norm, layer.attention_dropout)
         inner = F.gelu(layer.up(hidden))

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ...errors import ConfigError, InputError
-from ...modules.architectures import ARCHITECTURES
+from ...modules.architectures import architecture_of, known
 from ...modules.encoder import Encoder
 from ...storage.files import write_json
 from ...storage.weights import write_weights
@@ -29,9 +29,9 @@ class ConfigView(dict[str, Any]):
             return self[name]
         if name.startswith("__") or "model_type" not in self:
             raise AttributeError(name)
-        known = ARCHITECTURES.get(self["model_type"])
-        if known is not None and known.keys.get(name) in self:  # DistilBERT says "dim" for hidden_size
-            return self[known.keys[name]]
+        found = architecture_of(self["model_type"])
+        if found is not None and found.keys.get(name) in self:  # DistilBERT says "dim" for hidden_size
+            return self[found.keys[name]]
         import transformers  # for what config.json leaves to its defaults
 
         values = {key: value for key, value in self.items() if key != "model_type"}
@@ -116,8 +116,7 @@ class _Stack(Node):
         encoder.layers = nn.ModuleList(encoder.layers[number] for number in numbers if number is not None)
         encoder.config = replace(encoder.config, num_hidden_layers=len(numbers))
         config: ConfigView = self.__dict__["_config"]
-        key = ARCHITECTURES[config["model_type"]].keys.get("num_hidden_layers", "num_hidden_layers")
-        config[key] = len(numbers)
+        config[known(config).key("num_hidden_layers")] = len(numbers)
         for number, layer in enumerate(value):
             layer.__dict__["_number"] = number
         self._modules[name] = value
@@ -277,11 +276,11 @@ class AutoModel(Node):
 
 def leaves(encoder: Encoder, config: Mapping[str, Any]) -> dict[str, tuple[str, nn.Module]]:
     """The modules with weights, by their names: the places they have in transformers, and the modules themselves."""
-    names = ARCHITECTURES[config["model_type"]].names
+    names = known(config).names
     found = {}
     for name, module in encoder.named_modules():
         pattern, number = _NUMBER.sub(".{}.", name), _NUMBER.search(name)
-        if pattern in names:
+        if pattern in names and " (" not in names[pattern]:  # a part of a tensor has no module of its own
             found[name] = names[pattern].format(number.group(1) if number else ""), module
     return found
 

@@ -90,7 +90,7 @@ def test_modernbert_needs_a_configuration_only(mode: str) -> None:
         type_vocab_size=0,
         layer_norm_eps=1e-5,
         norm_first=True,
-        biased=False,
+        biases=frozenset(),
         gated=True,
         attention=(everywhere, nearby, nearby, everywhere),
     )
@@ -142,7 +142,7 @@ def test_qwen3_needs_a_configuration_only(mode: str) -> None:
         layer_norm_eps=1e-6,
         norm_first=True,
         rms_norm=True,
-        biased=False,
+        biases=frozenset(),
         gated=True,
         attention=(AttentionSettings(4, key_value_heads=2, causal=True, rotary_base=10_000.0),) * 2,
     )

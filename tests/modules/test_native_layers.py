@@ -36,7 +36,7 @@ def attention(heads: int, *settings: dict[str, Any]) -> dict[str, Any]:
 KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
     "norm first": lambda heads: {"norm_first": True},
     "rms norm": lambda heads: {"rms_norm": True},
-    "no biases": lambda heads: {"biased": False},
+    "no biases": lambda heads: {"biases": frozenset()},
     "gated": lambda heads: {"gated": True},
     "tanh gelu": lambda heads: {"hidden_act": "gelu_pytorch_tanh"},
     "relu": lambda heads: {"hidden_act": "relu"},
@@ -55,11 +55,11 @@ KINDS: dict[str, Callable[[int], dict[str, Any]]] = {
         **attention(heads, {"window": 40, "causal": True}),
     },
     "modernbert": lambda heads: {
-        **{"norm_first": True, "biased": False, "gated": True, "type_vocab_size": 0, "layer_norm_eps": 1e-5},
+        **{"norm_first": True, "biases": frozenset(), "gated": True, "type_vocab_size": 0, "layer_norm_eps": 1e-5},
         **attention(heads, {"rotary_base": 160_000.0}, {"rotary_base": 10_000.0, "window": 3}),
     },
     "qwen": lambda heads: {
-        **{"norm_first": True, "rms_norm": True, "biased": False, "gated": True, "hidden_act": "silu"},
+        **{"norm_first": True, "rms_norm": True, "biases": frozenset(), "gated": True, "hidden_act": "silu"},
         **{"type_vocab_size": 0, "layer_norm_eps": 1e-6},
         **attention(heads, {"rotary_base": 10_000.0, "causal": True, "key_value_heads": heads // 2}),
     },

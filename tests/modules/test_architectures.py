@@ -1,0 +1,156 @@
+"""Configurations of the architectures with rotary positions: what is read, in every form, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from families import FAMILIES, build_family
+from safetensors.torch import load_file, save_file
+
+from minisbert import SentenceTransformer, kernels
+from minisbert.errors import ConfigError, ModelError
+from minisbert.modules.architectures import current, encoder_config, is_native
+from minisbert.modules.encoder import Encoder
+from minisbert.modules.lora import LoraConfig
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+TEXTS = ["a cat", "the dog ran fast to the sea", "one", " ".join(["red blue sky sea tree"] * 30)]
+MODERN_BERT = {"model_type": "modernbert", "vocab_size": 100, "hidden_size": 32, "num_attention_heads": 2}
+MODERN_BERT |= {"num_hidden_layers": 4, "intermediate_size": 40, "pad_token_id": 0}
+QWEN3 = {**MODERN_BERT, "model_type": "qwen3"}
+GEMMA3 = {**MODERN_BERT, "model_type": "gemma3_text", "num_key_value_heads": 1, "sliding_window": 12}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_equals_transformers(family: str, tmp_path: Path) -> None:
+    import transformers
+
+    folder = build_family(tmp_path / "model", family)
+    model = SentenceTransformer(folder, device="cpu")
+    assert isinstance(model.transformer.encoder, Encoder)
+    theirs = transformers.AutoModel.from_pretrained(folder).eval()
+    for text in TEXTS:
+        ids = model.preprocess([text])["input_ids"]
+        with torch.no_grad():
+            expected = theirs(input_ids=ids).last_hidden_state[0]
+        for mode in ("auto", "reference"):
+            with kernels.use(mode):
+                got = model.encode(text, output_value="token_embeddings", convert_to_tensor=True)
+            torch.testing.assert_close(got, expected, atol=2e-5, rtol=1e-5)
+
+
+def test_older_forms_of_rotary_settings() -> None:
+    new = {"full_attention": {"rope_theta": 5e4, "rope_type": "default"}, "sliding_attention": {"rope_theta": 7e3}}
+    expected = encoder_config({**MODERN_BERT, "rope_parameters": new})
+    old = {"global_rope_theta": 5e4, "local_rope_theta": 7e3, "rope_scaling": None}
+    assert encoder_config({**MODERN_BERT, **old}) == expected
+    assert [layer.window for layer in expected.attention] == [None, 64, 64, None]
+    bases = [layer.rotary_base for layer in encoder_config(MODERN_BERT).attention]
+    assert bases == [160_000.0, 10_000.0, 10_000.0, 160_000.0]
+    flat = encoder_config({**QWEN3, "rope_theta": 1e6})
+    assert flat == encoder_config({**QWEN3, "rope_parameters": {"rope_theta": 1e6, "rope_type": "default"}})
+    local = encoder_config({**GEMMA3, "rope_theta": 2e6, "rope_local_base_freq": 3e4, "sliding_window_pattern": 2})
+    assert [layer.rotary_base for layer in local.attention] == [3e4, 2e6, 3e4, 2e6]
+
+
+def test_windows_of_gemma_reach_half_as_far_in_both_directions() -> None:
+    both = encoder_config({**GEMMA3, "use_bidirectional_attention": True}).attention[0]
+    back = encoder_config(GEMMA3).attention[0]
+    assert (both.window, both.causal, back.window, back.causal) == (6, False, 11, True)
+
+
+def test_scaled_rotary_positions_run_through_transformers() -> None:
+    assert not is_native({**QWEN3, "rope_scaling": {"rope_type": "yarn", "factor": 4.0}})
+    assert not is_native({**GEMMA3, "attn_logit_softcapping": 50.0})
+    assert not is_native({**MODERN_BERT, "hidden_activation": "quick_gelu"})
+    assert is_native({**MODERN_BERT, "rope_scaling": None})
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({**MODERN_BERT, "rope_scaling": {"rope_type": "spiral"}}, "got rope_type 'spiral'; expected one of default"),
+        ({**QWEN3, "rope_parameters": [1]}, r"got \[1\] for rope_parameters; expected settings by name"),
+        ({**QWEN3, "rope_theta": 0}, "got 0 for rope_theta; expected a number above 0"),
+        ({**QWEN3, "num_attention_heads": 6, "num_key_value_heads": 4}, "got 6 attention heads and 4 for keys"),
+        ({**QWEN3, "head_dim": 7}, "got heads of size 7; expected an even size"),
+        ({**QWEN3, "use_sliding_window": True, "max_window_layers": 0}, "sliding window and no sliding_window"),
+        ({**GEMMA3, "sliding_window": None}, "sliding window and no sliding_window"),
+        ({**MODERN_BERT, "num_attention_heads": 3}, "got hidden size 32 and 3 attention heads"),
+        ({**MODERN_BERT, "layer_types": ["full_attention"]}, "expected 4 of full_attention and sliding_attention"),
+        ({**MODERN_BERT, "norm_bias": 1}, "got 1 for norm_bias; expected true or false"),
+        ({**MODERN_BERT, "local_attention": "x"}, "got 'x' for local_attention; expected a number above 0"),
+        ({**MODERN_BERT, "model_type": "new", "rope_scaling": {"type": "ntk"}}, "load the model in its converted form"),
+        ({"model_type": "nomic_bert", "n_embd": 8, "causal": True}, "got causal=True for model_type nomic_bert"),
+    ],
+)
+def test_bad_configurations(config: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message) as caught:
+        encoder_config(current(config))
+    assert "\n" not in str(caught.value)
+
+
+def test_configurations_of_code_beside_a_checkpoint(tmp_path: Path) -> None:
+    """What transformers reads as a model of 768 dimensions and 12 layers is read as it is meant."""
+    folder = build_family(tmp_path / "nomic", "nomic_bert")
+    expected = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    config = json.loads((folder / "config.json").read_text())
+    original = {
+        **{"model_type": "nomic_bert", "n_embd": 48, "n_head": 3, "n_layer": 4, "n_inner": 40, "n_positions": 256},
+        **{"vocab_size": config["vocab_size"], "activation_function": "swiglu", "rotary_emb_base": 1000},
+        **{"rotary_emb_fraction": 1.0, "type_vocab_size": 2, "prenorm": False, "auto_map": {"AutoModel": "x--y.Z"}},
+        **{"qkv_proj_bias": False, "mlp_fc1_bias": False, "mlp_fc2_bias": False, "layer_norm_epsilon": 1e-12},
+    }
+    (folder / "config.json").write_text(json.dumps(original))
+    model = SentenceTransformer(folder, device="cpu")
+    assert (model.encode(TEXTS) == expected).all()
+    model.save_pretrained(tmp_path / "saved")
+    saved = json.loads((tmp_path / "saved" / "config.json").read_text())
+    assert saved["hidden_size"] == 48 and "n_embd" not in saved and "auto_map" not in saved
+    assert (SentenceTransformer(tmp_path / "saved", device="cpu").encode(TEXTS) == expected).all()
+
+
+def test_gte_in_the_form_of_its_own_code(tmp_path: Path) -> None:
+    folder = build_family(tmp_path / "gte", "gte")
+    expected = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    config = json.loads((folder / "config.json").read_text())
+    del config["rope_parameters"]
+    original = {**config, "model_type": "new", "rope_theta": 160_000.0, "pack_qkv": True, "rope_scaling": None}
+    (folder / "config.json").write_text(json.dumps(original))
+    tensors = {f"new.{name}": value for name, value in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    model = SentenceTransformer(folder, device="cpu")
+    assert (model.encode(TEXTS) == expected).all()
+    model.save_pretrained(tmp_path / "saved")
+    assert json.loads((tmp_path / "saved" / "config.json").read_text())["model_type"] == "gte"
+    assert (SentenceTransformer(tmp_path / "saved", device="cpu").encode(TEXTS) == expected).all()
+
+
+def test_joined_weights_of_odd_rows_are_refused(tmp_path: Path) -> None:
+    folder = build_family(tmp_path / "model", "modernbert")
+    tensors = load_file(folder / "model.safetensors")
+    tensors["layers.1.attn.Wqkv.weight"] = tensors["layers.1.attn.Wqkv.weight"][:-1].clone()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"layers.1.attn.Wqkv.weight of shape \(143, 48\); expected rows that 3"):
+        SentenceTransformer(folder, device="cpu")
+
+
+def test_adapters_need_layers_of_their_own(tmp_path: Path) -> None:
+    model = SentenceTransformer(build_family(tmp_path / "model", "modernbert"), device="cpu")
+    with pytest.raises(ConfigError, match="whose checkpoints join the layers that an adapter changes"):
+        model.add_adapter(LoraConfig())
+    other = SentenceTransformer(build_family(tmp_path / "other", "qwen3"), device="cpu")
+    other.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"]))
+
+
+def test_int8(tmp_path: Path) -> None:
+    """The sizes are those that the C++ takes; the texts are longer than windows."""
+    sizes = {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 96, "local_attention": 16}
+    folder = build_family(tmp_path / "model", "modernbert", **sizes)
+    exact = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    small = SentenceTransformer(folder, device="cpu", dtype="int8").encode(TEXTS)
+    assert (exact * small).sum(1).min() > 0.99

@@ -1,6 +1,6 @@
 """minisbert beside sentence-transformers and other runtimes, in one run, interleaved, with equal threads.
 
-    python benchmarks/run.py encode|train|latency|startup|memory|cached|kernels|scale|gpu [--quick] [--data FOLDER]
+    python benchmarks/run.py encode|train|latency|startup|memory|cached|kernels|scale|families|gpu [--quick] [--data FOLDER]
 
 FOLDER holds the real texts (workloads.py names the files); without it texts are made up from the packaged answers, and
 the result says so. A table comes first, then one line of JSON, which also goes to results/COMMAND.json. --quick shows
@@ -16,7 +16,7 @@ import os
 import sys
 from pathlib import Path
 
-COMMANDS = ("encode", "train", "latency", "startup", "memory", "cached", "kernels", "scale", "gpu")
+COMMANDS = ("encode", "train", "latency", "startup", "memory", "cached", "kernels", "scale", "families", "gpu")
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

@@ -1,6 +1,8 @@
 """minisbert beside sentence-transformers and other runtimes, in one run, interleaved, with equal threads.
 
-    python benchmarks/run.py encode|train|latency|startup|memory|cached|kernels|scale|families|gpu [--quick] [--data FOLDER]
+    python benchmarks/run.py COMMAND [--quick] [--data FOLDER]
+
+COMMAND is encode, train, latency, startup, memory, cached, kernels, scale, families or gpu.
 
 FOLDER holds the real texts (workloads.py names the files); without it texts are made up from the packaged answers, and
 the result says so. A table comes first, then one line of JSON, which also goes to results/COMMAND.json. --quick shows

@@ -23,14 +23,13 @@ from minisbert.errors import ConfigError, InputError
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import rotary_frequencies
-from ..operations.protocol import AttentionSettings, as_built
+from ..operations.protocol import ACTIVATION_NAMES, AttentionSettings, as_built
 from ..operations.quantized import QuantizedLinear, packed_shape
 from . import library
 from .library import check, check_texts, pointer
 
 _DTYPE = attrgetter("dtype")
 NUMBERS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}  # of the dtypes of products in the C++
-ACTIVATIONS = ("gelu", "gelu_tanh", "relu", "silu")  # as activations.hpp numbers them
 _EVERYWHERE = 1 << 40  # tokens, more than any text has
 _POINTER, _INT = ctypes.c_void_p, ctypes.c_int64
 
@@ -184,7 +183,7 @@ class NativeEncoder:
         dim, inner, heads = self._dim, self._inner, self._modules.heads
         key_heads = attention.key_value_heads or heads
         window = _EVERYWHERE if attention.window is None else attention.window
-        known = isinstance(window, int) and window >= 0 and layer.activation in ACTIVATIONS
+        known = isinstance(window, int) and window >= 0 and layer.activation in ACTIVATION_NAMES
         if attention.heads != heads or heads % key_heads or not known:
             raise Unsupported
         width = dim // heads * key_heads
@@ -199,7 +198,7 @@ class NativeEncoder:
             _Linear() if layer.gate is None else self._linear(layer.gate, inner, dim),
             self._linear(layer.down, dim, inner),
             self._norm(layer.output_norm),
-            *(ACTIVATIONS.index(layer.activation), key_heads),
+            *(ACTIVATION_NAMES.index(layer.activation), key_heads),
             *(window, 0 if attention.causal else window),
             -1 if attention.rotary_base is None else self._bases.index(attention.rotary_base),
         )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -62,8 +63,8 @@ class Plain:
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`."""
-        inner = activation(self.linear(x, linear))
-        return inner if gate is None else inner * self.linear(x, gate)
+        inner = self.linear(x, linear)
+        return activation(inner) if gate is None else gated(inner, self.linear(x, gate), activation)
 
     def norm(self, hidden: Tensor, norm: nn.Module) -> Tensor:
         """See `Operations`."""
@@ -134,11 +135,12 @@ def attention(query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spe
             part[run.rows].view(run.texts, run.length, part.shape[1] // size, size).transpose(1, 2)
             for part in (query, key, value)
         )  # (texts, heads, length, size)
-        if settings.window is not None and bias is None and run.length > 2 * _block(settings.window):
+        window = settings.window if settings.window is not None and settings.window < run.length - 1 else None
+        if window is not None and bias is None and run.length > 2 * _block(window):
             attended = _near(q, k, v, settings, dropout)
         else:
-            causal = settings.causal and settings.window is None and bias is None  # needs no mask in memory
-            mask = None if causal else _mask(run.length, settings, bias, q)
+            causal = settings.causal and window is None and bias is None  # needs no mask in memory
+            mask = None if causal else _mask(run.length, replace(settings, window=window), bias, q)
             attended = F.scaled_dot_product_attention(
                 *(q, k, v, mask, dropout), is_causal=causal, scale=settings.scale, enable_gqa=grouped
             )
@@ -247,6 +249,11 @@ def add_norm(
 def gelu(x: Tensor) -> Tensor:
     """`x * (1 + erf(x / sqrt(2))) / 2` of every element."""
     return F.gelu(x)
+
+
+def gated(x: Tensor, gate: Tensor, activation: Activation) -> Tensor:
+    """`activation(x) * gate` of every element."""
+    return activation(x) * gate
 
 
 def embed_norm(

@@ -17,9 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Protocol, TypeAlias, TypeGuard, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from minisbert.packing import PackedBatch
@@ -195,6 +197,19 @@ class Operations(Protocol):
     def real_tokens(self, values: Tensor, batch: PackedBatch) -> tuple[Tensor, PackedBatch]:
         """Return the rows of tokens that are not padding, and the batch of these."""
         ...
+
+
+ACTIVATION_NAMES = ("gelu", "gelu_tanh", "relu", "silu")  # as activations.hpp numbers them
+
+
+def activation_name(activation: Activation) -> str | None:
+    """Return the name of an activation as kernels know it, or None."""
+    if isinstance(activation, partial) and not activation.args and activation.keywords == {"approximate": "tanh"}:
+        return "gelu_tanh" if activation.func is F.gelu else None
+    for name, function in (("gelu", F.gelu), ("relu", F.relu), ("silu", F.silu)):
+        if activation is function:
+            return name
+    return None
 
 
 def as_built(module: nn.Module | None, kind: type[_Module]) -> TypeGuard[_Module]:

@@ -8,6 +8,7 @@ sizes, attention with a bias, other activations.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TypeGuard
 
 import torch
@@ -17,9 +18,19 @@ from torch import Tensor, nn
 from minisbert.packing import PackedBatch
 
 from ..operations.plain import Plain
-from ..operations.protocol import Activation, AttentionSettings, AttentionSpec, Projections, Tables, as_built, norm_fits
-from . import attention, pooling
+from ..operations.protocol import (
+    Activation,
+    AttentionSettings,
+    AttentionSpec,
+    Projections,
+    Tables,
+    activation_name,
+    as_built,
+    norm_fits,
+)
+from . import attention, pooling, rotary
 from .embedding import embed_norm
+from .gated import gated
 from .gelu import bias_gelu
 from .launch import DTYPES
 from .norm import add_norm
@@ -33,7 +44,12 @@ class TritonAttention(Plain):
         return settings.bidirectional and attention.supports(dim, settings.heads)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, batch: PackedBatch, spec: AttentionSpec) -> Tensor:
-        """See `Plain`."""
+        """See `Plain`; attention that differs from BERT's in rotary positions alone is BERT's once they are turned."""
+        settings = spec.settings
+        size = query.shape[1] // settings.heads
+        if settings.rotary_base is not None and query.dtype in DTYPES and rotary.supports(size):
+            query, key = (rotary.rotate(part, batch.positions, size, settings.rotary_base) for part in (query, key))
+            spec = spec._replace(settings=replace(settings, rotary_base=None))
         if spec.bias is not None or not self.recordable(query.shape[1], spec.settings) or query.dtype not in DTYPES:
             return super().attend(query, key, value, batch, spec)
         qkv = torch.cat((query, key, value), dim=1)
@@ -99,6 +115,11 @@ class Triton(TritonAttention):
 
     def activate(self, x: Tensor, linear: nn.Module, activation: Activation, gate: nn.Module | None) -> Tensor:
         """See `Operations`."""
+        name = activation_name(activation)
+        if gate is not None and name is not None:
+            inner, factor = self.linear(x, linear), self.linear(x, gate)
+            if inner.dtype == factor.dtype and inner.dtype in DTYPES:
+                return gated(inner, factor, name)
         if activation is not F.gelu or gate is not None:
             return super().activate(x, linear, activation, gate)
         return bias_gelu(*self._without_bias(x, linear))

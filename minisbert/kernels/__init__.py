@@ -41,6 +41,7 @@ if TYPE_CHECKING:  # where type checkers find them
         Operations,
         Projections,
         Tables,
+        activation_name,
     )
     from kernels.operations.quantized import QuantizedLinear, input_factors
 else:
@@ -56,6 +57,7 @@ else:
         Operations,
         Projections,
         Tables,
+        activation_name,
     )
     from .operations.quantized import QuantizedLinear, input_factors
 
@@ -70,6 +72,7 @@ __all__ = [
     "QuantizedLinear",
     "Tables",
     "TrainingMemory",
+    "activation_name",
     "adamw_rows_",
     "choose",
     "contrastive",

@@ -22,13 +22,14 @@ from ..kernels import (
     Projections,
     QuantizedLinear,
     TrainingMemory,
+    activation_name,
     input_factors,
     native,
     submodules,
 )
 from ..packing import PackedBatch
 from .architectures import EncoderConfig
-from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, activation_name, make_norm
+from .layers import Embedding, Embeddings, EncoderLayer, FeedForward, Linear, SelfAttention, make_norm
 
 if TYPE_CHECKING:
     from ..cuda_graphs import GpuEncoder

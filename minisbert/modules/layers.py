@@ -194,13 +194,3 @@ def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
         offset = config.norm_offset
         return OffsetRMSNorm(size, eps=eps, offset=offset) if offset else nn.RMSNorm(size, eps=eps)
     return nn.LayerNorm(size, eps=eps, bias="norm" in config.biases)
-
-
-def activation_name(activation: Callable[[Tensor], Tensor]) -> str | None:
-    """Return the name of an activation as kernels know it ("gelu", "gelu_tanh", "relu", "silu"), or None."""
-    if isinstance(activation, partial) and not activation.args and activation.keywords == {"approximate": "tanh"}:
-        return "gelu_tanh" if activation.func is F.gelu else None
-    for name, function in (("gelu", F.gelu), ("relu", F.relu), ("silu", F.silu)):
-        if activation is function:
-            return name
-    return None

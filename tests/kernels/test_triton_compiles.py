@@ -21,7 +21,7 @@ pytest.importorskip("triton")
 
 import triton
 import triton_common
-from minisbert.kernels.triton_ops import attention, contrastive, embedding, gelu, launch, norm, pooling
+from minisbert.kernels.triton_ops import attention, contrastive, embedding, gated, gelu, launch, norm, pooling, rotary
 from triton.runtime import JITFunction
 
 from minisbert.packing import PackedBatch, Run
@@ -111,6 +111,12 @@ def calls() -> Iterator[Callable[[], Any]]:
         yield partial(differentiated, embed, *tables, *(matrix(384, dtype=dtype) for _ in range(2)))
     for dtype, bias in ((HALF, matrix(1536)), (HALF, None), (FLOAT, matrix(1536))):
         yield partial(differentiated, gelu.bias_gelu, matrix(2, 1536, dtype=dtype), bias)
+    for dtype, activation in ((HALF, "gelu"), (HALF, "gelu_tanh"), (HALF, "silu"), (FLOAT, "gelu"), (FLOAT, "relu")):
+        unit = partial(gated.gated, activation=activation)
+        yield partial(differentiated, unit, matrix(2, 1152, dtype=dtype), matrix(2, 1152, dtype=dtype))
+    for size, dtype in ((64, HALF), (128, HALF), (256, HALF), (64, FLOAT)):
+        turn = partial(rotary.rotate, positions=ids, size=size, base=1e4)
+        yield partial(differentiated, turn, matrix(2, 3 * size, dtype=dtype))
     for dim, dtype, stream in ((384, HALF, HALF), (384, HALF, FLOAT), (384, FLOAT, FLOAT), (768, HALF, FLOAT)):
         for more in (False, True):
             x, residual = matrix(2, dim, dtype=dtype), matrix(2, dim, dtype=stream)

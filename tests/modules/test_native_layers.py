@@ -16,10 +16,9 @@ from minisbert.kernels.cpu_ops import native
 from torch import Tensor, nn
 
 from minisbert import kernels
-from minisbert.kernels import AttentionSettings, QuantizedLinear
+from minisbert.kernels import AttentionSettings, QuantizedLinear, activation_name
 from minisbert.modules.architectures import EncoderConfig
 from minisbert.modules.encoder import Encoder
-from minisbert.modules.layers import activation_name
 from minisbert.packing import PackedBatch, pack
 from minisbert.text import TokenizedTexts
 
@@ -282,7 +281,7 @@ def test_what_is_not_read(with_native: None) -> None:
 @pytest.mark.parametrize("activation", [F.gelu, partial(F.gelu, approximate="tanh"), F.relu, F.silu])
 def test_activations_have_the_names_of_kernels(activation: Callable[[Tensor], Tensor]) -> None:
     name = activation_name(activation)
-    assert name in native.ACTIVATIONS
+    assert name in native.ACTIVATION_NAMES
     assert activation_name(copy.deepcopy(activation)) == name
 
 

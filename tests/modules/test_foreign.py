@@ -21,7 +21,7 @@ SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 TEXTS = ["a cat sat on the mat", "red sea"]
 
 
-@pytest.fixture(params=["ModernBert", "Electra", "DebertaV2", "T5"])
+@pytest.fixture(params=["MegatronBert", "Electra", "DebertaV2", "T5"])
 def folder(request: pytest.FixtureRequest, tiny: Callable[[str], Path], tmp_path: Path) -> Path:
     """A model of another architecture with the tokenizer of a small BERT."""
     torch.manual_seed(0)

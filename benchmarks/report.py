@@ -72,6 +72,7 @@ TITLES = {
     "memory": "Memory",
     "cached": "Large batches",
     "kernels": "Operations",
+    "families": "Model families",
     "scale": "Scale",
     "gpu": "On a GPU",
 }

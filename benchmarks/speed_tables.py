@@ -204,6 +204,34 @@ def operations(result: dict[str, Any]) -> str:
     return markdown(("operation", "forward", "with backward", "largest difference", "of gradients"), rows)
 
 
+def families(result: dict[str, Any]) -> str:
+    """Return texts per second of models of each native family, and the memory of one very long text."""
+    rows = []
+    for name, lengths in result["models"].items():
+        for way in dict.fromkeys(way for ways in lengths.values() for way in ways):
+            found = [ways[way] for ways in lengths.values()]
+            speeds = (f"{result['texts'] / one['seconds']['median']:.1f}" for one in found)
+            ratios = (ratio(one.get("times_as_fast")) for one in found)
+            off = max((one["difference"] for one in found if "difference" in one), default=None)
+            cells = (cell for pair in zip(speeds, ratios, strict=True) for cell in pair)
+            rows.append((name, way, *cells, "" if off is None else f"{off:.1e}"))
+    kinds = next(iter(result["models"].values()))
+    header = ("model", "", *(cell for kind in kinds for cell in (f"texts/s, {kind}", f"x {REFERENCE}")), "difference")
+    long = [(way, f"{one['seconds']:.1f}", f"{one['MB']:,.0f}") for way, one in result["long"]["ways"].items()]
+    return "\n\n".join(
+        [
+            f"{result['texts']} texts of made-up words, embedded by models of random weights "
+            f"(`benchmarks/run.py families`, {result['rounds']} rounds, interleaved); mixed lengths are "
+            f"64, 128, 256, 512 and 1,024 tokens in equal parts. The last column is the largest difference of a value "
+            f"of the normalized embeddings from {REFERENCE} in float32:",
+            markdown(header, rows),
+            f"One text of {result['long']['tokens']:,} tokens, {result['long']['model']}, each in a process of its own; "
+            f"memory is the most beyond that of the loaded model:",
+            markdown(("", "seconds", "MB of memory"), long),
+        ]
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "encode": encode,
     "train": train,
@@ -211,6 +239,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "memory": memory,
     "cached": cached,
     "kernels": kernels,
+    "families": families,
 }
 
 

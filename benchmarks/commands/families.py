@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 import timing
 from machine import table
+
+from commands.memory import fresh, status
 
 WORDS = 30_000
 SMALL = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 6, "intermediate_size": 1536}
@@ -60,14 +64,16 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 MIXED, EQUAL = (64, 128, 256, 512, 1024), (256,)
 TEXTS, QUICK_TEXTS = 20, 5
-REFERENCE, PRECISIONS = "sentence-transformers", {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
+OURS, REFERENCE = "minisbert fp32", "sentence-transformers"
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 
 
 def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Embed the texts with each model, in each precision that is native, and with the reference."""
     names = list(MODELS)[:1] if options.quick else list(MODELS)
     count = QUICK_TEXTS if options.quick else TEXTS
-    return {"texts": count, "models": {name: _measure(name, count, options.rounds) for name in names}}
+    measured = {name: _measure(name, count, options.rounds) for name in names}
+    return {"texts": count, "models": measured, "long": _long(options)}
 
 
 def table_of(result: dict[str, Any]) -> str:
@@ -80,7 +86,36 @@ def table_of(result: dict[str, Any]) -> str:
                 shown = f"{fast['median']:.2f} ({fast['low']:.2f} - {fast['high']:.2f})" if fast else ""
                 off = f"{one['difference']:.1e}" if "difference" in one else ""
                 rows.append((name, kind, way, f"{result['texts'] / one['seconds']['median']:.1f}", shown, off))
-    return table(rows)
+    long: list[tuple[Any, ...]] = [(f"one text of {result['long']['tokens']} tokens", "seconds", "MB beyond the model")]
+    long += [(way, f"{one['seconds']:.1f}", f"{one['MB']:.0f}") for way, one in result["long"]["ways"].items()]
+    return f"{table(rows)}\n{table(long)}"
+
+
+def _long(options: argparse.Namespace) -> dict[str, Any]:
+    """Embed one text that is as long as ModernBERT takes, in a process of its own for each way."""
+    name, tokens = ("ModernBERT, tiny", 1024) if options.quick else ("ModernBERT, small", 8192)
+    with tempfile.TemporaryDirectory() as place:
+        folder = build(Path(place) / "model", *MODELS[name], longest=tokens)
+        ways = {way: fresh("commands.families", folder, way, tokens, options.threads) for way in (OURS, REFERENCE)}
+    return {"model": name, "tokens": tokens, "ways": ways}
+
+
+def _embed_long(folder: Path, way: str, tokens: int, threads: int) -> dict[str, float]:
+    """Seconds, and MB beyond the loaded model."""
+    import torch
+
+    torch.set_num_threads(threads)
+    if way == OURS:
+        from minisbert import SentenceTransformer
+    else:
+        from sentence_transformers import SentenceTransformer
+    model = SentenceTransformer(str(folder), device="cpu")
+    model.encode(["w1 w2"])
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of loading
+    start = time.perf_counter()
+    model.encode(texts_of((tokens,), 1))
+    return {"seconds": time.perf_counter() - start, "MB": status("VmHWM") - before}
 
 
 def _measure(name: str, count: int, rounds: int) -> dict[str, Any]:
@@ -136,7 +171,7 @@ def texts_of(lengths: tuple[int, ...], count: int) -> list[str]:
     return texts
 
 
-def build(folder: Path, model_type: str, sizes: dict[str, Any]) -> Path:
+def build(folder: Path, model_type: str, sizes: dict[str, Any], *, longest: int = 2048) -> Path:
     """Write a model folder of random weights that both sides load: transformer, mean pooling, normalize."""
     import torch
     import transformers
@@ -149,10 +184,10 @@ def build(folder: Path, model_type: str, sizes: dict[str, Any]) -> Path:
     tokenizer.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
     tokenizer.add_special_tokens(special)
     names = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    kept = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=2048, **names)
+    kept = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, model_max_length=longest, **names)
     kept.save_pretrained(folder)
     config = transformers.AutoConfig.for_model(
-        model_type, vocab_size=len(vocabulary), max_position_embeddings=2048, **sizes
+        model_type, vocab_size=len(vocabulary), max_position_embeddings=longest, **sizes
     )
     torch.manual_seed(0)
     transformers.AutoModel.from_config(config).save_pretrained(folder)
@@ -163,7 +198,12 @@ def build(folder: Path, model_type: str, sizes: dict[str, Any]) -> Path:
         for number, (path, kind) in enumerate(parts)
     ]
     pooling = {"word_embedding_dimension": config.hidden_size, "pooling_mode_mean_tokens": True}
-    contents = {"modules.json": modules, "sentence_bert_config.json": {"max_seq_length": 2048}}
+    contents = {"modules.json": modules, "sentence_bert_config.json": {"max_seq_length": longest}}
     for name, content in {**contents, "1_Pooling/config.json": pooling}.items():
         (folder / name).write_text(json.dumps(content))
     return folder
+
+
+if __name__ == "__main__":
+    given = sys.argv[1:]
+    print(json.dumps(_embed_long(Path(given[0]), given[1], int(given[2]), int(given[3]))))

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from families import FAMILIES, build_family
+from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceTransformer, kernels
 from minisbert.errors import ConfigError, ModelError
-from minisbert.modules.architectures import current, encoder_config, is_native
+from minisbert.modules.architectures import architecture_of, current, encoder_config, is_native
 from minisbert.modules.encoder import Encoder
 from minisbert.modules.lora import LoraConfig
 
@@ -155,3 +157,15 @@ def test_int8(tmp_path: Path) -> None:
     exact = SentenceTransformer(folder, device="cpu").encode(TEXTS)
     small = SentenceTransformer(folder, device="cpu", dtype="int8").encode(TEXTS)
     assert (exact * small).sum(1).min() > 0.99
+
+
+def test_the_documentation_lists_every_native_type() -> None:
+    rows = [line for line in (ROOT / "docs" / "families.md").read_text().splitlines() if line.startswith("| `")]
+    listed = {name for row in rows for name in re.findall(r"`([^`]+)`", row.split("|")[1])}
+    assert listed == {name for name in transformers_types() if architecture_of(name) is not None}
+
+
+def transformers_types() -> set[str]:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
+
+    return set(CONFIG_MAPPING_NAMES)

@@ -217,7 +217,8 @@ def families(result: dict[str, Any]) -> str:
             rows.append((name, way, *cells, "" if off is None else f"{off:.1e}"))
     kinds = next(iter(result["models"].values()))
     header = ("model", "", *(cell for kind in kinds for cell in (f"texts/s, {kind}", f"x {REFERENCE}")), "difference")
-    long = [(way, f"{one['seconds']:.1f}", f"{one['MB']:,.0f}") for way, one in result["long"]["ways"].items()]
+    long_text = result["long"]
+    long = [(way, f"{one['seconds']:.1f}", f"{one['MB']:,.0f}") for way, one in long_text["ways"].items()]
     return "\n\n".join(
         [
             f"{result['texts']} texts of made-up words, embedded by models of random weights "
@@ -225,7 +226,7 @@ def families(result: dict[str, Any]) -> str:
             f"64, 128, 256, 512 and 1,024 tokens in equal parts. The last column is the largest difference of a value "
             f"of the normalized embeddings from {REFERENCE} in float32:",
             markdown(header, rows),
-            f"One text of {result['long']['tokens']:,} tokens, {result['long']['model']}, each in a process of its own; "
+            f"One text of {long_text['tokens']:,} tokens, {long_text['model']}, each in a process of its own; "
             f"memory is the most beyond that of the loaded model:",
             markdown(("", "seconds", "MB of memory"), long),
         ]

@@ -33,6 +33,10 @@ NATIVE: Mapping[str, tuple[str, ...]] = {
         *("colqwen2", "internvl", "qwen2", "qwen2_5_omni", "qwen2_5_vl", "qwen2_moe", "qwen2_vl", "qwen3"),
         *("qwen3_moe", "qwen3_next", "qwen3_vl", "qwen3_vl_moe"),
     ),
+    "GemmaTokenizer": (
+        *("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma", "t5gemma"),
+        "zaya",
+    ),
     # Any model type that is in no table has this class too; for these it also replaces one that a file names.
     GENERIC: (
         *("bigbird_pegasus", "ernie4_5", "ernie4_5_moe", "flex_olmo", "fuyu"),
@@ -82,10 +86,6 @@ FOREIGN: Mapping[str, tuple[str, ...]] = {
     "GPTNeoXJapaneseTokenizer": ("gpt_neox_japanese",),
     "GPTNeoXTokenizer": ("falcon_mamba", "gpt_neox", "mamba", "mamba2", "mpt", "olmo", "olmoe", "rwkv", "xlstm"),
     "GPTSw3Tokenizer": ("gpt-sw3",),
-    "GemmaTokenizer": (
-        *("gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "recurrent_gemma", "t5gemma"),
-        "zaya",
-    ),
     "HerbertTokenizer": (),
     "LlamaTokenizer": ("idefics", "idefics2"),
     "LukeTokenizer": ("luke",),

@@ -82,6 +82,13 @@ def _pieces_of_deberta(settings: Settings, _: Any) -> tuple[Any, Any]:
     return normalizer, pre_tokenizers.Sequence([*marks, pre_tokenizers.Metaspace(_SPACE, prepend_scheme=scheme)])
 
 
+def _pieces_of_gemma(settings: Settings, _: Any) -> tuple[Any, Any]:
+    from tokenizers import normalizers, pre_tokenizers
+
+    # No space is left to split at, so a text is one word.
+    return normalizers.Replace(" ", _SPACE), pre_tokenizers.Split(" ", behavior="merged_with_previous", invert=False)
+
+
 def steps(normalizer: Any) -> list[dict[str, Any]]:
     """Return the steps of a normalizer, as tokenizer.json has them."""
     state: Any = json.loads(normalizer.__getstate__()) if normalizer else {"type": "Sequence", "normalizers": []}
@@ -118,6 +125,7 @@ _ROBERTA = {
     **{"bos_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "cls_token": "<s>"},
     **{"unk_token": "<unk>", "pad_token": "<pad>", "mask_token": "<mask>"},
 }
+_GEMMA = {f"{name}_token": f"<{name}>" for name in ("bos", "eos", "unk", "pad", "mask")}
 _QWEN = dict.fromkeys(("unk_token", "eos_token", "pad_token"), "<|endoftext|>")
 
 RECIPES: Mapping[str, Recipe] = {
@@ -136,6 +144,7 @@ RECIPES: Mapping[str, Recipe] = {
         token_types=True,
     ),
     "Qwen2Tokenizer": Recipe("BPE", _bytes_of_qwen, _QWEN, ends=None),
+    "GemmaTokenizer": Recipe("BPE", _pieces_of_gemma, _GEMMA, ends=None),
 }
 # True if the mask is a special token before it is added.
 _MASK_TAKES_SPACE: Mapping[str, bool] = {"MPNetTokenizer": False, "CamembertTokenizer": True}
@@ -272,8 +281,10 @@ def _with_model_settings(
         tokenizer = type(tokenizer).from_str(json.dumps(document))
         model = tokenizer.model
     wanted = {**_MODEL_SETTINGS[algorithm]}
-    if algorithm == "WordPiece":
+    if algorithm == "WordPiece" or kind == "GemmaTokenizer":
         wanted["unk_token"] = unknown
+    if kind == "GemmaTokenizer":
+        wanted |= {"fuse_unk": True, "byte_fallback": True}
     for name, value in wanted.items():
         if hasattr(model, name) and (getattr(model, name) or None) != (value or None):
             setattr(model, name, value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -129,3 +130,22 @@ def test_every_prefix(family: str, prefix: str, tmp_path: Path) -> None:
     renamed = {f"{prefix}{name}": value.clone() for name, value in tensors.items()}
     save_file({**renamed, "head.dense.weight": torch.ones(2, 2)}, folder / "model.safetensors", {"format": "pt"})
     assert (SentenceTransformer(folder, device="cpu").encode(TEXTS) == expected).all()
+
+
+@pytest.mark.parametrize("mode", ["lasttoken", "mean_tokens", "max_tokens", "weightedmean_tokens", "cls_token"])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text"])
+def test_padding_on_either_side(
+    family: str, side: str, mode: str, tmp_path: Path, compare: Callable[..., None]
+) -> None:
+    folder = build_family(tmp_path / "model", family)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps({**config, "padding_side": side}))
+    pooling = {"word_embedding_dimension": 32 if family == "qwen3" else 36, "pooling_mode_mean_tokens": False}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({**pooling, f"pooling_mode_{mode}": True}))
+    ours, theirs = both(folder)
+    assert theirs.tokenizer.padding_side == side
+    got, alone, together = ours.encode(TEXTS), theirs.encode(TEXTS, batch_size=1), theirs.encode(TEXTS)
+    compare(f"encode: {family}, padding on the {side}", float(abs(got - alone).max()), 1e-6, cases=len(TEXTS))
+    # Padding on the left moves the positions, and with them the rounding of all angles in the reference.
+    assert float(abs(got - together).max()) <= 1e-6 + float(abs(alone - together).max())

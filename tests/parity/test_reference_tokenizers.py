@@ -32,6 +32,7 @@ CONFIG, JSON = "tokenizer_config.json", "tokenizer.json"
 PAIRS = [("hello world", "the  cat"), ("Café", "<mask> 我们")]
 BERT = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 ROBERTA = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+GEMMA = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>"]
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 CAMEMBERT = ["<s>NOTUSED", "<pad>", "</s>NOTUSED", "<unk>", "<unk>NOTUSED"]
 
@@ -182,6 +183,19 @@ def _bytes(name: str, specials: list[str], **options: Any) -> Callable[[Path], N
     return save
 
 
+def _bytes_and_words(name: str, specials: list[str], **options: Any) -> Callable[[Path], None]:
+    """Pairs of letters and "▁" for a space, and bytes for letters that are not in the vocabulary."""
+
+    def save(folder: Path) -> None:
+        bytes_ = [f"<0x{number:02X}>" for number in range(256)]
+        found, pairs = byte_pairs([*specials, *bytes_], ["Ġ", *map(chr, range(33, 127))])
+        vocabulary = {token.replace("Ġ", "▁"): index for token, index in found.items()}
+        merges = [(first.replace("Ġ", "▁"), second) for first, second in pairs]
+        getattr(transformers, name)(vocab=vocabulary, merges=merges, **options).save_pretrained(folder)
+
+    return save
+
+
 def _pieces(name: str, first: list[str], last: list[str]) -> Callable[[Path], None]:
     def save(folder: Path) -> None:
         getattr(transformers, name)(vocab=pieces(first, last)).save_pretrained(folder)
@@ -200,6 +214,7 @@ CLASSES: dict[str, tuple[str, Callable[[Path], None]]] = {
     "MPNetTokenizer": ("mpnet", _word_piece("MPNetTokenizer", [*ROBERTA, "[UNK]"])),
     "RobertaTokenizer": ("roberta", _bytes("RobertaTokenizer", ROBERTA)),
     "Qwen2Tokenizer": ("qwen3", _bytes("Qwen2Tokenizer", QWEN)),
+    "GemmaTokenizer": ("gemma3_text", _bytes_and_words("GemmaTokenizer", GEMMA)),
     "XLMRobertaTokenizer": ("xlm-roberta", _pieces("XLMRobertaTokenizer", ROBERTA[:4], ["<mask>"])),
     "CamembertTokenizer": ("camembert", _pieces("CamembertTokenizer", CAMEMBERT, ["<mask>"])),
     "DebertaV2Tokenizer": ("deberta-v2", _pieces("DebertaV2Tokenizer", [BERT[0], *BERT[2:4], BERT[1]], ["[MASK]"])),

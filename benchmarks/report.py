@@ -73,6 +73,7 @@ TITLES = {
     "cached": "Large batches",
     "kernels": "Operations",
     "families": "Model families",
+    "static": "Static models",
     "scale": "Scale",
     "gpu": "On a GPU",
 }

@@ -2,7 +2,7 @@
 
     python benchmarks/run.py COMMAND [--quick] [--data FOLDER]
 
-COMMAND is encode, train, latency, startup, memory, cached, kernels, scale, families or gpu.
+COMMAND is encode, train, latency, startup, memory, cached, kernels, scale, families, static or gpu.
 
 FOLDER holds the real texts (workloads.py names the files); without it texts are made up from the packaged answers, and
 the result says so. A table comes first, then one line of JSON, which also goes to results/COMMAND.json. --quick shows
@@ -18,7 +18,19 @@ import os
 import sys
 from pathlib import Path
 
-COMMANDS = ("encode", "train", "latency", "startup", "memory", "cached", "kernels", "scale", "families", "gpu")
+COMMANDS = (
+    "encode",
+    "train",
+    "latency",
+    "startup",
+    "memory",
+    "cached",
+    "kernels",
+    "scale",
+    "families",
+    "static",
+    "gpu",
+)
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
 

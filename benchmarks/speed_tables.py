@@ -233,6 +233,22 @@ def families(result: dict[str, Any]) -> str:
     )
 
 
+def static(result: dict[str, Any]) -> str:
+    """Return texts per second of a static model, many at once and one at a time."""
+    rows = []
+    for name, many in result["many"].items():
+        one = result["one"][name]
+        speeds = (f"{result['texts'] / many['seconds']['median']:,.0f}", ratio(many.get("slower")))
+        single = (f"{result['single'] / one['seconds']['median']:,.0f}", ratio(one.get("slower")))
+        rows.append((name, *speeds, *single))
+    header = ("texts/s", "many", "minisbert to it", "one at a time", "minisbert to it")
+    return (
+        f"{result['texts']:,} titles by a static model of {result['dim']} dimensions with the vocabulary of "
+        f"all-MiniLM-L6-v2 and random rows (`benchmarks/run.py static`, {about(result)}); the largest difference of "
+        f"minisbert from {REFERENCE} is {result['difference']:.1e}. {_missing(result)}\n\n{markdown(header, rows)}"
+    )
+
+
 SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "encode": encode,
     "train": train,
@@ -241,6 +257,7 @@ SECTIONS: dict[str, Callable[[dict[str, Any]], str]] = {
     "cached": cached,
     "kernels": kernels,
     "families": families,
+    "static": static,
 }
 
 

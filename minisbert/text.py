@@ -93,7 +93,7 @@ def check_texts(texts: Any, *, what: str = "texts") -> list[str]:
     return result
 
 
-_TOGETHER = 1_024  # texts; enough to keep the threads of the tokenizer busy
+_TOGETHER = 256  # texts; enough to keep the threads of the tokenizer busy, and few enough to stay in the caches
 
 
 # ---- tokens ---------------------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
         front_matter=FrontMatter(tags=_TAGS, base_model=model.base_model),
         description=Description(
             dimension=model.get_sentence_embedding_dimension(),
-            max_seq_length=model.max_seq_length,
+            max_seq_length=float("inf") if model.transformer.unlimited else model.max_seq_length,
             similarity=model.similarity_fn_name,
             base_model=model.base_model,
             base_model_revision=model.base_model_revision,

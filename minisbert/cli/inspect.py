@@ -89,6 +89,8 @@ def model_summary(model: ModelContents) -> str:
     first, *others = model.modules
     lower = " lower-cased" if first.settings.get("do_lower_case") else ""
     modules = [_module("Transformer", first.settings, model.encoder.architecture) + lower]
+    if first.kind == "StaticEmbedding":
+        modules = [first.kind]
     modules += [_module(module.kind, module.settings) for module in others]
     algorithm = f" ({model.tokenizer.algorithm})" if model.tokenizer.algorithm else ""
     truncated = f" (truncate_dim {model.truncate_dim})" if model.truncate_dim is not None else ""
@@ -97,7 +99,7 @@ def model_summary(model: ModelContents) -> str:
         ("encoder", _encoder(model.encoder)),
         ("weights", [_weights(model)]),
         ("dimension", [f"{model.dimension}{truncated}" if model.dimension is not None else "not stated"]),
-        ("max tokens", [str(model.max_seq_length)]),
+        ("max tokens", ["no limit" if model.max_seq_length is None else str(model.max_seq_length)]),
         ("similarity", [model.similarity or "cosine (not set)"]),
         ("prompts", _prompts(model)),
         ("tokenizer", [model.tokenizer.kind + algorithm]),

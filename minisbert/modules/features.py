@@ -31,7 +31,10 @@ class Features:
     def tokens(self) -> Tensor:
         """The token embeddings; an error if no module has made them."""
         if self.token_embeddings is None:
-            raise ModelError("the model has a pooling module with no transformer before it; expected Transformer first")
+            raise ModelError(
+                "the model makes no embeddings of tokens, or has a pooling module with no transformer before it; "
+                "expected a Transformer first"
+            )
         return self.token_embeddings
 
     @property

@@ -150,6 +150,10 @@ def read_module(spec: ModuleSpec) -> nn.Module:
     """
     if spec.kind == "Transformer":
         return Transformer.load(spec.folder, spec.config)
+    if spec.kind == "StaticEmbedding":
+        from .static import StaticEmbedding  # which few models have
+
+        return StaticEmbedding.load(spec.folder, spec.config)
     try:
         with torch.device("meta"):  # no memory is taken for a size before the weights turn out to have it
             module = _FORMATS[spec.kind].read(spec.config)
@@ -180,7 +184,7 @@ def misfit(modules: Sequence[nn.Module], token_size: int) -> tuple[int, str] | N
     Returns:
         Its index, and what it takes and should take, for a message; None if all fit.
     """
-    size: int | None = token_size
+    size: int | None = token_size  # also of the embeddings of a static model
     for index, module in enumerate(modules[1:], start=1):
         kind = type(module).__name__
         if kind not in _FORMATS:  # of the caller, who knows its size

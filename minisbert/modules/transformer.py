@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +46,11 @@ from .lora import (
     trains_base,
 )
 
+if TYPE_CHECKING:
+    from .table import TableEncoder
+
+UNLIMITED = sys.maxsize  # tokens of the longest text, where nothing limits it
+AnyEncoder: TypeAlias = "Encoder | ForeignEncoder | TableEncoder"
 _DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
@@ -56,7 +62,7 @@ class Transformer(nn.Module):
 
     def __init__(
         self,
-        encoder: Encoder | ForeignEncoder,
+        encoder: AnyEncoder,
         *,
         config: Mapping[str, Any],
         tokenizer: TokenizerSource,
@@ -105,9 +111,9 @@ class Transformer(nn.Module):
             )
 
     @property
-    def encoder(self) -> Encoder | ForeignEncoder:
+    def encoder(self) -> AnyEncoder:
         """The encoder, whatever `auto_model` is in a subclass."""
-        return cast("Encoder | ForeignEncoder", self._modules["auto_model"])
+        return cast("AnyEncoder", self._modules["auto_model"])
 
     @property
     def text_tokenizer(self) -> TextTokenizer:
@@ -121,7 +127,7 @@ class Transformer(nn.Module):
         return self.text_tokenizer
 
     @property
-    def model(self) -> Encoder | ForeignEncoder:
+    def model(self) -> AnyEncoder:
         """The encoder, under its name in version 6 of the reference."""
         return self.encoder
 
@@ -136,6 +142,11 @@ class Transformer(nn.Module):
         if not least <= value <= most:
             raise ConfigError(f"got max_seq_length={value}; this model takes {least} to {most} tokens")
         self.text_tokenizer.max_length = value
+
+    @property
+    def unlimited(self) -> bool:
+        """True if no text is too long."""
+        return self.max_seq_length == UNLIMITED
 
     @property
     def embedding_dimension(self) -> int:
@@ -323,7 +334,7 @@ class Transformer(nn.Module):
                 f"made from, with dtype='int8' if it should be small"
             )
         tokenizer = read_tokenizer(folder, config=config, changes=saved.tokenizer)
-        encoder: Encoder | ForeignEncoder
+        encoder: AnyEncoder
         if is_native(config):
             encoder, extra = _native_encoder(folder, config, dtype=saved.dtype)
         else:
@@ -351,7 +362,7 @@ class Transformer(nn.Module):
             self._save_adapter(encoder, self.adapter, folder)
         elif isinstance(encoder, ForeignEncoder):
             encoder.save(folder)
-        else:
+        elif isinstance(encoder, Encoder):
             tensors = self._float_weights(encoder) if encoder.quantized else encoder.state_dict()
             weights = to_checkpoint(self.config, tensors)
             dtype = encoder.embeddings.word.weight.dtype

@@ -13,7 +13,7 @@ from .adapters import base_folder
 from .files import is_file, read_json_object
 from .layout import ModelLayout, ModuleSpec, read_layout
 from .tokenizer import VOCABULARIES, longest_text, tokenizer_kind
-from .weights import Header, read_header, weight_files
+from .weights import SAFETENSORS, Header, read_header, weight_files
 
 # The keys of config.json under which the architectures keep each value.
 _KEYS: Mapping[str, tuple[str, ...]] = {
@@ -74,7 +74,7 @@ class ModelContents:
         modules: in order.
         encoder: of the transformer.
         dimension: size of an embedding, or None if no file states it.
-        max_seq_length: tokens of the longest text that encoder and tokenizer allow.
+        max_seq_length: tokens of the longest text that encoder and tokenizer allow, or None if nothing limits it.
         similarity: name of the similarity function, or None if none is saved.
         prompts: texts by name.
         default_prompt_name: the prompt used if a call names none.
@@ -90,7 +90,7 @@ class ModelContents:
     modules: tuple[ModuleContents, ...]
     encoder: EncoderContents
     dimension: int | None
-    max_seq_length: int
+    max_seq_length: int | None
     similarity: str | None
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -112,12 +112,17 @@ def read_contents(folder: Path) -> ModelContents:
     layout = read_layout(folder)
     first = layout.modules[0]
     settings = dialects.read_transformer_settings(first.config, source=first.folder)
-    config = {**read_json_object(base_folder(first.folder) / "config.json"), **settings.config}
+    static = first.kind == "StaticEmbedding"
+    config = {**read_json_object(base_folder(first.folder) / "config.json", optional=static), **settings.config}
     own = {**read_json_object(first.folder / "tokenizer_config.json", optional=True), **settings.tokenizer}
-    encoder = _encoder(config)
-    tokenizer = TokenizerContents(tokenizer_kind(own, config), _algorithm(first.folder), longest_text(own))
     weights = [path for spec in layout.modules for path in _weights_of(spec)]
     headers = {path: read_header(path) for path in weights if path.suffix == ".safetensors" and is_file(path)}
+    if static:
+        encoder = _table(headers.get(first.folder / SAFETENSORS))
+        tokenizer = TokenizerContents("Tokenizer", _algorithm(first.folder), _truncation(first.folder))
+    else:
+        encoder = _encoder(config)
+        tokenizer = TokenizerContents(tokenizer_kind(own, config), _algorithm(first.folder), longest_text(own))
     parameters = Counter[str]()
     for header in headers.values():
         parameters.update(header.parameters)
@@ -129,7 +134,7 @@ def read_contents(folder: Path) -> ModelContents:
         modules=modules,
         encoder=encoder,
         dimension=min(dimension, kept or dimension) if dimension else None,
-        max_seq_length=min(limits, default=_LENGTH_WITHOUT_LIMITS),
+        max_seq_length=min(limits, default=None if static else _LENGTH_WITHOUT_LIMITS),
         similarity=layout.settings.similarity_fn_name,
         prompts=layout.settings.prompts,
         default_prompt_name=layout.settings.default_prompt_name,
@@ -162,6 +167,19 @@ def _encoder(config: Mapping[str, Any]) -> EncoderContents:
         values["positions"] -= (padding if isinstance(padding, int) else 1) + 1
     names = config.get("architectures")
     return EncoderContents(str(names[0]) if isinstance(names, list) and names else model_type, **values)
+
+
+def _table(header: Header | None) -> EncoderContents:
+    """The table of a static model."""
+    shapes = {} if header is None else header.shapes
+    rows, dim = next((shapes[name] for name in dialects.STATIC_TABLES if len(shapes.get(name, ())) == 2), (None, None))
+    return EncoderContents("StaticEmbedding", None, None, dim, shapes.get("mapping", (rows,))[0], None)
+
+
+def _truncation(folder: Path) -> int | None:
+    limit = read_json_object(folder / "tokenizer.json", optional=True).get("truncation")
+    length = limit.get("max_length") if isinstance(limit, dict) else None
+    return length if dialects.is_count(length) else None
 
 
 def _algorithm(folder: Path) -> str | None:

@@ -38,13 +38,13 @@ _DEFINED_IN: Mapping[str, str] = {
     "LayerNorm": f"{_DENSE}.layer_norm",
     "Dropout": f"{_DENSE}.dropout",
     "WeightedLayerPooling": f"{_DENSE}.weighted_layer_pooling",
+    "StaticEmbedding": f"{_DENSE}.static_embedding",
 }
 # The reference's other modules, and why minisbert does not have them.
 _REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("WordEmbeddings", "BoW", "WordWeights"), "looks words up instead of encoding tokens"),
     **dict.fromkeys(("CNN", "LSTM"), "runs over word embeddings instead of an encoder's tokens"),
     **dict.fromkeys(("Router", "Asym"), "has modules of its own for queries and for documents"),
-    "StaticEmbedding": "looks tokens up instead of encoding them",
     "CLIPModel": "embeds pictures",
 }
 WRITTEN_TYPES: Mapping[str, str] = {kind: f"{_OLD}.{kind}" for kind in _DEFINED_IN}
@@ -85,6 +85,9 @@ def module_kind(type_name: Any) -> str:
         )
     return MODULE_TYPES[type_name]
 
+
+# Names of the table of a static model in its checkpoint, by sentence-transformers and by model2vec.
+STATIC_TABLES = ("embedding.weight", "embeddings")
 
 # ---- config_sentence_transformers.json ------------------------------------------------------------------------------
 MODEL_TYPE = "SentenceTransformer"

@@ -15,6 +15,7 @@ from .other_forms import other_form
 
 _SETTINGS = "config_sentence_transformers.json"
 _MOST_MODULES = 100
+FIRST = ("Transformer", "StaticEmbedding")  # modules that take texts
 _DTYPE = frozenset({"dtype", "torch_dtype"})  # its two names
 
 
@@ -23,7 +24,8 @@ class ModuleSpec:
     """One entry of modules.json.
 
     Attributes:
-        kind: "Transformer", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout" or "WeightedLayerPooling".
+        kind: "Transformer", "StaticEmbedding", "Pooling", "Normalize", "Dense", "LayerNorm", "Dropout" or
+            "WeightedLayerPooling".
         folder: the folder of its files.
         config: its own config.json; for a Transformer, its sentence_bert_config.json or the like.
     """
@@ -94,6 +96,9 @@ def read_layout(folder: Path) -> ModelLayout:
 
 def _bare(folder: Path, reason: str) -> ModelLayout:
     config = read_json_object(folder / "config.json")
+    if config.get("model_type") == "model2vec":
+        kinds = ("StaticEmbedding", *(["Normalize"] if config.get("normalize") else []))
+        return ModelLayout(tuple(ModuleSpec(kind, folder, {}) for kind in kinds), ModelSettings(), None)
     architectures = config.get("architectures")
     name = str(architectures[0]) if isinstance(architectures, list) and architectures else ""
     causal = name.endswith("ForCausalLM") and bool(config.get("is_causal", True))
@@ -118,8 +123,10 @@ def _modules(folder: Path) -> tuple[ModuleSpec, ...]:
         path = inside(folder, relative)
         specs.append(ModuleSpec(kind, path, _module_config(kind, path)))
     kinds = [spec.kind for spec in specs]
-    if kinds[0] != "Transformer" or kinds.count("Transformer") > 1:
-        raise ModelError(f"{file}: got {kinds}; expected one Transformer, in first place: copy the file again")
+    if kinds[0] not in FIRST or any(kind in FIRST for kind in kinds[1:]):
+        raise ModelError(
+            f"{file}: got {kinds}; expected one Transformer or StaticEmbedding, in first place: copy the file again"
+        )
     return tuple(specs)
 
 
@@ -127,6 +134,8 @@ def _module_config(kind: str, folder: Path) -> dict[str, Any]:
     if kind == "Transformer":
         contents = (read_json_object(folder / name, optional=True) for name in dialects.TRANSFORMER_CONFIGS)
         return next(filter(None, contents), {})
+    if kind == "StaticEmbedding":  # which has no settings; a config.json beside it is of model2vec
+        return {}
     # Older versions leave the folder of a Normalize empty, and git and zip then lose it.
     return read_json_object(folder / "config.json", optional=kind == "Normalize")
 

@@ -72,11 +72,13 @@ class Header:
 
     Attributes:
         dtypes: of each tensor by name, as safetensors calls them.
+        shapes: of each tensor by name.
         parameters: number of parameters of each floating dtype, such as {"float32": 1000}; integers are left out.
         bytes: size of the complete file.
     """
 
     dtypes: dict[str, str]
+    shapes: dict[str, tuple[int, ...]]
     parameters: dict[str, int]
     bytes: int
 
@@ -103,7 +105,8 @@ def read_header(path: Path) -> Header:
         if dtype := FLOATS.get(tensor["dtype"]):
             parameters[dtype] = parameters.get(dtype, 0) + math.prod(tensor["shape"])
     dtypes = {name: tensor["dtype"] for name, tensor in named.items()}
-    return Header(dtypes, parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
+    shapes = {name: tuple(tensor["shape"]) for name, tensor in named.items()}
+    return Header(dtypes, shapes, parameters, 8 + length + max(tensor["data_offsets"][1] for tensor in tensors))
 
 
 def _describes_tensor(value: Any) -> bool:

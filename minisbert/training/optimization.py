@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from ..distributed import largest, sum_in_buckets, sum_sparse, world_size
 from ..model import EmbeddingModel
-from ..modules.encoder import Encoder
 from ..modules.layers import Embedding
 from .adamw import AdamW, EmbeddingAdamW, Optimizer
 
@@ -120,9 +119,10 @@ def owned_parameters(*roots: nn.Module) -> Iterator[tuple[str, nn.Parameter, nn.
 def sparse_word_table(model: EmbeddingModel) -> Embedding | None:
     """Return the word embeddings if `EmbeddingAdamW` can train them: float32, on the CPU, not frozen."""
     encoder = model.transformer.encoder
-    if not isinstance(encoder, Encoder) or model.device.type != "cpu" or model.dtype != torch.float32:
+    table = encoder.get_input_embeddings()
+    if not isinstance(table, Embedding) or model.device.type != "cpu" or model.dtype != torch.float32:
         return None
-    return encoder.embeddings.word if encoder.embeddings.word.weight.requires_grad else None
+    return table if table.weight.requires_grad else None
 
 
 @contextmanager

@@ -200,6 +200,8 @@ class Transformer(ParameterNames, ours.Transformer, InputModule):
         self.set_config(self.config)
         if isinstance(encoder, ForeignEncoder):
             return encoder.model
+        if not isinstance(encoder, Encoder):
+            return encoder
         view: AutoModel | None = self.__dict__.get("_view")
         if view is None or not view.shows(encoder, self.config):
             view = AutoModel(encoder, self.config, self.extra_tensors)

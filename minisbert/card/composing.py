@@ -15,6 +15,7 @@ from torch import nn
 
 from ..model import EmbeddingModel
 from ..modules import Normalize, Pooling, Transformer
+from ..modules.transformer import UNLIMITED
 from ..training.record import Cell, ColumnRecord, DatasetRecord, EvaluationRecord, TrainingRecord
 from ..training.selection import loss_metric
 from ..version import versions
@@ -87,7 +88,7 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
         front_matter=FrontMatter(tags=_TAGS, base_model=model.base_model),
         description=Description(
             dimension=model.get_sentence_embedding_dimension(),
-            max_seq_length=float("inf") if model.transformer.unlimited else model.max_seq_length,
+            max_seq_length=float("inf") if model.max_seq_length == UNLIMITED else model.max_seq_length,
             similarity=model.similarity_fn_name,
             base_model=model.base_model,
             base_model_revision=model.base_model_revision,

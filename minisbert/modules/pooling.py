@@ -192,15 +192,23 @@ def _weightedmean(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Ten
 def _max(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
     lowest = torch.full((len(counts), tokens.shape[1]), -torch.inf, dtype=tokens.dtype, device=tokens.device)
     index = text_index[:, None].expand_as(tokens)
-    return lowest.scatter_reduce(0, index, tokens, "amax")
+    largest = lowest.scatter_reduce(0, index, tokens, "amax")
+    return largest.masked_fill((counts == 0)[:, None], 0)  # the reference has -inf, and NaN once it is normalized
 
 
 def _cls(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    return tokens[counts.cumsum(0) - counts]
+    return _rows(tokens, counts.cumsum(0) - counts, counts)
 
 
 def _lasttoken(tokens: Tensor, text_index: Tensor, place: Tensor, counts: Tensor) -> Tensor:
-    return tokens[counts.cumsum(0) - 1]
+    return _rows(tokens, counts.cumsum(0) - 1, counts)
+
+
+def _rows(tokens: Tensor, place: Tensor, counts: Tensor) -> Tensor:
+    """One row of each text: (texts, dim); zeros for a text without tokens."""
+    if not len(tokens):
+        return tokens.new_zeros(len(counts), tokens.shape[1])
+    return tokens[place.clamp(0, len(tokens) - 1)].masked_fill((counts == 0)[:, None], 0)
 
 
 POOLING_MODES: dict[str, _Pool] = {

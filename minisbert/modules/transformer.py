@@ -15,7 +15,7 @@ from ..errors import ConfigError, ModelError, warn
 from ..kernels import QuantizedLinear
 from ..packing import pack
 from ..storage.adapters import base_folder, read_adapter, write_adapter
-from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings
+from ..storage.dialects import DTYPES, read_dtype, read_transformer_settings, with_dtype
 from ..storage.files import is_file, read_json_object, write_json
 from ..storage.lora import ADAPTER_CONFIG
 from ..storage.other_forms import quantized_by
@@ -142,11 +142,6 @@ class Transformer(nn.Module):
         if not least <= value <= most:
             raise ConfigError(f"got max_seq_length={value}; this model takes {least} to {most} tokens")
         self.text_tokenizer.max_length = value
-
-    @property
-    def unlimited(self) -> bool:
-        """True if no text is too long."""
-        return self.max_seq_length == UNLIMITED
 
     @property
     def embedding_dimension(self) -> int:
@@ -368,7 +363,7 @@ class Transformer(nn.Module):
             dtype = encoder.embeddings.word.weight.dtype
             extra = {name: tensor.to(dtype) for name, tensor in self.extra_tensors.items()}
             write_weights(folder, {**weights, **extra})
-            config = _with_dtype(self.config, dtype)
+            config = with_dtype(self.config, str(dtype).removeprefix("torch."))
             if encoder.vocabulary != encoder.config.vocab_size:
                 config["vocab_size"] = encoder.vocabulary
             if len(encoder.layers) != encoder.config.num_hidden_layers:  # the caller has taken some away
@@ -449,12 +444,3 @@ def _canonical(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder:
     if len(prefixes) > 1 and "" not in prefixes:
         raise two_models(folder, prefixes)
     return found
-
-
-def _with_dtype(config: Mapping[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """Return the configuration with its dtype replaced; a missing one stands for float32."""
-    name = str(dtype).removeprefix("torch.")
-    keys = [key for key in ("dtype", "torch_dtype") if key in config]
-    if not keys and name != "float32":
-        keys = ["torch_dtype"]
-    return {**config, **dict.fromkeys(keys, name)}

@@ -217,6 +217,14 @@ def read_dtype(name: Any, where: str) -> str | None:
     return str(name)
 
 
+def with_dtype(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Return the content of a config.json with another dtype; a missing one stands for float32."""
+    keys = [key for key in ("dtype", "torch_dtype") if key in config]
+    if not keys and name != "float32":
+        keys = ["torch_dtype"]
+    return {**config, **dict.fromkeys(keys, name)}
+
+
 def _group(
     content: Mapping[str, Any], key: str, ignored: Collection[str], where: str, *, honoured: Collection[str] | None
 ) -> dict[str, Any]:

@@ -33,7 +33,7 @@ VOCABULARIES = (
     ),
     "sentencepiece.model",
 )
-TOKENIZER_FILES = (_JSON, _CONFIG, _SPECIALS, _ADDED, "merges.txt", *VOCABULARIES)
+TOKENIZER_FILES = (_JSON, _CONFIG, _SPECIALS, _ADDED, "merges.txt", "chat_template.jinja", *VOCABULARIES)
 _MODEL_ATTRIBUTES = (
     *("unk_token", "continuing_subword_prefix", "max_input_chars_per_word", "dropout", "end_of_word_suffix"),
     *("fuse_unk", "byte_fallback", "ignore_merges"),

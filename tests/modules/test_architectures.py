@@ -18,6 +18,7 @@ from minisbert.errors import ConfigError, ModelError
 from minisbert.modules.architectures import architecture_of, current, encoder_config, is_native
 from minisbert.modules.encoder import Encoder
 from minisbert.modules.lora import LoraConfig
+from minisbert.modules.pooling import POOLING_MODES
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
 TEXTS = ["a cat", "the dog ran fast to the sea", "one", " ".join(["red blue sky sea tree"] * 30)]
@@ -169,3 +170,16 @@ def transformers_types() -> set[str]:
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING_NAMES
 
     return set(CONFIG_MAPPING_NAMES)
+
+
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_texts_without_tokens_have_an_embedding_of_their_own(mode: str) -> None:
+    counts = torch.tensor([2, 0, 1, 0])
+    tokens = torch.tensor([[1.0, -2.0], [3.0, 4.0], [5.0, 6.0]])
+    place = torch.tensor([1, 2, 1])
+    pooled = POOLING_MODES[mode](tokens, torch.tensor([0, 0, 2]), place, counts)
+    assert torch.equal(pooled[1], torch.zeros(2))
+    assert torch.equal(pooled[3], torch.zeros(2))
+    assert torch.equal(pooled[2], tokens[2])
+    none = POOLING_MODES[mode](tokens[:0], place[:0], place[:0], counts[1:2])
+    assert torch.equal(none[0], torch.zeros(2))

@@ -13,6 +13,8 @@ import tiny_models
 import torch
 from families import FAMILIES, build_family
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from minisbert import SentenceTransformer, Trainer, TrainingConfig, kernels, losses
 from minisbert.modules.architectures import canonical, checkpoint_names
@@ -149,3 +151,23 @@ def test_padding_on_either_side(
     compare(f"encode: {family}, padding on the {side}", float(abs(got - alone).max()), 1e-6, cases=len(TEXTS))
     # Padding on the left moves the positions, and with them the rounding of all angles in the reference.
     assert float(abs(got - together).max()) <= 1e-6 + float(abs(alone - together).max())
+
+
+@pytest.mark.parametrize("mode", ["lasttoken", "mean_tokens", "weightedmean_tokens"])
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_texts_without_tokens(side: str, mode: str, tmp_path: Path, compare: Callable[..., None]) -> None:
+    """Of a tokenizer that adds no special token."""
+    folder = build_family(tmp_path / "model", "qwen3")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+    tokenizer.save(str(folder / "tokenizer.json"))
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    changed = {**config, "padding_side": side, "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(changed))
+    pooling = {"word_embedding_dimension": 32, "pooling_mode_mean_tokens": False, f"pooling_mode_{mode}": True}
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+    ours, theirs = both(folder)
+    texts = ["a cat", "", "the dog ran", ""]
+    largest = float(abs(ours.encode(texts) - theirs.encode(texts)).max())
+    compare("encode: varied, texts without tokens", largest, 1e-6, cases=len(texts))
+    assert ours.encode([""]).shape == (1, 32)

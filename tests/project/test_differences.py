@@ -42,6 +42,8 @@ from minisbert.evaluation import (
     SequentialEvaluator,
     TranslationEvaluator,
 )
+from minisbert.modules.architectures import current, encoder_config
+from minisbert.modules.pooling import POOLING_MODES
 from minisbert.storage.locate import packaged_model
 from minisbert.training.dataset import TrainingBatches, TrainingDataset
 
@@ -154,6 +156,28 @@ def _(folder: Path, place: Path) -> None:
     assert model.truncated_texts == 2
     with pytest.raises(InputError, match="longer than max_seq_length"):
         load(folder, truncation="error").encode([long])
+
+
+@row("pooling by the first token, or the largest values, of a text without any")
+def _(folder: Path, place: Path) -> None:
+    counts, places = torch.tensor([0, 1]), torch.tensor([1])
+    for mode in ("cls", "max"):
+        pooled = POOLING_MODES[mode](torch.ones(1, 3), torch.tensor([1]), places, counts)
+        assert pooled.tolist() == [[0.0] * 3, [1.0] * 3]
+
+
+@row("a configuration of nomic-embed-text's own code")
+def _(folder: Path, place: Path) -> None:
+    sizes = {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_inner": 48, "n_positions": 64, "vocab_size": 50}
+    read = encoder_config(current({"model_type": "nomic_bert", "activation_function": "swiglu", **sizes}))
+    assert (read.hidden_size, read.num_hidden_layers) == (32, 2)
+
+
+@row('a configuration of gte\'s own code (`model_type` "new")')
+def _(folder: Path, place: Path) -> None:
+    read = current({"model_type": "new", "rope_theta": 20_000.0, "hidden_size": 32, "rope_scaling": None})
+    assert read["model_type"] == "gte"
+    assert read["rope_parameters"] == {"rope_theta": 20_000.0, "rope_type": "default"}
 
 
 @row("`max_seq_length` beyond the model's positions")

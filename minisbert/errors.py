@@ -196,3 +196,8 @@ class TrainingTerminated(SystemExit):
 
 class TruncationWarning(UserWarning):
     """Some texts are longer than the model reads and were cut off."""
+
+
+def line_error(source: str | Path, number: int, problem: str, *, noun: str = "line") -> InputError:
+    """Return the error to raise for a line of a file."""
+    return InputError(f"{source}, {noun} {number}: {problem}")

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
-from ..errors import InputError, shown
+from ..errors import InputError, line_error, shown
 from ..storage.files import is_file, open_file
+from .objects import Columns, from_objects, json_objects
 from .sources import check_names, without_index
 
-Columns: TypeAlias = dict[str, list[Any]]
 Numbered: TypeAlias = Iterator[tuple[list[str], int]]  # fields of rows, and their lines
 
 
@@ -71,7 +71,7 @@ def read_objects(path: Path, names: Sequence[str]) -> Content:
     Raises:
         InputError: the file is missing or broken; the message names the line.
     """
-    return _json_lines(path, read_lines(path), fill=names)
+    return _json_lines(path, _text(path), fill=names)
 
 
 def read_lines(path: Path) -> list[str]:
@@ -134,11 +134,6 @@ def _decoded(content: bytes, source: str) -> str:
             got, offset = "bytes that are not UTF-8", error.start
     line = content.count(b"\n", 0, offset) + 1
     raise line_error(source, line, f"got {got}; expected a text in UTF-8: convert the file")
-
-
-def line_error(source: str | Path, number: int, problem: str, *, noun: str = "line") -> InputError:
-    """Return the error to raise for a line of a file."""
-    return InputError(f"{source}, {noun} {number}: {problem}")
 
 
 def _read_tsv(path: Path) -> Content:
@@ -265,61 +260,11 @@ def by_column(
 
 
 def _read_jsonl(path: Path) -> Content:
-    return _json_lines(path, read_lines(path))
+    return _json_lines(path, _text(path))
 
 
-def _json_lines(path: Path, texts: Sequence[str], *, fill: Sequence[str] = ()) -> Content:
-    numbered = ((number, text) for number, text in enumerate(texts, start=1) if text.strip())
-    objects = ((number, json_object(path, number, text)) for number, text in numbered)
-    return Content(*from_objects(path, objects, fill=fill), str(path))
-
-
-def json_object(path: Path, number: int, text: str) -> dict[str, Any]:
-    """Read a line of JSON lines.
-
-    Raises:
-        InputError: it is no object.
-    """
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise line_error(path, number, f"{error}; expected one JSON object: fix the line") from None
-    if not isinstance(row, dict):
-        raise line_error(path, number, f"got a JSON {type(row).__name__}; expected an object: fix the line")
-    return row
-
-
-def from_objects(
-    path: Path,
-    rows: Iterable[tuple[int, dict[str, Any]]],
-    *,
-    noun: str = "line",
-    fill: Sequence[str] = (),
-    names: Sequence[str] = (),
-) -> tuple[Columns, list[int]]:
-    """Return numbered objects as columns, and their numbers.
-
-    Args:
-        path: where they are from.
-        rows: the objects, with the same keys.
-        noun: what they are numbered by.
-        fill: see `read_objects`.
-        names: the keys; by default those of the first object.
-    """
-    columns: Columns = {name: [] for name in names}
-    numbers: list[int] = []
-    for number, row in rows:
-        columns = columns or {name: [] for name in row}
-        if fill and row.keys() != columns.keys():
-            columns |= {name: [None] * len(numbers) for name in fill if name in row and name not in columns}
-            row = {name: row.get(name) for name in columns}
-        if row.keys() != columns.keys():
-            got, expected = shown(list(row)), shown(list(columns))
-            raise line_error(path, number, f"got the keys {got}; expected {expected}: fix the {noun}", noun=noun)
-        for name, value in row.items():
-            columns[name].append(value)
-        numbers.append(number)
-    return columns, numbers
+def _json_lines(path: Path, text: str, *, fill: Sequence[str] = ()) -> Content:
+    return Content(*from_objects(path, json_objects(path, text, 1), fill=fill), str(path))
 
 
 def _read_json(path: Path) -> Content:
@@ -329,7 +274,7 @@ def _read_json(path: Path) -> Content:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         if text.lstrip().startswith("{"):
-            return _json_lines(path, _lines(text))
+            return _json_lines(path, text)
         raise InputError(f"{path}: {error}; expected JSON: a list of objects, one for each row") from None
     if isinstance(content, dict) and isinstance(next(iter(content.values()), None), dict):
         content = _by_index(path, content)

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+import codecs
 import gzip
+import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-from ..errors import InputError
+from ..errors import InputError, line_error
 from ..storage.files import open_file
+from .objects import from_objects, json_objects
 from .readers import (
     Numbered,
     by_column,
     check_header,
     check_unpacked,
-    from_objects,
     has_columns,
     is_quoted,
-    json_object,
-    line_error,
     long_fields,
     plain_rows,
     quoted_rows,
@@ -33,8 +33,7 @@ from .rows import Table, as_table
 from .sources import check_names, without_index
 
 _LONGEST_LINE = 100_000_000  # bytes
-_CHUNK = 1 << 22  # bytes
-_TOLD = 1_000  # lines after which the place in the file is asked for
+_CHUNK = 1 << 20  # bytes
 
 
 class Block(NamedTuple):
@@ -75,7 +74,7 @@ def read_blocks(
 def read_line_blocks(path: Path, rows: int, *, first: int = 0, last: int | None = None) -> Iterator[Block]:
     """Read the lines of a text file, plain or gzipped, in blocks as the column "text"; else as `read_blocks`."""
     lines = _Lines(path)
-    numbered = islice(enumerate(_without_ends(lines), start=1), first, last)
+    numbered = islice(enumerate(lines.without_ends(), start=1), first, last)
     while part := list(islice(numbered, rows)):
         numbers, texts = map(list, zip(*part, strict=True))
         yield Block(Table({"text": texts}, str(path), numbers), lines.done)
@@ -84,14 +83,14 @@ def read_line_blocks(path: Path, rows: int, *, first: int = 0, last: int | None 
 def count_rows(path: Path, *, lines: bool = False) -> int:
     """Count the rows of a file that `read_blocks` reads, or its lines, in constant memory, without making the rows."""
     if lines:
-        return sum(1 for _ in _Lines(path))
+        return sum(text.removesuffix("\n").count("\n") + 1 for _, text in _Lines(path).texts())
     if not path.is_file() or not has_columns(path) or _kind(path) == ".json":
         return len(as_table(path))
     if _kind(path) == ".parquet":
         with _parquet_file(path) as file:
             return int(file.metadata.num_rows)
     if _kind(path) == ".jsonl":
-        return sum(1 for line in _Lines(path) if line.strip())
+        return sum(_filled(text) for _, text in _Lines(path).texts())
     fields, _, _ = _fields(path)
     with long_fields():
         return sum(1 for _ in fields) - 1
@@ -112,36 +111,76 @@ def _slices(table: Table, rows: int, first: int, last: int | None) -> Iterator[B
 
 
 class _Lines:
-    """The lines of a UTF-8 file, plain or gzipped, with their ends."""
+    """The lines of a UTF-8 file, plain or gzipped; many are read and checked together.
 
-    def __init__(self, path: Path) -> None:
-        self._path, self.done = path, 0.0
+    Args:
+        path: the file.
+        carriage: lines of a file without any line feed end with carriage returns.
+    """
+
+    def __init__(self, path: Path, *, carriage: bool = False) -> None:
+        self._path, self._carriage, self.done = path, carriage, 0.0
 
     def __iter__(self) -> Iterator[str]:
-        read = number = 0
+        """Yield each line with its end, for csv: one that ends with a carriage return too."""
+        for _, text in self.texts():
+            yield from io.StringIO(text, newline="")
+
+    def without_ends(self) -> Iterator[str]:
+        """Yield each line without its end."""
+        for _, text in self.texts():
+            lines = text.removesuffix("\n").split("\n")
+            yield from (line.removesuffix("\r") for line in lines) if "\r" in text else lines
+
+    def texts(self) -> Iterator[tuple[int, str]]:
+        """Yield the number of a line, and the text of this and of some that follow, with their ends.
+
+        Raises:
+            InputError: the file cannot be read, or a line is too long or no text; those before it are yielded first.
+        """
+        number, read = 1, 0
+        held: list[bytes] = []  # of a line whose end has not been read
         with _opened(self._path) as (file, raw):
             size, packed = max(1, os.fstat(raw.fileno()).st_size), file is not raw
-            for line in iter(lambda: file.readline(_LONGEST_LINE), b""):
-                number, read = number + 1, read + len(line)
-                if number % _TOLD == 0:
-                    self.done = raw.tell() / size
-                if len(line) == _LONGEST_LINE:
-                    raise line_error(self._path, number, "got 100 MB without its end; expected lines: check the file")
+            while chunk := file.read(_CHUNK):
+                read += len(chunk)
                 if packed:
                     check_unpacked(self._path, read)
-                got = "a zero byte" if b"\0" in line else "bytes that are not UTF-8"
-                try:
-                    text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-                except UnicodeDecodeError:
-                    text = "\0"
-                if "\0" in text:
-                    raise line_error(self._path, number, f"got {got}; expected a text in UTF-8: convert the file")
-                yield text
+                self.done = raw.tell() / size
+                if end := chunk.rfind(b"\n") + 1:
+                    content = b"".join([*held, chunk[:end]])
+                    held.clear()
+                    yield from self._decoded(content, number)
+                    number += content.count(b"\n")
+                held.append(chunk[end:])
+                if sum(map(len, held)) >= _LONGEST_LINE:
+                    raise line_error(self._path, number, "got 100 MB without its end; expected lines: check the file")
+        rest = b"".join(held)
+        if self._carriage and number == 1:  # as from a spreadsheet of an old Macintosh
+            rest = rest.replace(b"\r", b"\n")
+        if rest:
+            yield from self._decoded(rest, number)
         self.done = 1.0
 
-
-def _without_ends(lines: Iterable[str]) -> Iterator[str]:
-    return (line.removesuffix("\n").removesuffix("\r") for line in lines)
+    def _decoded(self, content: bytes, number: int) -> Iterator[tuple[int, str]]:
+        """Yield lines from the line `number` on as a text, up to one that is none."""
+        content = content.removeprefix(codecs.BOM_UTF8) if number == 1 else content
+        invalid, zero = len(content), content.find(b"\0")
+        try:
+            text = content.decode()
+        except UnicodeDecodeError as error:
+            invalid = error.start
+        bad = invalid if zero < 0 else min(invalid, zero)
+        if bad == len(content):
+            yield number, text
+            return
+        start = content.rfind(b"\n", 0, bad) + 1
+        line = content[start:].split(b"\n", 1)[0]
+        if start:
+            yield number, content[:start].decode()
+        got = "a zero byte" if b"\0" in line else "bytes that are not UTF-8"
+        number += content.count(b"\n", 0, start)
+        raise line_error(self._path, number, f"got {got}; expected a text in UTF-8: convert the file")
 
 
 @contextmanager
@@ -160,8 +199,7 @@ def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
 
 def _json_lines(path: Path, rows: int, first: int, last: int | None) -> Iterator[Block]:
     lines = _Lines(path)
-    numbered = ((number, text) for number, text in enumerate(lines, start=1) if text.strip())
-    objects = ((number, json_object(path, number, text)) for number, text in islice(numbered, first, last))
+    objects = islice(_objects(path, lines, first), None if last is None else max(0, last - first))
     names: list[str] = []
     while part := list(islice(objects, rows)):
         columns, numbers = from_objects(path, part, names=names)
@@ -169,11 +207,30 @@ def _json_lines(path: Path, rows: int, first: int, last: int | None) -> Iterator
         yield Block(Table(columns, str(path), numbers), lines.done)
 
 
+def _objects(path: Path, lines: _Lines, first: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the objects of JSON lines from the row `first` on; lines before it need not be objects."""
+    for number, text in lines.texts():
+        if first and (rows := _filled(text)) <= first:
+            first -= rows
+            continue
+        start = 0
+        while first:
+            end = text.index("\n", start) + 1
+            first, number, start = first - bool(text[start:end].strip()), number + 1, end
+        yield from json_objects(path, text[start:], number)
+
+
+def _filled(text: str) -> int:
+    """Count the lines that are not blank."""
+    return sum(map(bool, map(str.strip, text.split("\n"))))
+
+
 def _fields(path: Path) -> tuple[Numbered, _Lines, str]:
     """Return the rows of a .csv or .tsv file, its header first, without empty ones; and what they are read from."""
     comma = _kind(path) == ".csv"
-    quoted, lines = comma or _is_quoted(path), _Lines(path)
-    fields = quoted_rows(path, lines, "," if comma else "\t") if quoted else plain_rows(_without_ends(lines))
+    quoted = comma or _is_quoted(path)
+    lines = _Lines(path, carriage=not quoted)
+    fields = quoted_rows(path, lines, "," if comma else "\t") if quoted else plain_rows(lines.without_ends())
     source = f"{path} (quoted fields)" if quoted and not comma else str(path)
     return ((row, line) for row, line in fields if row), lines, source
 

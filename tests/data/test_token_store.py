@@ -17,10 +17,11 @@ from common import scored_pairs
 
 from minisbert import SentenceTransformer
 from minisbert.data import stored_rows as module
+from minisbert.data import streaming
 from minisbert.data.roles import training_rows
 from minisbert.data.rows import as_table
 from minisbert.data.stored_rows import StoredRows, stored_rows
-from minisbert.data.streaming import read_blocks
+from minisbert.data.streaming import count_rows, read_blocks, read_line_blocks
 from minisbert.errors import ConfigError, InputError, InputTypeError
 from minisbert.text import TextTokenizer
 
@@ -62,6 +63,9 @@ FILES: dict[str, Callable[[Path], object]] = {
     "plain.tsv": tsv,
     "crlf.tsv": lambda path: path.write_bytes(tsv(path).read_bytes().replace(b"\n", b"\r\n")[:-2]),
     "bom.tsv": lambda path: path.write_bytes(b"\xef\xbb\xbf" + tsv(path).read_bytes()),
+    "carriage_returns.tsv": lambda path: path.write_bytes(tsv(path).read_bytes().replace(b"\n", b"\r")),
+    "carriage_returns.csv": lambda path: quoted(path, lineterminator="\r", quoting=csv.QUOTE_ALL),
+    "some_carriage_returns.csv": lambda path: path.write_bytes(b"a,b\n" + b'x,"y\rz"\rv,w\r\nt,u\n' * 9),
     "one_column.tsv": lambda path: path.write_text("a\n" + "text\n\n" * 20),
     "empty_lines.tsv": lambda path: path.write_text("a\tb\n" + "x\ty\n\n" * 20),
     "quotes_of_texts.tsv": lambda path: path.write_text('a\tb\n"x" said\the\n' * 30),
@@ -70,6 +74,8 @@ FILES: dict[str, Callable[[Path], object]] = {
     "quoted.csv": quoted,
     "packed.tsv.gz": lambda path: path.write_bytes(gzip.compress(tsv(path).read_bytes())),
     "rows.jsonl": lambda path: path.write_text("".join(json.dumps({"a": a, "b": "é"}) + "\n\n" for a in FIRST)),
+    "blanks.jsonl": lambda path: path.write_bytes(b'\xef\xbb\xbf{"a": 1}\r\n\r\n' + b' {"a": "x"} \n\xc2\xa0\n' * 9),
+    "without_end.jsonl": lambda path: path.write_text('{"a": 1}\n' * 20 + '{"a": {"b": [2]}}'),
     "rows.json": lambda path: path.write_text(json.dumps([{"a": a, "score": 1} for a in FIRST])),
 }
 
@@ -106,7 +112,19 @@ def test_blocks_of_parquet(tmp_path: Path) -> None:
         ("rows.tsv", b"a\tb\nx\t\0\n", "line 2: got a zero byte"),
         ("rows.csv", b'a,b\nx,"y" z\n', "line 2: .* fix the quotes"),
         ("rows.jsonl", b'{"a": 1}\n' * 9 + b'{"b": 1}\n', r"line 10: got the keys \['b'\]; expected \['a'\]"),
+        (
+            "rows.jsonl",
+            b'{"a": 1}\n' * 9 + b'{"a": 1, "b": 1}\n',
+            r"line 10: got the keys \['a', 'b'\]; expected \['a'\]",
+        ),
+        ("rows.jsonl", b'{}\n{"a": 1}\n', r"line 2: got the keys \['a'\]; expected \[\]"),
         ("rows.jsonl", b'{"a": 1}\n[]\n', "line 2: got a JSON list"),
+        ("rows.jsonl", b'{"a": 1}\n{"a": 1},{"a": 2}\n{"a": [1\n2]}\n', "line 2: Extra data"),
+        ("rows.jsonl", b'{"a": 1}\n{"a":\n2}\n', "line 2: Expecting value"),
+        ("rows.jsonl", b'{"a": 1}\n{"a": "\n"}\n', "line 2: Invalid control character|line 2: Unterminated string"),
+        ("rows.jsonl", b'{"a": 1}\n\n' + b"[" * 100_000 + b"\n", "line 3: .*recursion"),
+        ("rows.jsonl", b'{"a": 1}\n\n{"a": "\xff"}\n', "line 3: got bytes that are not UTF-8"),
+        ("rows.jsonl", b'\xef\xbb\xbf{"a": 1}\n{"a": "\0\xff"}\n\xff', "line 2: got a zero byte"),
         ("rows.tsv.gz", gzip.compress(b"a\tb\nx\ty\n" * 99, mtime=0)[:-9], "expected a complete file"),
         ("rows.parquet", b"PAR1", "expected a parquet file"),
         ("rows.xlsx", b"", "expected an ending"),
@@ -119,6 +137,42 @@ def test_broken_files(name: str, content: bytes, message: str, tmp_path: Path) -
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         list(read_blocks(tmp_path / name, 4))
+
+
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_lines_that_end_in_another_chunk(end: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_CHUNK", 5)
+    path = tmp_path / "rows.jsonl"
+    objects = [json.dumps({"a": text, "b": "é" * number}, ensure_ascii=False) for number, text in enumerate(FIRST)]
+    path.write_bytes(end.join(line.encode() for line in ["", *objects]))
+    expected = as_table(path)
+    assert count_rows(path) == len(expected) == 50
+    for first, last in ((0, None), (17, 40), (49, 50), (50, None)):
+        blocks = [block.table for block in read_blocks(path, 7, first=first, last=last)]
+        assert [one for block in blocks for one in block.columns["a"]] == expected.columns["a"][first:last]
+        assert [one for block in blocks for one in block.lines or ()] == [*(expected.lines or ())][first:last]
+    texts = [text for block in read_line_blocks(path, 7) for text in block.table.columns["text"]]
+    assert texts == ["", *objects]
+    assert count_rows(path, lines=True) == 51
+
+
+def test_rows_before_a_broken_line_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    for broken in (b"[]\n", b"\xff\n"):
+        path.write_bytes(b'{"a": 1}\n' * 9 + broken)
+        blocks = read_blocks(path, 3)
+        assert [next(blocks).table.lines for _ in range(3)] == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+        with pytest.raises(InputError, match="line 10"):
+            next(blocks)
+        assert len(next(read_blocks(path, 4, first=5, last=9)).table) == 4
+
+
+def test_a_line_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(streaming, "_CHUNK", 16)
+    monkeypatch.setattr(streaming, "_LONGEST_LINE", 100)
+    (tmp_path / "rows.tsv").write_bytes(b"a\tb\nx\ty\n" + b"x" * 200)
+    with pytest.raises(InputError, match="line 3: got 100 MB without its end"):
+        list(read_blocks(tmp_path / "rows.tsv", 4))
 
 
 # ---- stores ---------------------------------------------------------------------------------------------------------

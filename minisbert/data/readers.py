@@ -16,9 +16,9 @@ from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
 from ..errors import InputError, line_error, shown
 from ..storage.files import is_file, open_file
-from .objects import Columns, from_objects, json_objects
 from .sources import check_names, without_index
 
+Columns: TypeAlias = dict[str, list[Any]]
 Numbered: TypeAlias = Iterator[tuple[list[str], int]]  # fields of rows, and their lines
 
 
@@ -264,11 +264,15 @@ def _read_jsonl(path: Path) -> Content:
 
 
 def _json_lines(path: Path, text: str, *, fill: Sequence[str] = ()) -> Content:
+    from .objects import from_objects, json_objects  # no module is loaded before it is needed
+
     return Content(*from_objects(path, json_objects(path, text, 1), fill=fill), str(path))
 
 
 def _read_json(path: Path) -> Content:
     """Read a list of objects, an object of columns (lists, or objects by row as pandas writes them), or JSON lines."""
+    from .objects import from_objects
+
     text = _text(path)
     try:
         content = json.loads(text)

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
+import tempfile
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InputError
-from ..storage.files import is_file, replacing_file, temporary_path
+from ..storage.files import is_file, replacing_file, temporary_path, write_error
 from .options import (
     Subparsers,
     add_command,
@@ -19,7 +24,12 @@ from .options import (
     shortened,
     table,
 )
-from .shards import add_shard_options, embed_texts, wants_parts, write_parts
+from .shards import BLOCK_ROWS, add_shard_options, embed_texts, text_tables, wants_parts, write_parts
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ..sentence_transformer import SentenceTransformer
 
 
 def add(commands: Subparsers) -> None:
@@ -69,15 +79,17 @@ def add(commands: Subparsers) -> None:
 def run_encode(options: argparse.Namespace) -> None:
     """Embed texts and write the embeddings as a .npy file, or as parts in a folder that several processes fill."""
     in_parts = wants_parts(options)
-    import numpy as np
     import torch
+
+    from ..data.readers import has_columns
 
     if options.threads:
         torch.set_num_threads(options.threads)
     if in_parts:
         write_parts(options)
         return
-    texts = _texts(options.file, options.column)
+    if options.column is None and is_file(Path(options.file)) and has_columns(Path(options.file)):
+        raise InputError(f"got {options.file}, which has columns, without --column; expected the name of one to embed")
     output: Path = options.output.resolve()  # a link stays a link; its target is written
     check_writable(output.parent, file=temporary_path(output).name)
     if output.exists() and not output.is_file():
@@ -87,11 +99,18 @@ def run_encode(options: argparse.Namespace) -> None:
         raise InputError(
             f"got {options.output} as input and --output; expected two files, or the texts are lost: choose another"
         )
-    model = load_model(options)
-    embeddings = embed_texts(options, model, texts)
-    with replacing_file(output) as temporary, temporary.open("wb") as file:
-        np.save(file, embeddings)
-    sys.stderr.write(f"wrote {options.output}: {embeddings.shape[0]} x {embeddings.shape[1]} {embeddings.dtype}\n")
+    with _standard_input(options, output) as file:
+        # What is wrong with a row is said before a model is loaded.
+        rows = sum(map(len, text_tables(options, file=file)))
+        if not rows:
+            name = "standard input" if file else options.file
+            raise InputError(f"{name} holds no texts; expected one per line")
+        blocks = _embedded(options, load_model(options), rows, file, output.parent)
+        with closing(blocks), replacing_file(output) as temporary, temporary.open("wb") as target:
+            shape, dtype = _write_array(target, blocks, rows)
+            if shape[0] != rows:
+                raise InputError(f"{options.file} changed while it was read; expected it to stay: run this again")
+    sys.stderr.write(f"wrote {options.output}: {shape[0]} x {shape[1]} {dtype}\n")
 
 
 def run_similarity(options: argparse.Namespace) -> None:
@@ -110,23 +129,69 @@ def run_similarity(options: argparse.Namespace) -> None:
     print(table([header, *rows]))
 
 
-def _texts(name: str, column: str | None) -> list[str]:
-    """Read the texts of a file, a column of a data file, or standard input."""
-    from ..data.readers import has_columns, lines_of, read_columns, read_lines
-    from ..data.roles import column_texts
-    from ..data.rows import Table
+@contextmanager
+def _standard_input(options: argparse.Namespace, output: Path) -> Iterator[BinaryIO | None]:
+    """Yield a file of what standard input holds, which is read twice; None if the texts are in a file."""
+    if options.file != "-" or options.column is not None:
+        yield None
+        return
+    folder = next(folder for folder in output.parents if folder.is_dir())
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
+            shutil.copyfileobj(sys.stdin.buffer, file)
+            file.flush()
+        except OSError as error:
+            raise write_error(output, error) from None
+        yield file
 
-    if column is not None:
-        columns, lines, *_ = read_columns(Path(name))
-        if column not in columns:
-            raise InputError(f"got --column {column}; expected one of the columns of {name}: {', '.join(columns)}")
-        texts = column_texts(Table(columns, name, lines), column)
-    elif is_file(Path(name)) and has_columns(Path(name)):
-        raise InputError(f"got {name}, which has columns, without --column; expected the name of the one to embed")
-    elif name != "-":
-        texts = read_lines(Path(name))
-    else:
-        texts = lines_of(sys.stdin.buffer.read(), source="standard input")
-    if not texts:
-        raise InputError(f"{'standard input' if name == '-' else name} holds no texts; expected one per line")
-    return texts
+
+def _embedded(
+    options: argparse.Namespace, model: SentenceTransformer, rows: int, file: BinaryIO | None, folder: Path
+) -> Generator[NDArray[Any], None, None]:
+    """Yield the embeddings of each block of texts: (block, dim); int8 and uint8 in the ranges of all of them."""
+    import numpy as np
+    import torch
+
+    from ..model.encoding import progress_bar
+    from ..prefetch import prefetch
+    from ..similarity import check_finite, quantize_embeddings
+
+    ranged = options.precision in ("int8", "uint8") and rows > BLOCK_ROWS
+    chosen = argparse.Namespace(**{**vars(options), "precision": "float32"}) if ranged else options
+    tables = prefetch(text_tables(options, file=file), 1)
+    with closing(tables), progress_bar(rows, show=rows > BLOCK_ROWS) as bar, ExitStack() as stack:
+        kept = stack.enter_context(tempfile.TemporaryFile(dir=folder)) if ranged else None
+        limits, shapes = None, list[tuple[int, ...]]()
+        for table in tables:
+            values = embed_texts(chosen, model, table.columns[options.column or "text"], show_progress_bar=bar is None)
+            if kept is None:
+                yield values
+            else:
+                check_finite(torch.from_numpy(values), what="embeddings", first=sum(shape[0] for shape in shapes))
+                kept.write(np.ascontiguousarray(values).data)
+                shapes.append(values.shape)
+                both = values if limits is None else np.concatenate([limits, values])
+                limits = np.stack([both.min(axis=0), both.max(axis=0)])
+            if bar is not None:
+                bar.update(len(table))
+        if kept is not None:
+            kept.seek(0)
+            for shape in shapes:
+                values = np.fromfile(kept, np.float32, shape[0] * shape[1]).reshape(shape)
+                yield quantize_embeddings(values, options.precision, ranges=limits)
+
+
+def _write_array(file: BinaryIO, blocks: Iterable[NDArray[Any]], rows: int) -> tuple[tuple[int, int], str]:
+    """Write blocks of rows as np.save writes all of them together: the shape of what was written, and its dtype."""
+    import numpy as np
+
+    written, dim, dtype = 0, 0, ""
+    for values in blocks:
+        if not written:
+            dim, dtype = values.shape[1], str(values.dtype)
+            header = {"descr": np.lib.format.dtype_to_descr(values.dtype), "fortran_order": False, "shape": (rows, dim)}
+            np.lib.format.write_array_header_1_0(file, header)
+        file.write(np.ascontiguousarray(values).data)
+        written += len(values)
+    return (written, dim), dtype

@@ -12,12 +12,12 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import ConfigError, InputError, shown
 from ..storage.files import (
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from ..data.rows import Table
     from ..sentence_transformer import SentenceTransformer
 
-_BLOCK_ROWS = 16_384
+BLOCK_ROWS = 16_384  # texts of a part, or of one file, that are embedded together
 _MANIFEST = "_manifest.json"  # names that begin so are no data to readers of Parquet folders
 _PRECISIONS = ("float32", "float16", "binary", "ubinary")
 
@@ -58,7 +58,7 @@ def add_shard_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--format", choices=PART_FORMATS, help="of the parts (default: parquet)")
     group.add_argument("--shard", type=shard, metavar="K/N", help="embed the K-th of N ranges of blocks, K from 1 to N")
     group.add_argument(
-        "--block-rows", type=positive, metavar="N", help=f"rows of a part, embedded alone (default: {_BLOCK_ROWS:,})"
+        "--block-rows", type=positive, metavar="N", help=f"rows of a part, embedded alone (default: {BLOCK_ROWS:,})"
     )
     group.add_argument("--keep", type=column_names, metavar="NAMES", help="columns to copy to Parquet, such as id,url")
 
@@ -85,6 +85,7 @@ def write_parts(options: argparse.Namespace) -> None:
         ConfigError: options exclude each other.
     """
     from ..data.streaming import count_rows
+    from ..model.encoding import progress_bar
     from ..prefetch import prefetch
 
     form, keep = options.format or "parquet", options.keep or []
@@ -94,12 +95,12 @@ def write_parts(options: argparse.Namespace) -> None:
     rows = count_rows(source, lines=options.column is None)
     if not rows:
         raise InputError(f"{source} holds no texts; expected at least one: check the file")
-    size = options.block_rows or _BLOCK_ROWS
+    size = options.block_rows or BLOCK_ROWS
     blocks, (number, count) = -(-rows // size), options.shard or (1, 1)
     mine = range((number - 1) * blocks // count, number * blocks // count)
     own = {block: folder / f"part-{block:06}.{form}" for block in mine}
     # What is wrong with the first rows is said before a model is loaded.
-    next(_tables(options, keep, 0, min(rows, size)))
+    next(text_tables(options, keep, 0, min(rows, size)))
     model = load_model(options)
     about = _about(options, model, form, keep) | {
         "block_rows": size,
@@ -114,14 +115,17 @@ def write_parts(options: argparse.Namespace) -> None:
     types = parquet_types(source) if source.suffix.lower() == ".parquet" else {}
     done = 0
     try:
-        for first, last in _runs(missing):
-            tables = prefetch(_tables(options, keep, first * size, last * size), 1)
-            with closing(tables):
-                for block, table in zip(range(first, last), tables, strict=True):
-                    values, there = _embed(options, model, table)
-                    columns = {name: (table.columns[name], types.get(name)) for name in keep}
-                    write_part(own[block], values, first=block * size, about=about, there=there, columns=columns)
-                    done += 1
+        with progress_bar(sum(lengths[block] for block in missing), show=len(missing) > 1) as bar:
+            for first, last in _runs(missing):
+                tables = prefetch(text_tables(options, keep, first * size, last * size), 1)
+                with closing(tables):
+                    for block, table in zip(range(first, last), tables, strict=True):
+                        values, there = _embed(options, model, table, show_progress_bar=bar is None)
+                        columns = {name: (table.columns[name], types.get(name)) for name in keep}
+                        write_part(own[block], values, first=block * size, about=about, there=there, columns=columns)
+                        done += 1
+                        if bar is not None:
+                            bar.update(len(table))
     except KeyboardInterrupt:
         left = f"{len(missing) - done:,} of {len(own):,}"
         sys.stderr.write(f"{left} parts are left: run the same command again to write them\n")
@@ -220,17 +224,20 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _embed(
-    options: argparse.Namespace, model: SentenceTransformer, table: Table
+    options: argparse.Namespace, model: SentenceTransformer, table: Table, *, show_progress_bar: bool
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Embed the texts of a block that are there: (texts, dim), and which rows have one, (rows,)."""
     import numpy as np
 
     texts = table.columns[options.column or "text"]
     there = np.array([text is not None for text in texts])
-    return embed_texts(options, model, [text for text in texts if text is not None]), there
+    present = [text for text in texts if text is not None]
+    return embed_texts(options, model, present, show_progress_bar=show_progress_bar), there
 
 
-def embed_texts(options: argparse.Namespace, model: SentenceTransformer, texts: list[str]) -> NDArray[Any]:
+def embed_texts(
+    options: argparse.Namespace, model: SentenceTransformer, texts: list[str], *, show_progress_bar: bool
+) -> NDArray[Any]:
     """Embed texts as the options say: (texts, dim)."""
     half = options.precision == "float16"
     values: NDArray[Any] = model.encode(
@@ -240,7 +247,7 @@ def embed_texts(options: argparse.Namespace, model: SentenceTransformer, texts: 
         normalize_embeddings=options.normalize,
         truncate_dim=options.truncate_dim,
         precision="float32" if half else options.precision,
-        show_progress_bar=True,
+        show_progress_bar=show_progress_bar,
     )
     return values.astype("float16") if half else values
 
@@ -252,8 +259,22 @@ def _runs(blocks: list[int]) -> Iterator[tuple[int, int]]:
         yield members[0], members[-1] + 1
 
 
-def _tables(options: argparse.Namespace, keep: list[str], first: int, last: int) -> Iterator[Table]:
+def text_tables(
+    options: argparse.Namespace,
+    keep: Sequence[str] = (),
+    first: int = 0,
+    last: int | None = None,
+    *,
+    file: BinaryIO | None = None,
+) -> Iterator[Table]:
     """Yield the blocks of rows `first` to `last`, with the column of texts and those to keep.
+
+    Args:
+        options: of the command.
+        keep: names of columns.
+        first: number of the first row.
+        last: number of the row to stop before; None for all.
+        file: what was standard input, to be read instead of `options.file`.
 
     Raises:
         InputError: a column is missing, or a value is no text; the message names the row.
@@ -261,13 +282,14 @@ def _tables(options: argparse.Namespace, keep: list[str], first: int, last: int)
     from ..data.roles import column_texts
     from ..data.streaming import read_blocks, read_line_blocks
 
-    size, path = options.block_rows or _BLOCK_ROWS, Path(options.file)
+    size, path = options.block_rows or BLOCK_ROWS, Path("standard input" if file else options.file)
     column = options.column or "text"
     names = list(dict.fromkeys([column, *keep]))
     if options.column is None:
-        blocks = read_line_blocks(path, size, first=first, last=last)
+        blocks = read_line_blocks(path, size, first=first, last=last, file=file)
     else:
         blocks = read_blocks(path, size, columns=names, first=first, last=last)
+    in_parquet = options.format == "parquet" or (options.shard and options.format is None)
     for block in blocks:
         table = block.table
         for name in names:
@@ -276,7 +298,7 @@ def _tables(options: argparse.Namespace, keep: list[str], first: int, last: int)
                 columns = ", ".join(table.columns)
                 raise InputError(f"got {option} {name}; expected one of the columns of {options.file}: {columns}")
         texts = table.columns[column]
-        if options.format in (None, "parquet"):  # where a text that is missing has no embedding
+        if in_parquet:  # where a text that is missing has no embedding
             texts = ["" if text is None else text for text in texts]
         column_texts(replace(table, columns={column: texts}), column)
         yield table.select(names)

@@ -71,9 +71,14 @@ def read_blocks(
         yield from _separated(path, rows, first, last)
 
 
-def read_line_blocks(path: Path, rows: int, *, first: int = 0, last: int | None = None) -> Iterator[Block]:
-    """Read the lines of a text file, plain or gzipped, in blocks as the column "text"; else as `read_blocks`."""
-    lines = _Lines(path)
+def read_line_blocks(
+    path: Path, rows: int, *, first: int = 0, last: int | None = None, file: BinaryIO | None = None
+) -> Iterator[Block]:
+    """Read the lines of a text file, plain or gzipped, in blocks as the column "text"; else as `read_blocks`.
+
+    With `file`, which is open, `path` is only its name for messages.
+    """
+    lines = _Lines(path, file=file)
     numbered = islice(enumerate(lines.without_ends(), start=1), first, last)
     while part := list(islice(numbered, rows)):
         numbers, texts = map(list, zip(*part, strict=True))
@@ -116,10 +121,11 @@ class _Lines:
     Args:
         path: the file.
         carriage: lines of a file without any line feed end with carriage returns.
+        file: read this one from its beginning; `path` is its name.
     """
 
-    def __init__(self, path: Path, *, carriage: bool = False) -> None:
-        self._path, self._carriage, self.done = path, carriage, 0.0
+    def __init__(self, path: Path, *, carriage: bool = False, file: BinaryIO | None = None) -> None:
+        self._path, self._carriage, self._file, self.done = path, carriage, file, 0.0
 
     def __iter__(self) -> Iterator[str]:
         """Yield each line with its end, for csv: one that ends with a carriage return too."""
@@ -140,7 +146,7 @@ class _Lines:
         """
         number, read = 1, 0
         held: list[bytes] = []  # of a line whose end has not been read
-        with _opened(self._path) as (file, raw):
+        with _opened(self._path, self._file) as (file, raw):
             size, packed = max(1, os.fstat(raw.fileno()).st_size), file is not raw
             while chunk := file.read(_CHUNK):
                 read += len(chunk)
@@ -184,15 +190,21 @@ class _Lines:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[BinaryIO, BinaryIO]]:
-    """Open a file, and unpack it if it is gzipped: what to read, and the file itself."""
+def _opened(path: Path, file: BinaryIO | None = None) -> Iterator[tuple[BinaryIO, BinaryIO]]:
+    """Open a file, and unpack it if it is gzipped: what to read, and the file itself. One that is open is rewound."""
     try:
+        if file is not None:
+            file.seek(0)
+            yield file, file
+            return
         with open_file(path) as raw:
             if path.suffix.lower() != ".gz":
                 yield raw, raw
                 return
-            with gzip.GzipFile(fileobj=raw) as file:
-                yield file, raw  # type: ignore[misc]  # it reads like any binary file
+            with gzip.GzipFile(fileobj=raw) as unpacked:
+                yield unpacked, raw  # type: ignore[misc]  # it reads like any binary file
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}; expected a data file: check its name") from None
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import json
 import os
@@ -23,9 +24,11 @@ from places import ROOT
 from safetensors.numpy import load_file
 
 from minisbert import SentenceTransformer
-from minisbert.cli import _parser, main
+from minisbert.cli import _parser, main, shards
+from minisbert.cli import encode as one_file
 from minisbert.cli.encode import run_encode
 from minisbert.data.streaming import count_rows, read_blocks
+from minisbert.similarity import quantize_embeddings
 
 pyarrow = pytest.importorskip("pyarrow")
 parquet = pytest.importorskip("pyarrow.parquet")
@@ -256,21 +259,100 @@ def test_a_process_that_is_killed(encode: Callable[..., str], model: str, tmp_pa
     assert {name: after[name] for name in before} == before
 
 
+@pytest.mark.parametrize("options", [["--block-rows", 1000, "--format", "npy"], [], ["--precision", "int8"]], ids=str)
 def test_memory_does_not_grow_with_the_file(
-    encode: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    options: list[Any], encode: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        SentenceTransformer, "encode", lambda self, texts, **options: np.zeros((len(texts), 32), np.float32)
+        SentenceTransformer, "encode", lambda self, texts, **options: np.ones((len(texts), 32), np.float32)
     )
+    for module in (one_file, shards):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 1000)
     peaks = []
     for blocks in (3, 30):
         path = tmp_path / f"{blocks}.jsonl"
         path.write_text("".join(json.dumps({"text": f"{row} " + "x" * 500}) + "\n" for row in range(1000 * blocks)))
         tracemalloc.start()
-        encode(path, tmp_path / str(blocks), "--column", "text", "--block-rows", 1000, "--format", "npy")
+        encode(path, tmp_path / str(blocks), "--column", "text", *options)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.5 * peaks[0]
+
+
+# ---- one file -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def blocks_of_four(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (one_file, shards):
+        monkeypatch.setattr(module, "BLOCK_ROWS", 4)
+
+
+@pytest.mark.usefixtures("blocks_of_four")
+@pytest.mark.parametrize("precision", ["float32", "float16", "int8", "uint8", "binary", "ubinary"])
+def test_one_file_is_written_in_blocks(precision: str, encode: Callable[..., str], model: str, tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS))
+    err = encode(tmp_path / "in.txt", tmp_path / "out.npy", "--precision", precision)
+    encoder = SentenceTransformer(model, device="cpu")
+    expected = np.concatenate([encoder.encode(TEXTS[start : start + 4]) for start in range(0, 23, 4)])
+    expected = expected.astype("float16") if precision == "float16" else quantize_embeddings(expected, precision)
+    got = np.load(tmp_path / "out.npy")
+    np.testing.assert_array_equal(got, expected)
+    assert err == f"wrote {tmp_path / 'out.npy'}: 23 x {expected.shape[1]} {expected.dtype}\n"
+    np.save(tmp_path / "saved.npy", expected)
+    assert (tmp_path / "out.npy").read_bytes() == (tmp_path / "saved.npy").read_bytes()
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} >= {"in.txt", "out.npy", "saved.npy"}
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("blocks_of_four")
+def test_a_late_error_is_said_before_the_model_is_loaded(
+    encode: Callable[..., str], tmp_path: Path, embedded: list[str]
+) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.npy"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in [*TEXTS, None]))
+    out.write_text("kept")
+    err = encode(source, out, "--column", "text", status=2)
+    assert "in.jsonl, line 24: " in err
+    assert err.count("\n") == 1
+    assert (embedded, out.read_text()) == ([], "kept")
+
+
+@pytest.mark.usefixtures("blocks_of_four")
+@pytest.mark.parametrize("changed", [TEXTS[:9], TEXTS * 2])
+def test_a_file_that_changes_between_its_two_readings(
+    changed: list[str], encode: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "out.npy"
+    source.write_text("\n".join(TEXTS))
+    out.write_text("kept")
+    load = one_file.load_model
+
+    def changing(options: Any) -> SentenceTransformer:
+        source.write_text("\n".join(changed))
+        return load(options)
+
+    monkeypatch.setattr(one_file, "load_model", changing)
+    assert "in.txt changed while it was read" in encode(source, out, status=2)
+    assert out.read_text() == "kept"
+    assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.usefixtures("blocks_of_four")
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_a_full_disk(
+    precision: str, encode: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    (tmp_path / "in.txt").write_text("\n".join(TEXTS))
+    monkeypatch.setattr(np, "ascontiguousarray", full)
+    err = encode(tmp_path / "in.txt", tmp_path / "out.npy", "--precision", precision, status=2)
+    assert f"cannot write {tmp_path / 'out.npy'} (No space left on device)" in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out.npy").exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 # ---- what is wrong --------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from .options import (
     Subparsers,
     add_command,
     add_model_options,
+    check_one_process,
     check_writable,
     load_model,
     output_path,
@@ -79,6 +80,8 @@ def add(commands: Subparsers) -> None:
 def run_encode(options: argparse.Namespace) -> None:
     """Embed texts and write the embeddings as a .npy file, or as parts in a folder that several processes fill."""
     in_parts = wants_parts(options)
+    if not options.shard:
+        check_one_process("encode", fix="leave the launcher out, and start a process with --shard K/N for each K of N")
     import torch
 
     from ..data.readers import has_columns

@@ -45,7 +45,7 @@ def add(commands: Subparsers) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    """Measure the quality of a model at a task."""
+    """Measure the quality of a model at a task; several processes of torchrun share its texts."""
     name = next(name for name in TASKS if getattr(options, name) is not None)
     if name != "retrieval" and (options.split is not None or options.no_titles or options.ignore_same_id):
         given = "--split, --no-titles or --ignore-same-id"
@@ -57,7 +57,11 @@ def run(options: argparse.Namespace) -> None:
         "ignore_same_id": options.ignore_same_id,
     }
     evaluator, rows = TASKS[name].read(path, options.columns, **(of_retrieval if name == "retrieval" else {}))
-    metrics = evaluator(load_model(options))
+    from ..distributed import processes, sharing
+
+    model = load_model(options)
+    with processes(model.device), sharing():
+        metrics = evaluator(model)
     if options.json:
         print(as_json({"model": options.model, "data": str(path), "rows": rows, **metrics}))
     else:

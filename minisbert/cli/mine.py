@@ -15,6 +15,7 @@ from .options import (
     Subparsers,
     add_command,
     add_model_options,
+    check_one_process,
     check_writable,
     column_names,
     load_model,
@@ -60,6 +61,7 @@ def run_mine(options: argparse.Namespace) -> None:
     """
     from ..mining import mine_hard_negatives
 
+    check_one_process("mine", fix="leave the launcher out")
     output: Path = options.output
     if output.suffix.lower() != ".jsonl":
         raise InputError(f"got --output {output}; expected the name of a .jsonl file")

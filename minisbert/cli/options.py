@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import inspect
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from ..errors import ConfigError
 from ..storage.files import write_error
 
 if TYPE_CHECKING:
@@ -93,6 +95,27 @@ def label_scale(text: str) -> tuple[float, float]:
     if dash < 0 or not -math.inf < low < high < math.inf:
         raise argparse.ArgumentTypeError(f"got {text!r}; expected LOW-HIGH, such as 0-5")
     return low, high
+
+
+# ---- processes ------------------------------------------------------------------------------------------------------
+
+
+def check_one_process(command: str, *, fix: str) -> None:
+    """Refuse to run a command in each of several processes of a launcher, all of which would do the same.
+
+    Raises:
+        ConfigError: there are several; the first of them tells the user.
+    """
+    from ..distributed import launched
+
+    if launched():
+        count, number = os.environ["WORLD_SIZE"], os.environ["RANK"]
+        error = ConfigError(
+            f"got minisbert {command} in {count} processes of a launcher such as torchrun, which would all do the "
+            f"same; expected one process: {fix}"
+        )
+        error.told = number != "0"
+        raise error
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------

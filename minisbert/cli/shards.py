@@ -200,7 +200,8 @@ def _claim(folder: Path, about: Mapping[str, Any]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not is_file(path):
-            if others := [one.name for one in folder.iterdir() if one.name[0] != "." and one.name != _MANIFEST]:
+            others = [one.name for one in folder.iterdir() if one.name[0] != "." and one.name != _MANIFEST]
+            if others and not is_file(path):  # another process may have made it, and parts, since
                 raise InputError(f"{folder} holds {shown(min(others))} and no manifest; expected a new or empty folder")
             temporary = temporary_path(path)
             temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")

@@ -438,6 +438,36 @@ def test_another_source_and_other_files(encode: Callable[..., str], source: Path
     assert "is a file; expected a folder" in encode(source, source, *BLOCKS, "--shard", "1/6", status=2)
 
 
+def test_a_manifest_that_another_process_has_made_since(
+    encode: Callable[..., str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode(source, tmp_path / "out", *BLOCKS, "--shard", "1/6")
+    looks: list[Path] = []
+
+    def unseen_at_first(path: Path) -> bool:
+        looks.append(path)
+        return len(looks) > 1 and path.is_file()
+
+    monkeypatch.setattr(shards, "is_file", unseen_at_first)
+    assert encode(source, tmp_path / "out", *BLOCKS, "--shard", "2/6") == f"wrote 1 of 1 parts to {tmp_path / 'out'}\n"
+    assert len(contents(tmp_path / "out")) == 3
+
+
+@pytest.mark.parametrize(("number", "lines"), [("0", 1), ("1", 0)])
+def test_several_processes_of_a_launcher(
+    number: str, lines: int, encode: Callable[..., str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", number)
+    for options in ([], ["--format", "npy"]):
+        err = encode(source, tmp_path / "out", "--column", "text", *options, status=2)
+        assert err.count("\n") == lines
+        assert not lines or ("encode in 2 processes" in err and "--shard K/N" in err)
+    assert not (tmp_path / "out").exists()
+    encode(source, tmp_path / "out", *BLOCKS, "--format", "npy", "--shard", f"{int(number) + 1}/2")
+    assert len(contents(tmp_path / "out")) == 4
+
+
 @pytest.mark.skipif(not shutil.which("bash"), reason="a script of bash")
 def test_the_script_for_slurm(source: Path, tmp_path: Path) -> None:
     page = (ROOT / "docs" / "encoding.md").read_text(encoding="utf-8")

@@ -348,6 +348,9 @@ class Steps:
     def __init__(self) -> None:
         self.seen: list[tuple[int, float]] = []
 
+    def on_init_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
+        assert state.is_world_process_zero == state.is_local_process_zero == (rank_of_all() == 0)
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **more: Any) -> None:
         assert state.is_world_process_zero == (rank_of_all() == 0)
         self.seen.append((state.global_step, round(state.epoch, 6)))

@@ -219,6 +219,20 @@ def test_the_command(place: Path, tmp_path: Path) -> None:
     assert main(["train", *arguments("no", 8)[1:], "--loss", "cosine"]) == 2
 
 
+@pytest.mark.ranks
+def test_the_command_that_evaluates(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two processes share the texts, and one prints what a process alone does."""
+    data = tmp_path / "pairs.tsv"
+    data.write_text("".join(f"the cat {'is red ' * (n % 5)}\ta dog {n}\t{n % 7}\n" for n in range(40)))
+    arguments = ["evaluate", str(place / "model"), "--sts", str(data), "--json", "--device", "cpu"]
+    data.write_text("a\tb\tscore\n" + data.read_text())
+    ended = launch("-m", "minisbert", *arguments).check()
+    (line,) = (line for line in ended.output.splitlines() if line.startswith("{"))
+    assert main(arguments) == 0
+    alone = json.loads(capsys.readouterr().out)
+    assert json.loads(line) == pytest.approx(alone, abs=1e-5)
+
+
 @pytest.fixture(scope="module")
 def theirs(place: Path) -> Path:
     """What two processes of the reference write."""

@@ -102,7 +102,7 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
         if self.optimizer is None and self.lr_scheduler is not None:
             raise ConfigError("got a scheduler and no optimizer; expected both: pass optimizers=(optimizer, scheduler)")
         self.optimizer_cls_and_kwargs = optimizer_cls_and_kwargs
-        self.state, self.is_in_train = TrainerState(), False
+        self.state, self.is_in_train = self._state([]), False
         self.callback_handler = CallbackHandler(callbacks or [])
         self.loss: Any = self._losses(loss)
         self.evaluator = None if evaluator is None else as_evaluator(evaluator)
@@ -111,6 +111,10 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
         self.callback_handler.call("on_init_end", self.args, self.state)
 
     # ---- parts ------------------------------------------------------------------------------------------------------
+
+    def _state(self, log_history: list[dict[str, float]]) -> TrainerState:
+        first, first_here = self.is_world_process_zero(), self.is_local_process_zero()
+        return TrainerState(log_history=log_history, is_world_process_zero=first, is_local_process_zero=first_here)
 
     def _first_model(self, model: EmbeddingModel | None) -> EmbeddingModel:
         if model is None and self.model_init is None:
@@ -228,7 +232,7 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
         self.is_in_train, start = True, time.time()
         if self.args.eval_on_start:
             self.evaluate()
-        self.state = TrainerState(log_history=[*self.state.log_history] if self.args.eval_on_start else [])
+        self.state = self._state([*self.state.log_history] if self.args.eval_on_start else [])
         if resume_from_checkpoint is True and not list(Path(self.args.output_dir or "").glob("checkpoint-*")):
             raise InputError(f"got no checkpoint in {self.args.output_dir} to resume from; expected one: start anew")
         trainer = self._trainer(training=True)

@@ -7,19 +7,23 @@ import os
 import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, fields
+from contextlib import suppress
+from dataclasses import KW_ONLY, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from .errors import ConfigError, InputError, InputTypeError, check_count, nearest, shown
+from .storage.files import sampled_digest
 from .storage.parts import list_array
 
 if TYPE_CHECKING:
     from .sentence_transformer import SentenceTransformer
 
 OutputDType = Literal["float32", "float16", "int8"]
+
+_MODEL_FILES = (".json", ".txt", ".model", ".safetensors", ".bin")  # and no card, log, or plot
 
 _LOADED: dict[tuple[Any, ...], SentenceTransformer] = {}  # those of this process: engines unpickle for every batch
 _LOCK = threading.RLock()  # threads of a process embed in turns, each with all its cores
@@ -30,6 +34,9 @@ if hasattr(os, "register_at_fork"):  # a fork while another thread embeds must n
 @dataclass(frozen=True)
 class Embedder:
     """A model by its name: loaded at first use, once in each process; pickles as its arguments alone.
+
+    For a folder a digest of samples of its files is one of them, taken now: a cache of embeddings that goes by the
+    pickle, hash or token of its function computes them again when the weights are others.
 
     Calling it with a batch embeds the texts of `column`. A table or record batch of Arrow, a DataFrame of pandas or
     Polars and a mapping of columns return with the column `output`; an iterator of batches gives them one by one. An
@@ -71,11 +78,14 @@ class Embedder:
     batch_size: int | None = None
     normalize_embeddings: bool = False
     truncate_dim: int | None = None
+    _content: str = field(default="", init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not isinstance(self.model, (str, os.PathLike)):
             raise ConfigError(f"got model={shown(self.model)}; expected a name or folder: a loaded model is not sent")
         folder = Path(self.model).expanduser()  # workers may have another working directory
+        if folder.is_dir():
+            object.__setattr__(self, "_content", _digest(folder))
         object.__setattr__(self, "model", str(folder.absolute() if folder.is_dir() else self.model))
         if self.threads is not None:
             object.__setattr__(self, "threads", check_count(self.threads, "threads", otherwise="None to choose"))
@@ -97,7 +107,7 @@ class Embedder:
         """
         from .sentence_transformer import SentenceTransformer
 
-        key = (self.model, self.dtype, self.device, self.revision)
+        key = (self.model, self._content, self.dtype, self.device, self.revision)
         with _LOCK:
             if key not in _LOADED:
                 _LOADED[key] = SentenceTransformer(
@@ -239,6 +249,16 @@ class Embedder:
             raise InputError(f"got no column {column!r}; expected its texts: the columns are {near or 'none'}")
         if output in names:
             raise InputError(f"got a column {output!r} already; expected none: name another output, or drop it")
+
+
+def _digest(folder: Path) -> str:
+    """Return a digest of the names and of samples of the files of a model, also in the folders of its modules."""
+    digest = hashlib.sha256()
+    with suppress(OSError, ValueError):  # what cannot be read is said where the model is loaded
+        for path in sorted([*folder.iterdir(), *folder.glob("[0-9]*_*/*")]):
+            if path.suffix in _MODEL_FILES:
+                digest.update(f"{path.relative_to(folder).as_posix()} {sampled_digest(path)}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def _texts(column: Iterable[Any]) -> list[str]:

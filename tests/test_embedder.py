@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,28 @@ def test_pickle_hash_and_token_are_the_same_everywhere(model: Path) -> None:
     assert len(before) < 1000
     assert pickle.loads(before) == one
     assert hash(one) != hash(Embedder(model))
+
+
+def test_other_weights_in_the_same_folder_are_another_embedder(model: Path, tmp_path: Path) -> None:
+    folder, changed = tmp_path / "model", SentenceTransformer(model, device="cpu")
+    shutil.copytree(model, folder)
+    first = Embedder(folder, device="cpu")
+    before = first(TEXTS)
+    (folder / "README.md").write_text("another card")
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints" / "config.json").write_text("{}")
+    same = Embedder(folder, device="cpu")
+    assert (same, hash(same), pickle.dumps(same)) == (first, hash(first), pickle.dumps(first))
+    with torch.no_grad():
+        next(iter(changed.parameters())).mul_(2)
+    changed.save_pretrained(folder)
+    second = Embedder(folder, device="cpu")
+    assert second != first
+    assert hash(second) != hash(first)
+    assert second.__dask_tokenize__() != first.__dask_tokenize__()
+    assert np.array_equal(second(TEXTS), changed.encode(TEXTS))
+    assert np.array_equal(first(TEXTS), before)  # as it was loaded
+    assert Embedder("some/name")._content == ""
 
 
 def test_copies_load_once_in_a_process(model: Path, monkeypatch: pytest.MonkeyPatch, expected: np.ndarray) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import shutil
 import subprocess
@@ -181,6 +182,33 @@ def test_wrong_arguments_get_one_line(model: Path) -> None:
         Embedder(SentenceTransformer(model))
     with pytest.raises(InputTypeError, match="got list; expected a pyarrow"):
         Embedder(model).embed_table(TEXTS)
+
+
+FORKS = """
+import multiprocessing, sys, torch
+from minisbert import Embedder
+
+one, texts = Embedder(sys.argv[1], device="cpu", threads=2), ["a cat sat", "red sea"] * 500
+
+def embed(number):
+    model, seen = one.load(), []
+    encode = type(model).encode
+    model.encode = lambda *texts, **options: (seen.append(torch.get_num_threads()), encode(model, *texts, **options))[1]
+    own = Embedder(sys.argv[1], device="cpu")
+    return own(texts).tobytes(), seen[0]
+
+if __name__ == "__main__":
+    before = one(texts).tobytes()  # with threads that a forked process does not have
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        for found, threads in pool.map(embed, range(4)):
+            assert (found, threads) == (before, 1)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_processes_that_are_forked_after_it_has_embedded(model: Path) -> None:
+    without = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    subprocess.run([sys.executable, "-c", FORKS, str(model)], check=True, timeout=120, env=without)
 
 
 TOKENS = """

@@ -96,6 +96,7 @@ def run_train(options: argparse.Namespace) -> None:
     """Fine-tune a model on pairs of texts and save it."""
     from .. import losses
     from ..data.roles import training_rows
+    from ..data.token_store import is_store
     from ..sentence_transformer import SentenceTransformer
     from ..training.config import TrainingConfig
     from ..training.history import loss_text
@@ -112,7 +113,7 @@ def run_train(options: argparse.Namespace) -> None:
     read = partial(training_rows, columns=options.columns, scale=options.scale, classes=kind == "class")
     eval_rows = None if options.eval_data is None else read(options.eval_data)
     model = None
-    if options.token_store is None:
+    if options.token_store is None and not is_store(options.data):
         rows = read(options.data)
     else:  # which rows of a store are of the model
         model = load_model(options)
@@ -145,8 +146,9 @@ def run_train(options: argparse.Namespace) -> None:
         print(before_and_after(before, after))
     early = " (stopped early)" if history.stopped_early else ""
     held_out_loss = f", {loss_text(after['loss'])} on {options.eval_data}" if options.eval_data else ""
+    steps = f"{history.steps} step{'' if history.steps == 1 else 's'}{early}"
     sys.stderr.write(
-        f"{history.steps} steps{early}, mean loss {loss_text(history.train_loss)}{held_out_loss}, "
+        f"{steps}, mean loss {loss_text(history.train_loss)}{held_out_loss}, "
         f"{history.seconds:.0f} s; the model is in {options.output}\n"
     )
 

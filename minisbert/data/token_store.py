@@ -1,6 +1,7 @@
 """Rows of token ids in memory-mapped files: written block by block, opened in no time, larger than memory.
 
-A store is a folder. `header.json`, written last, describes it, with the size and SHA-256 of each other file:
+A store is a folder. `header.json`, written last, describes it, with the size and SHA-256 of each other file and the
+SHA-256 of itself:
 
 - `ids.bin`: the token ids of all texts, row by row, uint16 where the vocabulary fits, else int32;
 - `offsets.bin`: the start of each text in it, and the end of the last, int64;
@@ -13,6 +14,7 @@ All are little-endian. `progress.json` holds what has been written, until the st
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -87,12 +89,16 @@ class TokenStore:
         """
         try:
             header = read_json_object(folder / HEADER)
+            if header.pop("digest", None) != _digest(header):
+                raise ValueError("it is not what was saved")
             if header["version"] != _VERSION:
                 raise InputError(f"{folder} is a token store of version {header['version']}; {_REMEDY}")
             for name, saved in header["files"].items():
                 if size_and_digest(folder / name) != saved:
                     raise InputError(f"{folder / name} is damaged: it is not what was saved; {_REMEDY}")
             return cls._of(folder, header)
+        except InputError:
+            raise
         except ModelError as error:
             raise InputError(f"{str(error).partition(';')[0]}; {_REMEDY}") from None
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
@@ -115,6 +121,10 @@ class TokenStore:
         labels = arrays.get("labels", arrays.get("classes"))
         labels = None if labels is None else labels.reshape(rows, *shape)
         return cls(folder, header, texts, arrays["hashes"].reshape(rows, columns), labels)
+
+
+def _digest(header: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 
 
 def is_store(path: Any) -> bool:
@@ -261,7 +271,9 @@ class StoreWriter:
         described = {"version": _VERSION, "columns": self._columns, **counted, "classes": sorted(progress.classes)}
         content = {**header, **described, "types": types, "files": files}
         written = json.dumps(content, ensure_ascii=False)
-        replace_text(self._folder / HEADER, written)
+        replace_text(
+            self._folder / HEADER, json.dumps({**content, "digest": _digest(json.loads(written))}, ensure_ascii=False)
+        )
         for name in {*self._types} - {*types}:
             (self._folder / f"{name}.bin").unlink(missing_ok=True)
         (self._folder / _PROGRESS).unlink(missing_ok=True)

@@ -26,6 +26,7 @@ from safetensors.numpy import load_file
 from minisbert import SentenceTransformer
 from minisbert.cli import _parser, main, shards
 from minisbert.cli import encode as one_file
+from minisbert.cli import options as options_of_commands
 from minisbert.cli.encode import run_encode
 from minisbert.data.streaming import count_rows, read_blocks
 from minisbert.similarity import quantize_embeddings
@@ -459,6 +460,7 @@ def test_several_processes_of_a_launcher(
 ) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", number)
+    monkeypatch.setattr(options_of_commands, "_PATIENCE", 0)
     for options in ([], ["--format", "npy"]):
         err = encode(source, tmp_path / "out", "--column", "text", *options, status=2)
         assert err.count("\n") == lines

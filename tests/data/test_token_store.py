@@ -270,8 +270,17 @@ def test_damaged_stores_are_refused(name: str, damage: Any, tokenizer: TextToken
         file.unlink()
     else:
         file.write_bytes(damage(file.read_bytes()))
-    with pytest.raises(InputError, match="(damaged|missing|cannot be read).*expected a token store: copy it again"):
+    message = f"{name} (is damaged|is missing|cannot be read).*expected a token store: copy it again"
+    with pytest.raises(InputError, match=message):
         stored_rows(store.folder, tokenizer, cache=None)
+
+
+@pytest.mark.parametrize("change", [{"rows": 99}, {"made_of": {"texts": 5}}, {"types": {}}, {"digest": None}], ids=str)
+def test_a_changed_header_is_refused(change: Any, tokenizer: TextTokenizer, tmp_path: Path) -> None:
+    header = stored_rows(tsv(tmp_path / "pairs.tsv"), tokenizer, cache=tmp_path / "cache").store.folder / "header.json"
+    header.write_text(json.dumps({**json.loads(header.read_text()), **change}))
+    with pytest.raises(InputError, match=r"header.json is missing or damaged; expected a token store"):
+        stored_rows(header.parent, tokenizer, cache=None)
 
 
 def test_another_file_tokenizer_prompt_or_length_makes_another_store(

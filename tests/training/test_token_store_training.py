@@ -137,6 +137,10 @@ def test_commands(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main([*train, "--output", str(tmp_path / "model")]) == 0
     assert len(list(cache.iterdir())) == 1
     assert SentenceTransformer(tmp_path / "model", device="cpu").max_seq_length == 12
+    of_store = ["--data", printed[0], "--prompts", "why ", "--max-seq-length", "12", "--device", "cpu"]
+    assert main([*train[:3], *of_store, *train[5:9], "--output", str(tmp_path / "other")]) == 0
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("model", "other")]
+    assert weights[0] == weights[1]
 
 
 # ---- memory ---------------------------------------------------------------------------------------------------------

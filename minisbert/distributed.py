@@ -20,10 +20,11 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from .errors import MinisbertError
+from .errors import ConfigError, MinisbertError, PoolError, first_line
 
 Value = TypeVar("Value")
 
+_LAUNCH = "start it with torchrun, or unset WORLD_SIZE"
 TIMEOUT = timedelta(minutes=30)  # for which a process waits for the others
 _BUCKET = 2**24  # numbers that are summed at once, 64 MB in float32
 _groups = count()  # those that were joined
@@ -71,8 +72,29 @@ def shares(texts: int) -> bool:
 
 
 def launched() -> bool:
-    """Return True if a launcher has started this process as one of several."""
-    return dist.is_available() and int(os.environ.get("WORLD_SIZE", "1")) > 1 and "RANK" in os.environ
+    """Return True if a launcher has started this process as one of several.
+
+    Raises:
+        ConfigError: the environment says so, but not all that the processes have to know of each other.
+    """
+    size = _from_environment("WORLD_SIZE", least=1) if "WORLD_SIZE" in os.environ else 1
+    if not dist.is_available() or size < 2 or "RANK" not in os.environ:
+        return False
+    if _from_environment("RANK", least=0) >= size:
+        raise ConfigError(f"got RANK={os.environ['RANK']} and WORLD_SIZE={size}; expected a rank below it: {_LAUNCH}")
+    if missing := [name for name in ("MASTER_ADDR", "MASTER_PORT") if not os.environ.get(name)]:
+        raise ConfigError(f"got WORLD_SIZE={size} and no {missing[0]} in the environment; expected both: {_LAUNCH}")
+    _from_environment("MASTER_PORT", least=0)
+    return True
+
+
+def _from_environment(name: str, *, least: int) -> int:
+    value = os.environ[name]
+    if not value.isdecimal() or int(value) < least:
+        raise ConfigError(
+            f"got {name}={value!r} in the environment; expected a whole number from {least} on: {_LAUNCH}"
+        )
+    return int(value)
 
 
 def local_device(device: torch.device) -> torch.device:
@@ -87,7 +109,14 @@ def _meeting() -> tuple[Any, int, int]:
     """Return the store in which the processes of the launcher meet, the number of this one and how many there are."""
     from torch.distributed.rendezvous import rendezvous  # which only a torch that has torch.distributed can import
 
-    return cast("tuple[Any, int, int]", next(rendezvous("env://", timeout=TIMEOUT)))
+    try:
+        return cast("tuple[Any, int, int]", next(rendezvous("env://", timeout=TIMEOUT)))
+    except (dist.DistError, ValueError) as error:
+        place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise PoolError(
+            f"rank {os.environ['RANK']} of {os.environ['WORLD_SIZE']} has not met the others at {place} "
+            f"({first_line(error)}); expected all of them there: {_LAUNCH}"
+        ) from None
 
 
 @contextmanager

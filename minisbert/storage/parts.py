@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,8 +48,9 @@ def write_part(
         if path.suffix == ".npy":
             import numpy as np
 
-            with temporary.open("wb") as file:
-                np.save(file, values)
+            buffer = io.BytesIO()  # a file that numpy writes to says of a full disk only how many bytes were written
+            np.save(buffer, values)
+            temporary.write_bytes(buffer.getbuffer())
         elif path.suffix == ".safetensors":
             import numpy as np
             from safetensors.numpy import save_file

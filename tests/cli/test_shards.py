@@ -458,8 +458,8 @@ def test_a_manifest_that_another_process_has_made_since(
 def test_several_processes_of_a_launcher(
     number: str, lines: int, encode: Callable[..., str], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setenv("RANK", number)
+    for name, value in {"WORLD_SIZE": "2", "RANK": number, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}.items():
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(options_of_commands, "_PATIENCE", 0)
     for options in ([], ["--format", "npy"]):
         err = encode(source, tmp_path / "out", "--column", "text", *options, status=2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from itertools import zip_longest
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,13 +19,70 @@ from launch import launch
 from places import HELPERS
 from rank_cases import CASES, OF_FOUR
 
-from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, distributed, losses
 from minisbert.cli import main
 from minisbert.data.roles import training_rows
 from minisbert.data.sampling import EpochSampler
+from minisbert.distributed import launched
+from minisbert.errors import ConfigError, PoolError
 from minisbert.losses import base
 from minisbert.training import dataset
 from minisbert.training.dataset import TrainingBatch, TrainingBatches
+
+# ---- the environment ------------------------------------------------------------------------------------------------
+
+MEETING = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29500"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"RANK": "0", "WORLD_SIZE": "two", **MEETING},
+            "got WORLD_SIZE='two' in the environment; expected a whole number",
+        ),
+        (
+            {"RANK": "0", "WORLD_SIZE": "0", **MEETING},
+            "got WORLD_SIZE='0' in the environment; expected a whole number from 1",
+        ),
+        ({"RANK": "", "WORLD_SIZE": "2", **MEETING}, "got RANK='' in the environment; expected a whole number from 0"),
+        ({"RANK": "2", "WORLD_SIZE": "2", **MEETING}, "got RANK=2 and WORLD_SIZE=2; expected a rank below it"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "got WORLD_SIZE=2 and no MASTER_ADDR in the environment; expected both"),
+        ({"RANK": "0", "WORLD_SIZE": "2", **MEETING, "MASTER_PORT": "a"}, "got MASTER_PORT='a' in the environment"),
+    ],
+)
+def test_an_environment_that_no_launcher_sets(
+    environment: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("RANK", "WORLD_SIZE", *MEETING):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{message}.*: start it with torchrun, or unset WORLD_SIZE"):
+        launched()
+
+
+def test_a_variable_alone_is_no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv("RANK", raising=False)
+        monkeypatch.delenv("WORLD_SIZE", raising=False)
+        monkeypatch.setenv(name, "2")
+        assert not launched()
+
+
+def test_processes_that_do_not_meet(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=1))
+    with (
+        pytest.raises(
+            PoolError, match=r"rank 1 of 2 has not met the others at 127.0.0.1:1 \(.*\); expected all of them"
+        ),
+        distributed.processes(torch.device("cpu")),
+    ):
+        pass
+
 
 # ---- which rows a process gets --------------------------------------------------------------------------------------
 

@@ -131,7 +131,8 @@ def write_parts(options: argparse.Namespace) -> None:
         sys.stderr.write(f"{left} parts are left: run the same command again to write them\n")
         raise
     earlier = f", {len(own) - done:,} were there" if done < len(own) else ""
-    sys.stderr.write(f"wrote {done:,} of {len(own):,} parts to {folder}{earlier}\n")
+    none = "" if own else f": the file has {blocks:,} blocks for {count:,} shards, and this shard none of them"
+    sys.stderr.write(f"wrote {done:,} of {len(own):,} parts to {folder}{earlier}{none}\n")
 
 
 def _check_options(options: argparse.Namespace, form: str, keep: list[str]) -> None:
@@ -150,7 +151,8 @@ def _check_options(options: argparse.Namespace, form: str, keep: list[str]) -> N
         raise InputError("got standard input for parts; expected a file, which can be read twice: write one first")
     if has_columns(Path(options.file)) != (options.column is not None):
         expected = "the name of the one to embed" if options.column is None else "none for a file of lines"
-        raise InputError(f"got --column {options.column} for {options.file}; expected {expected}")
+        got = "no --column" if options.column is None else f"--column {options.column}"
+        raise InputError(f"got {got} for {options.file}; expected {expected}")
     if options.column is None and keep:
         raise ConfigError(f"got --keep for {options.file}, a file of lines; expected a file that has columns")
     if options.output.exists() and not options.output.is_dir():

@@ -485,7 +485,7 @@ def test_the_script_for_slurm(source: Path, tmp_path: Path) -> None:
 
 def test_columns_and_lines(encode: Callable[..., str], source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    assert f"got --column None for {source}; expected the name of" in encode(source, out, "--shard", "1/1", status=2)
+    assert f"got no --column for {source}; expected the name of" in encode(source, out, "--shard", "1/1", status=2)
     lines = tmp_path / "in.txt"
     lines.write_text("a cat\n")
     assert "expected none for a file of lines" in encode(lines, out, "--shard", "1/1", "--column", "a", status=2)
@@ -515,3 +515,9 @@ def test_the_single_file_in_half_precision(
     encode(source, tmp_path / "e.npy", "--column", "text", "--precision", "float16")
     expected = SentenceTransformer(model, device="cpu").encode(TEXTS).astype(np.float16)
     np.testing.assert_array_equal(np.load(tmp_path / "e.npy"), expected)
+
+
+def test_a_shard_without_blocks(encode: Callable[..., str], source: Path, tmp_path: Path) -> None:
+    err = encode(source, tmp_path / "out", *BLOCKS, "--shard", "1/9")
+    assert err.endswith("the file has 6 blocks for 9 shards, and this shard none of them\n")
+    assert "got no --column for" in encode(source, tmp_path / "out", "--shard", "1/9", status=2)

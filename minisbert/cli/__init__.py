@@ -18,9 +18,9 @@ from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
-from . import encode, evaluate, inspect, kernels, mine, reproduce, tokenize, train
+from . import encode, evaluate, export, inspect, kernels, mine, reproduce, tokenize, train
 
-_COMMANDS = (train, tokenize, mine, reproduce, encode, evaluate, inspect, kernels)
+_COMMANDS = (train, tokenize, mine, reproduce, encode, evaluate, inspect, export, kernels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -44,7 +44,7 @@ FLOORS = (
     ("training",),
     ("card", "report"),
     ("sentence_transformer",),
-    ("recipes", "embedder"),
+    ("recipes", "embedder", "export"),
     ("adapters", "compat"),
     ("cli", "__main__"),
 )

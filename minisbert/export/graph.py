@@ -1,0 +1,123 @@
+"""A graph of ONNX's standard operators, node by node."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+OPSET = 17  # the first with LayerNormalization
+IR_VERSION = 10  # what every ONNX Runtime since 1.18 reads
+_SMALL = 64  # elements of a constant that is looked for among those before it
+INT64, FLOAT, BOOL = 7, 1, 9  # as onnx numbers them
+
+
+class Graph:
+    """Nodes and constants, with names made up as they come. Values are named by strings.
+
+    Args:
+        quantized: multiply by weights in int8, one scale for each column, with inputs quantized as they come.
+    """
+
+    def __init__(self, *, quantized: bool = False) -> None:
+        self.nodes: list[Any] = []
+        self.constants: list[Any] = []
+        self._quantized = quantized
+        self._inputs_in_int8: dict[str, tuple[str, str, str]] = {}
+        self._known: dict[tuple[Any, ...], str] = {}
+
+    def constant(self, values: NDArray[Any] | Sequence[Any] | float, dtype: Any = None) -> str:
+        """Keep an array, and return its name; equal small ones are kept once."""
+        import onnx
+
+        array = np.ascontiguousarray(np.asarray(values, dtype))
+        if np.ndim(values) == 0:
+            array = array.reshape(())
+        name = f"constant_{len(self.constants)}"
+        if array.size <= _SMALL:
+            known = self._known.setdefault((array.dtype.str, array.shape, array.tobytes()), name)
+            if known != name:
+                return known
+        self.constants.append(onnx.numpy_helper.from_array(array, name))
+        return name
+
+    def weight(self, value: Tensor) -> str:
+        """Keep a tensor in float32."""
+        return self.constant(value.detach().to("cpu", torch.float32).numpy())
+
+    def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add an operator with one output, and return the name of that."""
+        return self.add_several(kind, *inputs, outputs=[output or f"value_{len(self.nodes)}"], **attributes)[0]
+
+    def add_several(self, kind: str, *inputs: str, outputs: list[str], **attributes: Any) -> list[str]:
+        """Add an operator with outputs of these names."""
+        import onnx
+
+        self.nodes.append(onnx.helper.make_node(kind, list(inputs), outputs, **attributes))
+        return outputs
+
+    def cast(self, x: str, to: int) -> str:
+        """Convert to another dtype."""
+        return self.add("Cast", x, to=to)
+
+    def linear(self, x: str, weight: Tensor, bias: Tensor | None) -> str:
+        """`x @ weight.T + bias`."""
+        product = self._product_in_int8(x, weight) if self._quantized else None
+        if product is None:
+            product = self.add("MatMul", x, self.weight(weight.t()))
+        return product if bias is None else self.add("Add", product, self.weight(bias))
+
+    def _product_in_int8(self, x: str, weight: Tensor) -> str:
+        values = weight.detach().to("cpu", torch.float32).numpy().T  # (in, out)
+        scales = np.maximum(np.abs(values).max(axis=0), 1e-12).astype(np.float32) / 127
+        integers = np.clip(np.rint(values / scales), -127, 127).astype(np.int8)
+        if x not in self._inputs_in_int8:
+            names = [f"value_{len(self.nodes)}_{part}" for part in ("integers", "scale", "zero")]
+            integers_of_x, scale, zero = self.add_several("DynamicQuantizeLinear", x, outputs=names)
+            self._inputs_in_int8[x] = integers_of_x, scale, zero
+        quantized, scale, zero = self._inputs_in_int8[x]
+        product = self.add("MatMulInteger", quantized, self.constant(integers), zero)
+        factors = self.add("Mul", scale, self.constant(scales))
+        return self.add("Mul", self.cast(product, FLOAT), factors)
+
+    def layer_norm(self, x: str, weight: Tensor, bias: Tensor | None, eps: float) -> str:
+        """Layer normalization over the last axis."""
+        biases = [] if bias is None else [self.weight(bias)]
+        return self.add("LayerNormalization", x, self.weight(weight), *biases, axis=-1, epsilon=eps)
+
+    def rms_norm(self, x: str, weight: Tensor, eps: float) -> str:
+        """Normalization by root mean square over the last axis."""
+        mean = self.add("ReduceMean", self.add("Mul", x, x), axes=[-1], keepdims=1)
+        root = self.add("Sqrt", self.add("Add", mean, self.constant(eps, np.float32)))
+        return self.add("Mul", self.add("Div", x, root), self.weight(weight))
+
+    def activation(self, x: str, name: str) -> str:
+        """An activation by the name that kernels have for it."""
+        if name == "relu":
+            return self.add("Relu", x)
+        if name == "silu":
+            return self.add("Mul", x, self.add("Sigmoid", x))
+        half = self.add("Mul", x, self.constant(0.5, np.float32))
+        if name == "gelu":
+            curve = self.add("Erf", self.add("Mul", x, self.constant(2**-0.5, np.float32)))
+        else:  # gelu_tanh
+            cube = self.add("Mul", self.add("Mul", x, x), x)
+            inner = self.add("Add", x, self.add("Mul", cube, self.constant(0.044715, np.float32)))
+            curve = self.add("Tanh", self.add("Mul", inner, self.constant((2 / np.pi) ** 0.5, np.float32)))
+        return self.add("Mul", half, self.add("Add", curve, self.constant(1.0, np.float32)))
+
+    def unsqueeze(self, x: str, *axes: int) -> str:
+        """Add axes of size 1."""
+        return self.add("Unsqueeze", x, self.constant(list(axes), np.int64))
+
+    def reshape(self, x: str, *shape: int) -> str:
+        """Reshape; 0 keeps a size, -1 is what is left."""
+        return self.add("Reshape", x, self.constant(list(shape), np.int64))
+
+    def total(self, x: str, axis: int, *, keep: bool = False) -> str:
+        """Sum over an axis."""
+        return self.add("ReduceSum", x, self.constant([axis], np.int64), keepdims=int(keep))

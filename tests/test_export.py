@@ -1,0 +1,146 @@
+"""Models as ONNX files give their embeddings, in ONNX Runtime, whichever side texts are padded on."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny_models
+from families import FAMILIES, build_family
+from static_models import build_static
+
+from minisbert import LoraConfig, SentenceTransformer
+from minisbert.cli import main
+from minisbert.errors import ConfigError, InputError
+from minisbert.export import to_onnx
+from minisbert.export.to_onnx import padded, run_onnx
+from minisbert.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+LONG = " ".join(tiny_models.WORDS * 2)[:190]
+TEXTS = ["a cat", "", "one", "the dog ran fast to the sea", LONG, "why is the sky blue [PAD] <pad>"]
+
+
+def hold(model: SentenceTransformer, path: Path) -> None:
+    expected = model.encode(TEXTS)
+    for side in ("left", "right"):
+        np.testing.assert_allclose(run_onnx(path, padded(model, TEXTS, side=side)), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
+def test_bert_family(architecture: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = SentenceTransformer(tiny(architecture), device="cpu", truncation="count")
+    made = to_onnx(model, tmp_path / "model.onnx")
+    assert made.difference < 1e-5
+    assert made.bytes == (tmp_path / "model.onnx").stat().st_size
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    hold(model, made.path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families(family: str, tmp_path: Path) -> None:
+    model = SentenceTransformer(build_family(tmp_path / "model", family, pooling="lasttoken"), device="cpu")
+    hold(model, to_onnx(model, tmp_path / "onnx" / "model.onnx").path)
+
+
+@pytest.mark.parametrize("mode", ["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"])
+def test_modules(mode: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    first = SentenceTransformer(tiny("mpnet"), device="cpu")[0]
+    gelu = "torch.nn.modules.activation.GELU"
+    modules = [
+        *(first, Pooling(32, [mode, "mean"]), LayerNorm(64), Dense(64, 24)),
+        *(Dense(24, 24, activation_function=gelu, use_residual=True), Dense(24, 8, use_residual=True), Normalize()),
+    ]
+    model = SentenceTransformer(modules=modules, device="cpu", truncate_dim=5)
+    hold(model, to_onnx(model, tmp_path / "model.onnx").path)
+
+
+@pytest.mark.parametrize("form", ["reference", "model2vec"])
+def test_static_models(form: str, tmp_path: Path) -> None:
+    model = SentenceTransformer(build_static(tmp_path / "model", form=form), device="cpu")
+    hold(model, to_onnx(model, tmp_path / "model.onnx").path)
+
+
+def test_int8(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    large, small = (to_onnx(model, tmp_path / f"{dtype}.onnx", dtype=dtype) for dtype in ("float32", "int8"))
+    assert small.bytes < large.bytes
+    assert small.cosine > 0.99
+    assert small.difference > 1e-5
+    assert {"MatMulInteger", "DynamicQuantizeLinear"} <= {node.op_type for node in onnx.load(small.path).graph.node}
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_only_standard_operators(dtype: str, tmp_path: Path) -> None:
+    model = SentenceTransformer(build_family(tmp_path / "model", "modernbert"), device="cpu")
+    graph = onnx.load(to_onnx(model, tmp_path / "model.onnx", dtype=dtype).path)
+    assert [(one.domain, one.version) for one in graph.opset_import] == [("", 17)]
+    assert {node.domain for node in graph.graph.node} == {""}
+    onnx.checker.check_model(graph, full_check=True)
+    assert [one.name for one in graph.graph.input] == ["input_ids", "attention_mask"]
+    assert [one.name for one in graph.graph.output] == ["token_embeddings", "sentence_embedding"]
+
+
+def test_large_models_have_a_second_file(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules["minisbert.export.to_onnx"], "LARGEST", 10_000)
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    made = to_onnx(model, tmp_path / "model.onnx")
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx_data"]
+    assert made.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    hold(model, made.path)
+
+
+def test_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+
+    def refuse(model: SentenceTransformer, message: str, **options: Any) -> None:
+        with pytest.raises(ConfigError, match=message):
+            to_onnx(model, path, **options)
+        assert not path.exists()
+
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    refuse(model, "got dtype='int4'; expected one of float32, int8", dtype="int4")
+    refuse(SentenceTransformer(tiny("bert"), device="cpu", dtype="int8"), "got a model in int8; expected floats")
+    model.set_pooling_include_prompt(False)
+    refuse(model, "got a Pooling with include_prompt=False")
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    model.add_adapter(LoraConfig())
+    refuse(model, "got a model with an adapter; expected none to export")
+    first = SentenceTransformer(tiny("bert"), device="cpu")[0]
+    refuse(SentenceTransformer(modules=[first, WeightedLayerPooling(32, 2, 0), Pooling(32)]), "WeightedLayerPooling")
+    mish = Dense(32, 3, activation_function="torch.nn.modules.activation.Mish")
+    refuse(SentenceTransformer(modules=[first, Pooling(32), mish]), "got a Dense with Mish; expected one of Identity")
+    with pytest.raises(InputError, match="cannot be written"):
+        to_onnx(SentenceTransformer(tiny("bert"), device="cpu"), tiny("bert") / "config.json" / "model.onnx")
+
+
+def test_a_foreign_encoder_is_refused(tmp_path: Path) -> None:
+    folder = build_family(tmp_path / "model", "electra", embedding_size=16)
+    with pytest.raises(ConfigError, match="got an encoder of type electra, which runs through transformers"):
+        to_onnx(SentenceTransformer(folder, device="cpu"), tmp_path / "model.onnx")
+
+
+def test_command(tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "model"
+    SentenceTransformer(tiny("bert"), device="cpu").save_pretrained(folder)
+    assert main(["export", str(folder), "--onnx", "--device", "cpu"]) == 0
+    assert (folder / "onnx" / "model.onnx").is_file()
+    assert "largest difference" in capsys.readouterr().out
+    assert main(["export", str(folder), "--dtype", "int8", "--json", "--onnx"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["path"] == str(folder / "onnx" / "model_quantized.onnx")
+    assert said["cosine"] > 0.99
+    assert main(["export", str(folder), "--onnx", str(tmp_path / "other.onnx")]) == 0
+    assert (tmp_path / "other.onnx").is_file()
+    assert main(["export", str(folder)]) == 2
+    assert "expected --onnx" in capsys.readouterr().err

@@ -73,7 +73,7 @@ def test_int8(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     model = SentenceTransformer(tiny("bert"), device="cpu")
     large, small = (to_onnx(model, tmp_path / f"{dtype}.onnx", dtype=dtype) for dtype in ("float32", "int8"))
     assert small.bytes < large.bytes
-    assert small.cosine > 0.99
+    assert small.cosine > 0.998
     assert small.difference > 1e-5
     assert {"MatMulInteger", "DynamicQuantizeLinear"} <= {node.op_type for node in onnx.load(small.path).graph.node}
 

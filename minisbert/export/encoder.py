@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..kernels import AttentionSettings, activation_name, plain
@@ -17,7 +18,7 @@ _LOWEST = float(np.finfo(np.float32).min)
 
 
 class Inputs(NamedTuple):
-    """What all layers share.
+    """The values that all layers share.
 
     Attributes:
         mask: bool, (texts, length): True for tokens that are not padding.
@@ -46,10 +47,11 @@ class EncoderGraph:
     Args:
         graph: to add to.
         encoder: whose weights are written.
+        factors: in int8, by what the inputs of each linear layer are multiplied.
     """
 
-    def __init__(self, graph: Graph, encoder: Encoder) -> None:
-        self._graph, self._encoder = graph, encoder
+    def __init__(self, graph: Graph, encoder: Encoder, factors: Mapping[nn.Linear, Tensor]) -> None:
+        self._graph, self._encoder, self._factors = graph, encoder, factors
         self.inputs = inputs_of(graph)
         self._turns: dict[float, tuple[str, str]] = {}
         self._masks: dict[tuple[bool, int | None], str] = {}
@@ -103,14 +105,15 @@ class EncoderGraph:
             raise ConfigError(f"got a {type(norm).__name__}; expected a normalization that can be exported")
         return graph.layer_norm(x, norm.weight, norm.bias, norm.eps)
 
-    def _linear(self, x: str, module: nn.Module) -> str:
+    def _linear(self, x: str, module: nn.Module, *, by_row: bool = False) -> str:
         if type(module).forward is not nn.Linear.forward:
             raise ConfigError(
                 f"got a {type(module).__name__} in the encoder; expected linear layers in floats: load the model "
                 f"without int8, and merge its adapter with merge_and_unload()"
             )
         linear = cast(nn.Linear, module)
-        return self._graph.linear(x, linear.weight, linear.bias)
+        factors = self._factors.get(linear)
+        return self._graph.linear(x, linear.weight, linear.bias, factors=factors, by_row=by_row)
 
     def _attention(self, layer: EncoderLayer, hidden: str, bias: str | None) -> str:
         graph, part = self._graph, layer.attention
@@ -200,11 +203,11 @@ class EncoderGraph:
         inner = graph.activation(self._linear(x, part.up), name)
         if part.gate is not None:
             inner = graph.add("Mul", inner, self._linear(x, part.gate))
-        return self._added(inner, part.down, hidden, part)
+        return self._added(inner, part.down, hidden, part, by_row=True)
 
-    def _added(self, x: str, linear: nn.Module, hidden: str, part: Any) -> str:
+    def _added(self, x: str, linear: nn.Module, hidden: str, part: Any, *, by_row: bool = False) -> str:
         """Add what a block computes to the hidden states, with its normalizations."""
-        product = self._linear(x, linear)
+        product = self._linear(x, linear, by_row=by_row)
         if part.added_norm is not None:
             product = self._norm(product, part.added_norm)
         total = self._graph.add("Add", hidden, product)

@@ -12,8 +12,9 @@ from torch import Tensor
 
 OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 10  # what every ONNX Runtime since 1.18 reads
+_ZERO = 128  # of inputs in uint8
 _SMALL = 64  # elements of a constant that is looked for among those before it
-INT64, FLOAT, BOOL = 7, 1, 9  # as onnx numbers them
+INT64, FLOAT, BOOL, UINT8 = 7, 1, 9, 2  # as onnx numbers them
 
 
 class Graph:
@@ -27,6 +28,7 @@ class Graph:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
         self._quantized = quantized
+        self._scaled_inputs: dict[str, tuple[Tensor, str]] = {}
         self._inputs_in_int8: dict[str, tuple[str, str, str]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
 
@@ -64,25 +66,59 @@ class Graph:
         """Convert to another dtype."""
         return self.add("Cast", x, to=to)
 
-    def linear(self, x: str, weight: Tensor, bias: Tensor | None) -> str:
-        """`x @ weight.T + bias`."""
-        product = self._product_in_int8(x, weight) if self._quantized else None
-        if product is None:
+    def linear(
+        self, x: str, weight: Tensor, bias: Tensor | None, *, factors: Tensor | None = None, by_row: bool = False
+    ) -> str:
+        """`x @ weight.T + bias`.
+
+        Args:
+            x: (..., in).
+            weight: (out, in).
+            bias: (out,), or None.
+            factors: (in,); in int8 inputs are multiplied by them, and weights divided.
+            by_row: in int8 each row of inputs has a step of its own, which takes longer, and does not suffer from few
+                rows that are much larger than the others.
+        """
+        if self._quantized:
+            product = self._product_in_int8(x, weight, factors, by_row=by_row)
+        else:
             product = self.add("MatMul", x, self.weight(weight.t()))
         return product if bias is None else self.add("Add", product, self.weight(bias))
 
-    def _product_in_int8(self, x: str, weight: Tensor) -> str:
+    def _product_in_int8(self, x: str, weight: Tensor, factors: Tensor | None, *, by_row: bool) -> str:
         values = weight.detach().to("cpu", torch.float32).numpy().T  # (in, out)
+        if factors is not None:
+            values = values / factors.cpu().numpy()[:, None]
+            x = self._scaled(x, factors)
         scales = np.maximum(np.abs(values).max(axis=0), 1e-12).astype(np.float32) / 127
         integers = np.clip(np.rint(values / scales), -127, 127).astype(np.int8)
         if x not in self._inputs_in_int8:
-            names = [f"value_{len(self.nodes)}_{part}" for part in ("integers", "scale", "zero")]
-            integers_of_x, scale, zero = self.add_several("DynamicQuantizeLinear", x, outputs=names)
-            self._inputs_in_int8[x] = integers_of_x, scale, zero
-        quantized, scale, zero = self._inputs_in_int8[x]
-        product = self.add("MatMulInteger", quantized, self.constant(integers), zero)
-        factors = self.add("Mul", scale, self.constant(scales))
-        return self.add("Mul", self.cast(product, FLOAT), factors)
+            self._inputs_in_int8[x] = self._rows_in_int8(x) if by_row else self._all_in_int8(x)
+        quantized, steps, zero = self._inputs_in_int8[x]
+        product = self.cast(self.add("MatMulInteger", quantized, self.constant(integers), zero), FLOAT)
+        if by_row:  # not in the order below: ONNX Runtime 1.31 takes the steps there for one number
+            return self.add("Mul", self.add("Mul", product, steps), self.constant(scales))
+        return self.add("Mul", product, self.add("Mul", steps, self.constant(scales)))
+
+    def _all_in_int8(self, x: str) -> tuple[str, str, str]:
+        """Quantize with one step for all: uint8, the step, and the zero point."""
+        names = [f"value_{len(self.nodes)}_{part}" for part in ("integers", "step", "zero")]
+        integers, step, zero = self.add_several("DynamicQuantizeLinear", x, outputs=names)
+        return integers, step, zero
+
+    def _rows_in_int8(self, x: str) -> tuple[str, str, str]:
+        """Quantize each row: uint8 around 128, which runtimes multiply fast, the steps (..., 1), and the zero point."""
+        largest = self.add("ReduceMax", self.add("Abs", x), axes=[-1], keepdims=1)
+        least = self.constant(1e-12, np.float32)
+        steps = self.add("Div", self.add("Max", largest, least), self.constant(127.0, np.float32))
+        shifted = self.add("Add", self.add("Div", x, steps), self.constant(_ZERO, np.float32))
+        return self.cast(self.add("Round", shifted), UINT8), steps, self.constant(_ZERO, np.uint8)
+
+    def _scaled(self, x: str, factors: Tensor) -> str:
+        known = self._scaled_inputs.get(x)
+        if known is None or known[0] is not factors:
+            known = self._scaled_inputs[x] = factors, self.add("Mul", x, self.weight(factors))
+        return known[1]
 
     def layer_norm(self, x: str, weight: Tensor, bias: Tensor | None, eps: float) -> str:
         """Layer normalization over the last axis."""

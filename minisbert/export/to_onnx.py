@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from ..errors import ConfigError, InputError
 from ..modules.calibration import SENTENCES
 from ..modules.encoder import Encoder
 from ..modules.table import TableEncoder
+from ..packing import pack
 from .encoder import EncoderGraph, inputs_of
 from .graph import FLOAT, INT64, IR_VERSION, OPSET, Graph
 from .modules import after_pooling, mean_of_tokens, sentence_embeddings
@@ -28,7 +30,7 @@ _CLOSE = 1e-5  # largest difference of a value of an embedding in float32
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """A file that was written.
 
     Attributes:
         path: the file.
@@ -86,14 +88,12 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
 
 
 def _check_packages() -> None:
-    for name in ("onnx", "onnxruntime"):
-        try:
-            __import__(name)
-        except ImportError:
-            raise ConfigError(
-                f"got no {name}, with which ONNX files are written and checked; expected it to be installed: "
-                f"pip install 'minisbert[onnx]'"
-            ) from None
+    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"got no {' and no '.join(missing)}, with which ONNX files are written and checked; expected both to be "
+            f"installed: pip install 'minisbert[onnx]'"
+        )
 
 
 def _model(model: EmbeddingModel, *, quantized: bool) -> Any:
@@ -107,7 +107,8 @@ def _model(model: EmbeddingModel, *, quantized: bool) -> Any:
         sentences = after_pooling(graph, list(model)[1:], mean_of_tokens(graph, tokens, inputs))
     elif isinstance(encoder, Encoder):
         _check_floats(model, encoder)
-        made = EncoderGraph(graph, encoder)
+        examples = pack(model.transformer.text_tokenizer(list(SENTENCES))).to(model.device)
+        made = EncoderGraph(graph, encoder, encoder.input_factors(examples) if quantized else {})
         tokens = graph.add("Identity", made.token_embeddings(), output="token_embeddings")
         sentences = sentence_embeddings(graph, list(model)[1:], tokens, made.inputs)
     else:

@@ -241,6 +241,22 @@ class Encoder(nn.Module):
         Args:
             examples: texts by whose inputs to each layer its weights are scaled.
         """
+        quantized: dict[nn.Module, QuantizedLinear] = {}
+        for module, factors in self.input_factors(examples).items():
+            quantized[module] = QuantizedLinear.of(module, factors)
+        for parent in submodules(self.layers):
+            for name, child in parent.named_children():
+                if child in quantized:
+                    setattr(parent, name, quantized[child])
+
+    def input_factors(self, examples: PackedBatch) -> dict[nn.Linear, Tensor]:
+        """Return by what the inputs of each linear layer are multiplied before they are quantized: float32, (in,).
+
+        Layers that take the same inputs have the same factors.
+
+        Args:
+            examples: texts by whose inputs the factors are found.
+        """
         inputs: dict[nn.Module, Tensor] = {}
         linears = [module for module in submodules(self.layers) if isinstance(module, nn.Linear)]
         hooks = [
@@ -250,17 +266,14 @@ class Encoder(nn.Module):
             self._embed(examples)
         for hook in hooks:
             hook.remove()
-        taking: dict[int, list[nn.Linear]] = {}  # the layers that take the same inputs have the same factors
+        taking: dict[int, list[nn.Linear]] = {}
         for module in linears:
             taking.setdefault(id(inputs[module]), []).append(module)
-        quantized: dict[nn.Module, QuantizedLinear] = {}
+        found: dict[nn.Linear, Tensor] = {}
         for modules in taking.values():
             factors = input_factors(inputs[modules[0]], [module.weight.detach() for module in modules])
-            quantized.update({module: QuantizedLinear.of(module, factors) for module in modules})
-        for parent in submodules(self.layers):
-            for name, child in parent.named_children():
-                if child in quantized:
-                    setattr(parent, name, quantized[child])
+            found.update(dict.fromkeys(modules, factors))
+        return found
 
     def _bert_attention(self) -> AttentionSettings | None:
         """Return the attention of all layers, or None if this does not compute what BERT does or a part is changed."""

@@ -96,7 +96,7 @@ class Graph:
             self._inputs_in_int8[x] = self._rows_in_int8(x) if by_row else self._all_in_int8(x)
         quantized, steps, zero = self._inputs_in_int8[x]
         product = self.cast(self.add("MatMulInteger", quantized, self.constant(integers), zero), FLOAT)
-        if by_row:  # not in the order below: ONNX Runtime 1.31 takes the steps there for one number
+        if by_row:  # not in the order below, where ONNX Runtime 1.31 multiplies the bias by the steps, too
             return self.add("Mul", self.add("Mul", product, steps), self.constant(scales))
         return self.add("Mul", product, self.add("Mul", steps, self.constant(scales)))
 

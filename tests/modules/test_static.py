@@ -17,6 +17,7 @@ from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.errors import ConfigError, ModelError
 from minisbert.modules import Dense, Normalize, StaticEmbedding
 from minisbert.modules.lora import LoraConfig
+from minisbert.storage.locate import missing_files
 
 TEXTS = ["a cat", "", "the dog ran fast to the sea", "one one two", "[CLS] zzz €", "  "]
 
@@ -89,6 +90,8 @@ def test_length_of_the_tokenizer_counts(tmp_path: Path) -> None:
     assert model.encode("the dog ran").tolist() == model.encode("the dog").tolist()
     assert model.truncated_texts == 1
     model.max_seq_length = 3
+    model.save_pretrained(tmp_path / "saved")
+    assert SentenceTransformer(tmp_path / "saved", device="cpu").max_seq_length == 3
     np.testing.assert_allclose(
         model.encode(["the dog ran"]), by_hand(folder_without_limit(folder), ["the dog ran"]), atol=1e-6
     )
@@ -183,3 +186,19 @@ def test_bad_folders(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError, match="has no tokenizer.json; expected that of a static model"):
         SentenceTransformer(folder, device="cpu")
+
+
+def test_from_model2vec(tmp_path: Path) -> None:
+    folder = build_static(tmp_path / "model", form="model2vec", normalize=False)
+    model = SentenceTransformer(modules=[StaticEmbedding.from_model2vec(folder)], device="cpu")
+    np.testing.assert_allclose(model.encode(TEXTS), by_hand(folder, TEXTS, normalize=False), atol=1e-6)
+    with pytest.raises(ConfigError, match="expected a folder that model2vec has made"):
+        StaticEmbedding.from_distillation("all-MiniLM-L6-v2", pca_dims=64)
+
+
+def test_files_that_a_snapshot_lacks(tmp_path: Path) -> None:
+    folder = build_static(tmp_path / "model")
+    assert missing_files(folder) == []
+    (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors").unlink()
+    assert [name.removeprefix("./") for name in missing_files(folder)] == ["model.safetensors", "tokenizer.json"]

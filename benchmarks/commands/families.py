@@ -63,7 +63,7 @@ MODELS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 MIXED, EQUAL = (64, 128, 256, 512, 1024), (256,)
-TEXTS, QUICK_TEXTS = 20, 5
+TEXTS, QUICK_TEXTS = 10, 5
 OURS, REFERENCE = "minisbert fp32", "sentence-transformers"
 PRECISIONS = {"fp32": "float32", "bf16": "bfloat16", "int8": "int8"}
 

@@ -177,8 +177,12 @@ class OffsetRMSNorm(nn.RMSNorm):
     """
 
     def __init__(self, size: int, *, eps: float, offset: float) -> None:
-        super().__init__(size, eps=eps)
         self.offset = offset
+        super().__init__(size, eps=eps)
+
+    def reset_parameters(self) -> None:
+        """Let the weights and the offset be 1 together."""
+        nn.init.constant_(self.weight, 1 - self.offset)
 
     def forward(self, x: Tensor) -> Tensor:
         """Normalize in float32 at least: (rows, size) to the same."""

@@ -17,6 +17,7 @@ from minisbert import SentenceTransformer, kernels
 from minisbert.errors import ConfigError, ModelError
 from minisbert.modules.architectures import architecture_of, current, encoder_config, is_native
 from minisbert.modules.encoder import Encoder
+from minisbert.modules.layers import make_norm
 from minisbert.modules.lora import LoraConfig
 from minisbert.modules.pooling import POOLING_MODES
 
@@ -183,3 +184,11 @@ def test_texts_without_tokens_have_an_embedding_of_their_own(mode: str) -> None:
     assert torch.equal(pooled[2], tokens[2])
     none = POOLING_MODES[mode](tokens[:0], place[:0], place[:0], counts[1:2])
     assert torch.equal(none[0], torch.zeros(2))
+
+
+def test_fresh_normalizations_change_no_length() -> None:
+    for offset in (0.0, 1.0):
+        config = encoder_config({**(GEMMA3 if offset else QWEN3), "head_dim": 16})
+        norm = make_norm(config)
+        x = torch.randn(3, 32)
+        torch.testing.assert_close(norm(x).square().mean(1), torch.ones(3), atol=1e-3, rtol=0)

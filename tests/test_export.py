@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny_models
+import torch
 from families import FAMILIES, build_family
 from static_models import build_static
 
@@ -18,7 +19,8 @@ from minisbert import LoraConfig, SentenceTransformer
 from minisbert.cli import main
 from minisbert.errors import ConfigError, InputError
 from minisbert.export import to_onnx
-from minisbert.export.to_onnx import padded, run_onnx
+from minisbert.export.check import padded, runner
+from minisbert.export.graph import Graph
 from minisbert.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 
 onnx = pytest.importorskip("onnx")
@@ -30,9 +32,9 @@ TEXTS = ["a cat", "", "one", "the dog ran fast to the sea", LONG, "why is the sk
 
 
 def hold(model: SentenceTransformer, path: Path) -> None:
-    expected = model.encode(TEXTS)
+    expected, run = model.encode(TEXTS), runner(path)
     for side in ("left", "right"):
-        np.testing.assert_allclose(run_onnx(path, padded(model, TEXTS, side=side)), expected, atol=1e-5, rtol=0)
+        np.testing.assert_allclose(run(padded(model, TEXTS, side=side)), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("architecture", tiny_models.ARCHITECTURES)
@@ -122,6 +124,81 @@ def test_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     refuse(SentenceTransformer(modules=[first, Pooling(32), mish]), "got a Dense with Mish; expected one of Identity")
     with pytest.raises(InputError, match="cannot be written"):
         to_onnx(SentenceTransformer(tiny("bert"), device="cpu"), tiny("bert") / "config.json" / "model.onnx")
+
+
+def test_settings_of_a_model_do_not_disturb_the_check(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    prompts = {"query": "search: "}
+    model = SentenceTransformer(
+        tiny("bert"), device="cpu", prompts=prompts, default_prompt_name="query", truncation="error"
+    )
+    model.max_seq_length = 6
+    model.train()
+    assert to_onnx(model, tmp_path / "model.onnx").difference < 1e-5
+    assert model.training
+    assert (model.truncation, model.truncated_texts) == ("error", 0)
+
+
+def test_the_check_allows_for_the_size_of_embeddings(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = SentenceTransformer(modules=[SentenceTransformer(tiny("bert"), device="cpu")[0], Pooling(32)])
+    with torch.no_grad():
+        model.transformer.auto_model.layers[-1].feed_forward.norm.weight.mul_(10_000)
+    made = to_onnx(model, tmp_path / "model.onnx")
+    assert 1e-4 < made.difference < 0.1
+    assert made.cosine > 0.99999
+
+
+def test_the_check_finds_what_differs(
+    tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    monkeypatch.setattr(Graph, "layer_norm", lambda self, x, *others: x)
+    with pytest.raises(ConfigError, match="the exported model differs by .*; expected at most 1e-05: report it"):
+        to_onnx(model, tmp_path / "model.onnx")
+    monkeypatch.undo()
+    monkeypatch.setattr(Graph, "layer_norm", lambda self, x, *others: self.add("Log", self.add("Neg", x)))
+    with pytest.raises(ConfigError, match="got embeddings from the exported file that are not finite"):
+        to_onnx(model, tmp_path / "model.onnx", dtype="int8")
+    monkeypatch.undo()
+    with torch.no_grad():
+        model.transformer.auto_model.embeddings.word.weight[5:] = float("nan")
+    with pytest.raises(ConfigError, match="got embeddings from this model that are not finite"):
+        to_onnx(model, tmp_path / "model.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_weights_of_16_bits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = build_family(tmp_path / "model", "qwen3", dtype="bfloat16")
+    with pytest.raises(ConfigError, match="got a model in bfloat16; expected float32, in which the file computes: "):
+        to_onnx(SentenceTransformer(folder, device="cpu"), tmp_path / "model.onnx")
+    assert main(["export", str(folder), "--onnx", "--device", "cpu"]) == 0  # loads it in float32
+    hold(SentenceTransformer(folder, device="cpu", dtype="float32"), folder / "onnx" / "model.onnx")
+
+
+@pytest.mark.parametrize("architecture", ["bert", "roberta"])
+def test_more_tokens_than_positions_are_an_error(
+    architecture: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    model = SentenceTransformer(tiny(architecture), device="cpu")
+    run = runner(to_onnx(model, tmp_path / "model.onnx").path)
+    most = model.transformer.auto_model.config.max_tokens
+    for length, fits in ((most, True), (most + 1, False)):
+        row = np.full((1, length), 7)
+        given = {"input_ids": row, "attention_mask": np.ones_like(row), "token_type_ids": np.zeros_like(row)}
+        if fits:
+            assert np.isfinite(run(given)).all()
+            continue
+        with pytest.raises(Exception, match="indices element out of data bounds"):
+            run(given)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "gte", "qwen3-windowed", "gemma3_text"])
+def test_families_in_int8(family: str, tmp_path: Path) -> None:
+    model = SentenceTransformer(build_family(tmp_path / "model", family), device="cpu")
+    made = to_onnx(model, tmp_path / "model.onnx", dtype="int8")
+    assert made.cosine > 0.99
+    run = runner(made.path)
+    left, right = (run(padded(model, TEXTS, side=side)) for side in ("left", "right"))
+    np.testing.assert_allclose(left, right, atol=1e-5)
 
 
 def test_a_foreign_encoder_is_refused(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def run_export(options: argparse.Namespace) -> None:
 
     if not hasattr(options, "onnx"):
         raise InputError("got no format to export to; expected --onnx: add it, with a file or without")
-    model = SentenceTransformer(options.model, device=options.device)
+    model = SentenceTransformer(options.model, device=options.device, dtype="float32")
     path = options.onnx
     if path is None:
         folder = Path(options.model)

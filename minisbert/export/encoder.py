@@ -55,6 +55,8 @@ class EncoderGraph:
         self.inputs = inputs_of(graph)
         self._turns: dict[float, tuple[str, str]] = {}
         self._masks: dict[tuple[bool, int | None], str] = {}
+        self._real: dict[str, str] = {}
+        self._kept: str | None = None  # 1 for tokens that are not padding, (texts, length, 1)
 
     def token_embeddings(self) -> str:
         """Embed the tokens: (texts, length, dim)."""
@@ -83,15 +85,14 @@ class EncoderGraph:
         return hidden
 
     def _positions(self) -> str:
-        """Rows of the table of positions: int64, (texts, length)."""
+        """Rows of the table of positions: int64, (texts, length); those of a text that is too long lie beyond it."""
         graph, embeddings = self._graph, self._encoder.embeddings
-        last = graph.constant(embeddings.last_position, np.int64)
         if not embeddings.offset:
-            return graph.add("Min", self.inputs.places, last)
+            return self.inputs.places
         padding = graph.constant(embeddings.padding, np.int64)  # RoBERTa counts what is not this token
         counted = graph.cast(graph.add("Not", graph.add("Equal", "input_ids", padding)), 7)
         place = graph.add("Mul", graph.add("CumSum", counted, graph.constant(1, np.int64)), counted)
-        return graph.add("Min", graph.add("Add", place, padding), last)
+        return graph.add("Add", place, padding)
 
     def _norm(self, x: str, norm: nn.Module) -> str:
         graph = self._graph
@@ -112,8 +113,18 @@ class EncoderGraph:
                 f"without int8, and merge its adapter with merge_and_unload()"
             )
         linear = cast(nn.Linear, module)
+        if self._graph.quantized and not by_row:  # one step for all rows, which must not depend on padding
+            x = self._without_padding(x)
         factors = self._factors.get(linear)
         return self._graph.linear(x, linear.weight, linear.bias, factors=factors, by_row=by_row)
+
+    def _without_padding(self, x: str) -> str:
+        """Set the rows of padding to 0: (texts, length, dim) to the same."""
+        if self._kept is None:
+            self._kept = self._graph.unsqueeze(self._graph.cast(self.inputs.mask, FLOAT), 2)
+        if x not in self._real:
+            self._real[x] = self._graph.add("Mul", x, self._kept)
+        return self._real[x]
 
     def _attention(self, layer: EncoderLayer, hidden: str, bias: str | None) -> str:
         graph, part = self._graph, layer.attention

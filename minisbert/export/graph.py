@@ -27,7 +27,7 @@ class Graph:
     def __init__(self, *, quantized: bool = False) -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self._quantized = quantized
+        self.quantized = quantized
         self._scaled_inputs: dict[str, tuple[Tensor, str]] = {}
         self._inputs_in_int8: dict[str, tuple[str, str, str]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
@@ -79,7 +79,7 @@ class Graph:
             by_row: in int8 each row of inputs has a step of its own, which takes longer, and does not suffer from few
                 rows that are much larger than the others.
         """
-        if self._quantized:
+        if self.quantized:
             product = self._product_in_int8(x, weight, factors, by_row=by_row)
         else:
             product = self.add("MatMul", x, self.weight(weight.t()))

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
+import torch
 
 from ..errors import ConfigError, InputError
 from ..modules.calibration import SENTENCES
 from ..modules.encoder import Encoder
 from ..modules.table import TableEncoder
 from ..packing import pack
+from .check import compare
 from .encoder import EncoderGraph, inputs_of
 from .graph import FLOAT, INT64, IR_VERSION, OPSET, Graph
 from .modules import after_pooling, mean_of_tokens, sentence_embeddings
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 LARGEST = 2**31 - 2**20  # bytes of a file; beyond, weights go into a second one
 DTYPES = ("float32", "int8")
-_CLOSE = 1e-5  # largest difference of a value of an embedding in float32
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,7 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
             size = _save(made, Path(place) / path.name)
-            difference, cosine = _compare(model, Path(place) / path.name)
-            if dtype == "float32" and not difference <= _CLOSE:
-                raise ConfigError(
-                    f"the exported model differs by {difference:.1e} from this one; expected at most {_CLOSE:.0e}: "
-                    f"report it with the config.json of the model"
-                )
+            difference, cosine = compare(model, Path(place) / path.name, exact=dtype == "float32")
             for file in sorted(Path(place).iterdir(), reverse=True):  # weights first
                 file.replace(path.parent / file.name)
     except OSError as error:
@@ -101,6 +96,10 @@ def _model(model: EmbeddingModel, *, quantized: bool) -> Any:
     import onnx
 
     graph, encoder = Graph(quantized=quantized), model.transformer.encoder
+    if (dtype := _half(model)) is not None:
+        raise ConfigError(
+            f"got a model in {dtype}; expected float32, in which the file computes: load it with dtype='float32'"
+        )
     if isinstance(encoder, TableEncoder):
         inputs = inputs_of(graph)
         tokens = graph.add("Gather", graph.weight(encoder.embedding.weight), "input_ids", output="token_embeddings")
@@ -141,6 +140,12 @@ def _model(model: EmbeddingModel, *, quantized: bool) -> Any:
     )
 
 
+def _half(model: EmbeddingModel) -> str | None:
+    """Return the name of a dtype of 16 bits that weights have."""
+    dtypes = {parameter.dtype for parameter in model.parameters()} & {torch.float16, torch.bfloat16}
+    return str(dtypes.pop()).removeprefix("torch.") if dtypes else None
+
+
 def _check_floats(model: EmbeddingModel, encoder: Encoder) -> None:
     if encoder.quantized:
         raise ConfigError("got a model in int8; expected floats to export: load it without dtype='int8'")
@@ -158,44 +163,3 @@ def _save(made: Any, path: Path) -> int:
     else:
         onnx.save(made, path)
     return sum(file.stat().st_size for file in path.parent.iterdir())
-
-
-def _compare(model: EmbeddingModel, path: Path) -> tuple[float, float]:
-    """Largest difference from the model's own embeddings, and least cosine, over texts padded on either side."""
-    texts = ["", *SENTENCES]
-    expected = np.asarray(model.encode(texts), np.float32)
-    difference, cosine = 0.0, 1.0
-    for side in ("right", "left"):
-        got = run_onnx(path, padded(model, texts, side=side))
-        difference = max(difference, float(np.abs(got - expected).max()))
-        lengths = np.linalg.norm(got, axis=1) * np.linalg.norm(expected, axis=1)
-        near = (got * expected).sum(1) / np.maximum(lengths, 1e-12)
-        cosine = min(cosine, float(near[lengths > 0].min(initial=1.0)))
-    return difference, cosine
-
-
-def padded(model: EmbeddingModel, texts: list[str], *, side: str) -> dict[str, NDArray[np.int64]]:
-    """Tokenize texts, and pad them on a side: input_ids, attention_mask and token_type_ids, (texts, length)."""
-    tokens = model.transformer.text_tokenizer(texts)
-    width = max(1, int(tokens.lengths.max()))
-    shape = (len(texts), width)
-    ids = np.full(shape, model.transformer.padding_token, np.int64)
-    mask, types = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-    for row, (start, length) in enumerate(zip(tokens.offsets[:-1], tokens.lengths, strict=True)):
-        place = slice(0, length) if side == "right" else slice(width - length, width)
-        ids[row, place], mask[row, place] = tokens.ids[start : start + length], 1
-        if tokens.types is not None:
-            types[row, place] = tokens.types[start : start + length]
-    return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
-
-
-def run_onnx(path: Path, inputs: dict[str, NDArray[np.int64]]) -> NDArray[np.float32]:
-    """Embed padded texts with ONNX Runtime: float32, (texts, dim)."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    taken = {one.name: inputs[one.name] for one in session.get_inputs()}
-    embeddings: NDArray[np.float32] = session.run(["sentence_embedding"], taken)[0]
-    return embeddings

@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..kernels import AttentionSettings, activation_name, plain
 from ..modules.encoder import Encoder, distance_buckets
 from ..modules.layers import EncoderLayer, OffsetRMSNorm
-from .graph import BOOL, FLOAT, Graph
+from .graph import BOOL, FLOAT, INT64, Graph
 
 _LOWEST = float(np.finfo(np.float32).min)
 
@@ -90,7 +90,8 @@ class EncoderGraph:
         if not embeddings.offset:
             return self.inputs.places
         padding = graph.constant(embeddings.padding, np.int64)  # RoBERTa counts what is not this token
-        counted = graph.cast(graph.add("Not", graph.add("Equal", "input_ids", padding)), 7)
+        others = graph.add("Not", graph.add("Equal", "input_ids", padding))
+        counted = graph.cast(graph.add("And", others, self.inputs.mask), INT64)  # tools may pad with another token
         place = graph.add("Mul", graph.add("CumSum", counted, graph.constant(1, np.int64)), counted)
         return graph.add("Add", place, padding)
 

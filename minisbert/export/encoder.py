@@ -1,4 +1,8 @@
-"""The encoder as a graph: token ids and a mask to token embeddings, whichever side texts are padded on."""
+"""The encoder as a graph: token ids and a mask to token embeddings, whichever side texts are padded on.
+
+The operators and the order of their inputs are those in which ONNX Runtime finds attention, GELU and residual sums with
+their normalization, for which it has fused operators.
+"""
 
 from __future__ import annotations
 
@@ -133,14 +137,13 @@ class EncoderGraph:
         x = self._norm(hidden, part.norm) if part.norm_first else hidden
         keys = settings.key_value_heads or settings.heads
         query = self._heads(x, part.query, settings.heads, part.query_norm, settings.rotary_base)
-        key = self._heads(x, part.key, keys, part.key_norm, settings.rotary_base)
+        key = self._heads(x, part.key, keys, part.key_norm, settings.rotary_base, of_keys=True)
         value = self._heads(x, part.value, keys, None, None)
         if keys != settings.heads:
             index = graph.constant(np.repeat(np.arange(keys), settings.heads // keys), np.int64)
             key, value = (graph.add("Gather", one, index, axis=1) for one in (key, value))
-        scale = self._encoder.config.size_of_heads**-0.5 if settings.scale is None else settings.scale
-        scores = graph.add("MatMul", query, graph.add("Transpose", key, perm=[0, 1, 3, 2]))
-        scores = graph.add("Mul", scores, graph.constant(scale, np.float32))
+        divisor = self._encoder.config.size_of_heads**0.5 if settings.scale is None else 1 / settings.scale
+        scores = graph.add("Div", graph.add("MatMul", query, key), graph.constant(divisor, np.float32))
         if bias is not None:
             scores = graph.add("Add", scores, bias)
         weights = graph.add("Softmax", graph.add("Add", scores, self._mask(settings)), axis=-1)
@@ -148,15 +151,24 @@ class EncoderGraph:
         attended = graph.reshape(attended, 0, 0, settings.heads * self._encoder.config.size_of_heads)
         return self._added(attended, part.output, hidden, part)
 
-    def _heads(self, x: str, linear: nn.Module, heads: int, norm: nn.Module | None, base: float | None) -> str:
-        """Project to heads, normalized and turned by position: (texts, heads, length, size)."""
+    def _heads(
+        self,
+        x: str,
+        linear: nn.Module,
+        heads: int,
+        norm: nn.Module | None,
+        base: float | None,
+        *,
+        of_keys: bool = False,
+    ) -> str:
+        """Project to heads, normalized and turned by position: (texts, heads, length, size); keys transposed."""
         graph = self._graph
         split = graph.reshape(self._linear(x, linear), 0, 0, heads, self._encoder.config.size_of_heads)
         if norm is not None:
             split = self._norm(split, norm)
-        split = graph.add("Transpose", split, perm=[0, 2, 1, 3])
         if base is None:
-            return split
+            return graph.add("Transpose", split, perm=[0, 2, 3, 1] if of_keys else [0, 2, 1, 3])
+        split = graph.add("Transpose", split, perm=[0, 2, 1, 3])
         cosine, sine = self._turn(base)
         names = [f"{split}_first", f"{split}_second"]
         first, second = graph.add_several("Split", split, outputs=names, axis=-1)
@@ -164,7 +176,8 @@ class EncoderGraph:
             graph.add("Sub", graph.add("Mul", first, cosine), graph.add("Mul", second, sine)),
             graph.add("Add", graph.add("Mul", second, cosine), graph.add("Mul", first, sine)),
         ]
-        return graph.add("Concat", *turned, axis=-1)
+        joined = graph.add("Concat", *turned, axis=-1)
+        return graph.add("Transpose", joined, perm=[0, 1, 3, 2]) if of_keys else joined
 
     def _turn(self, base: float) -> tuple[str, str]:
         """Cosines and sines of rotary positions: (texts, 1, length, size / 2)."""
@@ -180,6 +193,11 @@ class EncoderGraph:
     def _mask(self, settings: AttentionSettings) -> str:
         """Added to scores: 0 where a query sees a key, (texts, 1, 1 or length, length)."""
         graph, kind = self._graph, (settings.causal, settings.window)
+        zero, lowest = (graph.constant(value, np.float32) for value in (0.0, _LOWEST))
+        if kind == (False, None) and kind not in self._masks:
+            seen = graph.cast(graph.unsqueeze(graph.unsqueeze("attention_mask", 1), 2), FLOAT)
+            unseen = graph.add("Sub", graph.constant(1.0, np.float32), seen)
+            self._masks[kind] = graph.add("Mul", unseen, lowest)
         if kind not in self._masks:
             seen = graph.unsqueeze(self.inputs.mask, 1, 2)
             distances = self.inputs.distances
@@ -188,7 +206,6 @@ class EncoderGraph:
             if settings.window is not None:
                 near = graph.add("LessOrEqual", graph.add("Abs", distances), graph.constant(settings.window, np.int64))
                 seen = graph.add("And", seen, near)
-            zero, lowest = (graph.constant(value, np.float32) for value in (0.0, _LOWEST))
             self._masks[kind] = graph.add("Where", seen, zero, lowest)
         return self._masks[kind]
 
@@ -222,5 +239,5 @@ class EncoderGraph:
         product = self._linear(x, linear, by_row=by_row)
         if part.added_norm is not None:
             product = self._norm(product, part.added_norm)
-        total = self._graph.add("Add", hidden, product)
+        total = self._graph.add("Add", product, hidden)
         return total if part.norm_first else self._norm(total, part.norm)

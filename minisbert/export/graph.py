@@ -138,8 +138,8 @@ class Graph:
         if name == "silu":
             return self.add("Mul", x, self.add("Sigmoid", x))
         half = self.add("Mul", x, self.constant(0.5, np.float32))
-        if name == "gelu":
-            curve = self.add("Erf", self.add("Mul", x, self.constant(2**-0.5, np.float32)))
+        if name == "gelu":  # ONNX Runtime looks for a division
+            curve = self.add("Erf", self.add("Div", x, self.constant(2**0.5, np.float32)))
         else:  # gelu_tanh
             cube = self.add("Mul", self.add("Mul", x, x), x)
             inner = self.add("Add", x, self.add("Mul", cube, self.constant(0.044715, np.float32)))

@@ -6,7 +6,7 @@ difference is one of ALIKE.
 
 from __future__ import annotations
 
-_ONNX = "models are computed in PyTorch; ONNX and OpenVINO files are not written"
+_ONNX = "minisbert computes in PyTorch; `minisbert export` writes ONNX files"
 _MODULE = "minisbert has no such module: a model is a Transformer followed by Pooling, Dense, LayerNorm and the like"
 _STATIC = "it is `minisbert.modules.StaticEmbedding`; folders with one load, and compat has no part of its own for it"
 _WORDS = "minisbert has no models over whole words"

@@ -52,7 +52,7 @@ def onnx_runtime(model: SentenceTransformer, folder: Path, threads: int, dtype: 
         graph = to_onnx(model, Path(place) / "model.onnx").path
         config: Any = model.transformer.auto_model.config
         sizes = {"num_heads": config.num_attention_heads, "hidden_size": config.hidden_size}
-        # It fuses attention, which a session does not find by itself.
+        # It fuses attention, which a session does not find by itself; texts are padded on the right, as it expects.
         optimize_model(str(graph), model_type="bert", opt_level=0, **sizes).save_model_to_file(str(graph))
         if dtype == "int8":
             import onnx

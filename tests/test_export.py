@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,7 +84,34 @@ def test_int8(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     assert {"MatMulInteger", "DynamicQuantizeLinear"} <= {node.op_type for node in onnx.load(small.path).graph.node}
 
 
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_float16(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = SentenceTransformer(tiny("mpnet"), device="cpu")
+    large, small = (to_onnx(model, tmp_path / f"{dtype}.onnx", dtype=dtype) for dtype in ("float32", "float16"))
+    assert small.bytes < 0.7 * large.bytes
+    assert 1e-6 < small.difference < 2e-3
+    assert small.cosine > 0.99999
+
+
+def test_onnx_runtime_finds_its_fused_operators(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    path, faster = to_onnx(model, tmp_path / "model.onnx").path, tmp_path / "faster.onnx"
+    config = model.transformer.auto_model.config
+    optimizer = pytest.importorskip("onnxruntime.transformers.optimizer")
+    options = pytest.importorskip("onnxruntime.transformers.fusion_options").FusionOptions("bert")
+    options.use_raw_attention_mask()
+    given = {"num_heads": config.num_attention_heads, "hidden_size": config.hidden_size, "opt_level": 0}
+    fused = optimizer.optimize_model(str(path), model_type="bert", optimization_options=options, **given)
+    fused.save_model_to_file(str(faster))
+    found = Counter(node.op_type for node in onnx.load(faster).graph.node)
+    layers = config.num_hidden_layers
+    assert {name: found[name] for name in ("Attention", "BiasGelu", "Softmax", "Erf")} == {
+        **dict.fromkeys(("Attention", "BiasGelu"), layers),
+        **dict.fromkeys(("Softmax", "Erf"), 0),
+    }
+    hold(model, faster)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_only_standard_operators(dtype: str, tmp_path: Path) -> None:
     model = SentenceTransformer(build_family(tmp_path / "model", "modernbert"), device="cpu")
     graph = onnx.load(to_onnx(model, tmp_path / "model.onnx", dtype=dtype).path)
@@ -114,7 +142,7 @@ def test_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
         assert not path.exists()
 
     model = SentenceTransformer(tiny("bert"), device="cpu")
-    refuse(model, "got dtype='int4'; expected one of float32, int8", dtype="int4")
+    refuse(model, "got dtype='int4'; expected one of float32, float16, int8", dtype="int4")
     refuse(SentenceTransformer(tiny("bert"), device="cpu", dtype="int8"), "got a model in int8; expected floats")
     model.set_pooling_include_prompt(False)
     refuse(model, "got a Pooling with include_prompt=False")

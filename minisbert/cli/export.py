@@ -8,7 +8,11 @@ from pathlib import Path
 
 from .options import Subparsers, add_command, add_device
 
-_NAMES = {"float32": "model.onnx", "int8": "model_quantized.onnx"}  # as other tools look for them
+_NAMES = {
+    "float32": "model.onnx",
+    "float16": "model_fp16.onnx",
+    "int8": "model_quantized.onnx",
+}  # as other tools look for them
 
 
 def add(commands: Subparsers) -> None:
@@ -22,7 +26,7 @@ def add(commands: Subparsers) -> None:
         const=None,
         default=argparse.SUPPRESS,
         metavar="FILE",
-        help="write an ONNX file (default: onnx/model.onnx, or onnx/model_quantized.onnx for int8, in the folder)",
+        help="write an ONNX file (default: onnx/model.onnx in the folder, model_fp16.onnx or model_quantized.onnx)",
     )
     parser.add_argument("--dtype", choices=tuple(_NAMES), default="float32", help="of the weights (default: float32)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")

@@ -17,7 +17,7 @@ _SCOPES = {
     "cross_encoder": "cross encoders are not part of minisbert, which has dense embedding models only",
     "sparse_encoder": "sparse encoders are not part of minisbert, which has dense embedding models only",
     "multi_vector_encoder": "multi-vector encoders are not part of minisbert, which has dense embedding models only",
-    "backend": "models in the formats of ONNX and OpenVINO are not part of minisbert, which computes in PyTorch",
+    "backend": "minisbert computes in PyTorch, and writes ONNX files by `minisbert export MODEL --onnx`",
     "modules": "minisbert's models are a Transformer followed by Pooling, Dense, LayerNorm, Dropout and Normalize",
     "models": "minisbert's models are a Transformer followed by Pooling, Dense, LayerNorm, Dropout and Normalize",
 }

@@ -21,13 +21,14 @@ class Graph:
     """Nodes and constants, with names made up as they come. Values are named by strings.
 
     Args:
-        quantized: multiply by weights in int8, one scale for each column, with inputs quantized as they come.
+        dtype: "float32"; "float16" for matrices and tables kept in 16 bits, and computed with in float32; or "int8" to
+            multiply by weights in int8, one scale for each column, with inputs quantized as they come.
     """
 
-    def __init__(self, *, quantized: bool = False) -> None:
+    def __init__(self, *, dtype: str = "float32") -> None:
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
-        self.quantized = quantized
+        self.quantized, self._half = dtype == "int8", dtype == "float16"
         self._scaled_inputs: dict[str, tuple[Tensor, str]] = {}
         self._inputs_in_int8: dict[str, tuple[str, str, str]] = {}
         self._known: dict[tuple[Any, ...], str] = {}
@@ -48,8 +49,11 @@ class Graph:
         return name
 
     def weight(self, value: Tensor) -> str:
-        """Keep a tensor in float32."""
-        return self.constant(value.detach().to("cpu", torch.float32).numpy())
+        """Keep a tensor, and return the name of it in float32."""
+        array = value.detach().to("cpu", torch.float32).numpy()
+        if self._half and array.ndim > 1:  # runtimes convert it when they load it
+            return self.cast(self.constant(array, np.float16), FLOAT)
+        return self.constant(array)
 
     def add(self, kind: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add an operator with one output, and return the name of that."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from ..model import EmbeddingModel
 
 LARGEST = 2**31 - 2**20  # bytes of a file; beyond, weights go into a second one
-DTYPES = ("float32", "int8")
+DTYPES = ("float32", "float16", "int8")
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,8 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
     Args:
         model: with an encoder that runs natively, or a static model.
         path: of the file; weights beyond two gigabytes go into a second one beside it, "NAME_data".
-        dtype: "float32", or "int8" for weights in int8 and inputs quantized as they come.
+        dtype: of the weights: "float32"; "float16", which is computed with in float32; or "int8", for which inputs are
+            quantized as they come.
 
     Returns:
         The file, its size, and how far its embeddings are from the model's own.
@@ -67,7 +68,7 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
         raise ConfigError(f"got dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
     _check_packages()
     path = Path(path)
-    made = _model(model, quantized=dtype == "int8")
+    made = _model(model, dtype)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
@@ -91,14 +92,14 @@ def _check_packages() -> None:
         )
 
 
-def _model(model: EmbeddingModel, *, quantized: bool) -> Any:
+def _model(model: EmbeddingModel, dtype: str) -> Any:
     """Return the model as one of the `onnx` library."""
     import onnx
 
-    graph, encoder = Graph(quantized=quantized), model.transformer.encoder
-    if (dtype := _half(model)) is not None:
+    graph, encoder = Graph(dtype=dtype), model.transformer.encoder
+    if (loaded := _half(model)) is not None:
         raise ConfigError(
-            f"got a model in {dtype}; expected float32, in which the file computes: load it with dtype='float32'"
+            f"got a model in {loaded}; expected float32, in which the file computes: load it with dtype='float32'"
         )
     if isinstance(encoder, TableEncoder):
         inputs = inputs_of(graph)
@@ -107,7 +108,7 @@ def _model(model: EmbeddingModel, *, quantized: bool) -> Any:
     elif isinstance(encoder, Encoder):
         _check_floats(model, encoder)
         examples = pack(model.transformer.text_tokenizer(list(SENTENCES))).to(model.device)
-        made = EncoderGraph(graph, encoder, encoder.input_factors(examples) if quantized else {})
+        made = EncoderGraph(graph, encoder, encoder.input_factors(examples) if graph.quantized else {})
         tokens = graph.add("Identity", made.token_embeddings(), output="token_embeddings")
         sentences = sentence_embeddings(graph, list(model)[1:], tokens, made.inputs)
     else:

@@ -32,6 +32,11 @@ NEEDS = {
     "transformers.js": None,
 }
 TEXTS = ["a cat", "the dog ran fast to the red sea", "a cat sat on the mat and", "one", "why is the sky blue"]
+FILES = {
+    "float32": ("model.onnx", "fp32"),
+    "float16": ("model_fp16.onnx", "fp16"),
+    "int8": ("model_quantized.onnx", "q8"),
+}
 FAMILIES = ("modernbert", "nomic_bert", "gte", "qwen3", "gemma3_text")
 MODELS = ("minilm", "bert", "roberta", "mpnet", *FAMILIES, "static")
 
@@ -94,7 +99,7 @@ def run(section: str, environment: Path | None, folder: Path, *, replace: dict[s
 
 @pytest.mark.parametrize("section", NEEDS)
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("dtype", ["float32", "int8"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
 def test_recipes(
     section: str,
     name: str,
@@ -107,7 +112,7 @@ def test_recipes(
     if name == "static" and section not in ("ONNX Runtime", "OpenVINO"):
         pytest.skip("the folder of a static model has no files that it asks for")
     model = build(name, tmp_path / "my-model", tiny, lambda: request.getfixturevalue("minilm"))
-    file = "model.onnx" if dtype == "float32" else "model_quantized.onnx"
+    file, type_name = FILES[dtype]
     to_onnx(model, tmp_path / "my-model" / "onnx" / file, dtype=dtype)
     replace: dict[str, str] = {}
     if section == "light-embed" and not (asked := tmp_path / "my-model" / "special_tokens_map.json").exists():
@@ -116,9 +121,10 @@ def test_recipes(
         replace["dim=384"] = f"dim={model.get_sentence_embedding_dimension()}"
     if name == "static":
         replace["encode_batch(texts)"] = "encode_batch(texts, add_special_tokens=False)"
-    if dtype == "int8":
-        old = 'dtype: "fp32"' if section == "transformers.js" else "onnx/model.onnx"
-        replace[old] = 'dtype: "q8"' if section == "transformers.js" else "onnx/model_quantized.onnx"
+    if section == "transformers.js":
+        replace['dtype: "fp32"'] = f'dtype: "{type_name}"'
+    else:
+        replace["onnx/model.onnx"] = f"onnx/{file}"
     found, expected = run(section, environment, tmp_path, replace=replace), model.encode(TEXTS)
     assert found.shape == expected.shape
     if dtype == "float32":

@@ -6,6 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,11 @@ def test_large_models_have_a_second_file(
     made = to_onnx(model, tmp_path / "model.onnx")
     assert sorted(file.name for file in tmp_path.iterdir()) == ["model.onnx", "model.onnx_data"]
     assert made.bytes == sum(file.stat().st_size for file in tmp_path.iterdir())
+    onnx.checker.check_model(str(made.path), full_check=True)
+    tensors = onnx.load(made.path, load_external_data=False).graph.initializer
+    offsets = [int(entry.value) for one in tensors for entry in one.external_data if entry.key == "offset"]
+    assert len(offsets) == sum(one.data_location == onnx.TensorProto.EXTERNAL for one in tensors) > 10
+    assert not any(offset % 4096 for offset in offsets)  # may be mapped into memory
     hold(model, made.path)
 
 
@@ -232,6 +238,42 @@ def test_families_in_int8(family: str, tmp_path: Path) -> None:
     np.testing.assert_allclose(left, right, atol=1e-5)
 
 
+# As docs/export.md has them.
+@pytest.mark.parametrize(
+    ("dtype", "megabytes", "cosine"), [("float32", 90, 0.999999), ("float16", 45, 0.99999), ("int8", 59, 0.99)]
+)
+def test_all_minilm(dtype: str, megabytes: int, cosine: float, minilm: Path, tmp_path: Path) -> None:
+    model = SentenceTransformer(minilm, device="cpu")
+    made = to_onnx(model, tmp_path / "model.onnx", dtype=dtype)
+    assert round(made.bytes / 1e6) == megabytes
+    assert made.cosine > cosine
+    assert dtype != "float32" or made.difference < 1e-6
+
+
+@pytest.mark.parametrize("family", ["bert", "nomic_bert"])
+def test_pairs_of_texts(family: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = tiny("bert") if family == "bert" else build_family(tmp_path / "model", family)
+    model = SentenceTransformer(folder, device="cpu")
+    pairs: Any = [("a cat", "the dog ran"), ("one", "the red sea and the sky"), "rain"]
+    given = padded(model, pairs, side="left")
+    assert given["token_type_ids"].any()
+    run = runner(to_onnx(model, tmp_path / "model.onnx").path)
+    np.testing.assert_allclose(run(given), model.encode(pairs), atol=1e-5)
+    alike = run({**given, "token_type_ids": np.zeros_like(given["input_ids"])})
+    assert np.abs(alike[:2] - run(given)[:2]).max() > 1e-3
+
+
+@pytest.mark.parametrize("missing", [["onnx"], ["onnxruntime"], ["onnx", "onnxruntime"]])
+def test_missing_packages_are_named(
+    missing: list[str], tiny: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, found = sys.modules["minisbert.export.to_onnx"], find_spec
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name in missing else found(name))
+    message = f"got no {' and no '.join(missing)}, with which .*: pip install 'minisbert\\[onnx\\]'"
+    with pytest.raises(ConfigError, match=message):
+        to_onnx(SentenceTransformer(tiny("bert"), device="cpu"), tmp_path / "model.onnx")
+
+
 def test_a_foreign_encoder_is_refused(tmp_path: Path) -> None:
     folder = build_family(tmp_path / "model", "electra", embedding_size=16)
     with pytest.raises(ConfigError, match="got an encoder of type electra, which runs through transformers"):
@@ -248,6 +290,8 @@ def test_command(tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.Cap
     said = json.loads(capsys.readouterr().out)
     assert said["path"] == str(folder / "onnx" / "model_quantized.onnx")
     assert said["cosine"] > 0.99
+    assert main(["export", str(folder), "--dtype", "float16", "--onnx"]) == 0
+    assert (folder / "onnx" / "model_fp16.onnx").is_file()
     assert main(["export", str(folder), "--onnx", str(tmp_path / "other.onnx")]) == 0
     assert (tmp_path / "other.onnx").is_file()
     assert main(["export", str(folder)]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,8 @@ from torch import Tensor
 OPSET = 17  # the first with LayerNormalization
 IR_VERSION = 10  # what every ONNX Runtime since 1.18 reads
 _ZERO = 128  # of inputs in uint8
-_SMALL = 64  # elements of a constant that is looked for among those before it
+_SMALL = 64  # elements of a constant that is looked for among those before it, and never in a second file
+_ALIGNED = 4096  # bytes: constants in a second file can be mapped into memory
 INT64, FLOAT, BOOL, UINT8 = 7, 1, 9, 2  # as onnx numbers them
 
 
@@ -27,7 +29,7 @@ class Graph:
 
     def __init__(self, *, dtype: str = "float32") -> None:
         self.nodes: list[Any] = []
-        self.constants: list[Any] = []
+        self.constants: dict[str, NDArray[Any]] = {}
         self.quantized, self._half = dtype == "int8", dtype == "float16"
         self._scaled_inputs: dict[str, tuple[Tensor, str]] = {}
         self._inputs_in_int8: dict[str, tuple[str, str, str]] = {}
@@ -35,8 +37,6 @@ class Graph:
 
     def constant(self, values: NDArray[Any] | Sequence[Any] | float, dtype: Any = None) -> str:
         """Keep an array, and return its name; equal small ones are kept once."""
-        import onnx
-
         array = np.ascontiguousarray(np.asarray(values, dtype))
         if np.ndim(values) == 0:
             array = array.reshape(())
@@ -45,8 +45,34 @@ class Graph:
             known = self._known.setdefault((array.dtype.str, array.shape, array.tobytes()), name)
             if known != name:
                 return known
-        self.constants.append(onnx.numpy_helper.from_array(array, name))
+        self.constants[name] = array
         return name
+
+    def tensors(self, data: Path | None = None) -> list[Any]:
+        """Return the constants as those of a file.
+
+        Args:
+            data: a second file, which takes all but small ones; a message of protobuf holds no more than 2 GB.
+        """
+        import onnx
+
+        if data is None:
+            return [onnx.numpy_helper.from_array(array, name) for name, array in self.constants.items()]
+        tensors = []
+        with data.open("wb") as file:
+            for name, array in self.constants.items():
+                if array.size <= _SMALL:
+                    tensors.append(onnx.numpy_helper.from_array(array, name))
+                    continue
+                file.seek(-(-file.tell() // _ALIGNED) * _ALIGNED)
+                start = file.tell()
+                array.tofile(file)
+                tensor = onnx.TensorProto(name=name, dims=array.shape, data_location=onnx.TensorProto.EXTERNAL)
+                tensor.data_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+                for key, value in (("location", data.name), ("offset", start), ("length", array.nbytes)):
+                    tensor.external_data.add(key=key, value=str(value))
+                tensors.append(tensor)
+        return tensors
 
     def weight(self, value: Tensor) -> str:
         """Keep a tensor, and return the name of it in float32."""

@@ -6,7 +6,7 @@ import tempfile
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -68,11 +68,11 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
         raise ConfigError(f"got dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
     _check_packages()
     path = Path(path)
-    made = _model(model, dtype)
+    graph = _graph(model, dtype)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-            size = _save(made, Path(place) / path.name)
+            size = _save(graph, model, Path(place) / path.name)
             difference, cosine = compare(model, Path(place) / path.name, exact=dtype == "float32")
             for file in sorted(Path(place).iterdir(), reverse=True):  # weights first
                 file.replace(path.parent / file.name)
@@ -92,10 +92,8 @@ def _check_packages() -> None:
         )
 
 
-def _model(model: EmbeddingModel, dtype: str) -> Any:
-    """Return the model as one of the `onnx` library."""
-    import onnx
-
+def _graph(model: EmbeddingModel, dtype: str) -> Graph:
+    """Return the operators and weights of the model."""
     graph, encoder = Graph(dtype=dtype), model.transformer.encoder
     if (loaded := _half(model)) is not None:
         raise ConfigError(
@@ -120,25 +118,7 @@ def _model(model: EmbeddingModel, dtype: str) -> Any:
         ends = (graph.constant([value], np.int64) for value in (0, kept, -1))
         sentences = graph.add("Slice", sentences, *ends)
     graph.add("Identity", sentences, output="sentence_embedding")
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if encoder.token_types else [])]
-    information = onnx.helper.make_tensor_value_info
-    dim = encoder.config.hidden_size
-    outputs: dict[str, list[str | int | None]] = {
-        "token_embeddings": ["batch", "sequence", dim],
-        "sentence_embedding": ["batch", model.dimension(None)],
-    }
-    return onnx.helper.make_model(
-        onnx.helper.make_graph(
-            graph.nodes,
-            "minisbert",
-            [information(name, INT64, ["batch", "sequence"]) for name in names],
-            [information(name, FLOAT, shape) for name, shape in outputs.items()],
-            graph.constants,
-        ),
-        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="minisbert",
-    )
+    return graph
 
 
 def _half(model: EmbeddingModel) -> str | None:
@@ -154,13 +134,29 @@ def _check_floats(model: EmbeddingModel, encoder: Encoder) -> None:
         raise ConfigError("got a model with an adapter; expected none to export: call merge_and_unload() first")
 
 
-def _save(made: Any, path: Path) -> int:
+def _save(graph: Graph, model: EmbeddingModel, path: Path) -> int:
     """Write a file, and a second one for weights if they are too large for one; return the size of both."""
     import onnx
 
-    data = f"{path.name}_data"
-    if sum(len(tensor.raw_data) for tensor in made.graph.initializer) > LARGEST:
-        onnx.save(made, path, save_as_external_data=True, location=data, size_threshold=1024)
-    else:
-        onnx.save(made, path)
+    encoder = model.transformer.encoder
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if encoder.token_types else [])]
+    outputs: dict[str, list[str | int]] = {
+        "token_embeddings": ["batch", "sequence", encoder.config.hidden_size],
+        "sentence_embedding": ["batch", model.dimension(model.truncate_dim)],
+    }
+    large = sum(array.nbytes for array in graph.constants.values()) > LARGEST
+    information = onnx.helper.make_tensor_value_info
+    made = onnx.helper.make_model(
+        onnx.helper.make_graph(
+            graph.nodes,
+            "minisbert",
+            [information(name, INT64, ["batch", "sequence"]) for name in names],
+            [information(name, FLOAT, shape) for name, shape in outputs.items()],
+            graph.tensors(path.with_name(f"{path.name}_data") if large else None),
+        ),
+        opset_imports=[onnx.helper.make_opsetid("", OPSET)],
+        ir_version=IR_VERSION,
+        producer_name="minisbert",
+    )
+    onnx.save(made, path)
     return sum(file.stat().st_size for file in path.parent.iterdir())

@@ -7,19 +7,33 @@ the environment, for children of children as well.
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import sys
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import CodeType, ModuleType, TracebackType
 from typing import Any
 
-from ..errors import ConfigError
+from ..errors import ConfigError, TrainingInterrupted
 
 MAIN_VARIABLE = "MINISBERT_COMPAT_MAIN"  # the path of the file that is __main__, and its package after a line break
 _USAGE = "python -m minisbert.compat script.py [arguments], or -m module, -c code or - (standard input) in its place"
+_HELP = """usage: python -m minisbert.compat [-c code | -m module | script.py | -] [arguments]
+
+Run code written for sentence-transformers with minisbert, as Python runs it with the same arguments.
+
+  script.py   a file
+  -m module   a module, or the __main__ of a package
+  -c code     code as text
+  -           code from standard input; on a terminal, line by line
+  arguments   in sys.argv[1:]
+
+example: python -m minisbert.compat train.py --epochs 1
+"""
 
 
 class MainSpec(ModuleSpec):
@@ -35,19 +49,24 @@ class MainSpec(ModuleSpec):
         return self._package
 
 
-def run(arguments: list[str]) -> None:
-    """Run what the arguments name, as Python does with the same arguments.
+def prepare(arguments: list[str]) -> Callable[[], Any]:
+    """Compile what the arguments name, and make it the main module, as Python does with the same arguments.
 
     Args:
         arguments: those after `python -m minisbert.compat`.
 
+    Returns:
+        The function that runs it.
+
     Raises:
         ConfigError: if they name nothing that can be run.
     """
+    start: tuple[CodeType | None, dict[str, Any], str, str]
     kind = arguments[0] if arguments else ""
     if kind in ("-h", "--help"):
-        sys.stdout.write(f"usage: {_USAGE}\n\nRun code written for sentence-transformers with minisbert.\n")
-        return
+        return functools.partial(sys.stdout.write, _HELP)
+    if kind[:2] in ("-c", "-m") and len(kind) > 2:  # without a space
+        kind, arguments = kind[:2], [kind[:2], kind[2:], *arguments[1:]]
     if kind in ("-c", "-m") and len(arguments) > 1:
         start, rest = (_command if kind == "-c" else _module)(arguments[1]), arguments[2:]
     elif kind == "-":
@@ -59,14 +78,16 @@ def run(arguments: list[str]) -> None:
     code, names, first, place = start
     sys.argv[:] = [first, *rest]
     _search_first(place)
-    if "__file__" in names:
+    if Path(names.get("__file__", "")).is_file():
         os.environ[MAIN_VARIABLE] = f"{Path(names['__file__']).absolute()}\n{names['__package__'] or ''}"
     else:
         os.environ.pop(MAIN_VARIABLE, None)
     main = ModuleType("__main__")
     main.__dict__.update(names, __spec__=MainSpec(names["__package__"] or ""))
     sys.modules["__main__"] = main
-    execute(code, main.__dict__)
+    if code is None:
+        return functools.partial(_converse, main.__dict__)
+    return functools.partial(_execute, code, main.__dict__)
 
 
 def compiled(path: str) -> CodeType:
@@ -83,14 +104,31 @@ def compiled(path: str) -> CodeType:
     return compile(source, path, "exec", dont_inherit=True)
 
 
-def execute(code: CodeType, names: dict[str, Any]) -> None:
-    """Execute the code of a main module; the traceback of an error begins at its own first line."""
+def _execute(code: CodeType, names: dict[str, Any]) -> None:
+    """Execute the code of a main module. The traceback of an error begins at its own first line.
+
+    The error itself goes on, so that the process ends as one of Python's own: with its exit status, or by SIGINT.
+    """
     try:
         exec(code, names)  # noqa: S102  (the user's own script)
-    except (Exception, KeyboardInterrupt) as error:
+    except BaseException as error:
         own = error.__traceback__.tb_next if error.__traceback__ is not None else None
-        sys.excepthook(type(error), error.with_traceback(own), own)
-        raise SystemExit(130 if isinstance(error, KeyboardInterrupt) else 1) from None
+        hook = getattr(sys, "excepthook", sys.__excepthook__)
+        sys.excepthook = functools.partial(_show, hook, error, own)
+        if isinstance(error, TrainingInterrupted):  # Python takes no subclass for an interruption
+            raise KeyboardInterrupt from error
+        raise
+
+
+def _show(hook: Callable[..., Any], error: BaseException, traceback: TracebackType | None, *_: Any) -> None:
+    hook(type(error), error.with_traceback(traceback), traceback)
+
+
+def _converse(names: dict[str, Any]) -> None:
+    """Run lines from the terminal."""
+    from code import interact
+
+    interact(f"Python {sys.version} on {sys.platform}, with minisbert.compat", local=names, exitmsg="")
 
 
 def _search_first(place: str) -> None:
@@ -108,8 +146,12 @@ def _command(code: str) -> tuple[CodeType, dict[str, Any], str, str]:
     return compile(code, "<string>", "exec", dont_inherit=True), {"__package__": None}, "-c", ""
 
 
-def _standard_input() -> tuple[CodeType, dict[str, Any], str, str]:
-    return compile(sys.stdin.read(), "<stdin>", "exec", dont_inherit=True), {"__package__": None}, "-", ""
+def _standard_input() -> tuple[CodeType | None, dict[str, Any], str, str]:
+    names = {"__file__": "<stdin>", "__package__": None}
+    if sys.stdin is None or sys.stdin.isatty():
+        return None, names, "-", ""
+    source = sys.stdin.buffer.read()  # a line in it may name its encoding
+    return compile(source, "<stdin>", "exec", dont_inherit=True), names, "-", ""
 
 
 def _module(name: str) -> tuple[CodeType, dict[str, Any], str, str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -99,19 +101,99 @@ def test_a_traceback_begins_in_the_script(source: str, lines: list[str], tmp_pat
     assert "minisbert" not in done.stderr
 
 
-def test_help_and_standard_input(tmp_path: Path) -> None:
-    assert run(tmp_path, "--help").stdout.startswith("usage: python -m minisbert.compat script.py")
-    command = [sys.executable, "-m", "minisbert.compat", "-", "a"]
-    code = "import sys, sentence_transformers as s; print(sys.argv, type(s).__name__)"
-    done = subprocess.run(command, input=code, capture_output=True, text=True, cwd=tmp_path, check=False)
-    assert done.stdout == "['-', 'a'] CompatModule\n", done.stderr
+def test_help(tmp_path: Path) -> None:
+    for option in ("-h", "--help"):
+        done = run(tmp_path, option, "script.py")
+        assert done.stdout.startswith("usage: python -m minisbert.compat [-c code")
+        assert "example: python -m minisbert.compat train.py" in done.stdout
+        assert (done.returncode, done.stderr) == (0, "")
+    (tmp_path / "script.py").write_text("import sys; print(sys.argv)")
+    assert run(tmp_path, "script.py", "--help").stdout == "['script.py', '--help']\n"
 
 
-def test_an_interruption_is_told_as_in_python(tmp_path: Path) -> None:
-    (tmp_path / "script.py").write_text("raise KeyboardInterrupt")
-    done = run(tmp_path, "script.py")
-    assert done.returncode == 130
-    assert [line for line in done.stderr.splitlines() if "File" in line] == ['  File "script.py", line 1, in <module>']
+def piped(place: Path, source: bytes, *arguments: str, compat: bool = True) -> tuple[int, bytes, bytes]:
+    command = [sys.executable, *(["-m", "minisbert.compat"] if compat else []), "-", *arguments]
+    done = subprocess.run(command, input=source, capture_output=True, cwd=place, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"import sys; print(sys.argv, repr(sys.path[0]), __name__, __file__, sys.stdin.read() == '')",
+        b"\xef\xbb\xbfprint(ascii('\xc3\xa4'))\r\n",
+        b"",
+        b"raise SystemExit(3)",
+        b"def f():\n    1 / 0\nf()\n",
+        b"x = (\n",
+    ],
+)
+def test_standard_input(source: bytes, tmp_path: Path) -> None:
+    ours, pythons = (piped(tmp_path, source, "a", "--help", compat=compat) for compat in (True, False))
+    assert ours == pythons
+
+
+def test_standard_input_in_another_encoding(tmp_path: Path) -> None:
+    assert piped(tmp_path, b"# coding: latin-1\nprint(ascii('\xe4'))")[1].strip() == b"'\\xe4'"
+
+
+def test_standard_input_that_is_a_terminal(tmp_path: Path) -> None:
+    pty = pytest.importorskip("pty")
+    controller, terminal = pty.openpty()
+    try:
+        os.write(controller, b"import sentence_transformers as s; print(type(s).__name__)\nraise SystemExit(4)\n")
+        command = [sys.executable, "-m", "minisbert.compat", "-"]
+        done = subprocess.run(command, stdin=terminal, capture_output=True, cwd=tmp_path, check=False, timeout=60)
+    finally:
+        os.close(controller)
+        os.close(terminal)
+    assert (done.returncode, b"CompatModule" in done.stdout) == (4, True), done.stderr
+
+
+def test_a_command_or_module_without_a_space(tmp_path: Path) -> None:
+    assert run(tmp_path, "-cimport sys; print(sys.argv)", "a").stdout == "['-c', 'a']\n"
+    (tmp_path / "beside.py").write_text("import sys; print(sys.argv[1:])")
+    assert run(tmp_path, "-mbeside", "a").stdout == "['a']\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "raise KeyboardInterrupt",
+        "import atexit\natexit.register(print, 'bye')\nraise KeyboardInterrupt",
+        "import sys\nsys.excepthook = lambda kind, *_: print(kind)\nraise KeyboardInterrupt",
+        "class Own(KeyboardInterrupt): pass\nraise Own",
+        "raise GeneratorExit",
+        "import sys\nsys.excepthook = lambda kind, *_: print(kind)\n1 / 0",
+        "from minisbert.errors import ConfigError\nraise ConfigError('no')",
+        "import sys\ntry:\n    1 / 0\nfinally:\n    sys.exit('text')",
+    ],
+)
+def test_an_error_ends_the_process_as_in_python(source: str, tmp_path: Path) -> None:
+    (tmp_path / "script.py").write_text(source)
+    ours = run(tmp_path, "script.py")
+    pythons = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert (ours.returncode, ours.stdout) == (pythons.returncode, pythons.stdout)
+    assert ours.stderr == pythons.stderr.replace(f'"{tmp_path}{os.sep}', '"')
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_interruption_ends_the_process_by_its_signal(tmp_path: Path) -> None:
+    waiting = "print(flush=True)\nimport time\ntime.sleep(60)"
+    stopped = "from minisbert.errors import TrainingInterrupted\nraise TrainingInterrupted('stop', checkpoint=None)"
+    for source in (waiting, stopped):
+        (tmp_path / "script.py").write_text(source)
+        command = [sys.executable, "-m", "minisbert.compat", "script.py"]
+        with subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+        ) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(signal.SIGINT)
+            said = process.communicate()[1]
+        assert process.returncode == -signal.SIGINT
+        assert next(line for line in said.splitlines() if "File" in line).startswith('  File "script.py", line ')
+        assert "__main__.py" not in said
 
 
 def test_a_script_has_no_package(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ imported from here: `from minisbert.compat import SentenceTransformer, losses, u
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from . import finder
 from .finder import install, uninstall
@@ -51,15 +51,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a name of the package sentence_transformers, or a module of this one, when it is first used."""
-    if name in NAMES[""]:
-        return finder.resolve("", name)
-    if name in __all__:
-        return finder.submodule(name)
-    if name.startswith("__"):
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    raise AttributeError(finder.unknown("sentence_transformers", name))
+__getattr__ = finder.names_of(__name__)
 
 
 def __dir__() -> list[str]:

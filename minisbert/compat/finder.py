@@ -11,6 +11,7 @@ import logging
 import sys
 from importlib import import_module
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -18,11 +19,12 @@ from ..errors import ConfigError, nearest
 from . import missing, paths
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 ROOT = "sentence_transformers"
 FOLLOWED = "6.2.0"  # the version whose interface is followed
 _ORGANIZATION = "sentence-transformers"
+_OWN = ("evaluation", "losses", "models", "util")  # modules of sentence-transformers that are packages here
 
 
 def install() -> None:
@@ -141,12 +143,50 @@ def submodule(name: str, package: str = __name__.rpartition(".")[0]) -> ModuleTy
     return import_module(f"{package}.{name}")
 
 
+def names_of(package: str) -> Callable[[str], Any]:
+    """Make the `__getattr__` of a package of minisbert.compat.
+
+    It imports modules and names when they are first used, those that minisbert has not as placeholders.
+
+    Args:
+        package: its `__name__`; without "minisbert.compat." it is a path of sentence-transformers.
+    """
+
+    def look_up(name: str) -> Any:
+        path = _path(package)
+        if name in paths.NAMES[path]:
+            return resolve(path, name)
+        if not path and name in _OWN:
+            return submodule(name)
+        # `from package import name` asks here, and turns an AttributeError into an ImportError that says less; but the
+        # name may be one of a module that is not imported yet.
+        importing = sys._getframe(1).f_code.co_name == "_handle_fromlist"
+        if name.startswith("__") or (importing and find_spec(f"{package}.{name}") is not None):
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        if importing:
+            raise ImportError(unknown(package, name), name=package)
+        raise AttributeError(unknown(package, name), name=name)
+
+    return look_up
+
+
 def unknown(module: str, name: str) -> str:
-    """Say that a module has no such name, and which ones are like it."""
-    path = module.partition(".")[2]
-    every = {name: place for place in ("", path) for name in paths.NAMES.get(place, ())}
-    known = [name for name, place in every.items() if paths.home(place, name)]
+    """Say that a module has no such name, and where it is, or which ones are like it."""
+    path, after = _path(module), "" if module.startswith(ROOT) else " after compat.install()"
+    if name in paths.NAMES:
+        return f"{module} has no {name}; it is {ROOT}.{name}{after}"
+    places = [one for one, names in paths.NAMES.items() if name in names]
+    if places:
+        place = min(places, key=lambda one: (one not in ("", *_OWN), len(one)))
+        root, after = (__package__, "") if after and place in ("", *_OWN) else (ROOT, after)
+        return f"{module} has no {name}; it is in {root}.{place}".rstrip(".") + after
+    every = {name: place for place in ("", path) for name in reversed(paths.NAMES.get(place, ()))}
+    known = [name for name, place in reversed(every.items()) if paths.home(place, name)]
     return (
-        f"{module} of sentence-transformers {FOLLOWED} has no {name}, as far as minisbert.compat knows; names like it: "
-        f"{nearest(name, known, otherwise=known)} (docs/names.md lists every name)"
+        f"{module} has no {name} as of sentence-transformers {FOLLOWED}; expected a name such as "
+        f"{nearest(name, known, otherwise=known)}: docs/names.md lists every one"
     )
+
+
+def _path(module: str) -> str:
+    return module.removeprefix(__package__ or "").removeprefix(ROOT).lstrip(".")

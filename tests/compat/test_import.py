@@ -104,7 +104,7 @@ def test_the_version_is_the_one_that_is_followed() -> None:
     ],
 )
 def test_a_name_that_is_not_there(line: str, module: str) -> None:
-    with pytest.raises(ModuleNotFoundError, match=f"^{module} of .* has no CosinLoss.*docs/names.md"):
+    with pytest.raises(ModuleNotFoundError, match=f"^{module} has no CosinLoss as of .*docs/names.md"):
         exec(line)
 
 
@@ -112,7 +112,7 @@ def test_an_attribute_that_is_not_there() -> None:
     import sentence_transformers
 
     assert not hasattr(sentence_transformers, "CosinLoss")
-    with pytest.raises(AttributeError, match="has no cos_simm.* names like it: cos_sim"):
+    with pytest.raises(AttributeError, match="has no cos_simm.* expected a name such as cos_sim"):
         _ = sentence_transformers.util.cos_simm
 
 
@@ -166,8 +166,49 @@ def test_names_of_the_package_are_in_compat() -> None:
 
     assert CrossEncoder is sys.modules["minisbert.compat"].CrossEncoder
     assert {"install", "CrossEncoder", "SentenceTransformer"} <= set(dir(compat))
-    with pytest.raises(AttributeError, match="has no nothing, .* names like it"):
+    with pytest.raises(AttributeError, match="has no nothing as of .* expected a name such as"):
         _ = compat.nothing
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("from minisbert.compat import SentenceTransfomer", "^minisbert.compat has no .* as SentenceTransformer, "),
+        ("from minisbert.compat import Nope", "^minisbert.compat has no Nope as of .* as DefaultBatchSampler, "),
+        ("from minisbert.compat.losses import CosinLoss", "^minisbert.compat.losses has no CosinLoss .* CosineSim"),
+        ("from minisbert.compat.losses import Nope", "^minisbert.compat.losses has no Nope .* such as AdaptiveLayer"),
+        ("from minisbert.compat.evaluation import TripletEval", "^minisbert.compat.evaluation .* as TripletEvaluator"),
+        ("from minisbert.compat.models import Poolin", "^minisbert.compat.models has no Poolin .* such as Pooling"),
+        ("from minisbert.compat.util import cos_simm", "^minisbert.compat.util has no cos_simm .* such as cos_sim"),
+        (
+            "from minisbert.compat import TripletLoss",
+            "TripletLoss; it is in minisbert.compat.losses$",
+        ),
+        ("from minisbert.compat.util import InputExample", "no InputExample; it is in minisbert.compat$"),
+        ("from minisbert.compat import STSDataReader", r"in sentence_transformers.readers after compat.install\(\)$"),
+        ("from minisbert.compat import datasets", r"it is sentence_transformers.datasets after compat.install\(\)$"),
+        ("from sentence_transformers import TripletLoss", "TripletLoss; it is in sentence_transformers.losses$"),
+    ],
+)
+def test_a_name_that_is_not_there_in_compat(line: str, said: str) -> None:
+    with pytest.raises(ImportError, match=said):
+        exec(line)
+    _, module, _, name = line.split()
+    found = importlib.import_module(module)
+    assert not hasattr(found, name)
+    with pytest.raises(AttributeError, match=said):
+        getattr(found, name)
+
+
+def test_placeholders_and_modules_below_a_package() -> None:
+    from sentence_transformers.models import Router as Same
+
+    from minisbert.compat.losses import pairs  # noqa: F401
+    from minisbert.compat.models import Router
+
+    assert Router is Same
+    code = "from minisbert.compat import collator, paths; from minisbert.compat.util import files"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_install_and_import_are_light() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...similarity import SimilarityFunction
+from ..finder import names_of
 from .base import BaseEvaluator, SentenceEvaluator, SequentialEvaluator
 from .nano_beir import NanoBEIREvaluator
 from .pairs import BinaryClassificationEvaluator, EmbeddingSimilarityEvaluator, TripletEvaluator
@@ -27,3 +30,6 @@ __all__ = [
     "TranslationEvaluator",
     "TripletEvaluator",
 ]
+
+if not TYPE_CHECKING:  # which would then believe that every name is there
+    __getattr__ = names_of(__name__)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...losses.distances import BatchHardTripletLossDistanceFunction, SiameseDistanceMetric, TripletDistanceMetric
+from ..finder import names_of
 from .others import (
     CachedGISTEmbedLoss,
     ContrastiveTensionDataLoader,
@@ -72,3 +75,6 @@ __all__ = [
     "TripletDistanceMetric",
     "TripletLoss",
 ]
+
+if not TYPE_CHECKING:  # which would then believe that every name is there
+    __getattr__ = names_of(__name__)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+from ..finder import names_of
 from ..mining import mine_hard_negatives
 from .environment import (
     LoggingHandler,
@@ -151,3 +154,6 @@ __all__ = [
     "to_scipy_coo",
     "truncate_embeddings",
 ]
+
+if not TYPE_CHECKING:  # which would then believe that every name is there
+    __getattr__ = names_of(__name__)

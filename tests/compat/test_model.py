@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections import OrderedDict
 from collections.abc import Callable
@@ -132,6 +133,34 @@ def test_arguments_of_encode_by_place(folder: str) -> None:
     assert np.allclose(model.encode_document(TEXTS, prompt_name="passage"), model.encode(TEXTS, "passage"), atol=1e-6)
     assert np.allclose(model.encode([{"text": text} for text in TEXTS]), plain, atol=1e-6)  # type: ignore[arg-type]
     assert np.allclose(model.encode({"text": TEXTS[0]}), plain[0], atol=1e-6)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["encode_query", "encode_document"])
+def test_encode_for_a_prompt_has_the_arguments_of_encode(folder: str, name: str) -> None:
+    method = getattr(SentenceTransformer, name)
+    assert inspect.signature(method) == inspect.signature(SentenceTransformer.encode)
+    assert inspect.getfullargspec(method).args == [*inspect.signature(method).parameters][:-1]
+    assert (method.__name__, method.__qualname__) == (name, f"EncodingMethods.{name}")
+    model = SentenceTransformer(folder, device="cpu")
+    assert next(iter(inspect.signature(getattr(model, name)).parameters)) == "inputs"
+    for arguments, options in [((), {}), ((TEXTS, "query"), {"prompt_name": "query"}), ((TEXTS, *range(20)), {})]:
+        with pytest.raises(TypeError, match="argument"):
+            getattr(model, name)(*arguments, **options)
+
+
+def test_an_encode_of_a_subclass_gets_every_argument(folder: str) -> None:
+    class Own(SentenceTransformer):
+        def encode(self, inputs: Any, **options: Any) -> Any:  # type: ignore[override]
+            return inputs, options
+
+    inputs, options = Own(folder, device="cpu").encode_query(TEXTS, None, None, 4, task="x")
+    assert (inputs, options["batch_size"], options["precision"], options["task"]) == (TEXTS, 4, "float32", "x")
+    assert options["prompt_name"] == "query"
+    assert {*options} == {*inspect.signature(SentenceTransformer.encode).parameters, "task"} - {
+        "self",
+        "inputs",
+        "kwargs",
+    }
 
 
 def test_other_arguments_of_encode(model: SentenceTransformer, caplog: pytest.LogCaptureFixture) -> None:

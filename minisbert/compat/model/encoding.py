@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ParamSpec
 
 import numpy as np
 import torch
@@ -21,7 +23,29 @@ from ..old_names import old_names, refuse_more
 _USUAL_BATCH = 32
 _OTHERS = (torch.float16, torch.bfloat16, torch.float64)  # than float32, in which minisbert returns embeddings
 _KNOWN = ("task", "out")  # beside the arguments in the signature
-_NO_OPTIONS = ("self", "inputs", "kwargs", "__class__")
+Options = ParamSpec("Options")
+
+
+def _with_arguments_of(
+    function: Callable[Options, Any],
+) -> Callable[[Callable[[Any, dict[str, Any]], Any]], Callable[Options, Any]]:
+    """Give a method the signature of another one, and its arguments in a dictionary by name, with the defaults."""
+    signature = inspect.signature(function)
+
+    def decorate(method: Callable[[Any, dict[str, Any]], Any]) -> Callable[Options, Any]:
+        @functools.wraps(method)
+        def binding(*args: Options.args, **kwargs: Options.kwargs) -> Any:
+            bound = signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            options = bound.arguments
+            options.update(options.pop("kwargs"))
+            return method(options.pop("self"), options)
+
+        binding.__dict__["__signature__"] = signature
+        binding.__annotations__ = dict(function.__annotations__)
+        return binding
+
+    return decorate
 
 
 class EncodingMethods(OurSentenceTransformer):
@@ -100,50 +124,16 @@ class EncodingMethods(OurSentenceTransformer):
         return _as_dtype(found, self.dtype) if other and out is None else found
 
     @old_names(sentences="inputs")
-    def encode_query(  # type: ignore[override]
-        self,
-        inputs: Inputs,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = _USUAL_BATCH,
-        show_progress_bar: bool | None = None,
-        output_value: OutputValue | None = "sentence_embedding",
-        precision: Precision | None = "float32",
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: Device | None = None,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        pool: EncodingPool | None = None,
-        chunk_size: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    @_with_arguments_of(encode)
+    def encode_query(self, options: dict[str, Any]) -> Any:  # type: ignore[override]
         """`encode` with the prompt "query", unless one is given; see there for the arguments."""
-        options = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
-        return self._encode_as(("query",), inputs, {**options, **kwargs})
+        return self._encode_as(("query",), options.pop("inputs"), options)
 
     @old_names(sentences="inputs")
-    def encode_document(  # type: ignore[override]
-        self,
-        inputs: Inputs,
-        prompt_name: str | None = None,
-        prompt: str | None = None,
-        batch_size: int = _USUAL_BATCH,
-        show_progress_bar: bool | None = None,
-        output_value: OutputValue | None = "sentence_embedding",
-        precision: Precision | None = "float32",
-        convert_to_numpy: bool = True,
-        convert_to_tensor: bool = False,
-        device: Device | None = None,
-        normalize_embeddings: bool = False,
-        truncate_dim: int | None = None,
-        pool: EncodingPool | None = None,
-        chunk_size: int | None = None,
-        **kwargs: Any,
-    ) -> Any:
+    @_with_arguments_of(encode)
+    def encode_document(self, options: dict[str, Any]) -> Any:  # type: ignore[override]
         """`encode` with the prompt for documents, unless one is given; see there for the arguments."""
-        options = {name: value for name, value in locals().items() if name not in _NO_OPTIONS}
-        return self._encode_as(("document", "passage", "corpus"), inputs, {**options, **kwargs})
+        return self._encode_as(("document", "passage", "corpus"), options.pop("inputs"), options)
 
     def encode_multi_process(
         self,

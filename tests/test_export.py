@@ -20,8 +20,8 @@ from static_models import build_static
 from minisbert import LoraConfig, SentenceTransformer
 from minisbert.cli import main
 from minisbert.errors import ConfigError, InputError
-from minisbert.export import to_onnx
-from minisbert.export.check import padded, runner
+from minisbert.export import to_onnx, to_openvino
+from minisbert.export.check import onnx_runner, openvino_runner, padded
 from minisbert.export.graph import Graph
 from minisbert.modules import Dense, LayerNorm, Normalize, Pooling, WeightedLayerPooling
 
@@ -34,7 +34,7 @@ TEXTS = ["a cat", "", "one", "the dog ran fast to the sea", LONG, "why is the sk
 
 
 def hold(model: SentenceTransformer, path: Path) -> None:
-    expected, run = model.encode(TEXTS), runner(path)
+    expected, run = model.encode(TEXTS), openvino_runner(path) if path.suffix == ".xml" else onnx_runner(path)
     for side in ("left", "right"):
         given = padded(model, TEXTS, side=side)
         given["input_ids"][given["attention_mask"] == 0] = 3  # padding is what the mask says it is
@@ -216,7 +216,7 @@ def test_more_tokens_than_positions_are_an_error(
     architecture: str, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     model = SentenceTransformer(tiny(architecture), device="cpu")
-    run = runner(to_onnx(model, tmp_path / "model.onnx").path)
+    run = onnx_runner(to_onnx(model, tmp_path / "model.onnx").path)
     most = model.transformer.auto_model.config.max_tokens
     for length, fits in ((most, True), (most + 1, False)):
         row = np.full((1, length), 7)
@@ -233,7 +233,7 @@ def test_families_in_int8(family: str, tmp_path: Path) -> None:
     model = SentenceTransformer(build_family(tmp_path / "model", family), device="cpu")
     made = to_onnx(model, tmp_path / "model.onnx", dtype="int8")
     assert made.cosine > 0.99
-    run = runner(made.path)
+    run = onnx_runner(made.path)
     left, right = (run(padded(model, TEXTS, side=side)) for side in ("left", "right"))
     np.testing.assert_allclose(left, right, atol=1e-5)
 
@@ -257,7 +257,7 @@ def test_pairs_of_texts(family: str, tiny: Callable[[str], Path], tmp_path: Path
     pairs: Any = [("a cat", "the dog ran"), ("one", "the red sea and the sky"), "rain"]
     given = padded(model, pairs, side="left")
     assert given["token_type_ids"].any()
-    run = runner(to_onnx(model, tmp_path / "model.onnx").path)
+    run = onnx_runner(to_onnx(model, tmp_path / "model.onnx").path)
     np.testing.assert_allclose(run(given), model.encode(pairs), atol=1e-5)
     alike = run({**given, "token_type_ids": np.zeros_like(given["input_ids"])})
     assert np.abs(alike[:2] - run(given)[:2]).max() > 1e-3
@@ -295,4 +295,52 @@ def test_command(tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.Cap
     assert main(["export", str(folder), "--onnx", str(tmp_path / "other.onnx")]) == 0
     assert (tmp_path / "other.onnx").is_file()
     assert main(["export", str(folder)]) == 2
-    assert "expected --onnx" in capsys.readouterr().err
+    assert "expected --onnx or --openvino" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, "static"])
+def test_openvino(family: str, tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    if family == "static":
+        model = SentenceTransformer(build_static(tmp_path / "model"), device="cpu")
+    else:
+        model = SentenceTransformer(build_family(tmp_path / "model", family, pooling="lasttoken"), device="cpu")
+    made = to_openvino(model, tmp_path / "openvino" / "openvino_model.xml")
+    assert made.difference < 1e-5 * max(1, float(np.abs(model.encode(TEXTS)).max()))
+    files = list((tmp_path / "openvino").iterdir())
+    assert sorted(file.name for file in files) == ["openvino_model.bin", "openvino_model.xml"]
+    assert made.bytes == sum(file.stat().st_size for file in files)
+    hold(model, made.path)
+
+
+def test_openvino_in_half(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    whole, half = (to_openvino(model, tmp_path / f"{dtype}.xml", dtype=dtype) for dtype in ("float32", "float16"))
+    assert half.cosine > 0.9999
+    assert (tmp_path / "float16.bin").stat().st_size < 0.6 * (tmp_path / "float32.bin").stat().st_size
+    assert half.bytes < whole.bytes
+    with pytest.raises(ConfigError, match="got dtype='int8'; expected float32 or float16"):
+        to_openvino(model, tmp_path / "int8.xml", dtype="int8")
+    with pytest.raises(InputError, match=r"expected a name that ends in \.xml"):
+        to_openvino(model, tmp_path / "model.onnx")
+
+
+def test_openvino_command(
+    tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "model"
+    SentenceTransformer(tiny("bert"), device="cpu").save_pretrained(folder)
+    assert main(["export", str(folder), "--openvino", "--dtype", "int8"]) == 2
+    assert "got --dtype int8 with --openvino; expected float32 or float16" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", str(folder), "--openvino", "--onnx"])
+    module, found = sys.modules["minisbert.export.to_onnx"], find_spec
+    with monkeypatch.context() as context:
+        context.setattr(module, "find_spec", lambda name: None if name == "openvino" else found(name))
+        assert main(["export", str(folder), "--openvino"]) == 2
+    assert "pip install 'minisbert[openvino]'" in capsys.readouterr().err
+    assert not (folder / "openvino").exists()
+    pytest.importorskip("openvino")
+    assert main(["export", str(folder), "--openvino"]) == 0
+    assert (folder / "openvino" / "openvino_model.bin").is_file()

@@ -8,53 +8,65 @@ from pathlib import Path
 
 from .options import Subparsers, add_command, add_device
 
-_NAMES = {
-    "float32": "model.onnx",
-    "float16": "model_fp16.onnx",
-    "int8": "model_quantized.onnx",
-}  # as other tools look for them
+_ONNX = {  # as other tools look for them
+    "float32": "onnx/model.onnx",
+    "float16": "onnx/model_fp16.onnx",
+    "int8": "onnx/model_quantized.onnx",
+}
+_OPENVINO = {"float32": "openvino/openvino_model.xml", "float16": "openvino/openvino_model_fp16.xml"}
 
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
     parser = add_command(commands, "export", run_export, example="minisbert export my-model --onnx --dtype int8")
     parser.add_argument("model", help="model folder or name")
-    parser.add_argument(
-        "--onnx",
-        type=Path,
-        nargs="?",
-        const=None,
-        default=argparse.SUPPRESS,
-        metavar="FILE",
-        help="write an ONNX file (default: onnx/model.onnx in the folder, model_fp16.onnx or model_quantized.onnx)",
-    )
-    parser.add_argument("--dtype", choices=tuple(_NAMES), default="float32", help="of the weights (default: float32)")
+    formats = parser.add_mutually_exclusive_group()
+    for name, file, others in (
+        ("onnx", "onnx/model.onnx", "model_fp16.onnx or model_quantized.onnx"),
+        ("openvino", "openvino/openvino_model.xml", "openvino_model_fp16.xml"),
+    ):
+        formats.add_argument(
+            f"--{name}",
+            type=Path,
+            nargs="?",
+            const=None,
+            default=argparse.SUPPRESS,
+            metavar="FILE",
+            help=f"write a file of this format (default: {file} in the folder, {others})",
+        )
+    parser.add_argument("--dtype", choices=tuple(_ONNX), default="float32", help="of the weights (default: float32)")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     add_device(parser)
 
 
 def run_export(options: argparse.Namespace) -> None:
-    """Write a model as an ONNX file for ONNX Runtime, OpenVINO, fastembed, transformers.js and others.
+    """Write a model as a file for ONNX Runtime, OpenVINO, fastembed, transformers.js and others.
 
     The file is run once, and its embeddings are compared with the model's own.
     """
     from ..errors import InputError
-    from ..export import to_onnx
+    from ..export import to_onnx, to_openvino
     from ..sentence_transformer import SentenceTransformer
 
-    if not hasattr(options, "onnx"):
-        raise InputError("got no format to export to; expected --onnx: add it, with a file or without")
-    model = SentenceTransformer(options.model, device=options.device, dtype="float32")
-    path = options.onnx
+    if not (hasattr(options, "onnx") or hasattr(options, "openvino")):
+        raise InputError("got no format to export to; expected --onnx or --openvino: add one, with a file or without")
+    export, names = (to_onnx, _ONNX) if hasattr(options, "onnx") else (to_openvino, _OPENVINO)
+    path = options.onnx if hasattr(options, "onnx") else options.openvino
+    if options.dtype not in names:
+        raise InputError(
+            f"got --dtype {options.dtype} with --openvino; expected {' or '.join(names)}: for int8 write an ONNX file, "
+            f"which OpenVINO reads"
+        )
     if path is None:
         folder = Path(options.model)
         if not folder.is_dir():
             raise InputError(
                 f"got the name {options.model!r} and no file; expected a file, since the model is in no folder of "
-                f"yours: write --onnx FILE"
+                f"yours: write one after the format"
             )
-        path = folder / "onnx" / _NAMES[options.dtype]
-    made = to_onnx(model, path, dtype=options.dtype)
+        path = folder / names[options.dtype]
+    model = SentenceTransformer(options.model, device=options.device, dtype="float32")
+    made = export(model, path, dtype=options.dtype)
     if options.json:
         said = {"path": str(made.path), "bytes": made.bytes, "difference": made.difference, "cosine": made.cosine}
         print(json.dumps(said))

@@ -1,4 +1,4 @@
-"""Compare an ONNX file with the model it was made from, in ONNX Runtime."""
+"""Compare an exported file with the model it was made from, in the runtime that reads it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 _CLOSE = 1e-5  # largest difference in float32, of a value of an embedding whose values are at most 1
 
 Inputs: TypeAlias = dict[str, NDArray[np.int64]]
+Runner: TypeAlias = Callable[[Inputs], NDArray[np.float32]]  # padded texts to embeddings, (texts, dim)
 
 
-def compare(model: EmbeddingModel, path: Path, *, exact: bool) -> tuple[float, float]:
+def compare(model: EmbeddingModel, run: Runner, *, exact: bool) -> tuple[float, float]:
     """Embed texts padded on either side, some of them longer than the windows of attention.
 
     Args:
         model: that the file was made from.
-        path: of the file.
+        run: runs the file.
         exact: expect the model's own embeddings, but for rounding.
 
     Returns:
@@ -34,7 +35,6 @@ def compare(model: EmbeddingModel, path: Path, *, exact: bool) -> tuple[float, f
     Raises:
         ConfigError: embeddings are not finite, or they differ and `exact` is True.
     """
-    run = runner(path)
     expected, got = [], []
     for texts in (["", *SENTENCES], [SENTENCES[0], " ".join(SENTENCES)]):
         with model.quietly():
@@ -72,8 +72,8 @@ def padded(model: EmbeddingModel, texts: Sequence[str], *, side: str) -> Inputs:
     return {"input_ids": ids, "attention_mask": mask, "token_type_ids": types}
 
 
-def runner(path: Path) -> Callable[[Inputs], NDArray[np.float32]]:
-    """Open a file in ONNX Runtime; return a function of padded texts to embeddings, float32, (texts, dim)."""
+def onnx_runner(path: Path) -> Runner:
+    """Open a file in ONNX Runtime."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -83,6 +83,20 @@ def runner(path: Path) -> Callable[[Inputs], NDArray[np.float32]]:
 
     def run(inputs: Inputs) -> NDArray[np.float32]:
         embeddings: NDArray[np.float32] = session.run(["sentence_embedding"], {name: inputs[name] for name in names})[0]
+        return embeddings
+
+    return run
+
+
+def openvino_runner(path: Path) -> Runner:
+    """Open a file in OpenVINO, which computes in float32."""
+    import openvino
+
+    compiled = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    names = [one.any_name for one in compiled.inputs]
+
+    def run(inputs: Inputs) -> NDArray[np.float32]:
+        embeddings: NDArray[np.float32] = compiled({name: inputs[name] for name in names})["sentence_embedding"]
         return embeddings
 
     return run

@@ -16,7 +16,7 @@ from ..modules.calibration import SENTENCES
 from ..modules.encoder import Encoder
 from ..modules.table import TableEncoder
 from ..packing import pack
-from .check import compare
+from .check import compare, onnx_runner
 from .encoder import EncoderGraph, inputs_of
 from .graph import FLOAT, INT64, IR_VERSION, OPSET, Graph
 from .modules import after_pooling, mean_of_tokens, sentence_embeddings
@@ -66,16 +66,15 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
     """
     if dtype not in DTYPES:
         raise ConfigError(f"got dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
-    _check_packages()
+    check_packages("onnx", "onnxruntime")
     path = Path(path)
-    graph = _graph(model, dtype)
+    graph = make_graph(model, dtype)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-            size = _save(graph, model, Path(place) / path.name)
-            difference, cosine = compare(model, Path(place) / path.name, exact=dtype == "float32")
-            for file in sorted(Path(place).iterdir(), reverse=True):  # weights first
-                file.replace(path.parent / file.name)
+            size = save_graph(graph, model, Path(place) / path.name)
+            difference, cosine = compare(model, onnx_runner(Path(place) / path.name), exact=dtype == "float32")
+            put(Path(place), path.parent)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); expected a place for it: choose another"
@@ -83,17 +82,33 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
     return Exported(path, size, difference, cosine)
 
 
-def _check_packages() -> None:
-    missing = [name for name in ("onnx", "onnxruntime") if find_spec(name) is None]
+def check_packages(*names: str) -> None:
+    """Check that the packages an export needs are installed.
+
+    Raises:
+        ConfigError: one is not.
+    """
+    missing = [name for name in names if find_spec(name) is None]
     if missing:
+        extra = "openvino" if "openvino" in names else "onnx"
         raise ConfigError(
-            f"got no {' and no '.join(missing)}, with which ONNX files are written and checked; expected both to be "
-            f"installed: pip install 'minisbert[onnx]'"
+            f"got no {' and no '.join(missing)}, with which {extra.upper() if extra == 'onnx' else 'OpenVINO'} files "
+            f"are written and checked; expected {' and '.join(names)} to be installed: pip install 'minisbert[{extra}]'"
         )
 
 
-def _graph(model: EmbeddingModel, dtype: str) -> Graph:
-    """Return the operators and weights of the model."""
+def put(files: Path, folder: Path) -> None:
+    """Move files that belong together, the larger ones of weights first."""
+    for file in sorted(files.iterdir(), key=lambda file: file.stat().st_size, reverse=True):
+        file.replace(folder / file.name)
+
+
+def make_graph(model: EmbeddingModel, dtype: str) -> Graph:
+    """Return the operators and weights of a model.
+
+    Raises:
+        ConfigError: the model cannot be exported.
+    """
     graph, encoder = Graph(dtype=dtype), model.transformer.encoder
     if (loaded := _half(model)) is not None:
         raise ConfigError(
@@ -134,7 +149,7 @@ def _check_floats(model: EmbeddingModel, encoder: Encoder) -> None:
         raise ConfigError("got a model with an adapter; expected none to export: call merge_and_unload() first")
 
 
-def _save(graph: Graph, model: EmbeddingModel, path: Path) -> int:
+def save_graph(graph: Graph, model: EmbeddingModel, path: Path) -> int:
     """Write a file, and a second one for weights if they are too large for one; return the size of both."""
     import onnx
 

@@ -233,6 +233,8 @@ def token_budget_batches(
     Texts are taken longest first, so that the batch that needs the most memory comes first and the texts of a batch
     have nearly the same length. Returns row indices, each row once.
     """
+    if len(lengths) == 1:
+        return [np.zeros(1, np.int64)]
     order = np.argsort(-lengths, kind="stable")
     batches: list[NDArray[np.int64]] = []
     start = tokens = 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence, Set
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -188,6 +189,8 @@ class TextTokenizer:
         self.truncation_side = truncation_side
         self.token_types = token_types
         self.vocabulary = vocabulary
+        # While one part is tokenized, outside Python, the ids of the one before are read.
+        self._without_lock = type(tokenizer).__module__.partition(".")[0] == "tokenizers"
         (example,) = self._encode(["a"], 0)
         specials = example.special_tokens_mask
         self._prefix, self._suffix = _leading_ones(specials), _leading_ones(specials[::-1])
@@ -213,12 +216,17 @@ class TextTokenizer:
         """
         pairs = any(not isinstance(text, str) for text in texts)
         with_types = self.token_types and (pairs or self._single_texts_have_types)
-        # What the tokenizer returns takes many times the memory of the ids.
-        parts = [
-            self._part(texts[start : start + _TOGETHER], first + start, with_types=with_types)
-            for start in range(0, max(len(texts), 1), _TOGETHER)
-        ]
-        return parts[0] if len(parts) == 1 else TokenizedTexts.join(parts)
+
+        def part(start: int) -> TokenizedTexts:
+            return self._part(texts[start : start + _TOGETHER], first + start, with_types=with_types)
+
+        if len(texts) <= _TOGETHER:
+            return part(0)
+        starts = range(0, len(texts), _TOGETHER)
+        if not self._without_lock:
+            return TokenizedTexts.join([part(start) for start in starts])
+        with ThreadPoolExecutor(2, thread_name_prefix="minisbert-tokenizer") as threads:
+            return TokenizedTexts.join(list(threads.map(part, starts)))
 
     def _part(self, texts: Sequence[Text], first: int, *, with_types: bool) -> TokenizedTexts:
         """Tokenize texts at once."""

@@ -217,6 +217,18 @@ def test_lone_surrogates_are_named(model: SentenceTransformer) -> None:
         model.encode(["fine", "abc\ud800"])
 
 
+def test_many_texts_are_tokenized_in_order(model: SentenceTransformer) -> None:
+    tokenizer = model.transformer.text_tokenizer
+    texts = [" ".join(["cat", "dog", "sea", "sky"][: 1 + row % 4] * (1 + row % 3)) for row in range(1_500)]
+    together, apart = tokenizer(texts), [tokenizer([text]) for text in texts]
+    assert together.lengths.tolist() == [len(one.ids) for one in apart]
+    np.testing.assert_array_equal(together.ids, np.concatenate([one.ids for one in apart]))
+    texts[900] += "\ud800"
+    texts[1_400] += "\ud801"
+    with pytest.raises(InputError, match=r"texts\[910\] holds the lone surrogate '\\ud800'"):
+        tokenizer(texts, first=10)
+
+
 def test_unknown_options_are_errors(model: SentenceTransformer) -> None:
     with pytest.raises(TypeError, match="normalise"):
         model.encode(TEXTS, normalise=True)  # type: ignore[call-arg]

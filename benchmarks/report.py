@@ -1,7 +1,8 @@
 """Render the measured tables from the files in results/.
 
 python benchmarks/report.py            # print the tables
-python benchmarks/report.py --write    # put the tables into benchmarks/README.md, the headline into README.md
+python benchmarks/report.py --write    # put the tables into benchmarks/README.md, the headline into README.md,
+                                       # the families into docs/families.md
 python benchmarks/report.py --picture  # draw the charts in results/ (needs matplotlib)
 """
 
@@ -16,13 +17,14 @@ from typing import Any
 from gpu.tables import UNMEASURED, gpu
 from picture import draw_cached, draw_encode
 from scale_tables import draw_scale, scale
-from speed_tables import REFERENCE, machine_line
+from speed_tables import REFERENCE, families_in_short, machine_line
 from speed_tables import SECTIONS as ON_THE_CPU
 from speed_tables import markdown as _table
 
 RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).with_name("README.md")
 README = Path(__file__).parents[1] / "README.md"
+FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
 # Groups of the parity table, and the beginnings of the names of the rows in each.
 PARITY_GROUPS = {
     "replay: the loss of every batch, and the final weights": ("replay",),
@@ -85,6 +87,7 @@ PICTURES = {
 # The marks are also those of a snippet, by which the documentation includes the tables.
 START, END = "<!-- --8<-- [start:measured] -->", "<!-- --8<-- [end:measured] -->"
 HEADLINE_START, HEADLINE_END = "<!-- headline: start -->", "<!-- headline: end -->"
+FAMILIES_START, FAMILIES_END = "<!-- families: start -->", "<!-- families: end -->"
 
 
 def render() -> str:
@@ -280,6 +283,7 @@ def main() -> None:
         return
     _replace(TABLES, START, render(), END)
     _replace(README, HEADLINE_START, headline(), HEADLINE_END)
+    _replace(FAMILIES, FAMILIES_START, families_in_short(_read("families")), FAMILIES_END)
 
 
 def _replace(path: Path, start: str, text: str, end: str) -> None:

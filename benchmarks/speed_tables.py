@@ -233,6 +233,17 @@ def families(result: dict[str, Any]) -> str:
     )
 
 
+def families_in_short(result: dict[str, Any]) -> str:
+    """Return one row for each model: the largest difference, and medians of speed in float32."""
+    rows, kinds = [], list(next(iter(result["models"].values())))
+    for name, lengths in result["models"].items():
+        found = [lengths[kind]["minisbert fp32"] for kind in kinds]
+        speeds = (f"{one['times_as_fast']['median']:.1f}" for one in found)
+        rows.append((name, f"{max(one['difference'] for one in found):.1e}", *speeds))
+    header = ("random weights, float32", "largest difference", *(f"x {REFERENCE}, {kind}" for kind in kinds))
+    return f"{markdown(header, rows)}\n\n{machine_line(result)}"
+
+
 def static(result: dict[str, Any]) -> str:
     """Return texts per second of a static model, many at once and one at a time."""
     rows = []

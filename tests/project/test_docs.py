@@ -217,6 +217,9 @@ def test_figures_are_those_of_the_results(monkeypatch: pytest.MonkeyPatch) -> No
     assert f"{report.START}\n\n{report.render()}\n\n{report.END}" in tables
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert f"{report.HEADLINE_START}\n\n{report.headline()}\n\n{report.HEADLINE_END}" in readme
+    families = report.families_in_short(report._read("families"))
+    page = (DOCS / "families.md").read_text(encoding="utf-8")
+    assert f"{report.FAMILIES_START}\n\n{families}\n\n{report.FAMILIES_END}" in page
     picture = (ROOT / "benchmarks" / "results" / "encode.svg").read_text(encoding="utf-8")
     for one in report._read("encode")["classes"].values():
         for name, contender in one["contenders"].items():

@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a model may hold characters that the terminal cannot show
             stream.reconfigure(errors="backslashreplace")
     parser = _parser()
+    if "_ARGCOMPLETE" in os.environ:  # set by a shell that completes a line
+        complete(parser)
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
         warnings.showwarning = _show_warning
@@ -59,6 +61,14 @@ def _first_prints() -> Iterator[None]:
         return
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         yield
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Complete the line of a shell and end, if argcomplete is installed."""
+    with contextlib.suppress(ImportError):
+        import argcomplete
+
+        argcomplete.autocomplete(parser)
 
 
 class _Output:

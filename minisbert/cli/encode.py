@@ -38,7 +38,7 @@ def add(commands: Subparsers) -> None:
     parser = add_command(
         commands, "encode", run_encode, example="minisbert encode all-MiniLM-L6-v2 texts.txt --output embeddings.npy"
     )
-    add_model_options(parser)
+    computed = add_model_options(parser)
     parser.add_argument("file", help="texts, one per line; a data file with --column; - for standard input")
     parser.add_argument(
         "--output",
@@ -47,25 +47,31 @@ def add(commands: Subparsers) -> None:
         metavar="PATH",
         help="file to write, (texts, dim), or folder of parts",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("texts")
+    group.add_argument(
         "--column", metavar="NAME", help="the column of a .tsv, .csv, .jsonl or .parquet file that holds the texts"
     )
-    parser.add_argument("--prompt-name", metavar="NAME", help="saved prompt to put before each text")
-    parser.add_argument(
+    group.add_argument(
+        "--prompt-name", metavar="NAME", help="saved prompt to put before each text (default: the model's own)"
+    )
+    computed.add_argument(
         "--batch-size",
         type=positive,
         metavar="N",
         help="most texts in one forward pass (default: limit only the tokens)",
     )
-    parser.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
-    parser.add_argument("--truncate-dim", type=positive, metavar="N", help="keep only this many leading dimensions")
-    parser.add_argument(
+    group = parser.add_argument_group("embeddings")
+    group.add_argument("--normalize", action="store_true", help="scale each embedding to length 1")
+    group.add_argument(
+        "--truncate-dim", type=positive, metavar="N", help="keep only this many leading dimensions (default: all)"
+    )
+    group.add_argument(
         "--precision",
         default="float32",
         choices=("float32", "float16", "int8", "uint8", "binary", "ubinary"),
-        help="number format of the embeddings",
+        help="number format of the embeddings (default: float32)",
     )
-    parser.add_argument("--threads", type=positive, metavar="N", help="CPU threads to compute with (default: all)")
+    computed.add_argument("--threads", type=positive, metavar="N", help="CPU threads to compute with (default: all)")
     add_shard_options(parser)
     parser = add_command(
         commands,

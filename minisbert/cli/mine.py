@@ -30,27 +30,34 @@ def add(commands: Subparsers) -> None:
     """Add the command."""
     example = "minisbert mine all-MiniLM-L6-v2 pairs.tsv --corpus passages.txt --output triplets.jsonl"
     parser = add_command(commands, "mine", run_mine, example=example)
-    add_model_options(parser)
+    computed = add_model_options(parser)
     parser.add_argument("data", type=Path, metavar="FILE", help="pairs of an anchor and a positive")
     parser.add_argument("--output", type=output_path, required=True, metavar="FILE", help=".jsonl file to write")
     parser.add_argument(
         "--columns", type=column_names, metavar="A,B", help="anchor and positive (default: the first two)"
     )
-    parser.add_argument("--corpus", metavar="FILE", help="more documents: lines of text, or a data file's column text")
-    parser.add_argument("--corpus-embeddings", metavar="FILE", help=".npy file of their embeddings, read by blocks")
-    parser.add_argument("--num-negatives", type=positive, default=3, metavar="N", help="of each anchor (default: 3)")
-    parser.add_argument("--range-min", type=int, default=0, metavar="N", help="skip the N best candidates (default: 0)")
-    parser.add_argument("--range-max", type=int, metavar="N", help="consider only the N best candidates")
+    group = parser.add_argument_group("documents")
+    group.add_argument("--corpus", metavar="FILE", help="more documents: lines of text, or a data file's column text")
+    group.add_argument("--corpus-embeddings", metavar="FILE", help=".npy file of their embeddings, read by blocks")
+    group = parser.add_argument_group("negatives")
+    group.add_argument("--num-negatives", type=positive, default=3, metavar="N", help="of each anchor (default: 3)")
+    group.add_argument("--range-min", type=int, default=0, metavar="N", help="skip the N best candidates (default: 0)")
+    group.add_argument("--range-max", type=int, metavar="N", help="consider only the N best candidates (default: all)")
     for name, meaning in (
         ("max-score", "leave out candidates that score higher"),
         ("min-score", "leave out candidates that score lower"),
         ("absolute-margin", "negatives score lower than the positive by this much"),
         ("relative-margin", "negatives score lower by this share of the positive's score"),
     ):
-        parser.add_argument(f"--{name}", type=_number, metavar="X", help=meaning)
-    parser.add_argument("--sampling", choices=("top", "random"), default="top", help="of candidates (default: top)")
+        group.add_argument(f"--{name}", type=_number, metavar="X", help=meaning)
+    group.add_argument("--sampling", choices=("top", "random"), default="top", help="of candidates (default: top)")
     parser.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the rows (default: triplet)")
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="most texts in one forward pass")
+    computed.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="most texts in one forward pass (default: limit only the tokens)",
+    )
 
 
 def run_mine(options: argparse.Namespace) -> None:

@@ -24,15 +24,29 @@ Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def add_command(
-    commands: Subparsers, name: str, run: Callable[[argparse.Namespace], None], *, example: str
+    commands: Subparsers,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    *,
+    example: str,
+    usage: str | None = None,
 ) -> argparse.ArgumentParser:
-    """Add a command that `run` runs: its help is the docstring of `run`, with an example at the end."""
+    """Add a command that `run` runs: its help is the docstring of `run`, with an example at the end.
+
+    Args:
+        commands: of the program.
+        name: of the command.
+        run: runs it.
+        example: one line.
+        usage: in short, where there are many options.
+    """
     about = inspect.getdoc(run)
     parser = commands.add_parser(
         name,
         help=about,
         description=about,
         epilog=f"example:\n  {example}",
+        usage=usage,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.set_defaults(run=run)
@@ -42,13 +56,15 @@ def add_command(
 # ---- models ---------------------------------------------------------------------------------------------------------
 
 
-def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """Add the model to load, its device and its dtype."""
+def add_model_options(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Add the model to load, and a group with its device and its dtype, which is returned."""
     parser.add_argument("model", help="model folder or name")
-    add_device(parser)
-    parser.add_argument(
+    group = parser.add_argument_group("how it is computed")
+    add_device(group)
+    group.add_argument(
         "--dtype", choices=("float32", "bfloat16", "float16", "int8"), help="dtype of the weights (default: as saved)"
     )
+    return group
 
 
 def load_model(options: argparse.Namespace) -> SentenceTransformer:
@@ -58,7 +74,7 @@ def load_model(options: argparse.Namespace) -> SentenceTransformer:
     return SentenceTransformer(options.model, device=options.device, dtype=getattr(options, "dtype", None))
 
 
-def add_device(parser: argparse.ArgumentParser) -> None:
+def add_device(parser: argparse._ActionsContainer) -> None:
     """Add the device to run on."""
     parser.add_argument("--device", metavar="NAME", help="cpu, cuda or mps (default: the best available one)")
 
@@ -163,9 +179,13 @@ def aligned(rows: Iterable[Sequence[Any]], *, numbers: bool = False) -> list[str
 
 
 def before_and_after(before: Mapping[str, float], after: Mapping[str, float], *, of: str = "metric") -> str:
-    """Make a table of the values of metrics, or `of` something else, that are in both mappings."""
-    names = [name for name in before if name in after]
-    return table([(of, "before", "after"), *((n, f"{before[n]:.4f}", f"{after[n]:.4f}") for n in names)])
+    """Make a table of the values of metrics, or `of` something else, that are in both mappings, and their changes."""
+    rows = [
+        (name, f"{value:.4f}", f"{after[name]:.4f}", f"{after[name] - value:+.4f}")
+        for name, value in before.items()
+        if name in after
+    ]
+    return table([(of, "before", "after", "change"), *rows])
 
 
 def shortened(text: str, width: int = 60) -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .evaluate import TASKS
-from .options import Subparsers, add_command, table
+from .options import Subparsers, add_command, add_device, table
 from .settings import given_settings
 from .train import Trained, add_loss_option, add_training_options, check_output, train_and_save
 
@@ -27,19 +27,15 @@ def add(commands: Subparsers) -> None:
         "reproduce",
         run,
         example="minisbert reproduce README.md --data pairs.tsv --scale 0-5 --output my-model",
+        usage="minisbert reproduce CARD --data FILE --output DIR [options]",
     )
     parser.add_argument(
         "recipe", type=Path, metavar="CARD", help="model card (.md), folder with one, or recipe (.yaml)"
     )
-    parser.add_argument(
-        "--eval",
-        type=Path,
-        metavar="PATH",
-        help="data to evaluate on, in the format of the card's evaluator (default: for scored pairs, hold out a tenth "
-        "of the rows)",
-    )
-    parser.add_argument("--model", help="model folder or name to start from (default: the card's)")
-    add_loss_option(parser)
+    group = parser.add_argument_group("model and loss")
+    group.add_argument("--model", help="model folder or name to start from (default: the card's)")
+    add_loss_option(group)
+    add_device(group)
     add_training_options(parser, instead_of="the card's")
 
 
@@ -63,6 +59,7 @@ def run(options: argparse.Namespace) -> None:
         device=options.device,
         settings=given_settings(options),
         loss_options=dict(options.loss_option),
+        show_progress_bar=not options.quiet,
     )
     for note in ready.notes:
         sys.stderr.write(f"{options.recipe.name}: {note}\n")

@@ -65,9 +65,14 @@ def add(commands: Subparsers) -> None:
     """Add the commands."""
     parser = add_command(commands, "demo", run_demo, example="minisbert demo --output minisbert-demo")
     parser.add_argument(
-        "--output", type=output_path, default=Path("minisbert-demo"), metavar="DIR", help="folder for the model"
+        "--output",
+        type=output_path,
+        default=Path("minisbert-demo"),
+        metavar="DIR",
+        help="folder for the model (default: minisbert-demo)",
     )
     parser.add_argument("--epochs", type=int, default=4, metavar="N", help="passes over the answers (default: 4)")
+    add_quiet(parser)
     parser.set_defaults(resume=False, report=False)
     parser = add_command(
         commands,
@@ -75,18 +80,20 @@ def add(commands: Subparsers) -> None:
         run_train,
         example="minisbert train --model all-MiniLM-L6-v2 --data pairs.tsv --loss cosine --scale 0-5 --epochs 1 "
         "--batch-size 16 --output my-model",
+        usage="minisbert train --model MODEL --loss NAME --data FILE --output DIR [options]",
     )
-    parser.add_argument("--model", required=True, help="model folder or name to start from")
+    group = parser.add_argument_group("model and loss")
+    group.add_argument("--model", required=True, help="model folder or name to start from")
     names = "; ".join(name if name == loss else f"{name}: {loss}" for name, loss in _LOSSES.items())
-    parser.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
-    add_loss_option(parser)
-    parser.add_argument(
+    group.add_argument("--loss", required=True, choices=_LOSSES, metavar="NAME", help=names)
+    add_loss_option(group)
+    group.add_argument(
         "--gather-across-devices", action="store_true", help="under torchrun, rank among the texts of all processes"
     )
-    parser.add_argument("--eval", type=Path, metavar="FILE", help="scored pairs to evaluate on, before and after")
-    parser.add_argument(
+    group.add_argument(
         "--max-seq-length", type=int, metavar="TOKENS", help="truncate longer texts (default: the model's)"
     )
+    add_device(group)
     add_training_options(parser)
     add_adapter_options(parser)
     parser.set_defaults(dtype="float32")  # in which a base of half precision trains too
@@ -100,6 +107,7 @@ def run_train(options: argparse.Namespace) -> None:
     from ..sentence_transformer import SentenceTransformer
     from ..training.config import TrainingConfig
     from ..training.history import loss_text
+    from ..training.progress import duration
     from ..training.trainer import Trainer
 
     config = TrainingConfig(**given_settings(options))
@@ -140,6 +148,7 @@ def run_train(options: argparse.Namespace) -> None:
         eval_data=eval_rows,
         evaluator=evaluator,
         output_dir=options.output,
+        show_progress_bar=not options.quiet,
     )
     history, before, after = train_and_save(model, trainer, options, rows=rows, held_out=held_out, role="evaluation")
     if before:
@@ -147,13 +156,14 @@ def run_train(options: argparse.Namespace) -> None:
     early = " (stopped early)" if history.stopped_early else ""
     held_out_loss = f", {loss_text(after['loss'])} on {options.eval_data}" if options.eval_data else ""
     steps = f"{history.steps} step{'' if history.steps == 1 else 's'}{early}"
+    speed = history.tokens / max(history.seconds - history.evaluation_seconds, 1e-9)
     sys.stderr.write(
-        f"{steps}, mean loss {loss_text(history.train_loss)}{held_out_loss}, "
-        f"{history.seconds:.0f} s; the model is in {options.output}\n"
+        f"{steps}, mean loss {loss_text(history.train_loss)}{held_out_loss}, {duration(history.seconds)}, "
+        f"{speed:,.0f} tokens/s; the model is in {options.output}\n"
     )
 
 
-def add_loss_option(parser: argparse.ArgumentParser) -> None:
+def add_loss_option(parser: argparse._ActionsContainer) -> None:
     """Add `--loss-option`, which makes a list of pairs: a name, and a value."""
     parser.add_argument(
         "--loss-option",
@@ -204,7 +214,14 @@ def run_demo(options: argparse.Namespace) -> None:
     untrained = similarities(model)
 
     config = TrainingConfig(epochs=options.epochs, batch_size=16, learning_rate=5e-5, warmup_steps=0.1, log_every=18)
-    trainer = Trainer(model, rows, loss=CosineSimilarityLoss(), config=config, evaluator=evaluator)
+    trainer = Trainer(
+        model,
+        rows,
+        loss=CosineSimilarityLoss(),
+        config=config,
+        evaluator=evaluator,
+        show_progress_bar=not options.quiet,
+    )
     history, before, after = train_and_save(model, trainer, options, rows=rows)
     reloaded = SentenceTransformer(options.output)
     print(f"Agreement with the grader on {len(evaluator.scores)} held-out answers:")
@@ -239,41 +256,64 @@ def add_training_options(parser: argparse.ArgumentParser, *, instead_of: str | N
         parser: of the command.
         instead_of: owner of the settings that the options override; by default those of TrainingConfig itself.
     """
-    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
+    group = parser.add_argument_group("rows")
+    group.add_argument("--data", type=Path, required=True, metavar="FILE", help="training rows")
     if not instead_of:
-        parser.add_argument(
+        group.add_argument(
             "--token-store",
             type=output_path,
             metavar="DIR",
             help="keep their token ids there, mapped into memory; made as by `minisbert tokenize`",
         )
-    parser.add_argument(
+    group.add_argument(
         "--columns", type=column_names, metavar="NAMES", help="the columns to use, in order, such as question,answer"
     )
-    parser.add_argument(
+    group.add_argument(
         "--scale",
         type=label_scale,
         metavar="LOW-HIGH",
         help="the scores that become 0 and 1, such as 0-5 (or --scale=-1-1)",
     )
-    parser.add_argument(
-        "--eval-data", type=Path, metavar="FILE", help="rows like those of --data, to compute the loss on as it trains"
+    group = parser.add_argument_group("evaluation")
+    help_of_eval = (
+        "data to evaluate on, in the format of the card's evaluator (default: for scored pairs, hold out a tenth of "
+        "the rows)"
     )
-    parser.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
+    group.add_argument(
+        "--eval",
+        type=Path,
+        metavar="PATH" if instead_of else "FILE",
+        help=help_of_eval if instead_of else "scored pairs to evaluate on, before and after",
     )
-    parser.add_argument(
+    group.add_argument(
         "--eval-columns",
         type=column_names,
         metavar="NAMES",
         help="the columns of the --eval file to use, such as text,text,score",
     )
-    add_device(parser)
-    parser.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+    group.add_argument(
+        "--eval-data", type=Path, metavar="FILE", help="rows like those of --data, to compute the loss on as it trains"
+    )
+    group = parser.add_argument_group("output")
+    group.add_argument("--output", type=output_path, required=True, metavar="DIR", help="folder for the model")
+    group.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
+    )
+    group.add_argument("--report", action="store_true", help="draw the run, and the similarities before and after")
+    add_quiet(group)
     add_settings(parser, instead_of=instead_of)
+
+
+def add_quiet(parser: argparse._ActionsContainer) -> None:
+    """Add `--quiet`."""
+    parser.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show neither how the rows are read nor the course of the run (default: live on a terminal, elsewhere a "
+        "line now and then)",
+    )
 
 
 def check_output(options: argparse.Namespace) -> None:

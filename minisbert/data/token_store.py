@@ -87,20 +87,14 @@ class TokenStore:
         Raises:
             InputError: one is missing or damaged, or there is no store.
         """
+        header = read_header(folder)
         try:
-            header = read_json_object(folder / HEADER)
-            if header.pop("digest", None) != _digest(header):
-                raise ValueError("it is not what was saved")
-            if header["version"] != _VERSION:
-                raise InputError(f"{folder} is a token store of version {header['version']}; {_REMEDY}")
             for name, saved in header["files"].items():
                 if size_and_digest(folder / name) != saved:
                     raise InputError(f"{folder / name} is damaged: it is not what was saved; {_REMEDY}")
             return cls._of(folder, header)
         except InputError:
             raise
-        except ModelError as error:
-            raise InputError(f"{str(error).partition(';')[0]}; {_REMEDY}") from None
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             damaged = getattr(error, "filename", None) or folder / HEADER
             raise InputError(f"{damaged} is missing or damaged; {_REMEDY}") from None
@@ -121,6 +115,28 @@ class TokenStore:
         labels = arrays.get("labels", arrays.get("classes"))
         labels = None if labels is None else labels.reshape(rows, *shape)
         return cls(folder, header, texts, arrays["hashes"].reshape(rows, columns), labels)
+
+
+def read_header(folder: Path) -> dict[str, Any]:
+    """Read the header of a store, which describes it, without reading its rows.
+
+    Raises:
+        InputError: it is missing, damaged or of another version.
+    """
+    try:
+        header: dict[str, Any] = read_json_object(folder / HEADER)
+        if header.pop("digest", None) != _digest(header):
+            raise ValueError("it is not what was saved")
+        if header["version"] != _VERSION:
+            raise InputError(f"{folder} is a token store of version {header['version']}; {_REMEDY}")
+        return header
+    except InputError:
+        raise
+    except ModelError as error:
+        raise InputError(f"{str(error).partition(';')[0]}; {_REMEDY}") from None
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        damaged = getattr(error, "filename", None) or folder / HEADER
+        raise InputError(f"{damaged} is missing or damaged; {_REMEDY}") from None
 
 
 def _digest(header: Mapping[str, Any]) -> str:

@@ -17,7 +17,6 @@ from ..modules import Dense, Pooling, Transformer, WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.features import Features
 from ..modules.persistence import misfit
-from ..modules.table import TableEncoder
 from ..similarity import Embeddings, SimilarityFunction
 from ..storage.layout import ModelSettings
 from ..text import Text, read_inputs, with_prompt
@@ -95,9 +94,9 @@ class ModuleStack(nn.Sequential):
     def device(self) -> torch.device:
         """Device of the weights."""
         encoder = self.transformer.encoder
-        if isinstance(encoder, (Encoder, TableEncoder)):  # finding the first of all parameters takes longer
-            return encoder.get_input_embeddings().weight.device
-        return next(self.parameters()).device
+        if isinstance(encoder, Encoder):  # finding the first of all parameters takes longer
+            return encoder.embeddings.word.weight.device
+        return next(encoder.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:

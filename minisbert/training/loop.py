@@ -8,11 +8,10 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeAlias, cast
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ..distributed import alone, broadcast_object, by_first, rank, sharing
 from ..errors import ConfigError, warn
@@ -29,11 +28,14 @@ from .dataset import TrainingBatch, TrainingBatches, TrainingStep
 from .given import Layers, in_forms
 from .gradient_cache import GradientCache, mini_batches
 from .guards import SkippedSteps, StopSignal, check_weights, interruption
-from .history import TrainingLog, loss_text
+from .history import TrainingLog
 from .naming import load_own_state, own_parameters, own_state
 from .optimization import check_moments, clip_gradients, merge_gradients, sparse_gradients, sum_gradients
 from .schedules import Schedule
 from .selection import loss_metric, note_evaluation
+
+if TYPE_CHECKING:
+    from .progress import TrainingProgress
 
 Action: TypeAlias = Literal["log", "evaluate", "save"]
 
@@ -55,7 +57,7 @@ class TrainingRun:
         total_steps: optimizer steps of the whole run.
         step: optimizer steps done.
         checkpoint: the newest checkpoint, or None.
-        show_progress_bar: show one on a terminal.
+        show_progress_bar: show the course of the run: live on a terminal, a line now and then elsewhere.
         on_evaluation: called with the step before each evaluation.
         on_start: called before the first step, once a run that is resumed stands where it goes on.
         course: called after each step, yields what follows it; by default what the settings say.
@@ -99,7 +101,7 @@ def train(run: TrainingRun) -> None:
     end = run.step if log.history.stopped_early else run.total_steps  # a run that stopped early and is resumed
     with (
         StopSignal() as stop,
-        _progress_bar(run) as bar,
+        _progress(run) as progress,
         engine.running(updates=run.step - log.history.skipped_steps),
         closing(engine.upcoming(run.batches.steps(run.step, end))) as steps,
     ):
@@ -119,14 +121,14 @@ def train(run: TrainingRun) -> None:
 
             run.step += 1
             log.add(loss, tokens=step.tokens, terms=engine.take_terms())
+            progress.add(loss, tokens=step.tokens)
             skipped.add(norm)
             if not engine.asynchronous:  # otherwise reading the norms would make a GPU wait: with the log is enough
                 skipped.check(run.batches, output_dir)
-            bar.update()
 
             for action in run.course(run):
                 if action == "log":
-                    _write_losses(run, norm, bar)
+                    _write_losses(run, norm)
                     skipped.check(run.batches, output_dir)
                 elif action == "evaluate" and run.evaluates:
                     _evaluate(run)
@@ -227,26 +229,21 @@ def _save(run: TrainingRun, output_dir: Path) -> None:
     run.checkpoint = by_first(lambda: Checkpoint.save(output_dir, run.model, step=run.step, state=state, keep=keep))
 
 
-def _write_losses(run: TrainingRun, norm: Tensor, bar: tqdm[Any]) -> None:
-    """Write the losses since the last entry to the log, and show them."""
+def _write_losses(run: TrainingRun, norm: Tensor) -> None:
+    """Write the losses since the last entry to the log."""
     _count_skipped(run)
-    _show(bar, run.log.write_losses(run.step, rate=float(run.engine.rate), norm=norm))
+    run.log.write_losses(run.step, rate=float(run.engine.rate), norm=norm)
 
 
 def _count_skipped(run: TrainingRun) -> None:
     run.log.history.skipped_steps = run.step - int(run.engine.updates)
 
 
-def _progress_bar(run: TrainingRun) -> tqdm[Any]:
-    hidden = None if run.show_progress_bar else True  # None: hidden where standard error is no terminal
-    return tqdm(total=run.total_steps, initial=run.step, desc="Training", unit="step", disable=hidden)
+def _progress(run: TrainingRun) -> TrainingProgress:
+    from .progress import TrainingProgress  # not before it is needed
 
-
-def _show(bar: tqdm[Any], entry: Mapping[str, float]) -> None:
-    bar.set_postfix(
-        loss=loss_text(entry["loss"]),
-        lr=f"{entry['learning_rate']:.2e}",
-        tokens=f"{entry['tokens_per_second']:,.0f}/s",
+    return TrainingProgress(
+        run.total_steps, done=run.step, shown=run.show_progress_bar, rate=lambda: float(run.engine.rate)
     )
 
 

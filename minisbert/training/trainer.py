@@ -54,7 +54,8 @@ class Trainer:
         token_store: folder in which the token ids of `train_data`, data files, are kept, to be mapped into memory; they
             are tokenized only once. See `minisbert.data.stored_rows`.
         on_log: called with each log entry.
-        show_progress_bar: show one on a terminal, and print at the start how the columns are understood.
+        show_progress_bar: show the course of the run on standard error, live on a terminal and in a line now and then
+            elsewhere, and at the start how the columns are understood.
 
     Raises:
         InputError: the rows do not fit the loss.

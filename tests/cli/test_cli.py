@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import gzip
 import io
 import json
@@ -91,20 +92,58 @@ def training(model: str, data: str, output: Any, *more: Any, loss: str = "cosine
     ]
 
 
+# ---- all commands ---------------------------------------------------------------------------------------------------
+
+
+def test_every_default_is_in_the_help() -> None:
+    (commands,) = (action for action in _parser()._actions if isinstance(action, argparse._SubParsersAction))
+    for name, command in commands.choices.items():
+        for action in command._actions:
+            if action.default not in (None, False, (), argparse.SUPPRESS) and action.default != []:
+                shown = f"{action.default:,}" if isinstance(action.default, int) else str(action.default)
+                assert f"default: {shown}" in (action.help or ""), f"{name} {action.option_strings}"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("minisbert tr", {"train "}),
+        ("minisbert train --loss-", {"--loss-option "}),
+        ("minisbert train --loss MultipleNegativesS", {"MultipleNegativesSymmetricRankingLoss "}),
+        ("minisbert encode --precision f", {"float32", "float16"}),
+    ],
+)
+def test_completion(line: str, expected: set[str], tmp_path: Path) -> None:
+    pytest.importorskip("argcomplete")
+    found = tmp_path / "found"
+    asked = {"_ARGCOMPLETE": "1", "_ARGCOMPLETE_SHELL": "bash", "_ARGCOMPLETE_STDOUT_FILENAME": str(found)}
+    point = {"COMP_LINE": line, "COMP_POINT": str(len(line))}
+    subprocess.run([sys.executable, "-m", "minisbert"], env={**os.environ, **asked, **point}, check=False)
+    assert set(found.read_text().split("\x0b")) == expected
+
+
 # ---- train ----------------------------------------------------------------------------------------------------------
+
+
+def test_quiet_training_says_the_end(done: Callable[..., Any], model: str, data: str, tmp_path: Path) -> None:
+    out, err = done(*training(model, data, tmp_path / "out", "--quiet"))
+    assert out == ""
+    assert re.fullmatch(r"3 steps, mean loss 0\.\d+, \d+ s, [\d,]+ tokens/s; the model is in .+out\n", err)
 
 
 def test_train_with_evaluation(done: Callable[..., Any], model: str, data: str, tmp_path: Path) -> None:
     out, err = done(*training(model, data, tmp_path / "out", "--eval", data, "--learning-rate", "1e-3"))
     header, *rows = [line.split() for line in out.splitlines()]
-    assert header == ["metric", "before", "after"]
+    assert header == ["metric", "before", "after", "change"]
     assert [row[0] for row in rows] == ["pearson_cosine", "spearman_cosine"]
     evaluator = EmbeddingSimilarityEvaluator(FIRST, SECOND, SCORES)
     before = evaluator(SentenceTransformer(model, device="cpu"))
     after = evaluator(SentenceTransformer(tmp_path / "out", device="cpu"))
-    for name, first, last in rows:
+    for name, first, last, change in rows:
         assert float(first) == pytest.approx(before[name], abs=6e-5)
         assert float(last) == pytest.approx(after[name], abs=6e-5)
+        assert float(change) == pytest.approx(after[name] - before[name], abs=6e-5)
+        assert change[0] in "+-"
     assert before != after
     start, end = err.splitlines()
     assert start.endswith("10 rows of " + data + ": texts first + second, label score, CosineSimilarityLoss")

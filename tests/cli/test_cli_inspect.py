@@ -19,7 +19,7 @@ from places import HELPERS, ROOT
 from safetensors.torch import load_file
 from tiny_models import ARCHITECTURES, build
 
-from minisbert import Trainer, TrainingConfig, losses
+from minisbert import SentenceTransformer, Trainer, TrainingConfig, losses
 from minisbert.card import parse, read_card
 from minisbert.card.parsing import comes_from_fit, read_parameters
 from minisbert.cli import main
@@ -577,3 +577,69 @@ def test_files_far_too_large(
     with (folder / "config.json").open("wb") as file:
         file.truncate(3 * 10**9)
     assert "3,000,000,000 bytes" in refused(folder)
+
+
+# ---- runs and token stores ------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run_folder(folder: Path, tmp_path: Path) -> Path:
+    """The folder of a run with two checkpoints and no model."""
+    rows = [(f"cat {number}", f"dog {number}", number / 8) for number in range(8)]
+    config = TrainingConfig(epochs=1, batch_size=2, save_every=2, log_every=2)
+    model = SentenceTransformer(folder, device="cpu")
+    Trainer(
+        model,
+        rows,
+        loss=losses.CosineSimilarityLoss(),
+        config=config,
+        output_dir=tmp_path / "run",
+        show_progress_bar=False,
+    ).train()
+    return tmp_path / "run"
+
+
+def test_a_checkpoint(run_folder: Path, told: Callable[..., str], refused: Callable[..., str]) -> None:
+    text = told(run_folder / "checkpoint-2")
+    assert row(text, "checkpoint").startswith("step 2, last logged loss")
+    assert "batch_size 2, learning_rate 5e-05, epochs 1, seed 42, precision fp32" in text
+    assert row(text, "modules").startswith("Transformer BertModel")
+    facts = json.loads(told(run_folder / "checkpoint-4", "--json"))
+    assert facts["checkpoint"]["step"] == 4
+    assert facts["checkpoint"]["epoch"] == 1.0
+    assert facts["model"]["dimension"] == 32
+    (run_folder / "checkpoint-4" / "config.json").write_text("{}")
+    assert "config.json is damaged: it is not what was saved" in refused(run_folder / "checkpoint-4")
+    shutil.copytree(run_folder / "checkpoint-2", run_folder / "another")
+    assert "so it has been renamed; give it its old name" in refused(run_folder / "another")
+
+
+def test_a_run_without_a_model(run_folder: Path, told: Callable[..., str]) -> None:
+    (run_folder / "checkpoint-4" / "config.json").write_text("{}")
+    text = told(run_folder)
+    assert "no model yet; checkpoint-2, checkpoint-4: go on from checkpoint-2 with --resume" in text
+    assert "config.json is damaged" in text
+    assert json.loads(told(run_folder, "--json"))["run"]["newest"] == "checkpoint-2"
+
+
+def test_token_stores(folder: Path, tmp_path: Path, told: Callable[..., str], refused: Callable[..., str]) -> None:
+    (tmp_path / "pairs.tsv").write_text("first\tsecond\tscore\n" + "a cat\tthe dog ran\t0.5\n" * 12)
+    cache = tmp_path / "cache"
+    prompts = '{"first": "query: "}'
+    assert (
+        main(["tokenize", str(folder), str(tmp_path / "pairs.tsv"), "--token-store", str(cache), "--prompts", prompts])
+        == 0
+    )
+    (store,) = cache.iterdir()
+    text = told(store)
+    assert "12 rows of" in row(text, "token store")
+    assert "texts in first, second: " in text
+    assert "labels in score: float" in text
+    assert "prompt of first: 'query: '" in text
+    assert store.name in told(cache)
+    facts = json.loads(told(cache, "--json"))["stores"][store.name]
+    assert (facts["rows"], facts["columns"], facts["complete"]) == (12, ["first", "second"], True)
+    (store / "header.json").write_text((store / "header.json").read_text().replace('"rows": 12', '"rows": 13'))
+    assert "header.json is missing or damaged; expected a token store" in refused(store)
+    (store / "header.json").rename(store / "progress.json")
+    assert "not complete: run the same command again" in told(store)

@@ -18,6 +18,7 @@ import tiny_models
 import torch
 from model_folders import edit, load, read
 from references import run_in
+from tokenizers import Tokenizer
 
 from minisbert import SentenceTransformer, modules
 from minisbert.storage.dialects import MODULE_TYPES, POOLING_KEYS, WRITTEN_TYPES
@@ -160,14 +161,34 @@ def rewrite(folder: Path, target: Path) -> np.ndarray:
 
 
 def changed_files(pairs: Iterable[tuple[Path, Path]]) -> tuple[int, int]:
-    """How many weights, tokenizers and encoder configurations a rewrite changed, and how many there are."""
+    """How many weights, tokenizers and encoder configurations a rewrite changed, and how many there are.
+
+    A tokenizer.json that alone gives other tokens than the model uses is meant to change, and does not count.
+    """
     same = [
-        path.read_bytes() == (target / path.relative_to(folder)).read_bytes()
+        path.read_bytes() == (target / path.relative_to(folder)).read_bytes() or tells_other_tokens(path, folder)
         for folder, target in pairs
         for path in folder.rglob("*")
         if path.name in ("model.safetensors", "tokenizer.json") or path == folder / "config.json"
     ]
     return same.count(False), len(same)
+
+
+def tells_other_tokens(path: Path, folder: Path) -> bool:
+    """Whether a tokenizer.json, read without any other file, gives other tokens than the model of the folder uses."""
+    if path.name != "tokenizer.json":
+        return False
+    alone = Tokenizer.from_file(str(path))
+    alone.no_truncation()
+    alone.no_padding()
+    texts: list[Any] = [*TEXTS, ("a cat", "the Dog ran")]
+    used = load(folder).tokenizer.encode_batch_fast(texts)
+    if [one.ids for one in alone.encode_batch_fast(texts)] != [one.ids for one in used]:
+        return True
+    # A vocabulary of all bytes needs no unknown token, and RobertaTokenizer names none.
+    return read(folder / "tokenizer_config.json")["tokenizer_class"] == "RobertaTokenizer" and bool(
+        read(path)["model"].get("unk_token")
+    )
 
 
 def largest(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:

@@ -1,6 +1,6 @@
 """Why names of sentence-transformers are missing or different in minisbert.compat, and why tests use some not.
 
-The keys are names or patterns of them (`StaticEmbedding*`); the first that fits counts, and none needs one if the
+The keys are names or patterns of them (`Router*`); the first that fits counts, and none needs one if the
 difference is one of ALIKE.
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 _ONNX = "minisbert computes in PyTorch; `minisbert export` writes ONNX files"
 _MODULE = "minisbert has no such module: a model is a Transformer followed by Pooling, Dense, LayerNorm and the like"
-_STATIC = "it is `minisbert.modules.StaticEmbedding`; folders with one load, and compat has no part of its own for it"
 _WORDS = "minisbert has no models over whole words"
 _BASE = "what it has in common for several kinds of models is in the classes of dense models"
 _LOOP = "minisbert's training loop makes the batches and the loss of a step itself"
@@ -23,7 +22,6 @@ MISSING = {
     "save_or_push_to_hub_model": _ONNX,
     "backend_*": _ONNX,
     "_save_pretrained_wrapper": _ONNX,
-    "StaticEmbedding*": _STATIC,
     "Router*": "minisbert has no models with several routes",
     "CLIPModel*": "minisbert reads texts only",
     "CNN*": _MODULE,

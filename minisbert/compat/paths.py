@@ -24,7 +24,8 @@ _UTIL = """LoggingHandler ORIGINAL_TRANSFORMER_MODELS SimilarityFunction _conver
 # Where the objects are: a module of minisbert.compat. A name that is in none of these is a placeholder of `missing`.
 _HOMES = {
     "model": "SentenceTransformer SentenceTransformerModelCardData",
-    "models": "Dense Dropout InputModule LayerNorm Module Normalize Pooling Transformer WeightedLayerPooling",
+    "models": """Dense Dropout InputModule LayerNorm Module Normalize Pooling StaticEmbedding Transformer
+        WeightedLayerPooling""",
     "losses": """AdaptiveLayerLoss AnglELoss BatchAllTripletLoss BatchHardSoftMarginTripletLoss BatchHardTripletLoss
         BatchHardTripletLossDistanceFunction BatchSemiHardTripletLoss CachedGISTEmbedLoss
         CachedMultipleNegativesRankingLoss CachedMultipleNegativesSymmetricRankingLoss CoSENTLoss ContrastiveLoss

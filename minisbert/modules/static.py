@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class StaticEmbedding(Transformer):
         embedding_weights: NDArray[np.floating[Any]] | Tensor | None = None,
         embedding_dim: int | None = None,
     ) -> None:
-        source = tokenizer if isinstance(tokenizer, TokenizerSource) else _source(tokenizer)
+        source = tokenizer if isinstance(tokenizer, TokenizerSource) else static_tokenizer(tokenizer)
         if embedding_weights is not None:
             weights = torch.as_tensor(embedding_weights)
             if weights.ndim != 2 or not weights.is_floating_point():
@@ -105,9 +105,10 @@ class StaticEmbedding(Transformer):
     def save(self, folder: Path) -> None:
         """Write the table and the tokenizer; what has not changed is written as it was read."""
         write_weights(folder, self.encoder.state_dict(), labelled=False)
+        limit = self.text_tokenizer.max_length  # which may take over another tokenizer
         files = self._source.written_files()
-        if self.max_seq_length != (self._source.max_length or UNLIMITED):  # the tokenizer's own limit was changed
-            files["tokenizer.json"] = _with_limit(files["tokenizer.json"], self.max_seq_length)
+        if limit != (self._source.max_length or UNLIMITED):  # the tokenizer's own limit was changed
+            files["tokenizer.json"] = _with_limit(files["tokenizer.json"], limit)
         for name, content in files.items():
             (folder / name).write_bytes(content)
 
@@ -121,7 +122,7 @@ class StaticEmbedding(Transformer):
         return cls.load(find_model(model_id_or_path), {})
 
     @classmethod
-    def from_distillation(cls, model_name: str, **options: object) -> StaticEmbedding:
+    def from_distillation(cls, model_name: str, **options: object) -> NoReturn:
         """Refuse to make a table out of an encoder: model2vec does that.
 
         Raises:
@@ -179,12 +180,12 @@ def _read_source(folder: Path) -> _Source:
     with open_file(file) as opened:
         content = opened.read()
     try:
-        return _source(Tokenizer.from_buffer(content), content)
+        return static_tokenizer(Tokenizer.from_buffer(content), content)
     except Exception as error:  # the Rust library raises plain Exception
         raise ModelError(f"{file} cannot be read ({first_line(error)}); expected a tokenizer: copy it again") from None
 
 
-def _source(given: Any, content: bytes | None = None) -> _Source:
+def static_tokenizer(given: Any, content: bytes | None = None) -> _Source:
     """Take over a tokenizer; `content` is that of its file.
 
     Raises:

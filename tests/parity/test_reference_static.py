@@ -94,3 +94,25 @@ def test_model2vec_itself(tmp_path: Path, compare: Callable[..., None]) -> None:
     largest = float(abs(ours.encode(texts) - theirs.encode(texts)).max())
     compare("encode: static models, beside model2vec", largest, 1e-6, cases=len(texts))
     assert abs(ours.encode("a €") - theirs.encode(["a €"])[0]).max() > 1e-3
+
+
+def test_the_module_of_compat(tmp_path: Path, compare: Callable[..., None]) -> None:
+    from minisbert.compat import models
+    from minisbert.compat.model import SentenceTransformer as CompatSentenceTransformer
+
+    texts = ["a cat sat", "", "the dog ran fast to the sea"]
+    folder = build_static(tmp_path / "model")
+    ours, theirs = (
+        kind(str(folder), device="cpu") for kind in (CompatSentenceTransformer, reference.SentenceTransformer)
+    )
+    mine, yours = (model.preprocess(texts, prompt="the ") for model in (ours, theirs))
+    assert {name: value.tolist() for name, value in mine.items()} == {n: value.tolist() for n, value in yours.items()}
+    largest = float((ours(mine)["sentence_embedding"] - theirs(yours)["sentence_embedding"]).abs().max())
+    compare("features of static models", largest, 1e-6, cases=len(texts))
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert dict(ours.named_modules()).keys() == dict(theirs.named_modules()).keys()
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    torch.manual_seed(3)
+    new = models.StaticEmbedding(tokenizer, embedding_dim=8).embedding.weight
+    torch.manual_seed(3)
+    assert torch.equal(new, modules.StaticEmbedding(tokenizer, embedding_dim=8).embedding.weight)

@@ -14,7 +14,7 @@ from ...errors import ConfigError, warn
 from ...modules.features import Features
 from ...similarity import SimilarityFunction
 from ...text import Text
-from ..models.features import Padding, results, run_on_dictionary
+from ..models.features import results, run_on_dictionary
 from ..models.module import Module
 from ..models.parts import WeightedLayerPooling, adopt, takes_packed
 from ..models.transformer import Transformer
@@ -160,8 +160,7 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
         if not isinstance(input, Mapping):
             return super().forward(input)
         given = input if isinstance(input, dict) else dict(input)
-        padding = Padding.of(given, self.device)
-        features = self.transformer.run_padded(padding)
+        features, padding = self.transformer.run_on(given, self.device)
         for module in islice(self, 1, None):
             own = takes_packed(module)
             features = module(features) if own else run_on_dictionary(module, features, padding, given)
@@ -187,13 +186,13 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
 
     @property
     def transformers_model(self) -> Any:
-        """The encoder as transformers shows it."""
-        return self.transformer.auto_model
+        """The encoder as transformers shows it, or None for a static model."""
+        return self.transformer.auto_model if isinstance(self.transformer, Transformer) else None
 
     @property
     def config(self) -> Any:
-        """The configuration of the encoder."""
-        return self.transformers_model.config
+        """The configuration of the encoder, or None for a static model."""
+        return getattr(self.transformers_model, "config", None)
 
     @config.setter
     def config(self, value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from ..finder import names_of
 from .module import InputModule, Module
 from .parts import Dense, Dropout, LayerNorm, Normalize, Pooling, WeightedLayerPooling
+from .static import StaticEmbedding
 from .transformer import Transformer
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "Module",
     "Normalize",
     "Pooling",
+    "StaticEmbedding",
     "Transformer",
     "WeightedLayerPooling",
 ]

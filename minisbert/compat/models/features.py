@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ...errors import InputError, InputTypeError, shown
 from ...modules.features import Features
-from ...packing import PackedBatch, runs_of
+from ...packing import PackedBatch, pad, runs_of
 
-_IDS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
+_IDS, _MASK, _TYPES, _OFFSETS = "input_ids", "attention_mask", "token_type_ids", "offsets"
 
 
 @dataclass(frozen=True)
@@ -139,6 +139,79 @@ def take_results(features: Features, given: Mapping[str, Any], padding: Padding,
     return features
 
 
+def padded_features(batch: PackedBatch, *, padding: int) -> dict[str, Any]:
+    """Return texts as the features of the reference's models, in the order of the rows.
+
+    Args:
+        batch: the texts.
+        padding: id of the padding token.
+
+    Returns:
+        input_ids, attention_mask and token_type_ids, int64, (texts, longest); and prompt_length where some leading
+        tokens are left out of pooling.
+    """
+    ids, mask = pad(batch.input_ids, batch)
+    types = ids.new_zeros(ids.shape) if batch.token_types is None else pad(batch.token_types, batch)[0]
+    features: dict[str, Any] = {
+        _IDS: ids.masked_fill(~mask, padding)[batch.restore],
+        _MASK: mask.to(torch.int64)[batch.restore],
+        _TYPES: types[batch.restore],
+    }
+    if batch.prompt_length:
+        features["prompt_length"] = batch.prompt_length
+    return features
+
+
+def flat_batch(features: Mapping[str, Any], device: torch.device) -> PackedBatch:
+    """Read the features of a static model: the tokens of texts in a row, and where each text begins.
+
+    Args:
+        features: "input_ids", (tokens,), and "offsets", (texts,).
+        device: of the model.
+
+    Returns:
+        The texts, in the order of the caller.
+
+    Raises:
+        InputTypeError: there are no such tensors.
+        InputError: there are no texts, or the offsets do not rise from 0 to the number of tokens.
+    """
+    for name in (_IDS, _OFFSETS):
+        value = features.get(name)
+        if not isinstance(value, Tensor) or value.ndim != 1 or value.is_floating_point():
+            got = str(tuple(value.shape)) if isinstance(value, Tensor) else shown(value)
+            raise InputTypeError(
+                f"got {name} {got} for a static model; expected integers in one dimension, and {_OFFSETS} beside "
+                f"{_IDS}: use tokenize()"
+            )
+    ids, starts = (features[name].to(device, torch.long) for name in (_IDS, _OFFSETS))
+    lengths = torch.cat([starts, starts.new_tensor([len(ids)])]).diff()
+    if not len(starts) or starts[0] != 0 or bool((lengths < 0).any()):
+        raise InputError(
+            f"got {_OFFSETS} {shown(starts.tolist())} for {len(ids)} tokens; expected where each text begins, from 0 "
+            f"on: use tokenize()"
+        )
+    index = torch.arange(len(starts), device=device)
+    text_index = index.repeat_interleave(lengths)
+    return PackedBatch(
+        input_ids=ids,
+        positions=torch.arange(len(ids), device=device) - starts[text_index],
+        text_index=text_index,
+        lengths=lengths,
+        offsets=torch.cat([starts, starts.new_tensor([len(ids)])]).int(),
+        runs=tuple(runs_of(lengths.cpu().numpy())),
+        restore=index,
+    )
+
+
+def flat_features(batch: PackedBatch) -> dict[str, Any]:
+    """Return texts as the features of static models, in the order of the rows; see `flat_batch`."""
+    lengths = batch.lengths[batch.restore]
+    offsets = lengths.cumsum(0) - lengths
+    moved = (batch.offsets[:-1].long()[batch.restore] - offsets).repeat_interleave(lengths)
+    return {_IDS: batch.input_ids[moved + torch.arange(batch.tokens, device=moved.device)], _OFFSETS: offsets}
+
+
 def run_on_dictionary(
     module: nn.Module, features: Features, padding: Padding | None = None, given: dict[str, Any] | None = None
 ) -> Features:
@@ -148,7 +221,7 @@ def run_on_dictionary(
         module: takes and returns a dictionary of features.
         features: packed.
         padding: places of their tokens in the padded batch of the caller, whose order the module then sees; without
-            one, the module sees the texts in packed order.
+            one, the module sees the texts in packed order; those of a static model are always in the caller's.
         given: the dictionary that the caller gave; it is changed to what the module returns.
 
     Raises:
@@ -156,7 +229,9 @@ def run_on_dictionary(
     """
     batch, in_order = features.batch, padding is not None
     padding = padding or Padding.around(batch)
-    if given is None:
+    if given is None and features.token_embeddings is None:  # of a static model
+        given, in_order = flat_features(batch), True
+    elif given is None:
         given = {_IDS: padding.pad(batch.input_ids), _MASK: padding.pad(torch.ones_like(batch.input_ids))}
         if batch.token_types is not None:
             given[_TYPES] = padding.pad(batch.token_types)

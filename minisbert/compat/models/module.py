@@ -223,7 +223,8 @@ def on_features(forward: Callable[[Features], Features], features: Any, device: 
 
     Args:
         forward: changes the features.
-        features: packed; or a dictionary, which may be without ids, or without everything but the sentence embeddings.
+        features: packed; or a dictionary, which may be without ids, or without everything but the sentence embeddings,
+            as that of a static model is to the modules after it.
         device: of the module's inputs.
 
     Returns:
@@ -232,7 +233,9 @@ def on_features(forward: Callable[[Features], Features], features: Any, device: 
     if isinstance(features, Features):
         return forward(features)
     tokens = features.get("token_embeddings")
-    if "input_ids" not in features and tokens is None:  # only sentence embeddings, in the order of the caller
+    if tokens is None and (
+        "input_ids" not in features or "offsets" in features
+    ):  # only sentence embeddings, in the order of the caller
         made = forward(Features(cast(Any, None), sentence_embedding=features["sentence_embedding"]))
         features["sentence_embedding"] = made.sentence_embedding
         return features

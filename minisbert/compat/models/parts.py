@@ -14,9 +14,11 @@ from ...errors import ConfigError
 from ...modules.features import Features
 from ...modules.pooling import POOLING_MODES
 from ...modules.sentence import ACTIVATION_FUNCTIONS
+from ...modules.static import StaticEmbedding as OurStaticEmbedding
 from ...storage import dialects
 from ..old_names import old_names, refuse_more
 from .module import Module, on_features
+from .static import StaticEmbedding
 from .transformer import Transformer
 
 Options = ParamSpec("Options")
@@ -371,6 +373,7 @@ _ADOPTED: Mapping[type[nn.Module], type[nn.Module]] = {
     ours.LayerNorm: LayerNorm,
     ours.Dropout: Dropout,
     ours.WeightedLayerPooling: WeightedLayerPooling,
+    OurStaticEmbedding: StaticEmbedding,
 }
 
 

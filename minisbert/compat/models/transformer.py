@@ -17,13 +17,14 @@ from ...errors import ConfigError, InputTypeError, warn
 from ...modules.encoder import Encoder
 from ...modules.features import Features
 from ...modules.foreign import ForeignEncoder
+from ...packing import PackedBatch
 from ...storage.files import read_json_object
 from ...storage.layout import check_loading, merge_loading
 from ...storage.locate import find_model
 from ...text import Text, TextTokenizer, read_inputs, with_prompt
 from ..old_names import old_names, refuse_more
 from .auto_model import AutoModel, ConfigView, encode_padded
-from .features import Padding, results
+from .features import Padding, padded_features, results
 from .module import InputModule, warn_of_pickles
 from .parameter_names import ParameterNames
 from .tokenizer import TokenizerView
@@ -226,9 +227,18 @@ class Transformer(ParameterNames, ours.Transformer, InputModule):
         refuse_more("Transformer", kwargs)
         if isinstance(features, Features):
             return super().forward(features)
-        padding = Padding.of(features, self.encoder_device)
-        features.update(results(self.run_padded(padding), padding))
+        made, padding = self.run_on(features, self.encoder_device)
+        features.update(results(made, padding))
         return features
+
+    def run_on(self, features: Mapping[str, Any], device: torch.device) -> tuple[Features, Padding]:
+        """Embed the tokens of a dictionary on a device; return also the places that they have there."""
+        padding = Padding.of(features, device)
+        return self.run_padded(padding), padding
+
+    def features_of(self, batch: PackedBatch) -> dict[str, Any]:
+        """Return packed texts as a dictionary of features, in the order of the rows."""
+        return padded_features(batch, padding=self.padding_token)
 
     def run_padded(self, padding: Padding) -> Features:
         """Embed the tokens of padded texts, as the encoder of the reference does."""

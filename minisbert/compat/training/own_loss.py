@@ -12,7 +12,7 @@ from ...data.labels import LabelType
 from ...losses import Loss
 from ...losses.base import Form, Labels
 from ...model import EmbeddingModel
-from ...packing import PackedBatch, pad
+from ...packing import PackedBatch
 
 _DTYPES = {"int": torch.int64, "bool": torch.bool}
 
@@ -22,17 +22,22 @@ class OwnLoss(Loss):
 
     Args:
         loss: called with a list of features, one for each column, and the labels, (rows,), or None.
-        padding: id of the padding token.
+        features: makes the features of packed texts, in the order of the rows.
         labels: type of the labels in the data, which decides their dtype.
         compute: called in place of `loss`, or None.
     """
 
     def __init__(
-        self, loss: nn.Module, *, padding: int, labels: LabelType, compute: Callable[..., Any] | None = None
+        self,
+        loss: nn.Module,
+        *,
+        features: Callable[[PackedBatch], dict[str, Any]],
+        labels: LabelType,
+        compute: Callable[..., Any] | None = None,
     ) -> None:
         super().__init__()
         self.loss = loss
-        self._padding, self._labels, self._compute = padding, labels, compute
+        self._features, self._labels, self._compute = features, labels, compute
 
     @property
     def takes_labels(self) -> bool:
@@ -64,32 +69,7 @@ class OwnLoss(Loss):
         """
         if labels is not None and self._labels in _DTYPES:
             labels = labels.to(_DTYPES[self._labels])
-        return (self._compute or self.loss)(
-            [padded_features(column, padding=self._padding) for column in tokens], labels
-        )
-
-
-def padded_features(batch: PackedBatch, *, padding: int) -> dict[str, Any]:
-    """Return texts as the features of the reference's models, in the order of the rows.
-
-    Args:
-        batch: the texts.
-        padding: id of the padding token.
-
-    Returns:
-        input_ids, attention_mask and token_type_ids, int64, (texts, longest); and prompt_length where some leading
-        tokens are left out of pooling.
-    """
-    ids, mask = pad(batch.input_ids, batch)
-    types = ids.new_zeros(ids.shape) if batch.token_types is None else pad(batch.token_types, batch)[0]
-    features: dict[str, Any] = {
-        "input_ids": ids.masked_fill(~mask, padding)[batch.restore],
-        "attention_mask": mask.to(torch.int64)[batch.restore],
-        "token_type_ids": types[batch.restore],
-    }
-    if batch.prompt_length:
-        features["prompt_length"] = batch.prompt_length
-    return features
+        return (self._compute or self.loss)([self._features(column) for column in tokens], labels)
 
 
 def put_model(loss: nn.Module, model: EmbeddingModel) -> None:

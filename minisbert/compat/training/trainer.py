@@ -347,8 +347,8 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
             compute = partial(self._computed, name, list(rows.texts))
         elif isinstance(loss, Loss) and not getattr(loss, "rewritten", False):  # for embeddings
             return loss
-        padding = self.model.transformer.padding_token
-        return OwnLoss(loss, padding=padding, labels=rows.label_type, compute=compute)
+        first: Any = self.model.transformer
+        return OwnLoss(loss, features=first.features_of, labels=rows.label_type, compute=compute)
 
     def _computed(self, name: str, columns: list[str], features: list[dict[str, Any]], labels: Tensor | None) -> Any:
         """Return what a `compute_loss` of the user's own makes of a batch, called as the reference calls it."""

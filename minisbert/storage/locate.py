@@ -26,6 +26,33 @@ _WANTED = [
     *("pytorch_model*.bin", "*/pytorch_model.bin"),
 ]
 _UNWANTED = ["onnx/*", "openvino/*"]
+# Models of the Hub without an owner in their names, for which "sentence-transformers/" does not stand.
+ORIGINAL_TRANSFORMER_MODELS = [
+    *(f"albert-{size}-v{number}" for size in ("base", "large", "xlarge", "xxlarge") for number in (1, 2)),
+    "bert-base-cased-finetuned-mrpc",
+    *(f"bert-base-{kind}" for kind in ("cased", "chinese", "german-cased", "german-dbmdz-cased")),
+    *(f"bert-base-{kind}" for kind in ("german-dbmdz-uncased", "multilingual-cased", "multilingual-uncased")),
+    "bert-base-uncased",
+    *(
+        f"bert-large-{case}{kind}"
+        for case in ("cased", "uncased")
+        for kind in ("-whole-word-masking-finetuned-squad", "-whole-word-masking", "")
+    ),
+    "camembert-base",
+    "ctrl",
+    *(f"distilbert-base-cased{kind}" for kind in ("-distilled-squad", "")),
+    *(f"distilbert-base-{kind}" for kind in ("german-cased", "multilingual-cased")),
+    *(f"distilbert-base-uncased{kind}" for kind in ("-distilled-squad", "-finetuned-sst-2-english", "")),
+    *("distilgpt2", "distilroberta-base", "gpt2-large", "gpt2-medium", "gpt2-xl", "gpt2", "openai-gpt"),
+    *("roberta-base-openai-detector", "roberta-base", "roberta-large-mnli", "roberta-large-openai-detector"),
+    *("roberta-large", "t5-11b", "t5-3b", "t5-base", "t5-large", "t5-small", "transfo-xl-wt103"),
+    *(f"xlm-clm-{languages}-1024" for languages in ("ende", "enfr")),
+    *(f"xlm-mlm-{languages}-1280" for languages in ("100", "17")),
+    *(f"xlm-mlm-{languages}-1024" for languages in ("ende", "enfr", "enro", "tlm-xnli15", "xnli15")),
+    "xlm-mlm-en-2048",
+    *(f"xlm-roberta-large-finetuned-conll0{kind}" for kind in ("2-dutch", "2-spanish", "3-english", "3-german")),
+    *("xlm-roberta-base", "xlm-roberta-large", "xlnet-base-cased", "xlnet-large-cased"),
+]
 # What a module needs beside its config.json. Older versions leave the folder of a Normalize empty.
 _WITH_WEIGHTS, _WITHOUT_FILES = ("Transformer", "StaticEmbedding", "Dense", "LayerNorm"), ("Normalize",)
 
@@ -41,7 +68,7 @@ def find_model(
     """Return the folder of the model called `name`. What is there as a whole opens no connection.
 
     Args:
-        name: a folder, or a name on the Hub; without an organization one of sentence-transformers.
+        name: a folder, or a name on the Hub; see `repository_name`.
         revision: a branch, tag or commit on the Hub.
         cache_folder: of the Hub's files; by default the environment's SENTENCE_TRANSFORMERS_HOME, or else the cache of
             huggingface_hub.
@@ -146,8 +173,17 @@ def _missing_in(folder: Path, kind: str) -> list[str]:
 
 
 def repository_name(name: str) -> str:
-    """Return the full name of a model on the Hub."""
-    return name if "/" in name else f"sentence-transformers/{name}"
+    """Return the full name of a model on the Hub; most names without an owner are those of sentence-transformers."""
+    return name if "/" in name or name.lower() in ORIGINAL_TRANSFORMER_MODELS else f"sentence-transformers/{name}"
+
+
+def local_folder(name: str | Path, revision: str | None) -> Path | None:
+    """Return the folder of a model that is a folder or the installed package, or None."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    packaged = repository_name(str(name)) == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION)
+    return packaged_model() if packaged else None
 
 
 def packaged_model(*, verify: bool = False) -> Path | None:

@@ -20,8 +20,9 @@ from common import vectors
 
 from minisbert import SentenceTransformer
 from minisbert import util as below
-from minisbert.compat import util
-from minisbert.errors import ConfigError, InputError, InputTypeError
+from minisbert.compat import models, util
+from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError
+from minisbert.storage import locate
 
 ROWS = vectors(12, 8)
 
@@ -319,6 +320,26 @@ def test_files_of_the_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert asked == [("some/model", "sub/a.json", "main"), ("some/model", "no.json", None)]
     assert util.load_dir_path("some/model", "sub") == str(tmp_path / "sub")
     assert util.load_dir_path("some/model", "other") is None
+
+
+def test_files_of_a_model_are_found_in_one_way(monkeypatch: pytest.MonkeyPatch, tiny: Callable[[str], Path]) -> None:
+    folder = tiny("bert")
+    monkeypatch.setattr(locate, "packaged_model", lambda: folder)
+    for place in (util, models.Module):
+        assert place.load_dir_path("all-MiniLM-L6-v2", "1_Pooling") == str(folder / "1_Pooling")
+        assert place.load_file_path("all-MiniLM-L6-v2", "modules.json") == str(folder / "modules.json")
+        assert place.load_file_path("all-MiniLM-L6-v2", "other.json") is None
+        assert place.load_dir_path(f"{folder}/", "") == str(folder)
+        with pytest.raises(ConfigError, match="expected a name without"):
+            place.load_dir_path(str(folder), "../other")
+        with pytest.raises(ModelError, match="local_files_only is set"):
+            place.load_dir_path("no/such-model", "", local_files_only=True)
+    assert util.is_sentence_transformer_model("sentence-transformers/all-MiniLM-L6-v2")
+    assert models.Pooling.load("all-MiniLM-L6-v2", "1_Pooling").pooling_mode == ("mean",)
+    with pytest.raises(
+        ModelError, match=r"config.json does not fit Dense \(missing a required argument: 'in_features'"
+    ):
+        models.Dense.load("all-MiniLM-L6-v2", "9_Dense")
 
 
 def test_a_row_that_grows(tmp_path: Path) -> None:

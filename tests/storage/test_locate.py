@@ -224,3 +224,16 @@ def test_modules_outside_a_snapshot(path: str, hub: Hub, folder: Path) -> None:
     hub.put()
     with pytest.raises(ModelError, match="inside the model"):
         locate.find_model(NAME)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("all-mpnet-base-v2", "sentence-transformers/all-mpnet-base-v2"),
+        ("bert-base-uncased", "bert-base-uncased"),
+        ("Distilroberta-base", "Distilroberta-base"),
+        ("intfloat/e5-small", "intfloat/e5-small"),
+    ],
+)
+def test_names_without_an_owner(name: str, expected: str) -> None:
+    assert locate.repository_name(name) == expected

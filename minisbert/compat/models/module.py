@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -11,12 +12,12 @@ from typing import Any, ClassVar, TypeVar, cast
 import torch
 from torch import nn
 
-from ...errors import warn
+from ...errors import ModelError, warn
 from ...modules.features import Features
 from ...storage.files import write_json
-from ...storage.locate import find_model
 from ...storage.weights import load_into, read_weights, write_weights
 from ..old_names import refuse_more
+from ..util import files
 from .features import Padding, results, take_results
 
 Made = TypeVar("Made", bound="Module")
@@ -80,8 +81,16 @@ class Module(nn.Module, ABC):
         """
         refuse_more(f"{cls.__name__}.load", kwargs, known=_LOADING)
         source = (token, cache_folder, revision, local_files_only)
-        config = cls.load_config(model_name_or_path, subfolder, None, *source)
-        module = cls(**{**(init_defaults or {}), **config})
+        settings = {**(init_defaults or {}), **cls.load_config(model_name_or_path, subfolder, None, *source)}
+        try:
+            inspect.signature(cls).bind(**settings)
+        except TypeError as error:
+            folder = Path(model_name_or_path, subfolder)
+            raise ModelError(
+                f"{folder / cls.config_file_name} does not fit {cls.__name__} ({error}); expected the settings that "
+                f"its constructor takes: copy the model again"
+            ) from None
+        module = cls(**settings)
         if module.state_dict():
             cls.load_torch_weights(model_name_or_path, subfolder, *source, model=module)
         return module
@@ -118,11 +127,9 @@ class Module(nn.Module, ABC):
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> str | None:
-        """Return the path of a file of a model, or None if there is no such file; see `load`."""
+        """Return the path of a file of a model, or None if there is no such file; see `util.load_file_path`."""
         source = (token, cache_folder, revision, local_files_only)
-        folder = Module.load_dir_path(model_name_or_path, subfolder, *source)
-        path = Path(folder or "") / filename
-        return str(path) if folder is not None and path.is_file() else None
+        return files.load_file_path(model_name_or_path, filename, subfolder, *source)
 
     @staticmethod
     def load_dir_path(
@@ -133,17 +140,8 @@ class Module(nn.Module, ABC):
         revision: str | None = None,
         local_files_only: bool = False,
     ) -> str | None:
-        """Return the path of a folder of a model, or None if there is no such folder; see `load`."""
-        folder = Path(model_name_or_path).expanduser()
-        if not folder.is_dir():
-            folder = find_model(
-                model_name_or_path,
-                token=token,
-                cache_folder=cache_folder,
-                revision=revision,
-                local_files_only=local_files_only,
-            )
-        return str(folder / subfolder) if (folder / subfolder).is_dir() else None
+        """Return the path of a folder of a model, or None if there is no such folder; see `util.load_dir_path`."""
+        return files.load_dir_path(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
 
     @classmethod
     def load_torch_weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
@@ -11,6 +12,9 @@ from typing import Any
 from tqdm import tqdm
 
 from ...errors import ConfigError
+from ...storage.locate import find_model, local_folder, repository_name
+
+_CACHE = "SENTENCE_TRANSFORMERS_HOME"
 
 
 class disabled_tqdm(tqdm):  # type: ignore[type-arg]  # noqa: N801
@@ -60,26 +64,27 @@ def load_file_path(
 ) -> str | None:
     """Return the path of a file of a model, downloaded from the Hub if need be; None if the model has no such file.
 
-    Errors of the Hub other than a file that is not there are passed on.
+    The model is a folder, the installed all-MiniLM-L6-v2, or one of the Hub. Errors of the Hub other than a file that
+    is not there are passed on.
 
     Raises:
         ConfigError: the name leads out of the model.
     """
     _check_inside(subfolder)
     _check_inside(filename)
-    path = Path(model_name_or_path, subfolder, filename)
-    if path.exists() or Path(model_name_or_path).is_dir():
+    if (folder := local_folder(model_name_or_path, revision)) is not None:
+        path = folder / subfolder / filename
         return str(path) if path.exists() else None
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError, HFValidationError, LocalEntryNotFoundError
 
     try:
         return hf_hub_download(
-            model_name_or_path,
+            repository_name(str(model_name_or_path)),
             Path(subfolder, filename).as_posix(),
             revision=revision,
             token=token,
-            cache_dir=cache_folder,
+            cache_dir=cache_folder or os.environ.get(_CACHE) or None,
             local_files_only=local_files_only,
         )
     except (EntryNotFoundError, HFValidationError, LocalEntryNotFoundError):
@@ -96,30 +101,41 @@ def load_dir_path(
 ) -> str | None:
     """Return the path of a folder of a model, downloaded from the Hub if need be; None if the model has no such folder.
 
+    The model is found as `load_file_path` finds it; the folder of the whole model, as `SentenceTransformer` does.
+
     Raises:
         ConfigError: the name leads out of the model.
+        ModelError: the whole model is asked for, and cannot be found.
     """
     _check_inside(subfolder)
-    path = Path(model_name_or_path, subfolder)
-    if path.exists() or Path(model_name_or_path).is_dir():
-        return str(path) if path.exists() else None
+    inside = Path(subfolder).as_posix()
+    folder = local_folder(model_name_or_path, revision)
+    if folder is None and inside == ".":
+        folder = find_model(
+            model_name_or_path,
+            token=token,
+            cache_folder=cache_folder,
+            revision=revision,
+            local_files_only=local_files_only,
+        )
+    if folder is not None:
+        return str(folder / subfolder) if (folder / subfolder).exists() else None
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    inside = Path(subfolder).as_posix()
     try:
-        folder = snapshot_download(
-            model_name_or_path,
+        snapshot = snapshot_download(
+            repository_name(str(model_name_or_path)),
             revision=revision,
-            allow_patterns=None if inside == "." else f"{inside}/**",
+            allow_patterns=f"{inside}/**",
             token=token,
-            cache_dir=cache_folder,
+            cache_dir=cache_folder or os.environ.get(_CACHE) or None,
             local_files_only=local_files_only,
             tqdm_class=disabled_tqdm,  # type: ignore[arg-type]  # any kind of tqdm will do
         )
     except (HFValidationError, LocalEntryNotFoundError):
         return None
-    path = Path(folder, subfolder)
+    path = Path(snapshot, subfolder)
     return str(path) if path.is_dir() else None
 
 

@@ -12,37 +12,10 @@ from torch import Tensor
 
 from ...errors import ConfigError, InputError
 from ...similarity import SimilarityFunction
+from ...storage.locate import ORIGINAL_TRANSFORMER_MODELS as ORIGINAL_TRANSFORMER_MODELS
 
 logger = logging.getLogger(__name__)
 AnyFunction = TypeVar("AnyFunction", bound=Callable[..., Any])
-
-# Models of the Hub without an owner in their names, for which "sentence-transformers/" does not stand.
-ORIGINAL_TRANSFORMER_MODELS = [
-    *(f"albert-{size}-v{number}" for size in ("base", "large", "xlarge", "xxlarge") for number in (1, 2)),
-    "bert-base-cased-finetuned-mrpc",
-    *(f"bert-base-{kind}" for kind in ("cased", "chinese", "german-cased", "german-dbmdz-cased")),
-    *(f"bert-base-{kind}" for kind in ("german-dbmdz-uncased", "multilingual-cased", "multilingual-uncased")),
-    "bert-base-uncased",
-    *(
-        f"bert-large-{case}{kind}"
-        for case in ("cased", "uncased")
-        for kind in ("-whole-word-masking-finetuned-squad", "-whole-word-masking", "")
-    ),
-    "camembert-base",
-    "ctrl",
-    *(f"distilbert-base-cased{kind}" for kind in ("-distilled-squad", "")),
-    *(f"distilbert-base-{kind}" for kind in ("german-cased", "multilingual-cased")),
-    *(f"distilbert-base-uncased{kind}" for kind in ("-distilled-squad", "-finetuned-sst-2-english", "")),
-    *("distilgpt2", "distilroberta-base", "gpt2-large", "gpt2-medium", "gpt2-xl", "gpt2", "openai-gpt"),
-    *("roberta-base-openai-detector", "roberta-base", "roberta-large-mnli", "roberta-large-openai-detector"),
-    *("roberta-large", "t5-11b", "t5-3b", "t5-base", "t5-large", "t5-small", "transfo-xl-wt103"),
-    *(f"xlm-clm-{languages}-1024" for languages in ("ende", "enfr")),
-    *(f"xlm-mlm-{languages}-1280" for languages in ("100", "17")),
-    *(f"xlm-mlm-{languages}-1024" for languages in ("ende", "enfr", "enro", "tlm-xnli15", "xnli15")),
-    "xlm-mlm-en-2048",
-    *(f"xlm-roberta-large-finetuned-conll0{kind}" for kind in ("2-dutch", "2-spanish", "3-english", "3-german")),
-    *("xlm-roberta-base", "xlm-roberta-large", "xlnet-base-cased", "xlnet-large-cased"),
-]
 
 
 def fullname(obj: Any) -> str:

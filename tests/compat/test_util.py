@@ -21,6 +21,7 @@ from common import vectors
 from minisbert import SentenceTransformer
 from minisbert import util as below
 from minisbert.compat import models, util
+from minisbert.compat.model import SentenceTransformer as CompatSentenceTransformer
 from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError
 from minisbert.storage import locate
 
@@ -68,6 +69,29 @@ def test_quantization() -> None:
     assert util.quantize_embeddings([], "int8") == []
     with pytest.raises(InputError, match="at least 2"):
         util.quantize_embeddings(ROWS[0], "int8")
+
+
+def test_ranges_of_few_embeddings_are_noticed(tiny: Callable[[str], Path], caplog: pytest.LogCaptureFixture) -> None:
+    model = CompatSentenceTransformer(str(tiny("bert")), device="cpu")
+    texts = ["a cat", "dog", "the sea"]
+    many = np.tile(ROWS, (9, 1))
+    for count, quantize in (
+        (3, lambda: model.encode(texts, precision="int8")),
+        (3, lambda: model.encode(texts, precision="uint8", convert_to_numpy=False)),
+        (11, lambda: model.encode(texts, precision="int8", output_value="token_embeddings")),
+        (12, lambda: util.quantize_embeddings(ROWS, "uint8")),
+        (12, lambda: util.quantize_embeddings([ROWS[:5], ROWS[5:]], "int8")),
+        (None, lambda: model.encode(texts * 34, precision="int8")),
+        (None, lambda: model.encode(texts, precision="binary")),
+        (None, lambda: util.quantize_embeddings(many, "int8")),
+        (None, lambda: util.quantize_embeddings([many[:50], many[50:]], "int8")),
+        (None, lambda: util.quantize_embeddings(ROWS, "int8", calibration_embeddings=ROWS)),
+        (None, lambda: util.quantize_embeddings([ROWS], "int8", ranges=np.stack([ROWS.min(0), ROWS.max(0)]))),
+    ):
+        caplog.clear()
+        quantize()
+        said = [record.getMessage().partition(" of ")[0] for record in caplog.records]
+        assert said == ([] if count is None else [f"got {count} embeddings to take the ranges"])
 
 
 def test_late_interaction_by_hand() -> None:

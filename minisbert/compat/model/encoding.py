@@ -19,6 +19,7 @@ from ...model.pool import EncodingPool
 from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
 from ...similarity import Embeddings, Precision
 from ..old_names import old_names, refuse_more
+from ..util.similarities import notice_few
 
 _USUAL_BATCH = 32
 _OTHERS = (torch.float16, torch.bfloat16, torch.float64)  # than float32, in which minisbert returns embeddings
@@ -117,6 +118,9 @@ class EncodingMethods(OurSentenceTransformer):
             chunk_size=chunk_size,
             out=out,
         )
+        if precision in ("int8", "uint8") and output_value is not None:
+            of_tokens = output_value == "token_embeddings" and isinstance(found, list)
+            notice_few(sum(map(len, found)) if of_tokens else len(found), precision)
         if output_value is None:
             for one in [found] if isinstance(found, dict) else found:
                 one["modality"] = "text"

@@ -83,12 +83,24 @@ def quantize_embeddings(
         if getattr(embeddings[0], "ndim", 0) == 2:
             matrices = [np.asarray(float_tensor(matrix).detach().cpu()) for matrix in embeddings]
             shared = np.concatenate(matrices) if integers else calibration_embeddings
+            if integers:
+                notice_few(sum(map(len, matrices)), precision)
             return [np.asarray(quantize_embeddings(one, precision, ranges, shared)) for one in matrices]
-    if integers and 1 < (count := len(embeddings)) < _FEW and np.ndim(embeddings[0]) == 1:
-        logger.warning("the ranges of %s come from %d embeddings only; more, or ranges, are safer", precision, count)
+    if integers and len(embeddings) and np.ndim(embeddings[0]) == 1:
+        notice_few(len(embeddings), precision)
     options = {"ranges": ranges, "calibration_embeddings": calibration_embeddings}
     quantized = similarity.quantize_embeddings(embeddings, precision, **options)
     return quantized[0] if len(embeddings) and np.ndim(embeddings[0]) == 0 else quantized
+
+
+def notice_few(count: int, precision: str) -> None:
+    """Log a warning if the ranges of integers come from a small number of embeddings."""
+    if 1 < count < _FEW:
+        logger.warning(
+            "got %d embeddings to take the ranges of %s from; expected at least %d, which show the range of each "
+            "dimension: quantize more of them together, or pass ranges or calibration_embeddings of many",
+            *(count, precision, _FEW),
+        )
 
 
 __all__ = [

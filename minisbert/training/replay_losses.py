@@ -13,6 +13,7 @@ from ..losses import (
     CachedMultipleNegativesSymmetricRankingLoss,
     Loss,
     MatryoshkaLoss,
+    MegaBatchMarginLoss,
     MultipleNegativesRankingLoss,
 )
 from ..model import EmbeddingModel
@@ -42,15 +43,21 @@ def as_written(loss: Loss, version: ReplayVersion) -> Loss:
     return loss
 
 
-def check_replayed(loss: Loss, model: EmbeddingModel, version: ReplayVersion) -> None:
-    """Check that a loss with a gradient cache can be repeated; others always can, some up to rounding.
+def check_replayed(loss: Loss, model: EmbeddingModel, version: ReplayVersion, *, batch_size: int) -> None:
+    """Check that a loss with mini-batches can be repeated; others always can, some up to rounding.
 
     Raises:
-        ConfigError: the version lacks an option of it, or gives its guide tokens that are not made here.
+        ConfigError: the version lacks an option of it, gives its guide tokens that are not made here, or embeds the
+            texts of each mini-batch twice where minisbert embeds those of a batch once.
     """
+    got = f"got replay={version!r} with {type(loss).__name__}"
+    if isinstance(loss, MegaBatchMarginLoss) and _splits(loss, batch_size):
+        raise ConfigError(
+            f"{got} in mini-batches, whose dropout is not repeated; expected whole batches: set mini_batch_size to at "
+            f"least batch_size={batch_size}, or use_mini_batched_version=False"
+        )
     if not loss.cached:
         return
-    got = f"got replay={version!r} with {type(loss).__name__}"
     if isinstance(loss.guide, EmbeddingModel) and not reads_the_same_tokens(loss.guide, model):
         raise ConfigError(
             f"{got} and a guide with another vocabulary or a smaller max_seq_length than the model's, for which the "
@@ -59,6 +66,12 @@ def check_replayed(loss: Loss, model: EmbeddingModel, version: ReplayVersion) ->
         )
     if version == "5.1" and (option := _newer_option(loss)):
         raise ConfigError(f"{got} and {option}, which 5.1 does not have; expected replay='6.2', or the default of it")
+
+
+def _splits(loss: MegaBatchMarginLoss, batch_size: int) -> bool:
+    """Return True if the reference embeds a batch in parts."""
+    smaller = loss.mini_batch_num_tokens is not None or loss.mini_batch_size < batch_size
+    return loss.use_mini_batched_version and smaller
 
 
 def _newer_option(loss: Loss) -> str | None:

@@ -272,7 +272,8 @@ class Trainer:
         from .replay_losses import check_replayed  # only a replay needs it
 
         for loss in (part.loss for part in self._sets + self._eval_sets):
-            check_replayed(loss, self.model, cast(ReplayVersion, config.replay))
+            version = cast(ReplayVersion, config.replay)
+            check_replayed(loss, self.model, version, batch_size=config.batch_size)
         if config.prompts and leaves_out_prompts(self.model):
             raise ConfigError(
                 f"got replay={config.replay!r} with prompts and a model whose pooling leaves them out, which is not "

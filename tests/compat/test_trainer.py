@@ -670,6 +670,13 @@ def test_refused(model: SentenceTransformer, tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Asked with a method evaluate .* training does not call"):
         asked = Asked(model)
     assert asked.evaluate() == {"eval_own": 1.0}
+    arguments = SentenceTransformerTrainingArguments(
+        str(tmp_path / "own"), eval_on_start=True, max_steps=1, save_strategy="no", report_to="none", use_cpu=True
+    )
+    with pytest.warns(UserWarning, match="training does not call"):
+        run = Asked(model, arguments, FEW, FEW, losses.MultipleNegativesRankingLoss(model))
+    run.train()
+    assert "eval_loss" in run.state.log_history[0]
     with pytest.raises(ConfigError, match="neither model nor model_init"):
         SentenceTransformerTrainer()
     with pytest.raises(ConfigError, match="args of type str"):

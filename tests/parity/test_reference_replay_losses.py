@@ -66,6 +66,7 @@ EXACT: tuple[Run, ...] = (
 )
 ROUNDED: tuple[Run, ...] = (
     ("MegaBatchMarginLoss", 2, None, {"use_mini_batched_version": False}),
+    ("MegaBatchMarginLoss", 2, None, {}),
     ("MatryoshkaLoss", 2, None, {"loss": "MultipleNegativesRankingLoss", "matryoshka_dims": [DIM, 8]}),
 )
 

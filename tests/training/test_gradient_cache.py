@@ -302,6 +302,20 @@ def test_a_replay_of_5_1_refuses_what_that_does_not_have(
         Trainer(load(tiny("bert")), rows_of(8), loss=one, config=TrainingConfig(replay="6.2"))
 
 
+@pytest.mark.parametrize("options", [{"mini_batch_size": 3}, {"mini_batch_num_tokens": 100}])
+def test_a_replay_refuses_mini_batches_that_are_embedded_twice(
+    options: dict[str, Any], tiny: Callable[[str], Path]
+) -> None:
+    config = TrainingConfig(replay="6.2", batch_size=4)
+    with pytest.raises(ConfigError, match="with MegaBatchMarginLoss in mini-batches.* at least batch_size=4, or"):
+        Trainer(load(tiny("bert")), rows_of(8), loss=losses.MegaBatchMarginLoss(**options), config=config)
+    for loss in (
+        losses.MegaBatchMarginLoss(mini_batch_size=4),
+        losses.MegaBatchMarginLoss(use_mini_batched_version=False, **options),
+    ):
+        Trainer(load(tiny("bert")), rows_of(8), loss=loss, config=config)
+
+
 def test_rows_that_do_not_fit(tiny: Callable[[str], Path]) -> None:
     with pytest.raises(InputError, match="CachedMultipleNegativesRankingLoss expects at least 2"):
         Trainer(

@@ -231,7 +231,7 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
             self._set_context()
         self.is_in_train, start = True, time.time()
         if self.args.eval_on_start:
-            self.evaluate()
+            TrainerEvaluations.evaluate(self)  # as the other evaluations of a run, none by a method of a subclass
         self.state = self._state([*self.state.log_history] if self.args.eval_on_start else [])
         if resume_from_checkpoint is True and not list(Path(self.args.output_dir or "").glob("checkpoint-*")):
             raise InputError(f"got no checkpoint in {self.args.output_dir} to resume from; expected one: start anew")

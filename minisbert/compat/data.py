@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import gzip
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from .. import datasets, readers
 from ..data import loaders
 from ..data.rows import InputExample as _Frozen
-from ..errors import shown, warn
+from ..errors import InputTypeError, shown, warn
 
 __all__ = [
     "DenoisingAutoEncoderDataset",
@@ -42,6 +42,8 @@ class InputExample:
     def __init__(self, guid: str = "", texts: list[str] | None = None, label: Any = 0) -> None:
         if isinstance(texts, str):
             warn(f"got texts={shown(texts)}, in which each letter is a text; expected a list of texts: use brackets")
+        elif texts is not None and not isinstance(texts, Iterable):
+            raise InputTypeError(f"got texts={shown(texts)}; expected a list of texts: use brackets")
         self.guid, self.texts, self.label = guid, texts, label
 
     def __str__(self) -> str:

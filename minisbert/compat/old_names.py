@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
 import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -38,7 +39,10 @@ def old_names(*places: str, **names: str) -> Callable[[Callable[Options, Result]
                 *((new, given.pop(old)) for old, new in names.items() if old in given),
             ):
                 if name in given:
-                    raise TypeError(f"got {name} twice; expected it once: it is an argument with two names or places")
+                    raise TypeError(
+                        f"{function.__qualname__}() got {name} twice; expected it once: it is an argument with two "
+                        f"names or places"
+                    )
                 given[name] = value
             return function(*taken, **options)
 
@@ -48,7 +52,12 @@ def old_names(*places: str, **names: str) -> Callable[[Callable[Options, Result]
 
 
 def refuse_more(
-    where: str, options: Mapping[str, Any], places: Sequence[Any] = (), *, known: Collection[str] = ()
+    where: str,
+    options: Mapping[str, Any],
+    places: Sequence[Any] = (),
+    *,
+    known: Collection[str] = (),
+    names: Collection[str] = (),
 ) -> None:
     """Refuse what a `**kwargs` or `*args` of the reference would take for other kinds of models.
 
@@ -57,6 +66,7 @@ def refuse_more(
         options: what was given by name.
         places: what was given by place.
         known: names that make no difference.
+        names: those of other arguments, for the message.
 
     Raises:
         ConfigError: there is something else.
@@ -64,4 +74,6 @@ def refuse_more(
     others = [name for name in options if name not in known]
     if others or places:
         got = f"{others[0]}={shown(options[others[0]])}" if others else shown(places[0])
-        raise ConfigError(f"got {got} for {where}, which has no such argument here; expected none: leave it out")
+        near = difflib.get_close_matches(others[0], [*names, *known], n=1) if others else []
+        expected = f"{near[0]}: fix the name" if near else "none: leave it out"
+        raise ConfigError(f"got {got} for {where}, which has no such argument here; expected {expected}")

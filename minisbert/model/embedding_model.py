@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..distributed import shares
-from ..errors import ConfigError, InputError, InputTypeError, check_count
+from ..errors import ConfigError, InputError, InputTypeError, check_count, shown
 from ..modules import WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.lora import LoraConfig
@@ -144,6 +144,10 @@ class EmbeddingModel(ModuleStack):
         elif modules is None or model_name_or_path is not None:
             got = "neither a model nor modules" if modules is None else "both a model and modules"
             raise ConfigError(f"got {got}; expected either the name or folder of a model, or modules=[...]")
+        if isinstance(modules, (str, bytes)) or not isinstance(modules, Iterable):
+            raise ConfigError(
+                f"got modules={shown(modules)}; expected a Transformer and the modules after it, in a list"
+            )
         known = settings.similarity_fn_name in SimilarityFunction.possible_values()
         settings = replace(
             settings,
@@ -155,10 +159,10 @@ class EmbeddingModel(ModuleStack):
         super().__init__(modules, settings, truncation=truncation)
         self.base_model, self.base_model_revision = base_model, base_revision
         self._other_settings = settings.other
+        encoder = self.transformer.encoder
         saved_dtype = next(self.parameters()).dtype
         self.to(device=usable_device(device), dtype=_DTYPES[dtype] if dtype else None)
         self.eval()
-        encoder = self.transformer.encoder
         native = encoder if isinstance(encoder, Encoder) and self.device.type == "cpu" else None
         if dtype == "int8":
             if native is None:

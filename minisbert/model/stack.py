@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning, warn
+from ..errors import ConfigError, InputError, InputTypeError, ModelError, TruncationWarning, shown, warn
 from ..modules import Dense, Pooling, Transformer, WeightedLayerPooling
 from ..modules.encoder import Encoder
 from ..modules.features import Features
@@ -40,6 +40,9 @@ class ModuleStack(nn.Sequential):
     """
 
     def __init__(self, modules: Sequence[nn.Module], settings: ModelSettings, *, truncation: Truncation) -> None:
+        for place, module in enumerate(modules):
+            if not isinstance(module, nn.Module):
+                raise ConfigError(f"got {shown(module)} as modules[{place}]; expected a module: pass modules=[...]")
         super().__init__(*modules)
         if not modules:
             raise ConfigError("got no modules; expected a Transformer and the modules after it: pass modules=[...]")

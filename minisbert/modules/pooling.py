@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import kernels
-from ..errors import ConfigError, ModelError, check_count, shown
+from ..errors import ConfigError, ModelError, check_count, check_flag, shown
 from ..kernels import plain
 from .features import Features
 
@@ -38,15 +38,18 @@ class Pooling(nn.Module):
         self, embedding_dimension: int, pooling_mode: str | Sequence[str] = "mean", *, include_prompt: bool = True
     ) -> None:
         super().__init__()
-        modes = (pooling_mode,) if isinstance(pooling_mode, str) else tuple(pooling_mode)
-        unknown = [mode for mode in modes if mode not in POOLING_MODES]
+        given = (
+            [pooling_mode] if isinstance(pooling_mode, str) or not isinstance(pooling_mode, Sequence) else pooling_mode
+        )
+        modes = tuple(given)
+        unknown = [mode for mode in modes if not isinstance(mode, str) or mode not in POOLING_MODES]
         if unknown or not modes:
             raise ConfigError(
                 f"got pooling mode {list(modes)!r}; expected one or several of {', '.join(POOLING_MODES)}"
             )
-        self.embedding_dimension = embedding_dimension
+        self.embedding_dimension = check_count(embedding_dimension, "embedding_dimension")
         self.pooling_mode = modes
-        self.include_prompt = include_prompt
+        self.include_prompt = check_flag(include_prompt, "include_prompt")
 
     @property
     def output_dimension(self) -> int:

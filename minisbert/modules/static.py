@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError, first_line
+from ..errors import ConfigError, ModelError, first_line, shown
 from ..storage.dialects import read_transformer_settings
 from ..storage.files import is_file, open_file
 from ..storage.locate import find_model
@@ -50,7 +50,13 @@ class StaticEmbedding(Transformer):
     ) -> None:
         source = tokenizer if isinstance(tokenizer, TokenizerSource) else static_tokenizer(tokenizer)
         if embedding_weights is not None:
-            weights = torch.as_tensor(embedding_weights)
+            try:
+                weights = torch.as_tensor(embedding_weights)
+            except (TypeError, ValueError, RuntimeError) as error:
+                raise ConfigError(
+                    f"got embedding_weights={shown(embedding_weights)} ({first_line(error)}); expected floats, one row "
+                    f"for each token"
+                ) from None
             if weights.ndim != 2 or not weights.is_floating_point():
                 raise ConfigError(
                     f"got embedding_weights of shape {tuple(weights.shape)}, {weights.dtype}; expected floats, one row "

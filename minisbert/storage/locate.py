@@ -178,7 +178,12 @@ def repository_name(name: str) -> str:
 
 
 def local_folder(name: str | Path, revision: str | None) -> Path | None:
-    """Return the folder of a model that is a folder or the installed package, or None."""
+    """Return the folder of a model that is a folder or the installed package, or None.
+
+    Raises:
+        ModelError: the name is of another type.
+    """
+    _check_options(name, revision, None)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

@@ -13,12 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...errors import InputError
+from ...errors import InputError, InputTypeError, shown
 from ...evaluation import Evaluator
 from ...evaluation.evaluator import Measurement
 from ...similarity import SimilarityFunction, embedding_matrix
+from ..checks import check_function, check_list
 
 logger = logging.getLogger(__name__)
+_HELD = {"labels": "numbers 0 and 1", "scores": "numbers"}  # columns of something else than texts
 
 
 class BaseEvaluator(Evaluator):
@@ -96,8 +98,13 @@ class SequentialEvaluator(BaseEvaluator):
         main_score_function: Callable[[list[Any]], Any] = lambda scores: scores[-1],
     ) -> None:
         super().__init__()
-        self.evaluators = list(evaluators)
-        self.main_score_function = main_score_function
+        if callable(evaluators) or not isinstance(evaluators, Iterable):
+            raise InputTypeError(f"got evaluators={shown(evaluators)}; expected several: put a single one in a list")
+        self.evaluators = [
+            check_function(one, f"evaluators[{place}]", of="of a model, such as an evaluator")
+            for place, one in enumerate(evaluators)
+        ]
+        self.main_score_function = check_function(main_score_function, "main_score_function", of="of a list of numbers")
 
     def __call__(
         self,
@@ -135,6 +142,8 @@ class TaskEvaluator(BaseEvaluator):
         self, name: str, batch_size: int, show_progress_bar: bool, write_csv: bool, truncate_dim: int | None
     ) -> None:
         super().__init__()
+        if name and not isinstance(name, str):
+            raise InputTypeError(f"got name={shown(name)}; expected a text that names files and metrics: pass a string")
         self.name = name
         self.batch_size = batch_size
         self.show_progress_bar = show_progress_bar
@@ -240,16 +249,20 @@ def as_rows(embeddings: Any, options: Mapping[str, Any]) -> Tensor | NDArray[Any
 
 def function_names(names: Sequence[Any] | None, main: SimilarityFunction | None = None) -> list[str]:
     """Return the names of similarity functions to evaluate; without any, that of the main one."""
-    chosen = [SimilarityFunction.of(name).value for name in names or ()]
+    given = () if names is None else check_list(names, "similarity_fn_names", of="names, such as 'cosine'")
+    chosen = [SimilarityFunction.of(name).value for name in given]
     return chosen or ([main.value] if main is not None else [])
 
 
 def check_lengths(**columns: Sequence[Any]) -> None:
-    """Check that columns are equally long.
+    """Check that columns are lists, and equally long.
 
     Raises:
-        InputError: they are not.
+        InputTypeError: one is none.
+        InputError: they differ in length.
     """
+    for name, values in columns.items():
+        check_list(values, name, of=_HELD.get(name, "texts"))
     if len({len(values) for values in columns.values()}) > 1:
         got = ", ".join(f"{len(values)} {name}" for name, values in columns.items())
         raise InputError(f"got {got}; expected the same number of each: pass one of each for every row")

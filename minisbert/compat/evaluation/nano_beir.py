@@ -14,6 +14,7 @@ from ...evaluation.nano_beir import DATASETS, load_split
 from ...evaluation.retrieval import csv_columns
 from ...search import ScoreFunction
 from ...similarity import SimilarityFunction
+from ..checks import check_list
 from .base import TaskEvaluator
 from .retrieval import InformationRetrievalEvaluator
 
@@ -50,7 +51,8 @@ class NanoBEIREvaluator(TaskEvaluator):
     ) -> None:
         ending = f"_{truncate_dim}" if truncate_dim else ""
         super().__init__(f"NanoBEIR_{aggregate_key}{ending}", batch_size, show_progress_bar, write_csv, truncate_dim)
-        self.dataset_names = list(DATASETS) if dataset_names is None else dataset_names
+        given = list(DATASETS) if dataset_names is None else dataset_names
+        self.dataset_names = check_list(given, "dataset_names", of="names, such as 'msmarco'")
         self.dataset_id = dataset_id
         self.aggregate_fn, self.aggregate_key = aggregate_fn, aggregate_key
         self.mrr_at_k = mrr_at_k

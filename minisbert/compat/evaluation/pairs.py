@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ... import evaluation
-from ...errors import InputError, warn
+from ...errors import InputError, InputTypeError, shown, warn
 from ...evaluation.evaluator import Measurement, primary_function
 from ...evaluation.metrics import Cuts
 from ...similarity import SimilarityFunction
+from ..checks import check_list
 from .base import EmbeddedBy, TaskEvaluator, check_lengths, function_names, logger
 
 _METRICS = ("accuracy", "accuracy_threshold", "f1", "f1_threshold", "precision", "recall", "ap", "mcc")
@@ -52,7 +53,7 @@ class BinaryClassificationEvaluator(TaskEvaluator):
     @classmethod
     def from_input_examples(cls, examples: list[Any], **kwargs: Any) -> BinaryClassificationEvaluator:
         """Make an evaluator of rows of two texts and a label."""
-        first, second = _columns(examples, 2)
+        first, second = columns_of(examples, 2)
         return cls(first, second, [example.label for example in examples], **kwargs)
 
     def measure(self, model: Any) -> Measurement:
@@ -155,7 +156,7 @@ class EmbeddingSimilarityEvaluator(TaskEvaluator):
     @classmethod
     def from_input_examples(cls, examples: list[Any], **kwargs: Any) -> EmbeddingSimilarityEvaluator:
         """Make an evaluator of rows of two texts and a score."""
-        first, second = _columns(examples, 2)
+        first, second = columns_of(examples, 2)
         return cls(first, second, [example.label for example in examples], **kwargs)
 
     def measure(self, model: Any) -> Measurement:
@@ -231,7 +232,7 @@ class TripletEvaluator(TaskEvaluator):
     @classmethod
     def from_input_examples(cls, examples: list[Any], **kwargs: Any) -> TripletEvaluator:
         """Make an evaluator of rows of three texts."""
-        anchors, positives, negatives = _columns(examples, 3)
+        anchors, positives, negatives = columns_of(examples, 3)
         return cls(anchors, positives, negatives, **kwargs)
 
     def measure(self, model: Any) -> Measurement:
@@ -265,8 +266,20 @@ class TripletEvaluator(TaskEvaluator):
         self.csv_headers = [*self.csv_headers, *(f"accuracy_{name}" for name in similarity_fn_names)]
 
 
-def _columns(examples: Sequence[Any], count: int) -> list[list[str]]:
-    """Return the first texts of rows as columns."""
+def columns_of(examples: Sequence[Any], count: int) -> list[list[str]]:
+    """Return the first texts of rows as columns.
+
+    Raises:
+        InputTypeError: a row is no InputExample.
+        InputError: a row has fewer texts.
+    """
+    check_list(examples, "examples", of="InputExample")
+    for row, example in enumerate(examples):
+        texts = getattr(example, "texts", None)
+        if texts is None or not hasattr(example, "label"):
+            raise InputTypeError(f"got examples[{row}]={shown(example)}; expected an InputExample: make one of it")
+        if len(texts) < count:
+            raise InputError(f"got examples[{row}] with {len(texts)} text(s); expected {count}: drop it or add some")
     return [[example.texts[place] for example in examples] for place in range(count)]
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from ... import evaluation
-from ...errors import warn
+from ...errors import InputError, InputTypeError, shown, warn
 from ...evaluation.evaluator import Measurement
 from ...search import ScoreFunction
 from ...similarity import cos_sim
+from ..checks import check_function, check_list, check_mapping
 from .base import EmbeddedBy, TaskEvaluator, logger
 
 
@@ -39,11 +40,13 @@ class RerankingEvaluator(TaskEvaluator):
         if mrr_at_k is not None:
             logger.warning("the argument mrr_at_k is now called at_k")
             at_k = mrr_at_k
-        rows: Iterable[Mapping[str, Any]] = samples.values() if isinstance(samples, Mapping) else samples
-        lists = ({**row, **{key: _texts(row[key]) for key in ("positive", "negative")}} for row in rows)
+        rows: Any = samples.values() if isinstance(samples, Mapping) else samples
+        check_list(rows, "samples", of="dicts with query, positive and negative")
+        lists = (_with_lists(row, number) for number, row in enumerate(rows))
         self.samples = [row for row in lists if row["positive"] and row["negative"]]
         self.at_k = at_k
-        self.similarity_fct = similarity_fct
+        of = "of two tensors, such as cos_sim"
+        self.similarity_fct: ScoreFunction = check_function(similarity_fct, "similarity_fct", of=of)
         self.use_batched_encoding = use_batched_encoding
         self.csv_file = self.file_name("RerankingEvaluator", f"_results_@{at_k}.csv")
         self.csv_headers = ["epoch", "steps", "MAP", f"MRR@{at_k}", f"NDCG@{at_k}"]
@@ -125,6 +128,7 @@ class ParaphraseMiningEvaluator(TaskEvaluator):
         truncate_dim: int | None = None,
     ) -> None:
         super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
+        check_mapping(sentences_map, "sentences_map", of="texts by id")
         self.ids, self.sentences = list(sentences_map), list(sentences_map.values())
         self.query_chunk_size = query_chunk_size
         self.corpus_chunk_size = corpus_chunk_size
@@ -197,16 +201,34 @@ class ParaphraseMiningEvaluator(TaskEvaluator):
         return {**mined, "top_k": self.top_k, **super().get_config_dict()}
 
 
-def _texts(value: Any) -> list[str]:
-    return [value] if isinstance(value, str) else list(value)
+def _with_lists(row: Any, number: int) -> dict[str, Any]:
+    """Return a sample with its positives and negatives in lists."""
+    known = check_mapping(row, f"samples[{number}]", of="query, positive and negative")
+    found = dict(known)
+    for key in ("positive", "negative"):
+        if key not in known:
+            raise InputError(
+                f"samples[{number}] has the keys {list(known)}; expected query, positive and negative: fix the sample"
+            )
+        value = known[key]
+        found[key] = (
+            [value] if isinstance(value, str) else list(check_list(value, f"samples[{number}][{key!r}]", of="texts"))
+        )
+    return found
 
 
 def _graph(
     pairs: Iterable[tuple[Any, Any]], duplicates: Mapping[Any, Mapping[Any, bool]]
 ) -> dict[Any, dict[Any, bool]]:
     """Return pairs in both forms as one: {id: {id: True}}, those of the list in both directions."""
-    graph: dict[Any, dict[Any, bool]] = {key: dict(others) for key, others in duplicates.items()}
-    for first, second in pairs:
+    of = "dicts of ids, with True for duplicates, by id"
+    graph: dict[Any, dict[Any, bool]] = {}
+    for key, others in check_mapping(duplicates, "duplicates_dict", of=of).items():
+        graph[key] = dict(check_mapping(others, f"duplicates_dict[{key!r}]", of="True by id"))
+    for row, pair in enumerate(check_list(pairs, "duplicates_list", of="pairs of ids")):
+        if isinstance(pair, str) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise InputTypeError(f"got duplicates_list[{row}]={shown(pair)}; expected a pair of ids: pass two")
+        first, second = pair
         graph.setdefault(first, {})[second] = True
         graph.setdefault(second, {})[first] = True
     return graph

@@ -18,6 +18,7 @@ from ...evaluation.retrieval import csv_columns
 from ...model import EmbeddingModel
 from ...search import ScoreFunction
 from ...similarity import SimilarityFunction
+from ..checks import check_list, check_mapping
 from .base import EmbeddedBy, TaskEvaluator, as_rows, logger
 
 _METRICS = ("accuracy", "precision", "recall", "ndcg", "mrr", "map")
@@ -57,6 +58,11 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         write_predictions: bool = False,
     ) -> None:
         super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
+        check_mapping(queries, "queries", of="texts by id")
+        check_mapping(corpus, "corpus", of="texts by id")
+        check_mapping(relevant_docs, "relevant_docs", of="a set of ids of documents for each id of a query")
+        if score_functions is not None:
+            check_mapping(score_functions, "score_functions", of="functions by name, such as {'cosine': cos_sim}")
         self.queries_ids = [key for key in queries if key in relevant_docs and len(relevant_docs[key])]
         self.queries = [queries[key] for key in self.queries_ids]
         self.corpus_ids, self.corpus = list(corpus), list(corpus.values())
@@ -70,6 +76,8 @@ class InformationRetrievalEvaluator(TaskEvaluator):
         self.accuracy_at_k = accuracy_at_k
         self.precision_recall_at_k = precision_recall_at_k
         self.map_at_k = map_at_k
+        for metric, counts in self.at_k().items():
+            check_list(counts, f"{metric}_at_k", of="whole numbers, such as 10")
         self.score_functions = score_functions
         self.score_function_names = sorted(score_functions or ())
         self._score_functions_from_model = score_functions is None

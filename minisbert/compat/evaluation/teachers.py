@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ... import evaluation
+from ...errors import InputTypeError, shown
 from ...evaluation.evaluator import Measurement
 from ...evaluation.translation import SHOWN
 from .base import EmbeddedBy, TaskEvaluator, check_lengths
@@ -36,7 +37,7 @@ class MSEEvaluator(TaskEvaluator):
         self.csv_file = f"mse_evaluation_{name}_results.csv"
         self.csv_headers = ["epoch", "steps", "MSE"]
         self.primary_metric = "negative_mse"
-        teacher = None if teacher_model is None else EmbeddedBy(self, teacher_model)
+        teacher = None if teacher_model is None else EmbeddedBy(self, _teacher(teacher_model))
         self._task = evaluation.MSEEvaluator(source_sentences, target_sentences, teacher)
         self.source_embeddings = self._task.source_embeddings
 
@@ -68,7 +69,9 @@ class MSEEvaluatorFromDataFrame(TaskEvaluator):
         self.csv_file = self.file_name("mse_evaluation")
         self.csv_headers = ["epoch", "steps", *(f"{source}-{target}" for source, target in combinations)]
         self.primary_metric = "negative_mse"
-        self._task = evaluation.MSEEvaluatorFromDataFrame(dataframe, EmbeddedBy(self, teacher_model), combinations)
+        self._task = evaluation.MSEEvaluatorFromDataFrame(
+            dataframe, EmbeddedBy(self, _teacher(teacher_model)), combinations
+        )
         self.data, self.teacher_embeddings = self._task.data, self._task.teacher_embeddings
 
     def measure(self, model: Any) -> Measurement:
@@ -158,6 +161,12 @@ class LabelAccuracyEvaluator(TaskEvaluator):
         rows = _rows(self.dataloader)
         task = evaluation.LabelAccuracyEvaluator(rows, softmax_model=self.softmax_model, batch_size=self.batch_size)
         return task.measure(model)
+
+
+def _teacher(model: Any) -> Any:
+    if isinstance(model, str) or not callable(getattr(model, "encode", None)):
+        raise InputTypeError(f"got teacher_model={shown(model)}; expected a model with encode(): load one")
+    return model
 
 
 def _rows(data: Any) -> Any:

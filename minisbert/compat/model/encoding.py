@@ -36,7 +36,10 @@ def _with_arguments_of(
     def decorate(method: Callable[[Any, dict[str, Any]], Any]) -> Callable[Options, Any]:
         @functools.wraps(method)
         def binding(*args: Options.args, **kwargs: Options.kwargs) -> Any:
-            bound = signature.bind(*args, **kwargs)
+            try:
+                bound = signature.bind(*args, **kwargs)
+            except TypeError as error:
+                raise TypeError(f"{method.__qualname__}() {error}") from None
             bound.apply_defaults()
             options = bound.arguments
             options.update(options.pop("kwargs"))
@@ -96,7 +99,8 @@ class EncodingMethods(OurSentenceTransformer):
         if isinstance(prompt_name, int):
             warn(f"got {prompt_name} as prompt_name, and took it as batch_size: up to version 2 it was in that place")
             prompt_name, batch_size = None, prompt_name
-        refuse_more("encode", {name: value for name, value in kwargs.items() if value is not None}, known=_KNOWN)
+        more = {name: value for name, value in kwargs.items() if value is not None}
+        refuse_more("encode", more, known=_KNOWN, names=_ARGUMENTS)
         out = kwargs.get("out")
         if show_progress_bar is None:
             level = logging.getLogger("sentence_transformers").getEffectiveLevel()
@@ -183,6 +187,9 @@ class EncodingMethods(OurSentenceTransformer):
             )
             return ""
         return super().prompt_text(prompt, name)
+
+
+_ARGUMENTS = [name for name in inspect.signature(EncodingMethods.encode).parameters if name not in ("self", "kwargs")]
 
 
 def _texts(inputs: Any) -> Any:

@@ -91,11 +91,11 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
     ) -> None:
         if token is not None and use_auth_token is not None:
             raise ConfigError("got both token and use_auth_token; expected one of them: they are the same")
-        values = modules.values() if isinstance(modules, Mapping) else modules
+        values: Any = modules.values() if isinstance(modules, Mapping) else modules
         known = None if prompts is None else {name: text or "" for name, text in prompts.items()}
         super().__init__(
             model_name_or_path,
-            modules=None if values is None else list(values),
+            modules=list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values,
             device=device,
             prompts=known,
             default_prompt_name=default_prompt_name,

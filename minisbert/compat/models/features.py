@@ -46,6 +46,7 @@ class Padding:
             InputTypeError: there are no such tensors.
             InputError: they do not fit each other, or a text has no tokens or padding between its tokens.
         """
+        check_features(features)
         ids, mask, types = _tensors(features, device)
         texts, width = ids.shape
         lengths = mask.sum(dim=1)
@@ -139,6 +140,16 @@ def take_results(features: Features, given: Mapping[str, Any], padding: Padding,
     return features
 
 
+def check_features(features: Any) -> None:
+    """Check that something is a dictionary of features.
+
+    Raises:
+        InputTypeError: it is none.
+    """
+    if not isinstance(features, Mapping):
+        raise InputTypeError(f"got {shown(features)} for features; expected a dictionary: use tokenize(), or encode()")
+
+
 def padded_features(batch: PackedBatch, *, padding: int) -> dict[str, Any]:
     """Return texts as the features of the reference's models, in the order of the rows.
 
@@ -176,6 +187,7 @@ def flat_batch(features: Mapping[str, Any], device: torch.device) -> PackedBatch
         InputTypeError: there are no such tensors.
         InputError: there are no texts, or the offsets do not rise from 0 to the number of tokens.
     """
+    check_features(features)
     for name in (_IDS, _OFFSETS):
         value = features.get(name)
         if not isinstance(value, Tensor) or value.ndim != 1 or value.is_floating_point():

@@ -10,15 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, cast
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ...errors import ModelError, warn
+from ...errors import InputTypeError, ModelError, warn
 from ...modules.features import Features
 from ...storage.files import write_json
 from ...storage.weights import load_into, read_weights, write_weights
 from ..old_names import refuse_more
 from ..util import files
-from .features import Padding, results, take_results
+from .features import Padding, check_features, results, take_results
 
 Made = TypeVar("Made", bound="Module")
 AnyModule = TypeVar("AnyModule", bound=nn.Module)
@@ -216,31 +216,38 @@ class InputModule(Module):
             tokenizer.save(str(Path(output_path) / "tokenizer.json"))
 
 
-def on_features(forward: Callable[[Features], Features], features: Any, device: torch.device) -> Any:
+def on_features(forward: Callable[[Features], Features], features: Any) -> Any:
     """Run the `forward` of one of our modules, which is for packed features, on them or on a dictionary.
 
     Args:
         forward: changes the features.
         features: packed; or a dictionary, which may be without ids, or without everything but the sentence embeddings,
             as that of a static model is to the modules after it.
-        device: of the module's inputs.
 
     Returns:
         The features; a dictionary has what was made.
+
+    Raises:
+        InputTypeError: the dictionary has no embeddings.
     """
     if isinstance(features, Features):
         return forward(features)
-    tokens = features.get("token_embeddings")
-    if tokens is None and (
-        "input_ids" not in features or "offsets" in features
-    ):  # only sentence embeddings, in the order of the caller
+    check_features(features)
+    tokens, sentences = (features.get(name) for name in ("token_embeddings", "sentence_embedding"))
+    devices = [value.device for value in (tokens, sentences) if isinstance(value, Tensor)]
+    if not devices:
+        raise InputTypeError(
+            f"got features with the keys {', '.join(map(str, features)) or '(none)'}; expected a tensor "
+            f"token_embeddings or sentence_embedding among them: run the modules before this one"
+        )
+    if tokens is None and ("input_ids" not in features or "offsets" in features):  # rows in the order of the caller
         made = forward(Features(cast(Any, None), sentence_embedding=features["sentence_embedding"]))
         features["sentence_embedding"] = made.sentence_embedding
         return features
     known = features
     if "input_ids" not in features:
         known = {**features, "input_ids": torch.zeros(tokens.shape[:2], dtype=torch.long, device=tokens.device)}
-    padding = Padding.of(known, device)
+    padding = Padding.of(known, devices[0])
     features.update(results(forward(take_results(Features(padding.batch), features, padding)), padding))
     return features
 

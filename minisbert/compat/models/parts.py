@@ -6,12 +6,10 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, ParamSpec
 
-import torch
 from torch import Tensor, nn
 
 from ... import modules as ours
-from ...errors import ConfigError
-from ...modules.features import Features
+from ...errors import ConfigError, check_flag, shown
 from ...modules.pooling import POOLING_MODES
 from ...modules.sentence import ACTIVATION_FUNCTIONS
 from ...modules.static import StaticEmbedding as OurStaticEmbedding
@@ -77,7 +75,7 @@ class Pooling(ours.Pooling, Module):
     def forward(self, features: Any, **kwargs: Any) -> Any:
         """Set the sentence embeddings: (texts, dim)."""
         refuse_more("Pooling", kwargs)
-        return on_features(super().forward, features, _device(features))
+        return on_features(super().forward, features)
 
     @property
     def word_embedding_dimension(self) -> int:
@@ -162,6 +160,7 @@ class Dense(ours.Dense, Module):
         use_residual: bool = False,
     ) -> None:
         _check_names("Dense", module_input_name, module_output_name)
+        check_flag(bias, "bias")
         activation = nn.Identity() if activation_function is None else activation_function
         name = (
             activation if isinstance(activation, str) else f"{type(activation).__module__}.{type(activation).__name__}"
@@ -175,13 +174,13 @@ class Dense(ours.Dense, Module):
         if isinstance(activation, nn.Module):
             self.activation = activation
         if init_weight is not None:
-            self.linear.weight = nn.Parameter(init_weight)
+            self.linear.weight = _parameter(init_weight, "init_weight", (out_features, in_features))
         if init_bias is not None and bias:
-            self.linear.bias = nn.Parameter(init_bias)
+            self.linear.bias = _parameter(init_bias, "init_bias", (out_features,))
 
     def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, in) to (texts, out)."""
-        return on_features(super().forward, features, self.linear.weight.device)
+        return on_features(super().forward, features)
 
     @property
     def in_features(self) -> int:
@@ -244,7 +243,7 @@ class Normalize(ours.Normalize, Module):
 
     def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, dim) to (texts, dim)."""
-        return on_features(super().forward, features, _device(features))
+        return on_features(super().forward, features)
 
     @classmethod
     def load(  # type: ignore[override]  # as in the reference
@@ -272,7 +271,7 @@ class LayerNorm(ours.LayerNorm, Module):
 
     def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, dim) to (texts, dim)."""
-        return on_features(super().forward, features, self.norm.weight.device)
+        return on_features(super().forward, features)
 
     @property
     def dimension(self) -> int:
@@ -311,7 +310,7 @@ class Dropout(ours.Dropout, Module):
 
     def forward(self, features: Any) -> Any:  # type: ignore[override]  # as in the reference
         """(texts, dim) to (texts, dim)."""
-        return on_features(super().forward, features, _device(features))
+        return on_features(super().forward, features)
 
 
 class WeightedLayerPooling(ours.WeightedLayerPooling, Module):
@@ -341,7 +340,7 @@ class WeightedLayerPooling(ours.WeightedLayerPooling, Module):
         """Set the token embeddings."""
         if isinstance(features, dict) and features.get("all_layer_embeddings") is None:
             return features
-        return on_features(super().forward, features, self.layer_weights.device)
+        return on_features(super().forward, features)
 
     def get_embedding_dimension(self) -> int:
         """Size of the token embeddings."""
@@ -390,16 +389,15 @@ def takes_packed(module: nn.Module) -> bool:
     return package.split(".")[0] == __name__.split(".")[0]
 
 
+def _parameter(value: Any, name: str, shape: tuple[int, ...]) -> nn.Parameter:
+    if not isinstance(value, Tensor) or not value.is_floating_point() or value.shape != shape:
+        got = f"a tensor {tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else shown(value)
+        raise ConfigError(f"got {name}={got}; expected a tensor of floats, {shape}: pass one")
+    return nn.Parameter(value)
+
+
 def _check_names(kind: str, taken: str, given: str | None) -> None:
     if taken != _SENTENCES or given not in (None, _SENTENCES):
         raise ConfigError(
             f"got {kind} from {taken} to {given or taken}; expected {_SENTENCES}, which is all that minisbert changes"
         )
-
-
-def _device(features: Any) -> torch.device:
-    """The device of a dictionary of features."""
-    if isinstance(features, Features):
-        return features.batch.input_ids.device
-    values = (features.get(name) for name in ("token_embeddings", _SENTENCES, "input_ids"))
-    return next(value.device for value in values if isinstance(value, Tensor))

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from ... import modules as ours
-from ...errors import ConfigError, InputTypeError, warn
+from ...errors import ConfigError, InputTypeError, check_count, check_flag, warn
 from ...modules.encoder import Encoder
 from ...modules.features import Features
 from ...modules.foreign import ForeignEncoder
@@ -117,6 +117,9 @@ class Transformer(ParameterNames, ours.Transformer, InputModule):
         loading = check_loading(
             backend=backend, model_kwargs=model_kwargs, processor_kwargs=processor_kwargs, config_kwargs=config_kwargs
         )
+        if max_seq_length is not None:
+            check_count(max_seq_length, "max_seq_length", otherwise="None for the model's own")
+        check_flag(do_lower_case, "do_lower_case")
         settings = {
             "max_seq_length": max_seq_length,
             "transformer_task": transformer_task,

@@ -4,7 +4,7 @@
     ├── ConfigError      (ValueError)       an option has a value that cannot work: fix the call
     ├── InputError       (ValueError)       texts, rows, labels or files cannot be used: fix the data
     ├── InputTypeError   (TypeError)        an argument has a type that cannot be used: fix the call
-    ├── ModelError       (ValueError)       a model cannot be found or read: fix or copy the model
+    ├── ModelError       (ValueError)       a model cannot be found, read or uploaded: fix it, or the access
     ├── PoolError        (RuntimeError)     processes cannot be started, or have ended: check the machine
     └── DivergenceError  (ArithmeticError)  gradients or weights are no longer finite: change the settings
 

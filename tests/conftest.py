@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hub as hubs
 import pytest
 import tiny_models
 from places import DATA
@@ -26,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
         if item.get_closest_marker("parity") and importlib.util.find_spec("sentence_transformers") is None:
             item.add_marker(pytest.mark.skip(reason="sentence-transformers is not installed"))
+        if "hub" in getattr(item, "fixturenames", ()):  # huggingface_hub uploads in a way that its HTTP client warns of
+            item.add_marker(pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning"))
 
 
 @pytest.fixture
@@ -93,6 +96,14 @@ def model_folder(tiny: Callable[[str], Path], request: pytest.FixtureRequest) ->
         return request.getfixturevalue("minilm") if name == "minilm" else tiny(name)
 
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hubs.Hub]:
+    """A Hub of this test alone, which huggingface_hub talks to, with an empty cache and no token."""
+    with hubs.serving() as server:
+        hubs.use(monkeypatch, server.url, tmp_path / "hub-cache")
+        yield server
 
 
 @pytest.fixture(autouse=True, scope="session")

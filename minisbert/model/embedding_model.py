@@ -1,4 +1,4 @@
-"""`EmbeddingModel`: find and load a model, embed texts with it, and save it."""
+"""`EmbeddingModel`: find and load a model, and embed texts with it."""
 
 from __future__ import annotations
 
@@ -16,22 +16,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..distributed import shares
-from ..errors import ConfigError, InputError, InputTypeError, check_count, shown
-from ..modules import WeightedLayerPooling
+from ..errors import ConfigError, InputTypeError, check_count, shown
 from ..modules.encoder import Encoder
 from ..modules.lora import LoraConfig
-from ..modules.persistence import read_modules, write_module
+from ..modules.persistence import read_modules
 from ..similarity import Precision, SimilarityFunction
-from ..storage.adapters import check_no_base, remove_adapter
-from ..storage.files import replacing_folder
-from ..storage.layout import ModelSettings, check_loading, read_layout, with_loading, write_modules, write_settings
+from ..storage.layout import ModelSettings, check_loading, read_layout, with_loading
 from ..storage.locate import find_model, repository_name
 from ..text import Text, read_inputs
-from ..version import versions
 from .devices import usable_device
 from .encoding import BLOCK, EncodeOptions, EncodingRun, OutputValue, Run, allocate, collect, quantize
 from .pool import EncodingPool, PoolRun
-from .stack import ModuleStack, Truncation
+from .saving import SavedModel
+from .stack import Truncation
 
 # One text; or several texts and pairs of texts: a list, a tuple, an array, a pandas.Series.
 Inputs: TypeAlias = "str | Sequence[Text] | NDArray[Any]"
@@ -53,7 +50,7 @@ def _with_options_of(function: Callable[Options, Any]) -> Callable[[Callable[...
     return lambda decorated: decorated
 
 
-class EmbeddingModel(ModuleStack):
+class EmbeddingModel(SavedModel):
     """Loads, runs and saves a sentence-embedding model.
 
     Args:
@@ -391,53 +388,3 @@ class EmbeddingModel(ModuleStack):
         """
         self.transformer.merge_adapter()
         return self
-
-    # ---- saving -----------------------------------------------------------------------------------------------------
-
-    def save_pretrained(
-        self, path: str | Path, *, model_name: str | None = None, create_model_card: bool = True
-    ) -> None:
-        """Write the model in the layout that sentence-transformers 4, 5 and 6 read.
-
-        Of an encoder with an adapter only the adapter is written, as PEFT and the reference do; call
-        `merge_and_unload` before to write all weights.
-
-        Args:
-            path: the folder to write; files of other names in it stay.
-            model_name: the name the model card shows, such as "me/my-model".
-            create_model_card: write README.md. A loaded model that was not trained keeps its own.
-
-        Raises:
-            InputError: the folder cannot be written, or has weights that would be taken for the base of the adapter.
-            ConfigError: weights of the adapter's base are trained too.
-        """
-        if not str(path):
-            raise InputError("got '' as path; expected the name of a folder: pass '.' for the current one")
-        adapted = self.transformer.adapter is not None
-        if adapted:
-            check_no_base(Path(path))
-        with replacing_folder(Path(path)) as folder:
-            self.write_into(folder)
-            card = self._model_card(model_name) if create_model_card else None
-            if card is not None:
-                (folder / "README.md").write_text(card, encoding="utf-8", errors="replace", newline="\n")
-            if not adapted:
-                remove_adapter(Path(path))
-
-    save = save_pretrained
-
-    def write_into(self, folder: Path) -> None:
-        """Write modules and settings, but no card, file by file into an existing folder."""
-        folders = write_modules(folder, [type(module).__name__ for module in self])
-        if any(isinstance(module, WeightedLayerPooling) and module.used for module in self):
-            self.transformer.ask_for_layers()
-        for module, module_folder in zip(self, folders, strict=True):
-            write_module(module, module_folder)
-        settings = ModelSettings(
-            self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim, self._other_settings
-        )
-        write_settings(folder, settings, versions=versions())
-
-    def _model_card(self, model_name: str | None) -> str | None:
-        """Text of README.md, or None for none; here the text that the model was loaded with."""
-        return self._card

@@ -24,6 +24,7 @@ from ..errors import InputError, ModelError
 
 LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
+LONGEST_REVISION = 200
 _LONGEST_JSON = 100_000_000  # bytes; tokenizers, the largest, have some ten million
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # the first line of what git has where git-lfs keeps a file
 _SAMPLES, _SAMPLE = 64, 65_536  # places of a file that `sampled_digest` covers, and bytes of each

@@ -12,8 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ..errors import ModelError, first_line, shown
-from .files import inside, is_file, read_json
+from ..errors import ModelError, shown
+from .files import LONGEST_REVISION, inside, is_file, read_json
+from .hub import Reason, reason_of, repository_folder
 from .tokenizer import VOCABULARIES
 from .weights import SAFETENSORS, weight_files
 
@@ -104,23 +105,27 @@ def find_model(
     packaged = packaged_model() if repository == PACKAGED_MODEL and revision in (None, PACKAGED_REVISION) else None
     if packaged is not None:
         return packaged
+    if local_files_only:
+        reason = Reason("local_files_only is set", "check the name, or load it once without that")
+        raise _not_found(repository, cached, missing, reason)
     try:
-        if local_files_only:
-            raise LookupError("local_files_only is set")
         return _download(repository, revision, cache, token)
     except ModelError:
         raise
     except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
-        kind = "" if local_files_only else f"cannot be downloaded: {type(error).__name__}: "
-        reason = f"{kind}{first_line(error)[:200]}"
-        if cached is not None:
-            raise ModelError(
-                f"{repository} is in the cache without {', '.join(missing)} ({reason}); expected the whole model: load "
-                f"it once with a connection, or pass the folder {cached} to use only what lies there"
-            ) from error
-        raise ModelError(
-            f"{repository} is neither a folder nor in the cache ({reason}): {_hint(repository)}, or the connection"
-        ) from error
+        raise _not_found(repository, cached, missing, reason_of(error, repository, revision)) from error
+
+
+def _not_found(repository: str, cached: Path | None, missing: list[str], reason: Reason) -> ModelError:
+    if cached is not None:
+        return ModelError(
+            f"{repository} is in the cache without {', '.join(missing)} ({reason.text}); expected the whole model: "
+            f"{reason.fix}, or pass the folder {cached} to use only what lies there"
+        )
+    fix = reason.fix
+    if repository == PACKAGED_MODEL:
+        fix = f"install minisbert[minilm] for an offline copy, or {fix.removeprefix('check the name, or ')}"
+    return ModelError(f"{repository} is neither a folder nor in the cache ({reason.text}): {fix}")
 
 
 def _check_options(name: Any, revision: Any, cache_folder: Any) -> None:
@@ -128,7 +133,7 @@ def _check_options(name: Any, revision: Any, cache_folder: Any) -> None:
         raise ModelError(
             f"got {shown(name)} of type {type(name).__name__}; expected a model folder or name: pass a text"
         )
-    if revision is not None and (not isinstance(revision, str) or not revision):
+    if revision is not None and (not isinstance(revision, str) or not revision or len(revision) > LONGEST_REVISION):
         raise ModelError(f"got revision={shown(revision)}; expected a branch, tag or commit: pass a text, or None")
     if cache_folder is not None and not isinstance(cache_folder, (str, Path)):
         raise ModelError(f"got cache_folder={shown(cache_folder)}; expected a folder: pass a path, or None")
@@ -217,25 +222,29 @@ def packaged_model(*, verify: bool = False) -> Path | None:
 
 
 def _cached(repository: str, revision: str | None, cache_folder: str | Path | None) -> Path | None:
-    """Return the snapshot of a model in the cache, whole or not."""
-    from huggingface_hub import constants
+    """Return the snapshot of a model in the cache, whole or not.
 
-    cache = Path(cache_folder or constants.HF_HUB_CACHE)
+    huggingface_hub would take a snapshot that lacks any file of the repository, such as an ONNX file that nobody asked
+    for, as incomplete.
+    """
+    folder, wanted = repository_folder(cache_folder, repository), revision or "main"
     try:
-        if not (cache / f"models--{repository.replace('/', '--')}").is_dir():
-            return None
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(repository, revision=revision, cache_dir=cache, local_files_only=True))
-    except (OSError, ValueError):  # not there, a name that no folder can have, or a reference that cannot be read
+        reference = inside(folder / "refs", wanted)
+        commit = reference.read_text(encoding="utf-8").strip() if is_file(reference) else wanted
+        snapshot = inside(folder / "snapshots", commit)
+    except (OSError, ValueError):  # a name that no folder can have, or a reference that cannot be read
         return None
+    # The folder by its plain name: `inside` resolves links above it, and users compare and print the path.
+    return folder / "snapshots" / commit if commit and snapshot.is_dir() else None
 
 
 def _download(repository: str, revision: str | None, cache_folder: str | Path | None, token: str | bool | None) -> Path:
     """Download a model, or what the cache lacks of it."""
-    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub import HfApi, constants, hf_hub_download, snapshot_download
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    # One question first, with a time limit: without a connection, what follows would be tried for half a minute.
+    HfApi().model_info(repository, revision=revision, token=token, timeout=constants.HF_HUB_ETAG_TIMEOUT)
     folder = Path(
         snapshot_download(
             repository,
@@ -249,14 +258,10 @@ def _download(repository: str, revision: str | None, cache_folder: str | Path | 
     for name in missing_files(folder)[:1]:
         try:  # the cache then remembers that there is no such file
             hf_hub_download(repository, name, revision=folder.name, cache_dir=cache_folder, token=token)
-        except LocalEntryNotFoundError:  # without a connection, snapshot_download returns what there is
+        except LocalEntryNotFoundError:  # the connection has been lost, and snapshot_download returned what there is
             raise
         except EntryNotFoundError:
             continue
         if name in missing_files(folder):
             raise LookupError(f"{folder / name} is not a file, remove it")
     return folder
-
-
-def _hint(repository: str) -> str:
-    return "install minisbert[minilm] for an offline copy" if repository == PACKAGED_MODEL else "check the name"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from hub import Hub
 
 from minisbert import LoraConfig
 from minisbert.card import parse
@@ -111,70 +112,44 @@ def test_a_card_that_fails_does_not_keep_a_model_from_being_saved(model: Sentenc
 # ---- the Hub --------------------------------------------------------------------------------------------------------
 
 
-class FakeHub:
-    """Takes the place of `huggingface_hub.HfApi`."""
-
-    calls: list[tuple[str, dict[str, Any]]]
-    files: set[str]
-    has_card = False
-
-    def __init__(self, token: str | None = None) -> None:
-        type(self).calls = [("token", {"token": token})]
-
-    def create_repo(self, **options: Any) -> Any:
-        self.calls.append(("create_repo", options))
-        return SimpleNamespace(repo_id=f"me/{options['repo_id'].rpartition('/')[2]}")
-
-    def create_branch(self, **options: Any) -> None:
-        self.calls.append(("create_branch", options))
-
-    def file_exists(self, repo_id: str, filename: str, revision: str | None = None) -> bool:
-        return self.has_card
-
-    def upload_folder(self, **options: Any) -> Any:
-        self.calls.append(("upload_folder", options))
-        type(self).files = {path.name for path in Path(options["folder_path"]).iterdir()}
-        return SimpleNamespace(commit_url="https://hub/commit", pr_url="https://hub/pr")
-
-
-@pytest.fixture
-def hub(monkeypatch: pytest.MonkeyPatch) -> type[FakeHub]:
-    import huggingface_hub
-
-    class Hub(FakeHub):
-        pass
-
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    return Hub
-
-
-def test_pushing_to_the_hub(model: SentenceTransformer, hub: type[FakeHub]) -> None:
-    assert model.push_to_hub("mine", "secret", True, exist_ok=True, revision="dev") == "https://hub/commit"
-    (_, token), (_, made), (_, branch), (_, upload) = hub.calls
-    assert token == {"token": "secret"}
-    assert made == {"repo_id": "mine", "private": True, "repo_type": None, "exist_ok": True}
-    assert branch == {"repo_id": "me/mine", "branch": "dev", "exist_ok": True}
-    assert (upload["repo_id"], upload["commit_message"]) == ("me/mine", "Add new SentenceTransformer model")
-    assert {"README.md", "modules.json", "model.safetensors"} <= hub.files
+def test_pushing_to_the_hub(model: SentenceTransformer, hub: Hub) -> None:
+    address = model.push_to_hub("mine", "hf_me", True, exist_ok=True, revision="dev")
+    mine = hub.repositories["me/mine"]
+    assert address == f"{hub.url}/me/mine/commit/{mine.branches['dev']}"
+    assert mine.private
+    assert mine.messages == ["Add new SentenceTransformer model"]
+    assert {"README.md", "modules.json", "model.safetensors"} <= set(mine.files("dev"))
+    assert set(mine.files()) == {".gitattributes"}
     assert model.model_card_data.model_id == "me/mine"
 
 
-def test_a_card_on_the_hub_is_kept(model: SentenceTransformer, hub: type[FakeHub]) -> None:
-    hub.has_card = True
-    assert model.push_to_hub("me/mine", create_pr=True, commit_message="Mine") == "https://hub/pr"
-    assert "README.md" not in hub.files
-    assert hub.calls[-1][1]["commit_message"] == "Mine"
-    model.push_to_hub("me/mine", replace_model_card=True)
-    assert "README.md" in hub.files
+def test_a_card_on_the_hub_is_kept(model: SentenceTransformer, hub: Hub) -> None:
+    mine = hub.add("me/mine")
+    mine.commit({"README.md": b"by hand"})
+    asked = model.push_to_hub("me/mine", "hf_you", create_pr=True, commit_message="Mine")
+    assert asked == f"{hub.url}/me/mine/discussions/1"
+    assert mine.files("refs/pr/1")["README.md"] == b"by hand"
+    assert mine.messages[-1].startswith("Mine\n\nFiles of a SentenceTransformer:")
+    model.push_to_hub("me/mine", "hf_me", exist_ok=True, replace_model_card=True)
+    assert b"SentenceTransformer" in mine.files()["README.md"]
 
 
-def test_a_folder_is_pushed(model: SentenceTransformer, hub: type[FakeHub], folder: str) -> None:
-    assert model.save_to_hub("mine", organization="me", local_model_path=folder) == "https://hub/commit"
-    assert hub.calls[1][1]["repo_id"] == "me/mine"
-    assert hub.calls[-1][1]["folder_path"] == folder
+def test_a_folder_is_pushed(model: SentenceTransformer, hub: Hub, folder: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "README.md").write_text("of the folder")
+    assert model.save_to_hub("mine", organization="me", token="hf_me", local_model_path=str(copy))
+    assert hub.repositories["me/mine"].files()["README.md"] == b"of the folder"
     with pytest.raises(ConfigError, match="expected one owner"):
         model.save_to_hub("you/mine", organization="me")
-    assert model.save_to_hub("me/mine", "me", local_model_path=folder) == "https://hub/commit"
+    (copy / "README.md").write_text("of the folder, changed")
+    assert model.save_to_hub("me/mine", "me", "hf_me", local_model_path=str(copy), exist_ok=True)
+    assert hub.repositories["me/mine"].files()["README.md"] == b"of the folder, changed"
+
+
+def test_pickles_are_not_pushed(model: SentenceTransformer, hub: Hub) -> None:
+    with pytest.warns(UserWarning, match="safe_serialization=False is ignored"):
+        model.push_to_hub("mine", "hf_me", safe_serialization=False)
+    assert "model.safetensors" in hub.repositories["me/mine"].files()
 
 
 # ---- adapters -------------------------------------------------------------------------------------------------------

@@ -8,30 +8,30 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hub as hubs
 import huggingface_hub
 import pytest
-from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
 from minisbert import SentenceTransformer
 from minisbert.errors import ModelError
 from minisbert.storage import locate
 
-COMMIT = "a" * 40
 NAME = "acme/small"
 
 
-class Hub:
-    """A hub with one model, in place of the functions of huggingface_hub that minisbert calls."""
+class Cached:
+    """A model on a Hub, of which a cache holds some files."""
 
-    def __init__(self, model: Path, cache: Path) -> None:
-        self.model, self.snapshot = model, cache / "models--acme--small" / "snapshots" / COMMIT
-        self.reachable, self.requests = True, 0
+    def __init__(self, model: Path, cache: Path, hub: hubs.Hub) -> None:
+        self.model, self.hub = model, hub
+        self.commit = hub.add(NAME, model).branches["main"]
+        self.snapshot = cache / "models--acme--small" / "snapshots" / self.commit
 
     def put(self, *names: str) -> None:
         """Put files of the model into the cache; all by default."""
         refs = self.snapshot.parents[1] / "refs"
         refs.mkdir(parents=True, exist_ok=True)
-        (refs / "main").write_text(COMMIT)
+        (refs / "main").write_text(self.commit)
         self.snapshot.mkdir(parents=True, exist_ok=True)
         for file in self.model.rglob("*"):
             name = file.relative_to(self.model)
@@ -39,24 +39,9 @@ class Hub:
                 (self.snapshot / name).parent.mkdir(exist_ok=True)
                 shutil.copy(file, self.snapshot / name)
 
-    def snapshot_download(self, name: str, *, local_files_only: bool = False, **_: Any) -> str:
-        assert name == NAME
-        if not local_files_only:
-            self.requests += 1
-            if self.reachable:
-                self.put()
-        if not self.snapshot.is_dir():
-            raise LocalEntryNotFoundError("not in the cache")
-        return str(self.snapshot)  # as the real one does without a connection
-
-    def hf_hub_download(self, name: str, file: str, **_: Any) -> str:
-        assert name == NAME
-        if not self.reachable:
-            raise LocalEntryNotFoundError("cannot be reached")
-        absent = self.snapshot.parents[1] / ".no_exist" / COMMIT / file
-        absent.parent.mkdir(parents=True, exist_ok=True)
-        absent.touch()
-        raise EntryNotFoundError("no such file")
+    def changed(self) -> None:
+        """Let the Hub have what the folder of the model has now, in place of what it had."""
+        self.hub.repositories[NAME].commits[self.commit] = hubs.read(self.model)
 
 
 @pytest.fixture
@@ -65,12 +50,14 @@ def folder(tiny: Callable[[str], Path], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hub(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
-    hub = Hub(folder, tmp_path / "cache")
+def cached(folder: Path, tmp_path: Path, hub: hubs.Hub, monkeypatch: pytest.MonkeyPatch) -> Cached:
     monkeypatch.setenv("SENTENCE_TRANSFORMERS_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", hub.snapshot_download)
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub.hf_hub_download)
-    return hub
+    return Cached(folder, tmp_path / "cache", hub)
+
+
+@pytest.fixture
+def no_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    return lambda: monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", f"http://127.0.0.1:{hubs.closed_port()}")
 
 
 def names(folder: Path) -> set[str]:
@@ -81,10 +68,10 @@ def without(*patterns: str) -> Callable[[Path], set[str]]:
     return lambda folder: {name for name in names(folder) if not any(Path(name).match(pattern) for pattern in patterns)}
 
 
-def test_a_whole_snapshot_asks_nobody(hub: Hub) -> None:
-    hub.put()
-    assert locate.find_model(NAME) == hub.snapshot
-    assert hub.requests == 0
+def test_a_whole_snapshot_asks_nobody(cached: Cached) -> None:
+    cached.put()
+    assert locate.find_model(NAME) == cached.snapshot
+    assert cached.hub.asked() == []
 
 
 HOLES = {
@@ -100,42 +87,47 @@ HOLES = {
 
 
 @pytest.mark.parametrize("hole", HOLES)
-def test_holes_are_filled_from_the_hub(hole: str, hub: Hub, folder: Path) -> None:
-    hub.put(*HOLES[hole][0](folder))
-    assert locate.find_model(NAME) == hub.snapshot
-    assert names(hub.snapshot) == names(folder)
+def test_holes_are_filled_from_the_hub(hole: str, cached: Cached, folder: Path) -> None:
+    cached.put(*HOLES[hole][0](folder))
+    assert locate.find_model(NAME) == cached.snapshot
+    assert names(cached.snapshot) == names(folder)
+    assert cached.hub.asked()
+    cached.hub.requests.clear()
     assert SentenceTransformer(NAME, device="cpu").encode("a cat").tolist() == (
         SentenceTransformer(folder, device="cpu").encode("a cat").tolist()
     )
-    assert hub.requests == 1  # and none for the model that is whole now
+    assert cached.hub.asked() == []  # for the model that is whole now
 
 
 @pytest.mark.parametrize("hole", HOLES)
 @pytest.mark.parametrize("forbidden", [True, False], ids=["local files only", "no connection"])
-def test_holes_are_named_without_a_connection(hole: str, forbidden: bool, hub: Hub, folder: Path) -> None:
-    hub.put(*HOLES[hole][0](folder))
-    hub.reachable = False
-    with pytest.raises(
-        ModelError, match=f"without .*{HOLES[hole][1]}.*expected the whole model: load it once"
-    ) as caught:
+def test_holes_are_named_without_a_connection(
+    hole: str, forbidden: bool, cached: Cached, folder: Path, no_connection: Callable[[], None]
+) -> None:
+    cached.put(*HOLES[hole][0](folder))
+    no_connection()
+    with pytest.raises(ModelError, match=f"without .*{HOLES[hole][1]}.*expected the whole model: ") as caught:
         SentenceTransformer(NAME, local_files_only=forbidden)
-    assert str(hub.snapshot) in str(caught.value)
+    assert str(cached.snapshot) in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_model_without_modules_is_whole_once_the_hub_has_said_so(hub: Hub, folder: Path) -> None:
+def test_a_model_without_modules_is_whole_once_the_hub_has_said_so(
+    cached: Cached, folder: Path, no_connection: Callable[[], None]
+) -> None:
     (folder / "modules.json").unlink()
-    hub.put()
+    cached.changed()
+    cached.put()
     with pytest.raises(ModelError, match=r"without modules\.json"):
         locate.find_model(NAME, local_files_only=True)
-    assert locate.find_model(NAME) == hub.snapshot
-    hub.reachable = False
-    assert locate.find_model(NAME) == hub.snapshot
-    assert hub.requests == 1
+    assert locate.find_model(NAME) == cached.snapshot
+    no_connection()
+    assert locate.find_model(NAME) == cached.snapshot
 
 
-def test_what_the_hub_does_not_have_is_for_the_loader_to_name(hub: Hub, folder: Path) -> None:
+def test_what_the_hub_does_not_have_is_for_the_loader_to_name(cached: Cached, folder: Path) -> None:
     (folder / "model.safetensors").unlink()
+    cached.changed()
     with pytest.raises(ModelError, match="has no weights"):
         SentenceTransformer(NAME)
 
@@ -147,20 +139,19 @@ def test_all_parts_of_a_checkpoint_are_needed(folder: Path) -> None:
     assert locate.missing_files(folder) == ["model-00002-of-00002.safetensors"]
 
 
-def test_what_is_no_file_after_the_download_is_named(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub.put()
-    (hub.snapshot / "modules.json").unlink()
-    (hub.snapshot / "modules.json").mkdir()
-    hub.reachable = False
+def test_what_is_no_file_after_the_download_is_named(cached: Cached, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached.put()
+    (cached.snapshot / "modules.json").unlink()
+    (cached.snapshot / "modules.json").mkdir()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", lambda *_, **__: "a path in the cache")
     with pytest.raises(ModelError, match=r"without modules\.json \(.*modules\.json is not a file, remove it"):
         locate.find_model(NAME)
 
 
-def test_a_module_outside_the_snapshot_is_named(hub: Hub) -> None:
-    hub.put()
+def test_a_module_outside_the_snapshot_is_named(cached: Cached) -> None:
+    cached.put()
     modules = [{"type": "Transformer", "path": ""}, {"type": "Pooling", "path": "../../x"}]
-    (hub.snapshot / "modules.json").write_text(json.dumps(modules))
+    (cached.snapshot / "modules.json").write_text(json.dumps(modules))
     with pytest.raises(ModelError, match=r"got module path '\.\./\.\./x' in .*; expected a folder inside the model"):
         locate.find_model(NAME)
 
@@ -188,40 +179,41 @@ def test_a_reference_that_is_no_text(tmp_path: Path) -> None:
         locate.find_model(NAME, cache_folder=tmp_path, local_files_only=True)
 
 
-def test_cache_folder_comes_before_the_environment(hub: Hub, tmp_path: Path) -> None:
-    hub.put()
+def test_cache_folder_comes_before_the_environment(cached: Cached, tmp_path: Path) -> None:
+    cached.put()
     (tmp_path / "cache").rename(tmp_path / "elsewhere")
-    hub.snapshot = tmp_path / "elsewhere" / hub.snapshot.relative_to(tmp_path / "cache")
-    assert locate.find_model(NAME, cache_folder=tmp_path / "elsewhere") == hub.snapshot
-    assert hub.requests == 0
-    assert locate.find_model(NAME) == hub.snapshot  # not in the environment's folder: asks
-    assert hub.requests == 1
+    elsewhere = tmp_path / "elsewhere" / cached.snapshot.relative_to(tmp_path / "cache")
+    assert locate.find_model(NAME, cache_folder=tmp_path / "elsewhere") == elsewhere
+    assert cached.hub.asked() == []
+    assert locate.find_model(NAME) == cached.snapshot  # not in the environment's folder: asks
+    assert cached.hub.asked()
 
 
 @pytest.mark.parametrize("name", ["all-MiniLM-L6-v2", locate.PACKAGED_MODEL])
 def test_an_installed_package_comes_before_filling_holes(
     name: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    snapshot = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / COMMIT
+    snapshot = tmp_path / "models--sentence-transformers--all-MiniLM-L6-v2" / "snapshots" / ("a" * 40)
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
     (snapshot.parents[1] / "refs").mkdir()
-    (snapshot.parents[1] / "refs" / "main").write_text(COMMIT)
+    (snapshot.parents[1] / "refs" / "main").write_text("a" * 40)
     monkeypatch.setattr(locate, "packaged_model", lambda: folder)
     assert locate.find_model(name, cache_folder=tmp_path) == folder
 
 
 @pytest.mark.parametrize("revision", ["", 5, b"main", ["x"]])
-def test_revisions_that_are_none(revision: Any, hub: Hub) -> None:
-    hub.put()
+def test_revisions_that_are_none(revision: Any, cached: Cached) -> None:
+    cached.put()
     with pytest.raises(ModelError, match="got revision=.*; expected a branch, tag or commit"):
         locate.find_model(NAME, revision=revision)
 
 
 @pytest.mark.parametrize("path", ["../../x", "/etc"])
-def test_modules_outside_a_snapshot(path: str, hub: Hub, folder: Path) -> None:
+def test_modules_outside_a_snapshot(path: str, cached: Cached, folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps([{"type": "Pooling", "path": path}]))
-    hub.put()
+    cached.changed()
+    cached.put()
     with pytest.raises(ModelError, match="inside the model"):
         locate.find_model(NAME)
 

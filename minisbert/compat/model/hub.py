@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
-from typing import Any
+from pathlib import Path
 
 from ...errors import ConfigError
+from ..models.module import warn_of_pickles
 from .saving import SavingMethods
 
 
@@ -19,7 +19,7 @@ class HubMethods(SavingMethods):
         private: bool | None = None,
         safe_serialization: bool = True,
         commit_message: str | None = None,
-        local_model_path: str | None = None,
+        local_model_path: str | Path | None = None,
         exist_ok: bool = False,
         replace_model_card: bool = False,
         train_datasets: list[str] | None = None,
@@ -43,35 +43,30 @@ class HubMethods(SavingMethods):
 
         Returns:
             The address of the commit, or of the pull request.
-        """
-        from huggingface_hub import HfApi
 
-        api = HfApi(token=token)
-        made = api.create_repo(repo_id=repo_id, private=private, repo_type=None, exist_ok=exist_ok or create_pr)
-        repo_id = made.repo_id
-        self.model_card_data.set_model_id(repo_id)
-        if revision is not None:
-            api.create_branch(repo_id=repo_id, branch=revision, exist_ok=True)
-        options: dict[str, Any] = {
-            "repo_id": repo_id,
-            "commit_message": commit_message or f"Add new {type(self).__name__} model",
-            "commit_description": f"Files of a {type(self).__name__}:\n\n```\n{self}\n```" if create_pr else None,
-            "create_pr": create_pr,
-            "revision": revision,
-        }
-        if local_model_path:
-            commit: Any = api.upload_folder(folder_path=local_model_path, **options)
-        else:
-            with tempfile.TemporaryDirectory() as folder:
-                self.save_pretrained(
-                    folder,
-                    model_name=repo_id,
-                    create_model_card=replace_model_card
-                    or not api.file_exists(repo_id, "README.md", revision=revision),
-                    safe_serialization=safe_serialization,
-                )
-                commit = api.upload_folder(folder_path=folder, **options)
-        return str(commit.pr_url if create_pr else commit.commit_url)
+        Raises:
+            ConfigError: as for `minisbert.SentenceTransformer.push_to_hub`.
+            InputError: see there.
+            ModelError: see there.
+        """
+        if not safe_serialization:
+            warn_of_pickles()
+        return super().push_to_hub(
+            repo_id,
+            token=token,
+            private=private,
+            commit_message=commit_message,
+            local_model_path=local_model_path or None,
+            exist_ok=exist_ok,
+            replace_model_card=replace_model_card or bool(local_model_path),  # a folder is uploaded with its card
+            train_datasets=train_datasets,
+            revision=revision,
+            create_pr=create_pr,
+        )
+
+    def _save_for_hub(self, folder: Path, repository: str, with_card: bool) -> None:
+        self.model_card_data.set_model_id(repository)
+        super()._save_for_hub(folder, repository, with_card)
 
     def save_to_hub(
         self,
@@ -81,7 +76,7 @@ class HubMethods(SavingMethods):
         private: bool | None = None,
         safe_serialization: bool = True,
         commit_message: str = "Add new model.",
-        local_model_path: str | None = None,
+        local_model_path: str | Path | None = None,
         exist_ok: bool = False,
         replace_model_card: bool = False,
         train_datasets: list[str] | None = None,

@@ -46,7 +46,7 @@ def reason_of(error: BaseException, repository: str, revision: str | None = None
         reason = _known_reason(one, repository, revision)
         if reason is not None:
             return reason
-    said = ": ".join(dict.fromkeys(text for one in chain if (text := first_line(one)[:200])))
+    said = ": ".join(dict.fromkeys(text for one in chain if (text := " ".join(str(one).split())[:200])))
     return Reason(f"{type(error).__name__}: {said}", "check the name, or the connection")
 
 
@@ -65,6 +65,10 @@ def _known_reason(error: BaseException, repository: str, revision: str | None) -
         return Reason("its authors give access on request", f"ask at {endpoint()}/{repository}, then {_LOG_IN}")
     if "RepositoryNotFoundError" in names:
         return Reason("the Hub has no such model, or it is private", f"check the name; for a private one {_LOG_IN}")
+    if isinstance(error, ValueError) and str(error).startswith("Invalid metadata in README.md"):
+        return Reason(" ".join(str(error).split())[:200], "correct the beginning of README.md")
+    if "FileMetadataError" in names:
+        return Reason(f"{endpoint()} does not answer as the Hub does", "check HF_ENDPOINT, and what is in between")
     if status is not None:
         return _by_status(int(status), _said(error))
     if names & _CONNECTION:

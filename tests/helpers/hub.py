@@ -227,7 +227,7 @@ class _RefusalError(Exception):
     """An answer that is not what was asked for."""
 
     def __init__(self, status: int, code: str = "", message: str = "", **body: Any) -> None:
-        self.status, self.body = status, {"error": message or code, **body}
+        self.status, self.body = status, {**({"error": message or code} if message or code else {}), **body}
         self.headers = {"X-Error-Code": code, "X-Error-Message": message}
 
 
@@ -438,8 +438,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _validate(self, query: str) -> Any:
         content = json.loads(self.body)["content"]
-        wrong = content.startswith("---\nlicense: [")
-        return {"errors": [{"message": '"license" must be a string'}] if wrong else [], "warnings": []}
+        if content.startswith("---\nlicense: ["):
+            raise _RefusalError(400, errors=[{"message": '"license" must be a string'}], warnings=[])
+        return {"errors": [], "warnings": []}
 
     def _preupload(self, query: str, name: str, revision: str) -> Any:
         repository = self._repository(name, write="create_pr=1" not in query)

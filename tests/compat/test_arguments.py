@@ -186,7 +186,7 @@ def test_setters_of_batches_and_uploads() -> None:
     assert found == (16, 64, True, 7)
     with pytest.raises(ConfigError, match="ignore_data_skip=True"):
         made.set_dataloader(ignore_data_skip=True)
-    with pytest.warns(UserWarning, match="the model is not uploaded"):
+    with pytest.warns(UserWarning, match="training uploads nothing"):
         uploaded = Arguments("out").set_push_to_hub("me/mine", strategy=Strategy.EPOCH)
     assert (uploaded.push_to_hub, uploaded.hub_model_id, uploaded.hub_strategy) == (True, "me/mine", "epoch")
 

@@ -33,8 +33,8 @@ _REFUSED = {
 }
 # Arguments that ask for something beside the training, which is then done without it.
 _WITHOUT = {
-    "push_to_hub": "the model is not uploaded: use huggingface_hub's upload_folder on its folder",
-    "hub_always_push": "the model is not uploaded",
+    "push_to_hub": "training uploads nothing: call model.push_to_hub after it",
+    "hub_always_push": "training uploads nothing",
     "use_liger_kernel": "it is trained by minisbert's own kernels",
     "torch_compile_backend": "layers are compiled by torch's default backend",
     "torch_compile_mode": "layers are compiled in torch's default mode",

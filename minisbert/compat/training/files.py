@@ -74,8 +74,8 @@ class TrainerFiles:
             ConfigError: always.
         """
         raise ConfigError(
-            "got push_to_hub, which minisbert does not do; expected a folder: call save_model, and upload the folder "
-            "with huggingface_hub"
+            "got push_to_hub of a trainer; expected that of the model: call trainer.model.push_to_hub(NAME) after the "
+            "training"
         )
 
     def hyperparameter_search(self, *arguments: Any, **options: Any) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import hub as hubs
 import numpy as np
 import pytest
 import torch
@@ -106,6 +107,40 @@ def fit(model: SentenceTransformer, rows: Sequence[Any] = PAIRS, **options: Any)
 
 
 # ---- encode ---------------------------------------------------------------------------------------------------------
+
+
+@row("a name whose model is in the cache")
+def _(folder: Path, place: Path) -> None:
+    with hubs.serving() as hub, pytest.MonkeyPatch.context() as patch:
+        hubs.use(patch, hub.url, place / "cache")
+        hub.add("me/mine", folder)
+        before = SentenceTransformer("me/mine", device="cpu")
+        hub.repositories["me/mine"].commit({"modules.json": b"[]"})
+        hub.requests.clear()
+        after = SentenceTransformer("me/mine", device="cpu")
+        assert after.base_model_revision == before.base_model_revision
+        assert hub.asked() == []
+
+
+@row("`push_to_hub(local_model_path=...)` where there is a README.md")
+def _(folder: Path, place: Path) -> None:
+    (place / "mine").mkdir()
+    (place / "mine" / "README.md").write_text("new")
+    with hubs.serving() as hub, pytest.MonkeyPatch.context() as patch:
+        hubs.use(patch, hub.url, place / "cache")
+        mine = hub.add("me/mine")
+        mine.commit({"README.md": b"by hand"})
+        options: dict[str, Any] = {"token": "hf_me", "local_model_path": place / "mine", "exist_ok": True}
+        load(folder).push_to_hub("me/mine", **options)
+        assert mine.files()["README.md"] == b"by hand"
+        load(folder).push_to_hub("me/mine", **options, replace_model_card=True)
+        assert mine.files()["README.md"] == b"new"
+
+
+@row("`push_to_hub(safe_serialization=False)`")
+def _(folder: Path, place: Path) -> None:
+    with pytest.raises(ConfigError, match="expected True"):
+        load(folder).push_to_hub("me/mine", safe_serialization=False)
 
 
 @row("`encode([])`")

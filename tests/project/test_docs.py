@@ -97,7 +97,9 @@ def run_in_shell(command: str) -> None:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
-def test_snippets(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_snippets(
+    page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     monkeypatch.chdir(tmp_path)
     module = ModuleType("__main__")  # where classes of snippets live, for processes that are started
     monkeypatch.setitem(sys.modules, "__main__", module)
@@ -106,6 +108,9 @@ def test_snippets(page: Path, minilm: Path, tmp_path: Path, monkeypatch: pytest.
         monkeypatch.setitem(sys.modules, name, stand_in)
     if page.stem == "evaluating":  # reads NanoBEIR through this package
         monkeypatch.setattr(pytest.importorskip("datasets").config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    if page.stem == "publishing":  # to a Hub on the loopback
+        request.getfixturevalue("hub")
+        monkeypatch.setenv("HF_TOKEN", "hf_me")
     for name in [name for name in sys.modules if name.partition(".")[0] == "sentence_transformers"]:
         monkeypatch.delitem(sys.modules, name)  # the reference, of other tests
     try:

@@ -18,6 +18,7 @@ from ..errors import ConfigError, InputError, MinisbertError, ModelError, first_
 from .files import LONGEST_REVISION, is_file
 
 CARD = "README.md"
+_NOT_UPLOADED = frozenset({".git", ".cache"})  # folders of git, and of downloads by huggingface_hub
 _HOME = "https://huggingface.co"
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 _NAME = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?(?<!\.git)", re.ASCII)
@@ -153,7 +154,7 @@ def push(
     """
     _check(repo_id, files, revision, create_pr=create_pr)
     with _telling(repo_id, revision):
-        from huggingface_hub import HfApi
+        from huggingface_hub import CommitOperationAdd, HfApi
 
         api = HfApi(token=_usable_token(repo_id, token))
         repository = _made(api, repo_id, private=private, exist_ok=exist_ok or create_pr)
@@ -165,15 +166,15 @@ def push(
         folder = files if isinstance(files, Path) else Path(temporary)
         if not isinstance(files, Path):
             files(folder, repository, not keeps)
+        uploaded = _files(folder, without=CARD if keeps else "")
         with _telling(repository, revision):
-            commit = api.upload_folder(
-                repo_id=repository,
-                folder_path=folder,
+            commit = api.create_commit(  # upload_folder, if it takes minutes, makes several
+                repository,
+                [CommitOperationAdd(name, str(path)) for name, path in uploaded.items()],
                 commit_message=commit_message,
                 commit_description=commit_description,
                 create_pr=create_pr,
                 revision=revision,
-                ignore_patterns=[CARD] if keeps else [],
             )
     if create_pr and commit.pr_url:
         return str(commit.pr_url)
@@ -196,6 +197,14 @@ def _check(repo_id: Any, files: Any, revision: Any, *, create_pr: bool) -> None:
         )
     if isinstance(files, Path) and not files.is_dir():
         raise InputError(f"got {shown(str(files))}, which is not a folder; expected that of a saved model")
+    if isinstance(files, Path) and not _files(files):
+        raise InputError(f"got {shown(str(files))}, a folder without files; expected that of a saved model")
+
+
+def _files(folder: Path, *, without: str = "") -> dict[str, Path]:
+    """Return the files of a folder to upload, by their names in the repository."""
+    paths = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if is_file(path)}
+    return {name: path for name, path in paths.items() if name != without and not _NOT_UPLOADED & {*name.split("/")}}
 
 
 def _usable_token(repo_id: str, token: Any) -> str:

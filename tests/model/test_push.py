@@ -147,8 +147,11 @@ def test_a_folder_in_place_of_the_model(model: SentenceTransformer, folder: Path
     assert same(SentenceTransformer("me/mine", device="cpu"), SentenceTransformer(folder, device="cpu"))
     (copy / "README.md").write_text("changed")
     (copy / "notes.txt").write_text("new")
+    (copy / ".cache").mkdir()
+    (copy / ".cache" / "x").write_text("x")
     model.push_to_hub("me/mine", token="hf_me", local_model_path=str(copy), exist_ok=True)
     assert (mine.files()["README.md"], mine.files()["notes.txt"]) == (b"of the folder", b"new")
+    assert ".cache/x" not in mine.files()
     model.push_to_hub("me/mine", token="hf_me", local_model_path=copy, exist_ok=True, replace_model_card=True)
     assert mine.files()["README.md"] == b"changed"
 
@@ -174,13 +177,18 @@ WRONG: dict[str, tuple[type[MinisbertError], dict[str, Any], str]] = {
     "revision": (ConfigError, {"revision": ""}, "got revision=''; expected the name of a branch"),
     "revision and request": (ConfigError, {"revision": "dev", "create_pr": True}, "expected one of them"),
     "pickles": (ConfigError, {"safe_serialization": False}, "got safe_serialization=False; expected True"),
+    "no files": (InputError, {"local_model_path": "EMPTY"}, "a folder without files; expected that of a saved model"),
     "no folder": (InputError, {"local_model_path": "/nowhere"}, "got '/nowhere', which is not a folder"),
 }
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_wrong_use(case: str, model: SentenceTransformer, hub: Hub) -> None:
+def test_wrong_use(case: str, model: SentenceTransformer, hub: Hub, tmp_path: Path) -> None:
     kind, options, expected = WRONG[case]
+    if options.get("local_model_path") == "EMPTY":
+        (tmp_path / ".git").mkdir()
+        (tmp_path / ".git" / "HEAD").write_text("x")
+        options = {"local_model_path": tmp_path}
     assert expected in refusal(model, kind, **{"repo_id": "me/mine", "token": "hf_me", **options})
     assert hub.asked() == []
 

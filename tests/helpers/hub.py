@@ -393,7 +393,7 @@ class _Handler(BaseHTTPRequestHandler):
             about |= {
                 "X-Linked-ETag": about.pop("ETag"),
                 "X-Linked-Size": str(len(data)),
-                "Location": f"{self.hub.storage.url}/large/{etag(path, data)}",
+                "Location": f"{self.hub.storage.url.replace('127.0.0.1', 'localhost')}/large/{etag(path, data)}",
             }
             return 302, b"", about
         return self._part(data, about)

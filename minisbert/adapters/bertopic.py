@@ -14,7 +14,7 @@ from bertopic.backend import BaseEmbedder
 from ..model import EmbeddingModel
 
 
-class Embedder(BaseEmbedder):  # type: ignore[misc]  # BERTopic has no types
+class Embedder(BaseEmbedder):
     """An embedder of BERTopic.
 
     Args:

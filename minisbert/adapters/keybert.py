@@ -14,7 +14,7 @@ from keybert.backend import BaseEmbedder
 from ..model import EmbeddingModel
 
 
-class Embedder(BaseEmbedder):  # type: ignore[misc]  # KeyBERT has no types
+class Embedder(BaseEmbedder):
     """An embedder of KeyBERT.
 
     Args:

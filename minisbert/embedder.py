@@ -116,6 +116,11 @@ class Embedder:
             return _LOADED[key]
 
     @property
+    def content(self) -> str:
+        """The digest of a folder, taken when this was made; "" for a name on the Hub."""
+        return self._content
+
+    @property
     def dimension(self) -> int:
         """Size of an embedding; loads the model."""
         model = self.load()

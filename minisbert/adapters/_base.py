@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import KW_ONLY, dataclass, fields
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from ..embedder import Embedder
@@ -71,6 +74,18 @@ class TextEncoder:
         }
         return f"{type(self).__name__}({', '.join([model, *(f'{name}={value!r}' for name, value in changed.items())])})"
 
+    def __getstate__(self) -> dict[str, Any]:
+        if self._named is None:
+            return self.__dict__
+        # As text: the pickle of equal settings is the same in every process, as caches by hashes of it need.
+        return {"settings": json.dumps(self.settings(), sort_keys=True), "content": self.content}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "settings" in state:
+            self.__init__(**json.loads(state["settings"]))  # type: ignore[misc]
+        else:
+            self.__dict__.update(state)
+
     def load(self) -> EmbeddingModel:
         """Return the model, loaded at the first call in this process.
 
@@ -84,6 +99,15 @@ class TextEncoder:
         """Size of an embedding; loads the model."""
         model = self.load()
         return model.dimension(model.truncate_dim if self.truncate_dim is None else self.truncate_dim)
+
+    @property
+    def content(self) -> str:
+        """A digest of what decides the embeddings, or "" for a name on the Hub, which its revision has to pin.
+
+        Of a folder it is that of samples of its files, taken when this was made; of a loaded model that of all its
+        weights and settings, as they are now.
+        """
+        return self._named.content if self._named is not None else model_digest(self.load())
 
     def settings(self) -> dict[str, Any]:
         """Return the arguments in the types of JSON, to make an equal adapter from.
@@ -117,6 +141,16 @@ class TextEncoder:
             show_progress_bar=progress,
         )
         return embeddings
+
+
+def model_digest(model: EmbeddingModel) -> str:
+    """Return a digest of all weights, of the tokenizer, and of the settings that decide a model's embeddings."""
+    settings = (model.prompts, model.default_prompt_name, model.truncate_dim, str(model))
+    digest = hashlib.sha256(f"{settings} {model.tokenizer.to_str()}".encode())
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
+        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(eq=False, repr=False)

@@ -7,23 +7,38 @@ has to be told: `BERTopic(embedding_model=Embedder(model))`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from bertopic.backend import BaseEmbedder
 
-from ..model import EmbeddingModel
+from ._base import Embeddings, PlainEncoder
 
 
-class Embedder(BaseEmbedder):
-    """An embedder of BERTopic.
+@dataclass(eq=False, repr=False)
+class Embedder(PlainEncoder, BaseEmbedder):
+    """An embedder of BERTopic, for documents and words.
+
+    BERTopic saves it with serialization="pickle" only, by the name of its model. Give it to what is loaded from another
+    form: `BERTopic.load(folder, embedding_model=Embedder(model))`.
 
     Args:
-        model: embeds documents and words.
+        model: a loaded model, or the name or folder of one, as of `SentenceTransformer`.
+        device: where a model that is named runs.
+        dtype: of the weights of a model that is named.
+        revision: branch, tag or commit on the Hub.
+        batch_size: most texts in one forward pass.
+        normalize_embeddings: scale each embedding to length 1.
+        truncate_dim: slice embeddings up to this dimension.
+        prompt: put before each text; by default the model's default prompt.
+
+    Raises:
+        ConfigError: this is no model, or options of loading are given with a loaded one.
     """
 
-    def __init__(self, model: EmbeddingModel) -> None:
-        super().__init__(embedding_model=model)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        BaseEmbedder.__init__(self, embedding_model=self.model)
 
-    def embed(self, documents: Sequence[str], verbose: bool = False) -> Any:
+    def embed(self, documents: Sequence[str], verbose: bool = False) -> Embeddings:
         """Embed documents or words: float32, (texts, dim). `verbose` shows a progress bar."""
-        return self.embedding_model.encode(list(documents), show_progress_bar=verbose)
+        return self.encode(documents, progress=verbose)

@@ -7,23 +7,35 @@ to be told: `KeyBERT(Embedder(model))`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 from keybert.backend import BaseEmbedder
 
-from ..model import EmbeddingModel
+from ._base import Embeddings, PlainEncoder
 
 
-class Embedder(BaseEmbedder):
-    """An embedder of KeyBERT.
+@dataclass(eq=False, repr=False)
+class Embedder(PlainEncoder, BaseEmbedder):
+    """An embedder of KeyBERT, for documents, words and phrases; with a KeyLLM, `KeyBERT(Embedder(model), llm=llm)`.
 
     Args:
-        model: embeds documents, words and phrases.
+        model: a loaded model, or the name or folder of one, as of `SentenceTransformer`.
+        device: where a model that is named runs.
+        dtype: of the weights of a model that is named.
+        revision: branch, tag or commit on the Hub.
+        batch_size: most texts in one forward pass.
+        normalize_embeddings: scale each embedding to length 1.
+        truncate_dim: slice embeddings up to this dimension.
+        prompt: put before each text; by default the model's default prompt.
+
+    Raises:
+        ConfigError: this is no model, or options of loading are given with a loaded one.
     """
 
-    def __init__(self, model: EmbeddingModel) -> None:
-        super().__init__(embedding_model=model)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        BaseEmbedder.__init__(self, embedding_model=self.model)
 
-    def embed(self, documents: Sequence[str], verbose: bool = False) -> Any:
+    def embed(self, documents: Sequence[str], verbose: bool = False) -> Embeddings:
         """Embed documents, words or phrases: float32, (texts, dim). `verbose` shows a progress bar."""
-        return self.embedding_model.encode(list(documents), show_progress_bar=verbose)
+        return self.encode(documents, progress=verbose)

@@ -79,7 +79,8 @@ class FrontMatter:
     language: tuple[str, ...] = ()
     license: str | None = None
     tags: tuple[str, ...] = ()
-    base_model: str | None = None
+    base_model: str | tuple[str, ...] | None = None
+    base_model_relation: str | None = None
     widget: tuple[WidgetExample, ...] = ()
     datasets: tuple[str, ...] = ()
     pipeline_tag: str = "sentence-similarity"
@@ -295,6 +296,19 @@ def is_file_name(text: str) -> bool:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The making of a model out of others.
+
+    Attributes:
+        kind: "Merge" or "Distillation".
+        facts: lines by name, such as "Method".
+    """
+
+    kind: str
+    facts: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Citation:
     """A paper to cite, and the losses it is for; the first is for "Sentence Transformers"."""
 
@@ -313,6 +327,7 @@ class CardFacts:
         architecture: the printed modules, line by line.
         usage: an example.
         sources: links to the library.
+        origin: the models it was merged or distilled from, or None.
         evaluations: results.
         training_datasets: the training data.
         evaluation_datasets: data that the loss was evaluated on.
@@ -332,6 +347,7 @@ class CardFacts:
     architecture: tuple[str, ...]
     usage: Usage | None
     sources: tuple[Link, ...] = ()
+    origin: Origin | None = None
     evaluations: tuple[Evaluation, ...] = ()
     training_datasets: tuple[DatasetFacts, ...] = ()
     evaluation_datasets: tuple[DatasetFacts, ...] = ()

@@ -44,6 +44,8 @@ def read_front_matter(text: str) -> FrontMatter:
 def _read(name: str, value: Any) -> Any:
     if name in ("language", "tags", "datasets", "metrics"):
         return (value,) if isinstance(value, str) else tuple(map(str, value))
+    if name == "base_model" and isinstance(value, list):
+        return tuple(map(str, value))
     if name == "widget":
         return tuple(WidgetExample(str(w["source_sentence"]), tuple(map(str, w["sentences"]))) for w in value)
     if name == "model_index":

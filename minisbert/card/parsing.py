@@ -22,6 +22,7 @@ from .facts import (
     LossFacts,
     Metric,
     NamedDataset,
+    Origin,
     Parameters,
     Picture,
     TrainingLogs,
@@ -40,6 +41,7 @@ _MODULE = re.compile(r"\s*\(\d+\): (\w+)\((.*?)\)(?: with Transformer model: (\w
 _NUMBER = re.compile(r"-?(?:\d+\.?\d*(?:e[+-]?\d+)?|inf|nan)")
 _PICTURE = re.compile(r"^!\[((?:\\.|[^\\\]\n])*)\]\((\S+?)\)$", re.MULTILINE)
 _ESCAPED = re.compile(r"\\(.)|&#(10|13);", re.DOTALL)
+_ORIGINS = ("Merge", "Distillation")
 _SETTING = re.compile(r"- `(\w+)`: (.*)")
 
 
@@ -151,6 +153,9 @@ def _facts(card: Document) -> CardFacts:
         architecture=tuple(architecture.split("\n")) if architecture else (),
         usage=_usage(card.text("Direct Usage (Sentence Transformers)")),
         sources=_links(re.sub(r"^- \*\*[^*\n]*:\*\* ", "- ", card.text("Model Sources"), flags=re.MULTILINE)),
+        origin=next(
+            (Origin(kind, facts) for kind in _ORIGINS if (facts := _fields(card.text(f"{kind} Details")))), None
+        ),
         evaluations=tuple(map(_evaluation, card.parts_of("Metrics"))),
         training_datasets=tuple(map(_dataset, card.parts_of("Training Dataset", "Training Datasets"))),
         evaluation_datasets=tuple(map(_dataset, card.parts_of("Evaluation Dataset", "Evaluation Datasets"))),

@@ -157,6 +157,7 @@ def card_summary(card: CardFacts) -> str:
     modules = [found for line in card.architecture if (found := read_module(line.rstrip()))]
     summary = _grouped(
         ("base model", [f"{about.base_model}{revision}"] if about.base_model else []),
+        ("made by", _origin(card)),
         ("dimension", [str(about.dimension)] if about.dimension is not None else []),
         ("max tokens", [] if longest is None else ["no limit" if longest == math.inf else str(longest)]),
         ("similarity", [about.similarity]),
@@ -246,6 +247,13 @@ def _module(kind: str, settings: Mapping[str, Any], architecture: str = "") -> s
 
 
 # ---- cards ----------------------------------------------------------------------------------------------------------
+
+
+def _origin(card: CardFacts) -> list[str]:
+    if card.origin is None:
+        return []
+    facts = ((name.lower(), shortened(value, _WIDTH)) for name, value in card.origin.facts.items())
+    return [card.origin.kind.lower(), *(f"  {line}" for line in aligned(facts))]
 
 
 def _dataset(dataset: DatasetFacts) -> list[str]:

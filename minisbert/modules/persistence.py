@@ -137,9 +137,14 @@ def write_module(module: nn.Module, folder: Path) -> None:
     if isinstance(module, Transformer):
         module.save(folder)
         return
-    write_json(folder / "config.json", _FORMATS[type(module).__name__].describe(module), indent=4)
+    write_json(folder / "config.json", module_config(module), indent=4)
     if module.state_dict():
         write_weights(folder, module.state_dict(), labelled=False)
+
+
+def module_config(module: nn.Module) -> dict[str, Any]:
+    """Return the content of the config.json of a module after the first."""
+    return _FORMATS[type(module).__name__].describe(module)
 
 
 def read_module(spec: ModuleSpec) -> nn.Module:

@@ -206,8 +206,9 @@ def recipe_of(facts: CardFacts) -> Recipe:
     types = {column.column: column.type for column in data.statistics}
     texts = tuple(n for n in data.columns if types.get(n, "") == "string" or (n not in types and n not in LABEL_NAMES))
     length = facts.description.max_seq_length
+    base = facts.front_matter.base_model
     return Recipe(
-        base_model=facts.front_matter.base_model or facts.description.base_model,
+        base_model=(base if isinstance(base, str) else None) or facts.description.base_model,
         base_model_revision=facts.description.base_model_revision,
         modules=kinds,
         pooling_mode=pooling,

@@ -12,7 +12,7 @@ import math
 import pickletools
 import re
 import zipfile
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, BinaryIO
@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, BinaryIO
 from safetensors import SafetensorError
 
 from ..errors import ModelError, first_line, warn
-from .files import is_file, open_file, read_json_object
+from .files import is_file, open_file, read_json_object, replacing_file
 from .lora import ADAPTER_CONFIG, ADAPTER_FILES, merge_adapter
 from .other_forms import other_form
 
@@ -205,6 +205,32 @@ def write_weights(
     mode = path.stat().st_mode
     save_file(ready, path, metadata={"format": "pt"} if labelled else None)
     path.chmod(mode)  # safetensors makes files that only their owner can read
+
+
+def rewrite_weights(path: Path, tensor_of: Callable[[str], Tensor]) -> None:
+    """Write a safetensors file again with other values, one tensor at a time; names, shapes and dtypes stay.
+
+    Args:
+        path: the file, which is replaced.
+        tensor_of: called with each name, in the order of the file; returns the tensor to write.
+
+    Raises:
+        ValueError: a tensor has another size than the one that it replaces.
+    """
+    import torch
+
+    with open_file(path) as old, replacing_file(path) as temporary, temporary.open("wb") as new:
+        start = old.read(8)
+        header = old.read(int.from_bytes(start, "little"))
+        new.write(start + header)
+        entries = json.loads(header)
+        entries.pop("__metadata__", None)
+        for name in sorted(entries, key=lambda name: entries[name]["data_offsets"][0]):
+            content = tensor_of(name).detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+            first, end = entries[name]["data_offsets"]
+            if content.nbytes != end - first:
+                raise ValueError(f"{name} has {content.nbytes} bytes, not {end - first}")
+            new.write(content.data)
 
 
 def load_into(

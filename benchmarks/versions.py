@@ -127,7 +127,16 @@ def _try(python: str, versions: str, wheel: Path, pins: Sequence[str], place: Pa
     shutil.copytree(ROOT / "tests", place / "tried" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     (place / "tried" / "pytest.ini").write_text(INI)
     done = _run(
-        [own, "-m", "pytest", "-q", "-n", "2", "-m", "not compile and not data and not parity and not long and not ranks"]
+        [
+            own,
+            "-m",
+            "pytest",
+            "-q",
+            "-n",
+            "2",
+            "-m",
+            "not compile and not data and not parity and not long and not ranks",
+        ]
         + [f"tests/{name}" for name in TESTED],
         cwd=place / "tried",
     )

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .label_groups import LabelGroups
 from .roles import TrainingRows
 from .rows import DatasetOrder
 
@@ -68,6 +67,8 @@ class EpochSampler:
         weights: Sequence[float] | None = None,
     ) -> None:
         self._rows = [len(rows) for rows in datasets]
+        from .label_groups import LabelGroups  # to train, and not to import
+
         self.batch_size = batch_size
         self._seed = seed
         self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)

@@ -10,7 +10,6 @@ from ..modules import WeightedLayerPooling
 from ..modules.persistence import write_module
 from ..storage.adapters import check_no_base, remove_adapter
 from ..storage.files import replacing_folder
-from ..storage.hub import push
 from ..storage.layout import ModelSettings, write_modules, write_settings
 from ..version import versions
 from .stack import ModuleStack
@@ -94,6 +93,8 @@ class SavedModel(ModuleStack):
         """
         if not safe_serialization:
             raise ConfigError("got safe_serialization=False; expected True: weights are written as safetensors only")
+        from ..storage.hub import push  # few need it
+
         return push(
             repo_id,
             self._save_for_hub if local_model_path is None else Path(local_model_path),

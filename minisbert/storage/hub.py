@@ -22,7 +22,7 @@ _NOT_UPLOADED = frozenset({".git", ".cache"})  # folders of git, and of download
 _HOME = "https://huggingface.co"
 _LOG_IN = "log in with `hf auth login`, set HF_TOKEN, or pass token="
 _NAME = re.compile(r"(?:\w(?:[\w.-]{0,94}\w)?/)?\w(?:[\w.-]{0,94}\w)?(?<!\.git)", re.ASCII)
-_CONNECTION = frozenset({"TransportError", "ConnectionError", "Timeout", "TimeoutError", "gaierror"})  # httpx, requests
+_CONNECTION = frozenset({"TransportError", "ConnectionError", "ChunkedEncodingError", "Timeout", "TimeoutError"})
 
 
 class Reason(NamedTuple):

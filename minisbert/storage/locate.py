@@ -10,13 +10,15 @@ import hashlib
 import importlib.util
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ModelError, shown
 from .files import LONGEST_REVISION, inside, is_file, read_json
-from .hub import Reason, reason_of, repository_folder
 from .tokenizer import VOCABULARIES
 from .weights import SAFETENSORS, weight_files
+
+if TYPE_CHECKING:
+    from .hub import Reason
 
 PACKAGED_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 PACKAGED_REVISION = "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"  # the commit on the Hub that has these weights
@@ -96,6 +98,8 @@ def find_model(
         raise ModelError(
             f"got {text[:200]!r}, which is not a folder; expected a model folder or a name such as all-MiniLM-L6-v2"
         )
+    from .hub import Reason, reason_of  # a folder does without
+
     repository = repository_name(text)
     cache = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None
     cached = _cached(repository, revision, cache)
@@ -227,6 +231,8 @@ def _cached(repository: str, revision: str | None, cache_folder: str | Path | No
     huggingface_hub would take a snapshot that lacks any file of the repository, such as an ONNX file that nobody asked
     for, as incomplete.
     """
+    from .hub import repository_folder
+
     folder, wanted = repository_folder(cache_folder, repository), revision or "main"
     try:
         reference = inside(folder / "refs", wanted)

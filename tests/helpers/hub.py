@@ -175,15 +175,15 @@ def closed_port() -> int:
 
 def use(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
     """Let huggingface_hub of this process talk to `url`, with a cache of its own and no token."""
-    from huggingface_hub import constants
+    from huggingface_hub import constants, file_download
 
     for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "SENTENCE_TRANSFORMERS_HOME", "HF_ENDPOINT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(constants, "ENDPOINT", url)
-    monkeypatch.setattr(
-        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    )
+    for module in (constants, file_download):  # huggingface_hub 0 has it in both
+        if hasattr(module, template := "HUGGINGFACE_CO_URL_TEMPLATE"):
+            monkeypatch.setattr(module, template, f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(cache.with_name("no-token")))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -63,7 +63,7 @@ class MinisbertEncoder(TextEncoder):
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """What MTEB knows of the model; loads the model. That of a loaded model is made again at each call."""
+        """The description that MTEB keeps of the model, and by which it loads it; made again at each call if it is loaded."""
         if self._meta is not None:
             return self._meta
         meta = self._describe()

@@ -141,10 +141,6 @@ class EmbeddingModel(SavedModel):
         elif modules is None or model_name_or_path is not None:
             got = "neither a model nor modules" if modules is None else "both a model and modules"
             raise ConfigError(f"got {got}; expected either the name or folder of a model, or modules=[...]")
-        if isinstance(modules, (str, bytes)) or not isinstance(modules, Iterable):
-            raise ConfigError(
-                f"got modules={shown(modules)}; expected a Transformer and the modules after it, in a list"
-            )
         known = settings.similarity_fn_name in SimilarityFunction.possible_values()
         settings = replace(
             settings,

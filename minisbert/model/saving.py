@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from ..errors import ConfigError, InputError
 from ..modules import WeightedLayerPooling
 from ..modules.persistence import write_module
@@ -113,15 +115,23 @@ class SavedModel(ModuleStack):
 
     def write_into(self, folder: Path) -> None:
         """Write modules and settings, but no card, file by file into an existing folder."""
-        folders = write_modules(folder, [type(module).__name__ for module in self])
+        folders = write_modules(folder, [self.kind_of(module) for module in self])
         if any(isinstance(module, WeightedLayerPooling) and module.used for module in self):
             self.transformer.ask_for_layers()
         for module, module_folder in zip(self, folders, strict=True):
-            write_module(module, module_folder)
+            self.write_module(module, module_folder)
         settings = ModelSettings(
             self.prompts, self.default_prompt_name, self.similarity_fn_name, self.truncate_dim, self._other_settings
         )
         write_settings(folder, settings, versions=versions())
+
+    def kind_of(self, module: nn.Module) -> str:
+        """Name a module as `write_modules` takes it."""
+        return type(module).__name__
+
+    def write_module(self, module: nn.Module, folder: Path) -> None:
+        """Write a module's configuration and weights."""
+        write_module(module, folder)
 
     def _model_card(self, model_name: str | None) -> str | None:
         """Text of README.md, or None for none; here the text that the model was loaded with."""

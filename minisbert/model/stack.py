@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any, Literal, TypeAlias
@@ -40,6 +40,10 @@ class ModuleStack(nn.Sequential):
     """
 
     def __init__(self, modules: Sequence[nn.Module], settings: ModelSettings, *, truncation: Truncation) -> None:
+        if isinstance(modules, (str, bytes)) or not isinstance(modules, Iterable):
+            raise ConfigError(
+                f"got modules={shown(modules)}; expected a Transformer and the modules after it in a list"
+            )
         for place, module in enumerate(modules):
             if not isinstance(module, nn.Module):
                 raise ConfigError(f"got {shown(module)} as modules[{place}]; expected a module: pass modules=[...]")

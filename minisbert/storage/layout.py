@@ -265,18 +265,24 @@ def write_settings(folder: Path, settings: ModelSettings, *, versions: dict[str,
 def write_modules(folder: Path, kinds: Sequence[str]) -> list[Path]:
     """Write modules.json, and make and return a folder for each module; that of the first is `folder` itself.
 
+    Args:
+        folder: of the model.
+        kinds: names of modules of the format, or of classes of the caller's with their Python modules, "mine.Decay".
+
     Raises:
         ConfigError: the format has no such module.
     """
     entries, folders = [], []
     for index, kind in enumerate(kinds):
-        if kind not in dialects.WRITTEN_TYPES:
+        own = "." in kind
+        if kind not in dialects.WRITTEN_TYPES and not own:
             raise ConfigError(
                 f"got a module of type {kind}; expected one of {', '.join(dialects.WRITTEN_TYPES)}: only a model of "
                 f"these can be saved"
             )
-        path = f"{index}_{kind}" if index else ""
-        entries.append({"idx": index, "name": str(index), "path": path, "type": dialects.WRITTEN_TYPES[kind]})
+        path = f"{index}_{kind.rpartition('.')[2]}" if index else ""
+        written = kind if own else dialects.WRITTEN_TYPES[kind]
+        entries.append({"idx": index, "name": str(index), "path": path, "type": written})
         folders.append(folder / path)
         folders[-1].mkdir(exist_ok=True)
     write_json(folder / "modules.json", entries)

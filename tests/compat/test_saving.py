@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,11 @@ from hub import Hub
 
 from minisbert import LoraConfig
 from minisbert.card import parse
+from minisbert.compat import models
 from minisbert.compat.model import SentenceTransformer
 from minisbert.compat.model.adapters import of_peft
 from minisbert.compat.model.card import SentenceTransformerModelCardData
-from minisbert.errors import ConfigError
+from minisbert.errors import ConfigError, ModelError
 
 TEXTS = ["a cat sat on the mat", "dog", "the sea is blue"]
 
@@ -42,6 +44,42 @@ def test_forms_of_save(model: SentenceTransformer, tmp_path: Path) -> None:
     for name in "abc":
         again = SentenceTransformer(str(tmp_path / name), device="cpu")
         assert (again.encode(TEXTS) == model.encode(TEXTS)).all()
+
+
+class Scaled(models.Module):
+    config_keys = ["factor"]
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, features: Any, **kwargs: Any) -> Any:
+        features["sentence_embedding"] = features["sentence_embedding"] * self.factor
+        return features
+
+
+class Projection(models.Dense):
+    """A module of minisbert by another name."""
+
+
+def test_modules_of_the_caller(model: SentenceTransformer, tmp_path: Path) -> None:
+    parts = [*model, Scaled(2.0), Projection(32, 4)]
+    made = SentenceTransformer(modules=parts, device="cpu")
+    with pytest.warns(UserWarning, match=r"(Scaled|Projection) is a module of your own: .* with modules=\[\.\.\.\]"):
+        made.save(str(tmp_path / "saved"))
+    entries = json.loads((tmp_path / "saved" / "modules.json").read_text())
+    count = len(parts)
+    assert [(entry["path"], entry["type"].rpartition(".")[2]) for entry in entries[-2:]] == [
+        (f"{count - 2}_Scaled", "Scaled"),
+        (f"{count - 1}_Projection", "Projection"),
+    ]
+    assert Scaled.load(str(tmp_path / "saved"), f"{count - 2}_Scaled").factor == 2.0
+    again = Projection.load(str(tmp_path / "saved"), f"{count - 1}_Projection")
+    assert torch.equal(again.linear.weight, parts[-1].linear.weight)
+    with pytest.raises(ModelError, match=r"got module type '.*Scaled'; .* runs no code from a model folder"):
+        SentenceTransformer(str(tmp_path / "saved"))
+    with pytest.raises(ConfigError, match=r"got a module Identity without save\(\)"):
+        SentenceTransformer(modules=[*model, torch.nn.Identity()], device="cpu").save(str(tmp_path / "other"))
 
 
 # ---- the card -------------------------------------------------------------------------------------------------------

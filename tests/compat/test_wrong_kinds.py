@@ -165,7 +165,7 @@ MODULES: dict[str, Case] = {
     "one module": (
         lambda: SentenceTransformer(modules=models.Normalize()),
         ConfigError,
-        r"got modules=Normalize\(\); expected a Transformer and the modules after it, in a list",
+        r"got modules=Normalize\(\); expected a Transformer and the modules after it in a list",
     ),
     "module": (lambda: SentenceTransformer(modules=[5]), ConfigError, r"got 5 as modules\[0\]; expected a module"),
     "first": (

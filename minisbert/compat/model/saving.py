@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
-from ...errors import warn
+from torch import nn
+
+from ...errors import ConfigError, warn
 from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
 from ..models.module import warn_of_pickles
 from .card import SentenceTransformerModelCardData
@@ -48,6 +51,34 @@ class SavingMethods(OurSentenceTransformer):
 
     save = save_pretrained
 
+    def kind_of(self, module: nn.Module) -> str:
+        """Name a module of minisbert, or the class of the caller's as the reference does.
+
+        Raises:
+            ConfigError: such a class has no `save`.
+        """
+        if not _own(module):
+            return super().kind_of(module)
+        kind = type(module)
+        if not callable(getattr(module, "save", None)):
+            raise ConfigError(
+                f"got a module {kind.__name__} without save(); expected one that writes itself into a folder: derive "
+                f"it from sentence_transformers.models.Module"
+            )
+        return f"{kind.__module__}.{kind.__qualname__}"
+
+    def write_module(self, module: nn.Module, folder: Path) -> None:
+        """Write a module's configuration and weights; one of the caller's writes itself."""
+        if not _own(module):
+            super().write_module(module, folder)
+            return
+        own: Any = module
+        own.save(str(folder))
+        warn(
+            f"{type(module).__name__} is a module of your own: sentence-transformers loads the model with "
+            f"trust_remote_code=True, minisbert does not; build it again with modules=[...]"
+        )
+
     def _model_card(self, model_name: str | None) -> str:
         data = self.model_card_data
         if self._card and self.training_record is None and "generated_from_trainer" not in data.tags:
@@ -60,3 +91,8 @@ class SavingMethods(OurSentenceTransformer):
         except Exception as error:  # whatever it is, trained weights are worth more than their card
             warn(f"the model card could not be made: {error!r}; README.md is left empty")
             return ""
+
+
+def _own(module: nn.Module) -> bool:
+    """Return True for a class of the caller's."""
+    return type(module).__module__.partition(".")[0] != __name__.partition(".")[0]

@@ -63,7 +63,7 @@ class MinisbertEncoder(TextEncoder):
 
     @property
     def mteb_model_meta(self) -> ModelMeta:
-        """The description that MTEB keeps of the model and loads it by; that of a loaded model is made at each call."""
+        """The description that MTEB asks for; loads the model. That of a loaded model is made again at each call."""
         if self._meta is not None:
             return self._meta
         meta = self._describe()

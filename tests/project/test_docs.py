@@ -23,14 +23,14 @@ from minisbert import SentenceTransformer, compat
 from minisbert.cli import main
 
 DOCS, EXAMPLES = ROOT / "docs", ROOT / "examples"
-# tests/engines executes these, where what they need is installed
-ENGINES, STORES, RUNTIMES = DOCS / "engines.md", DOCS / "stores.md", DOCS / "runtimes.md"
+# tests/engines and tests/adapters execute these, where what they need is installed
+ELSEWHERE = [DOCS / f"{name}.md" for name in ("engines", "integrations", "runtimes", "stores")]
 RUN = [
     ROOT / "README.md",
-    *sorted({*DOCS.glob("*.md")} - {ENGINES, STORES, RUNTIMES}),
+    *sorted({*DOCS.glob("*.md")} - {*ELSEWHERE}),
 ]  # pages whose snippets are executed
 OTHERS = ("CONTRIBUTING.md", "benchmarks/README.md", "examples/README.md")
-PAGES = [*RUN, ENGINES, STORES, RUNTIMES, *(ROOT / name for name in OTHERS)]
+PAGES = [*RUN, *ELSEWHERE, *(ROOT / name for name in OTHERS)]
 DATA_LANGUAGES = ("tsv", "jsonl", "md", "text")  # with a title: a file that the page's commands read
 SET_UP = ("python3 -m venv ", "source ")  # .ci/run does this
 

@@ -34,6 +34,7 @@ from .facts import (
     Metric,
     ModelIndex,
     NamedDataset,
+    Origin,
     TrainingLogs,
     TrainingTime,
     Usage,
@@ -42,6 +43,8 @@ from .facts import (
 from .rendering import render
 
 _LIBRARY = "https://sbert.net/docs/package_reference/sentence_transformer"
+_EVALUATORS = f"{_LIBRARY}/evaluation.html#sentence_transformers.sentence_transformer.evaluation"
+_NOT_OF_THE_REFERENCE = ("FunctionEvaluator", "TeacherEvaluator")
 _TAGS = ("sentence-transformers", "sentence-similarity", "feature-extraction", "dense")
 _SOURCES = (
     Link("Sentence Transformers Documentation", "https://sbert.net"),
@@ -81,11 +84,16 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
         training: the record of its training, or None.
         name: the name the card shows.
     """
+    origin = model.origin if isinstance(model.origin, Origin) else None
     based_on = f" based on {model.base_model}" if model.base_model else ""
     named = tuple(NamedDataset(one.name) for one in training.datasets if one.name) if training else ()
     untrained = CardFacts(
         title=name or f"SentenceTransformer{based_on}",
-        front_matter=FrontMatter(tags=_TAGS, base_model=model.base_model),
+        front_matter=FrontMatter(
+            tags=_TAGS,
+            base_model=model.base_model,
+            base_model_relation="finetune" if origin and model.base_model else None,
+        ),
         description=Description(
             dimension=model.get_sentence_embedding_dimension(),
             max_seq_length=float("inf") if model.max_seq_length == UNLIMITED else model.max_seq_length,
@@ -97,6 +105,7 @@ def compose(model: EmbeddingModel, training: TrainingRecord | None, *, name: str
         ),
         architecture=("SentenceTransformer(", *(f"  ({i}): {_printed(m)}" for i, m in enumerate(model)), ")"),
         usage=_usage(model, training, name),
+        origin=origin,
         sources=_SOURCES,
         versions=_versions(),
     )
@@ -248,7 +257,7 @@ def _evaluation(group: Sequence[EvaluationRecord]) -> Evaluation:
     return Evaluation(
         description=first.description,
         evaluator=first.evaluator,
-        link=f"{_LIBRARY}/evaluation.html#sentence_transformers.sentence_transformer.evaluation.{first.evaluator}",
+        link=None if first.evaluator in _NOT_OF_THE_REFERENCE else f"{_EVALUATORS}.{first.evaluator}",
         datasets=tuple(one.name for one in group if one.name),
         parameters=dict(first.parameters) or None,
         metrics=tuple(

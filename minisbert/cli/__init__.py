@@ -18,9 +18,9 @@ from typing import Any, NoReturn, TextIO
 
 from ..errors import InputError, MinisbertError, TrainingInterrupted, TrainingTerminated
 from ..version import __version__
-from . import encode, evaluate, export, inspect, kernels, merge, mine, push, reproduce, tokenize, train
+from . import distill, encode, evaluate, export, inspect, kernels, merge, mine, push, reproduce, tokenize, train
 
-_COMMANDS = (train, tokenize, mine, merge, reproduce, encode, evaluate, inspect, export, push, kernels)
+_COMMANDS = (train, tokenize, mine, merge, distill, reproduce, encode, evaluate, inspect, export, push, kernels)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -84,6 +84,7 @@ class EmbeddingModel(SavedModel):
     """
 
     training_record: object = None  # set by `Trainer`, for the model card
+    origin: object = None  # set by a distillation, for the model card
 
     def __init__(
         self,

@@ -199,7 +199,7 @@ class TrainingDataset:
         digest.update(self._tokens.ids.tobytes())
         labels = self._equal_texts(np.arange(self._rows)) if self._labels_equal_texts else self._labels
         if labels is not None:
-            digest.update(labels.numpy().tobytes())
+            digest.update(labels.contiguous().numpy().data)  # which may be larger than memory
         return digest.hexdigest()
 
     def _texts(self, rows: NDArray[np.int64], column: int) -> NDArray[np.int64]:

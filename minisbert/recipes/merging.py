@@ -16,7 +16,7 @@ from torch import Tensor
 from ..card.composing import compose
 from ..card.facts import CardFacts, Origin
 from ..card.rendering import render
-from ..errors import InputError, InputTypeError, warn
+from ..errors import InputError, InputTypeError, ModelError, warn
 from ..sentence_transformer import SentenceTransformer
 from ..storage.adapters import remove_adapter
 from ..storage.files import replacing_folder, temporary_path
@@ -92,7 +92,8 @@ def merge(
     )
     parents = parents_of(given, [f"model {number}" for number in range(1, len(given) + 1)])
     target = Path(output)
-    if any(not isinstance(one, SentenceTransformer) and Path(one).resolve() == target.resolve() for one in given):
+    folders = [Path(one).expanduser() for one in given if not isinstance(one, SentenceTransformer)]
+    if any(one.resolve() == target.resolve() for one in folders):
         raise InputError(f"got {output} as a model and as output; expected two folders: choose another output")
     with replacing_folder(target) as folder, _scratch(target) as scratch:
         sources, card = _read_parents(parents, folder, scratch)
@@ -147,24 +148,22 @@ def _read_parents(parents: Sequence[Parent], folder: Path, scratch: Path) -> tup
         The folders of the modules of each model, and the card of the first.
     """
     sources: list[list[Path]] = []
+    needed: list[dict[str, tuple[str, tuple[int, ...]]]] = []  # as the first has them, by module
     traits: Traits | None = None
     for number, parent in enumerate(parents):
-        model = load_parent(parent)
-        found = traits_of(model)
+        model, place = load_parent(parent), scratch / str(number)
+        found, own = traits_of(model), None
         if traits is None:
-            traits, card = found, compose(model, None)
-            model.write_into(folder)
-            sources.append([spec.folder for spec in read_layout(folder).modules])
-            needed = [read_headers(one) or {} for one in sources[0]]
-            continue
-        check_alike(traits, found, names=(parents[0].name, parent.name))
-        own = folders_to_read(parent, model, needed)
+            traits, card, place = found, compose(model, None), folder
+        else:
+            check_alike(traits, found, names=(parents[0].name, parent.name))
+            own = folders_to_read(parent, model, needed)
         if own is None:
-            copy = scratch / str(number)
-            copy.mkdir()
-            model.write_into(copy)
-            own = [spec.folder for spec in read_layout(copy).modules]
+            place.mkdir(exist_ok=True)
+            model.write_into(place)
+            own = [spec.folder for spec in read_layout(place).modules]
         sources.append(own)
+        needed = needed or [read_headers(one) or {} for one in own]
         del model  # before the next is loaded
     return sources, card
 
@@ -185,7 +184,11 @@ def _merged(
 ) -> Tensor:
     tensors = [tensor for one in files if (tensor := one.read(name)) is not None]
     first = tensors[0]
-    if len(tensors) < len(files):  # a pooler, which embeddings do not need
+    if len(tensors) < len(files):
+        if not name.startswith("pooler."):
+            raise ModelError(
+                f"got {name} in {parents[0].name} and not in all others; expected models of the same tensors"
+            )
         warn(f"{name} is not in all models, and embeddings do not need it: that of {parents[0].name} is kept")
         return first
     check_tensors(name, tensors, parents)

@@ -18,8 +18,10 @@ from ..modules.encoder import Encoder
 from ..modules.foreign import ForeignEncoder
 from ..modules.persistence import module_config
 from ..sentence_transformer import SentenceTransformer
+from ..storage.files import is_file
 from ..storage.layout import read_layout
 from ..storage.locate import find_model, repository_name
+from ..storage.lora import ADAPTER_CONFIG
 from ..storage.weights import FLOATS, Header, read_header, weight_files
 
 # What says nothing about embeddings: where a configuration comes from, and settings of training.
@@ -176,7 +178,7 @@ def folders_to_read(
         return None
     folders = [spec.folder for spec in read_layout(find_model(parent.given)).modules]
     dtype = str(model.dtype).removeprefix("torch.")
-    adapted = model.transformer.weights_folder is None or (folders[0] / "adapter_config.json").exists()
+    adapted = model.transformer.weights_folder is None or is_file(folders[0] / ADAPTER_CONFIG)
     if adapted or len(folders) != len(needed):
         return None
     for folder, wanted in zip(folders, needed, strict=True):

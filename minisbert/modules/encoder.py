@@ -114,9 +114,10 @@ class Encoder(nn.Module):
         Raises:
             InputError: a text is longer than the position embeddings allow.
         """
-        if batch.max_length > self.config.max_tokens:
+        most = self.config.max_tokens
+        if most is not None and batch.max_length > most:
             raise InputError(
-                f"got a text of {batch.max_length} tokens; this model has positions for {self.config.max_tokens}: "
+                f"got a text of {batch.max_length} tokens; this model has positions for {most}: "
                 f"set max_seq_length to at most that"
             )
         word = self.embeddings.word.weight

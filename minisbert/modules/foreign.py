@@ -41,10 +41,12 @@ class ForeignConfig(NamedTuple):
     Attributes:
         hidden_size: size of the token embeddings.
         max_tokens: tokens of the longest text it has positions for, or None if there is no such limit.
+        default_tokens: tokens of the longest text if no other length is asked for, or None if nothing says so.
     """
 
     hidden_size: int
     max_tokens: int | None
+    default_tokens: int | None
 
 
 class ForeignEncoder(nn.Module):
@@ -54,7 +56,9 @@ class ForeignEncoder(nn.Module):
         super().__init__()
         self.model = model
         positions = getattr(model.config, "max_position_embeddings", None)
-        self.config = ForeignConfig(int(model.config.hidden_size), positions if is_count(positions) else None)
+        longest = positions if is_count(positions) else None
+        limit = longest if _has_table_of_positions(model) else None
+        self.config = ForeignConfig(int(model.config.hidden_size), limit, longest)
         self._compiled: Callable[..., Any] | None = None
 
     @classmethod
@@ -211,6 +215,12 @@ def _prefix(folder: Path, names: Collection[str], tensors: Iterable[str]) -> str
     if len(counts) == 2 and counts[1][1] * 2 > len(names):
         raise two_models(folder, (prefix for prefix, _ in counts))
     return counts[0][0] if counts else ""
+
+
+def _has_table_of_positions(model: nn.Module) -> bool:
+    """Return True if positions are rows of a table, which has an end, and not rotary or relative."""
+    names = (name.lower() for name, module in model.named_modules() if isinstance(module, nn.Embedding))
+    return any(mark in name for name in names for mark in ("pos", "wpe"))
 
 
 def _attempt(loader: Any, folder: Path | None, **options: Any) -> tuple[nn.Module, list[str]]:

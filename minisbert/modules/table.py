@@ -21,6 +21,7 @@ class TableConfig:
     hidden_size: int
     vocab_size: int
     max_tokens: int | None = None
+    default_tokens: int | None = None
 
 
 class TableEncoder(nn.Module):

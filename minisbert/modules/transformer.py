@@ -138,9 +138,10 @@ class Transformer(nn.Module):
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:
-        least, most = self.text_tokenizer.special_tokens + 1, self.encoder.config.max_tokens or value
-        if not least <= value <= most:
-            raise ConfigError(f"got max_seq_length={value}; this model takes {least} to {most} tokens")
+        least, most = self.text_tokenizer.special_tokens + 1, self.encoder.config.max_tokens
+        if value < least or (most is not None and value > most):
+            limits = f"at least {least}" if most is None else f"{least} to {most}"
+            raise ConfigError(f"got max_seq_length={value}; this model takes {limits} tokens")
         self.text_tokenizer.max_length = value
 
     @property
@@ -408,7 +409,8 @@ class Transformer(nn.Module):
     def _initial_length(self, saved: int | None) -> int:
         limit = self.encoder.config.max_tokens
         if saved is None:
-            limits = [value for value in (limit, self._source.max_length) if value is not None]
+            default = self.encoder.config.default_tokens
+            limits = [value for value in (default, self._source.max_length) if value is not None]
             return min(limits, default=512)
         if limit is not None and saved > limit:
             warn(

@@ -25,6 +25,7 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 # These number positions from the padding id + 1, and have that many fewer for texts.
 _POSITIONS_AFTER_PADDING = ("roberta", "xlm-roberta", "camembert", "mpnet")
+_ROTARY = ("modernbert", "nomic_bert", "gte", "new", "qwen3", "gemma3_text")
 _LENGTH_WITHOUT_LIMITS = 512
 
 
@@ -46,7 +47,7 @@ class EncoderContents:
         heads: attention heads of a layer.
         hidden_size: size of a token embedding.
         vocabulary: number of tokens.
-        positions: tokens of the longest text it has positions for.
+        positions: tokens of the longest text it has positions for, or was made for if they are rotary.
     """
 
     architecture: str
@@ -129,7 +130,8 @@ def read_contents(folder: Path) -> ModelContents:
     modules = _modules(layout, encoder)
     dimension, kept = _dimension(modules, encoder.hidden_size), layout.settings.truncate_dim
     length = tokenizer.max_length if settings.max_seq_length is None else settings.max_seq_length
-    limits = [limit for limit in (length, encoder.positions) if limit is not None]
+    endless = settings.max_seq_length is not None and _is_rotary(config)
+    limits = [limit for limit in (length, None if endless else encoder.positions) if limit is not None]
     return ModelContents(
         modules=modules,
         encoder=encoder,
@@ -167,6 +169,11 @@ def _encoder(config: Mapping[str, Any]) -> EncoderContents:
         values["positions"] -= (padding if isinstance(padding, int) else 1) + 1
     names = config.get("architectures")
     return EncoderContents(str(names[0]) if isinstance(names, list) and names else model_type, **values)
+
+
+def _is_rotary(config: Mapping[str, Any]) -> bool:
+    """Return True if positions are not rows of a table, which has an end."""
+    return config.get("model_type") in _ROTARY or bool(config.get("rope_parameters"))
 
 
 def _table(header: Header | None) -> EncoderContents:

@@ -14,6 +14,7 @@ from places import ROOT
 from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceTransformer, kernels
+from minisbert.cli import main
 from minisbert.errors import ConfigError, ModelError
 from minisbert.modules.architectures import architecture_of, current, encoder_config, is_native
 from minisbert.modules.encoder import Encoder
@@ -82,10 +83,25 @@ def test_scaled_rotary_positions_run_through_transformers() -> None:
         ({**QWEN3, "rope_theta": 0}, "got 0 for rope_theta; expected a number above 0"),
         ({**QWEN3, "num_attention_heads": 6, "num_key_value_heads": 4}, "got 6 attention heads and 4 for keys"),
         ({**QWEN3, "head_dim": 7}, "got heads of size 7; expected an even size"),
-        ({**QWEN3, "use_sliding_window": True, "max_window_layers": 0}, "sliding window and no sliding_window"),
+        (
+            {**QWEN3, "use_sliding_window": True, "sliding_window": None, "layer_types": ["sliding_attention"] * 4},
+            "got layers with a sliding window and no sliding_window",
+        ),
+        (
+            {**QWEN3, "layer_types": ["sliding_attention"] * 4},
+            "got layers with a sliding window and use_sliding_window",
+        ),
         ({**GEMMA3, "sliding_window": None}, "sliding window and no sliding_window"),
         ({**MODERN_BERT, "num_attention_heads": 3}, "got hidden size 32 and 3 attention heads"),
         ({**MODERN_BERT, "layer_types": ["full_attention"]}, "expected 4 of full_attention and sliding_attention"),
+        ({**GEMMA3, "rope_parameters": {"rope_theta": 5.0}}, "expected full_attention and sliding_attention, with"),
+        ({**QWEN3, "rope_parameters": {"full_attention": {"rope_theta": 5.0}}}, "expected those of all layers"),
+        ({**QWEN3, "rope_parameters": {}, "rope_scaling": {"type": "mrope"}}, "got rope_type 'mrope'; expected one of"),
+        ({**MODERN_BERT, "num_hidden_layers": 0}, "got 0 for num_hidden_layers; expected at least 1, since layers"),
+        ({**MODERN_BERT, "model_type": "gte", "num_hidden_layers": 0}, "got 0 for num_hidden_layers"),
+        ({**MODERN_BERT, "is_causal": True}, "got is_causal=True for an encoder, in which every token sees all"),
+        ({**MODERN_BERT, "model_type": "bert", "is_causal": True}, "got is_causal=True for an encoder"),
+        ({**MODERN_BERT, "model_type": "bert", "type_vocab_size": 0}, "got 0 for type_vocab_size; expected at least 1"),
         ({**MODERN_BERT, "norm_bias": 1}, "got 1 for norm_bias; expected true or false"),
         ({**MODERN_BERT, "local_attention": "x"}, "got 'x' for local_attention; expected a number above 0"),
         ({**MODERN_BERT, "model_type": "new", "rope_scaling": {"type": "ntk"}}, "load the model in its converted form"),
@@ -96,6 +112,40 @@ def test_bad_configurations(config: dict[str, Any], message: str) -> None:
     with pytest.raises(ModelError, match=message) as caught:
         encoder_config(current(config))
     assert "\n" not in str(caught.value)
+
+
+def test_no_padding_token() -> None:
+    """Texts are packed, and need none; a configuration that says so has no use for the family's default."""
+    assert encoder_config({**MODERN_BERT, "pad_token_id": None}).pad_token_id == 0
+
+
+def test_both_forms_of_nomic_bert_in_one_configuration() -> None:
+    """The keys of transformers count, as in transformers, when it has saved those of the older form with its own."""
+    both = {"model_type": "nomic_bert", "hidden_size": 32, "num_attention_heads": 2, "num_hidden_layers": 2}
+    both |= {"n_embd": 64, "n_layer": 9, "n_head": 4, "rope_parameters": {"rope_theta": 500.0}}
+    read = encoder_config(current(both))
+    assert (read.hidden_size, read.num_hidden_layers, read.attention[0].rotary_base) == (32, 2, 500.0)
+
+
+@pytest.mark.parametrize("family", ["modernbert", "nomic_bert", "gte", "qwen3", "gemma3_text"])
+def test_rotary_positions_have_no_end(
+    family: str, tmp_path: Path, recwarn: pytest.WarningsRecorder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = build_family(tmp_path / "model", family, max_position_embeddings=50)
+    model = SentenceTransformer(folder, device="cpu", truncation="count")
+    assert model.max_seq_length == 200  # as sentence_bert_config.json has it
+    assert not [one for one in recwarn if "positions" in str(one.message)]
+    model.max_seq_length = 300
+    assert model.encode("cat " * 299).shape == (model.get_sentence_embedding_dimension(),)
+    with pytest.raises(ConfigError, match="got max_seq_length=1; this model takes at least"):
+        model.max_seq_length = 1
+    capsys.readouterr()
+    assert main(["inspect", "--json", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["max_seq_length"] == 200
+    (folder / "sentence_bert_config.json").unlink()
+    assert SentenceTransformer(folder, device="cpu").max_seq_length == 50
+    assert main(["inspect", "--json", str(folder)]) == 0
+    assert json.loads(capsys.readouterr().out)["model"]["max_seq_length"] == 50
 
 
 def test_configurations_of_code_beside_a_checkpoint(tmp_path: Path) -> None:

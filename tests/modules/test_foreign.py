@@ -53,6 +53,19 @@ def test_wrapped_names_are_found(prefix: str, folder: Path) -> None:
     assert SentenceTransformer(folder, device="cpu").encode(TEXTS).tolist() == right.tolist()
 
 
+@pytest.mark.parametrize("table", [True, False])
+@pytest.mark.filterwarnings("ignore:max_seq_length is 48")
+def test_only_a_table_of_positions_has_an_end(table: bool, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    vocabulary = json.loads((folder / "config.json").read_text())["vocab_size"]
+    sizes = {**SIZES, "vocab_size": vocabulary, "max_position_embeddings": 40, "max_relative_positions": 20}
+    config = transformers.DebertaV2Config(**sizes, relative_attention=True, position_biased_input=table)
+    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    model = SentenceTransformer(folder, device="cpu", truncation="count")
+    assert model.max_seq_length == (40 if table else 48)  # of sentence_bert_config.json
+    assert model.encode("cat " * 60).shape == (32,)
+
+
 def test_two_models_in_one_file_are_named(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     both = {f"{prefix}.{name}": tensor.clone() for prefix in ("teacher", "student") for name, tensor in tensors.items()}

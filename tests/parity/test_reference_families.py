@@ -57,6 +57,69 @@ def test_embeddings(family: str, operations: str, tmp_path: Path, compare: Calla
     assert got.std() > 1e-3
 
 
+WINDOWS = {"layer_types": ["full_attention", "sliding_attention"] * 2, "use_sliding_window": True}
+
+
+@pytest.mark.parametrize(
+    ("family", "changes"),
+    [
+        ("modernbert", {"max_position_embeddings": 20}),
+        ("modernbert", {"pad_token_id": None}),
+        ("modernbert", {"sliding_window": 4}),
+        ("modernbert", {"rope_scaling": {"rope_theta": 700.0}}),
+        ("modernbert", {"rope_parameters": {"full_attention": {"rope_theta": 700.0}}}),
+        ("nomic_bert", {"max_position_embeddings": 20}),
+        ("nomic_bert", {"n_layer": 4, "n_embd": 7}),
+        ("gte", {"max_position_embeddings": 20}),
+        ("gte", {"rope_scaling": {"rope_theta": 700.0, "type": "default"}}),
+        ("qwen3", {"max_position_embeddings": 20}),
+        ("qwen3", {"is_causal": False}),
+        ("qwen3", {"is_causal": False, "sliding_window": 7, **WINDOWS}),
+        ("qwen3", {"rope_scaling": {"rope_theta": 700.0, "rope_type": "default"}}),
+        ("qwen3", {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 1, "layer_types": None}),
+        ("gemma3_text", {"max_position_embeddings": 20}),
+        ("gemma3_text", {"is_causal": False}),
+        ("gemma3_text-causal", {"is_causal": False}),
+        ("gemma3_text-causal", {"rope_scaling": {"rope_theta": 700.0}}),
+    ],
+)
+def test_configurations(family: str, changes: dict[str, Any], tmp_path: Path, compare: Callable[..., None]) -> None:
+    folder = build_family(tmp_path / "model", family)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, **changes}))
+    ours, theirs = both(folder)
+    largest = float(abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max())
+    compare("encode: unusual configurations", largest, 1e-6, cases=len(TEXTS))
+
+
+@pytest.mark.parametrize("family", ["qwen3", "gemma3_text", "modernbert"])
+def test_scaling_beside_the_settings_that_transformers_writes(
+    family: str, tmp_path: Path, compare: Callable[..., None]
+) -> None:
+    """As model cards tell their readers to add it for long texts; transformers lets it count, and computes it."""
+    folder = build_family(tmp_path / "model", family)
+    config = json.loads((folder / "config.json").read_text())
+    scaling = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64, "rope_theta": 1e4}
+    (folder / "config.json").write_text(json.dumps({**config, "rope_scaling": scaling}))
+    ours = SentenceTransformer(folder, device="cpu", truncation="count")
+    theirs = reference.SentenceTransformer(str(folder), device="cpu")
+    assert not isinstance(ours.transformer.encoder, Encoder)
+    assert ours.max_seq_length == 200
+    largest = float(abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max())
+    compare("encode: unusual configurations", largest, 1e-6, cases=len(TEXTS))
+
+
+def test_windows_have_a_size_if_none_is_given(tmp_path: Path, compare: Callable[..., None]) -> None:
+    for family in ("qwen3-windowed", "gemma3_text"):
+        folder = build_family(tmp_path / family, family)
+        config = json.loads((folder / "config.json").read_text())
+        del config["sliding_window"]
+        (folder / "config.json").write_text(json.dumps(config))
+        ours, theirs = both(folder)
+        largest = float(abs(ours.encode(TEXTS) - theirs.encode(TEXTS)).max())
+        compare("encode: unusual configurations", largest, 1e-6, cases=len(TEXTS))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients(family: str, tmp_path: Path, compare: Callable[..., None]) -> None:
     ours, theirs = both(build_family(tmp_path / "model", family))

@@ -215,7 +215,7 @@ def _(folder: Path, place: Path) -> None:
     assert read["rope_parameters"] == {"rope_theta": 20_000.0, "rope_type": "default"}
 
 
-@row("`max_seq_length` beyond the model's positions")
+@row("`max_seq_length` beyond a table of positions")
 def _(folder: Path, place: Path) -> None:
     copy = edited(folder, place, "sentence_bert_config.json", lambda config: {**config, "max_seq_length": 1000})
     with pytest.warns(UserWarning, match="positions for 64 tokens"):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...errors import ModelError
+from ...errors import ModelError, shown
 from ...kernels import AttentionSettings
 
 ACTIVATIONS = ("gelu", "gelu_new", "gelu_pytorch_tanh", "relu", "silu", "swish")
@@ -83,8 +83,13 @@ class EncoderConfig:
     attention: tuple[AttentionSettings, ...] = ()
 
     @property
-    def max_tokens(self) -> int:
-        """The longest text the position embeddings allow, in tokens."""
+    def max_tokens(self) -> int | None:
+        """The longest text the position embeddings allow, in tokens; None for rotary ones, which have no end."""
+        return None if self.rotary else self.default_tokens
+
+    @property
+    def default_tokens(self) -> int:
+        """The longest text if no other length is asked for, in tokens."""
         return self.max_position_embeddings - self.position_offset
 
     @property
@@ -128,6 +133,9 @@ class Architecture:
             those of the parts.
         positions_after_padding: positions are counted from the padding id + 1, and a padding token in the middle of
             a text is not counted.
+        aliases: our field names under which a configuration may have a field as well; these count more.
+        causal: `is_causal` has a meaning for this architecture.
+        untyped: there may be no table of token types.
     """
 
     names: Mapping[str, str]
@@ -140,6 +148,9 @@ class Architecture:
     written_as: tuple[tuple[str, str], ...] = ()
     split: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     positions_after_padding: bool = False
+    aliases: frozenset[str] = frozenset()
+    causal: bool = False
+    untyped: bool = False
 
     def key(self, name: str) -> str:
         """Return the name in a configuration of a field of `EncoderConfig`."""
@@ -159,19 +170,36 @@ class Architecture:
         """
         values: dict[str, Any] = {}
         for name, entry in EncoderConfig.__dataclass_fields__.items():
-            key = self.key(name)
+            key = name if name in self.aliases and config.get(name) is not None else self.key(name)
             if name in self.fixed:
                 values[name] = self.fixed[name]
+            elif name == "pad_token_id" and key in config and config[key] is None and not self.positions_after_padding:
+                continue  # there is no such token
             elif config.get(key) is not None and (name in self.keys or name in _COMMON):
                 values[name] = _typed(name, key, config[key], str(entry.type))
             elif name in self.defaults:
                 values[name] = self.defaults[name]
+        self._check_layers(config, values)
         values |= self.derived(config, values)
         if self.positions_after_padding:
             values["position_offset"] = values["pad_token_id"] + 1
         result = EncoderConfig(**values)
         _check(result)
         return result
+
+    def _check_layers(self, config: Mapping[str, Any], values: Mapping[str, Any]) -> None:
+        if not self.causal and flag(config, "is_causal"):
+            raise ModelError(
+                "config.json: got is_causal=True for an encoder, in which every token sees all others; expected false, "
+                "or no such key: remove it"
+            )
+        if values.get("type_vocab_size") == 0 and "type_vocab_size" not in self.fixed and not self.untyped:
+            raise ModelError("config.json: got 0 for type_vocab_size; expected at least 1: copy the file again")
+        if "embeddings.position" not in self.names and values["num_hidden_layers"] < 1:
+            raise ModelError(
+                f"config.json: got 0 for {self.key('num_hidden_layers')}; expected at least 1, since layers are all "
+                f"that knows the order of tokens"
+            )
 
 
 def number(config: Mapping[str, Any], key: str, default: float | None, *, least: float = 0) -> float:
@@ -185,6 +213,18 @@ def number(config: Mapping[str, Any], key: str, default: float | None, *, least:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not least < value <= _LARGEST:
         raise ModelError(f"config.json: got {value!r} for {key}; expected a number above {least}")
     return value
+
+
+def flag(config: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
+    """Read a switch of a configuration.
+
+    Raises:
+        ModelError: it is neither true nor false.
+    """
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise ModelError(f"config.json: got {shown(value)} for {key}; expected true or false")
+    return default if value is None else value
 
 
 def _check(config: EncoderConfig) -> None:
@@ -205,7 +245,7 @@ def _check(config: EncoderConfig) -> None:
                 f"config.json: got {settings.heads} attention heads and {heads} for keys and values; expected a number "
                 f"that divides the first"
             )
-    if config.pad_token_id >= config.vocab_size or config.max_tokens < 1:
+    if config.pad_token_id >= config.vocab_size or config.default_tokens < 1:
         raise ModelError(
             f"config.json: got padding token {config.pad_token_id}, {config.vocab_size} tokens and "
             f"{config.max_position_embeddings} positions; expected one of the tokens, and positions beyond its number"

@@ -92,6 +92,7 @@ DISTILBERT = Architecture(
     {**_SIZES, "num_hidden_layers": 6},
     {"type_vocab_size": 0, "layer_norm_eps": 1e-12, "attention_output_dropout": 0.0},
     native=_absolute,
+    aliases=frozenset({"hidden_size", "num_attention_heads", "num_hidden_layers"}),
 )
 MPNET = Architecture(
     _MPNET_NAMES,

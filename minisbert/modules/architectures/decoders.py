@@ -8,33 +8,40 @@ from typing import Any
 
 from ...errors import ModelError
 from ...kernels import AttentionSettings
-from .architecture import Architecture, number
-from .rotary import FULL, SLIDING, flag, layer_kinds, plain_rope, rope_base
+from .architecture import Architecture, flag, number
+from .rotary import FULL, SLIDING, layer_kinds, plain_rope, rope_base
 
 
 def _window(config: Mapping[str, Any]) -> int:
     """The window that a configuration has for its layers with one.
 
     Raises:
-        ModelError: it has none.
+        ModelError: it says that there is none.
     """
-    if config.get("sliding_window") is None:
+    if "sliding_window" in config and config["sliding_window"] is None:
         raise ModelError(
             "config.json: got layers with a sliding window and no sliding_window; expected its size: copy the file "
             "again"
         )
-    return int(number(config, "sliding_window", None))
+    return int(number(config, "sliding_window", 4096))
 
 
 def _qwen3(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
     layers, heads = values["num_hidden_layers"], values["num_attention_heads"]
     first = int(number(config, "max_window_layers", 28, least=-1))
-    windowed = flag(config, "use_sliding_window")
+    has_size = "sliding_window" not in config or config["sliding_window"] is not None
+    windowed = flag(config, "use_sliding_window") and has_size
     listed = layer_kinds(config, layers, otherwise=[windowed and layer >= first for layer in range(layers)])
+    if any(listed) and not flag(config, "use_sliding_window"):
+        raise ModelError(
+            "config.json: got layers with a sliding window and use_sliding_window=False; expected one of the two: "
+            "copy the file again"
+        )
     key_value_heads = int(number(config, "num_key_value_heads", heads))
     base = rope_base(config, None, "rope_theta", 10_000.0)
-    whole = AttentionSettings(heads, key_value_heads=key_value_heads, causal=True, rotary_base=base)
-    near = replace(whole, window=_window(config) - 1) if windowed and any(listed) else whole
+    causal = flag(config, "is_causal", default=True)
+    whole = AttentionSettings(heads, key_value_heads=key_value_heads, causal=causal, rotary_base=base)
+    near = replace(whole, window=_window(config) - causal) if any(listed) else whole
     return {
         "biases": frozenset({"qkv", "output"} if flag(config, "attention_bias") else ()),
         "attention": tuple(near if has_window else whole for has_window in listed),
@@ -45,18 +52,19 @@ def _gemma3(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
     layers, heads = values["num_hidden_layers"], values["num_attention_heads"]
     every = int(number(config, "sliding_window_pattern", 6))
     listed = layer_kinds(config, layers, otherwise=[bool((layer + 1) % every) for layer in range(layers)])
-    both_ways = flag(config, "use_bidirectional_attention")
+    halved, causal = flag(config, "use_bidirectional_attention"), flag(config, "is_causal", default=True)
     whole = near = AttentionSettings(
         heads,
         key_value_heads=int(number(config, "num_key_value_heads", 4)),
-        causal=not both_ways,
+        causal=causal and not halved,
         rotary_base=rope_base(config, FULL, "rope_theta", 1_000_000.0),
         scale=number(config, "query_pre_attn_scalar", 256) ** -0.5,
     )
     if any(listed):
-        size = _window(config)  # of both sides together, where there are two
-        window = size // 2 if both_ways else size - 1
-        near = replace(whole, window=window, rotary_base=rope_base(config, SLIDING, "rope_local_base_freq", 10_000.0))
+        size = _window(config)
+        size = size // 2 + 1 if halved else size  # which was that of both sides together
+        base = rope_base(config, SLIDING, "rope_local_base_freq", 10_000.0, scaled=False)
+        near = replace(whole, window=size - causal, rotary_base=base)
     return {
         "biases": frozenset({"qkv", "output"} if flag(config, "attention_bias") else ()),
         "embedding_scale": float(values["hidden_size"]) ** 0.5,
@@ -65,7 +73,7 @@ def _gemma3(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, A
 
 
 def _without_cap(config: Mapping[str, Any]) -> bool:
-    return plain_rope(config) and config.get("attn_logit_softcapping") is None
+    return plain_rope(config, {FULL: True, SLIDING: False}) and config.get("attn_logit_softcapping") is None
 
 
 _DECODER_NAMES = {
@@ -103,6 +111,7 @@ QWEN3 = Architecture(
     },
     _FIXED,
     derived=_qwen3,
+    causal=True,
     native=plain_rope,
 )
 GEMMA3 = Architecture(
@@ -120,5 +129,6 @@ GEMMA3 = Architecture(
     },
     {**_FIXED, "norm_added": True, "norm_offset": 1.0},
     derived=_gemma3,
+    causal=True,
     native=_without_cap,
 )

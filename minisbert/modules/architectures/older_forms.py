@@ -57,7 +57,8 @@ def current(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """
     if config.get("model_type") == "new":
         return _gte(config)
-    if config.get("model_type") == "nomic_bert" and any(key in config for key in ("n_embd", "n_layer", "n_head")):
+    older = any(key in config for key in ("n_embd", "n_layer", "n_head")) and "hidden_size" not in config
+    if config.get("model_type") == "nomic_bert" and older:
         return _nomic_bert(config)
     return config
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from ...errors import ModelError, shown
 from ...kernels import AttentionSettings
-from .architecture import Architecture, number
+from .architecture import Architecture, flag, number
 
 FULL, SLIDING = "full_attention", "sliding_attention"
 _SCALED = frozenset({"linear", "dynamic", "yarn", "longrope", "llama3", "proportional"})  # left to transformers
 
 
-def rope_base(config: Mapping[str, Any], kind: str | None, key: str, default: float) -> float:
+def rope_base(config: Mapping[str, Any], kind: str | None, key: str, default: float, *, scaled: bool = True) -> float:
     """Return the base of the rotary positions of layers.
 
     Args:
@@ -21,11 +22,12 @@ def rope_base(config: Mapping[str, Any], kind: str | None, key: str, default: fl
         kind: of the layers, "full_attention" or "sliding_attention", where these have bases of their own.
         key: that an older configuration has for it.
         default: what is assumed if it has none.
+        scaled: an older `rope_scaling` is meant for these layers, too.
 
     Raises:
         ModelError: the rotary positions are of an unknown type, or the base is no positive number.
     """
-    found = _parameters(config, kind)
+    found = _parameters(config, kind, scaled=scaled)
     rope_type = _rope_type(found)
     if rope_type != "default":
         raise ModelError(
@@ -35,9 +37,15 @@ def rope_base(config: Mapping[str, Any], kind: str | None, key: str, default: fl
     return float(number(found if "rope_theta" in found else {"rope_theta": config.get(key)}, "rope_theta", default))
 
 
-def plain_rope(config: Mapping[str, Any]) -> bool:
-    """Return True unless rotary positions are scaled in a way that transformers computes, and the encoder does not."""
-    return all(_rope_type(_parameters(config, kind)) not in _SCALED for kind in (None, FULL, SLIDING))
+def plain_rope(config: Mapping[str, Any], kinds: Mapping[str | None, bool] = MappingProxyType({None: True})) -> bool:
+    """Return True unless rotary positions are scaled in a way that transformers computes, and the encoder does not.
+
+    Args:
+        config: the configuration.
+        kinds: the kinds of layers that have settings of their own, and if `rope_scaling` is meant for them.
+    """
+    found = (_parameters(config, kind, scaled=scaled) for kind, scaled in kinds.items())
+    return all(_rope_type(parameters) not in _SCALED for parameters in found)
 
 
 def layer_kinds(config: Mapping[str, Any], layers: int, *, otherwise: Sequence[bool]) -> list[bool]:
@@ -62,33 +70,36 @@ def layer_kinds(config: Mapping[str, Any], layers: int, *, otherwise: Sequence[b
     return [kind == SLIDING for kind in kinds[:layers]]
 
 
-def _parameters(config: Mapping[str, Any], kind: str | None) -> Mapping[str, Any]:
-    """The settings of the rotary positions of layers, or an empty mapping."""
-    found = config.get("rope_parameters")
-    found = config.get("rope_scaling") if found is None else found
-    if kind is not None and isinstance(found, Mapping) and any(name in found for name in (FULL, SLIDING)):
-        found = found.get(kind)
+def _parameters(config: Mapping[str, Any], kind: str | None, *, scaled: bool) -> Mapping[str, Any]:
+    """The settings of the rotary positions of layers, or an empty mapping.
+
+    An older `rope_scaling` beside `rope_parameters` counts more: in place of all of it, or, where kinds of layers have
+    settings of their own, in place of what it names.
+    """
+    found, scaling = _settings(config, "rope_parameters"), _settings(config, "rope_scaling")
+    if kind is None:
+        found = scaling or found
+    if found and any(name in found for name in (FULL, SLIDING)) == (kind is None):
+        expected = "those of all layers" if kind is None else f"{FULL} and {SLIDING}, with those of each"
+        raise ModelError(f"config.json: got rope_parameters {shown(dict(found))}; expected {expected}: copy it again")
+    if kind is None:
+        return found
+    return {"rope_type": "default", **_settings(found, kind), **(scaling if scaled else {})}
+
+
+def _settings(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    found = config.get(key)
     if found is not None and not isinstance(found, Mapping):
-        raise ModelError(f"config.json: got {shown(found)} for rope_parameters; expected settings by name, or null")
+        raise ModelError(f"config.json: got {shown(found)} for {key}; expected settings by name, or null")
     return found or {}
 
 
 def _rope_type(parameters: Mapping[str, Any]) -> Any:
-    if parameters and any(name in parameters for name in (FULL, SLIDING)):
-        return "default"
     return parameters.get("rope_type", parameters.get("type", "default"))
 
 
-def flag(config: Mapping[str, Any], key: str, *, default: bool = False) -> bool:
-    """Read a switch of a configuration.
-
-    Raises:
-        ModelError: it is neither true nor false.
-    """
-    value = config.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise ModelError(f"config.json: got {shown(value)} for {key}; expected true or false")
-    return default if value is None else value
+def _plain_of_both_kinds(config: Mapping[str, Any]) -> bool:
+    return plain_rope(config, {FULL: True, SLIDING: True})
 
 
 def _modern_bert(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
@@ -96,6 +107,8 @@ def _modern_bert(config: Mapping[str, Any], values: Mapping[str, Any]) -> dict[s
     every = int(number(config, "global_attn_every_n_layers", 3))
     local = layer_kinds(config, layers, otherwise=[bool(layer % every) for layer in range(layers)])
     window = int(number(config, "local_attention", 128)) // 2
+    if config.get("sliding_window") is not None:  # which transformers takes as well, for half of it
+        window = int(number(config, "sliding_window", None))
     whole = AttentionSettings(heads, rotary_base=rope_base(config, FULL, "global_rope_theta", 160_000.0))
     near = AttentionSettings(heads, window=window, rotary_base=rope_base(config, SLIDING, "local_rope_theta", 10_000.0))
     biases = {"qkv": "attention_bias", "output": "attention_bias", "up": "mlp_bias", "down": "mlp_bias"}
@@ -168,7 +181,7 @@ MODERN_BERT = Architecture(
         "gated": True,
     },
     derived=_modern_bert,
-    native=plain_rope,
+    native=_plain_of_both_kinds,
     split={
         "attn.Wqkv": ("attn.Wqkv (1 of 3)", "attn.Wqkv (2 of 3)", "attn.Wqkv (3 of 3)"),
         "mlp.Wi": ("mlp.Wi (1 of 2)", "mlp.Wi (2 of 2)"),
@@ -219,6 +232,7 @@ GTE = Architecture(
     },
     {"gated": True, "biases": frozenset({"qkv", "output", "down", "norm"})},
     derived=_one_base(160_000.0),
+    untyped=True,
     native=plain_rope,
     read_as=(
         (r"\bencoder\.layer\.", "layers."),

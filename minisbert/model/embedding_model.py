@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..distributed import shares
-from ..errors import ConfigError, InputTypeError, check_count, shown
+from ..errors import ConfigError, InputTypeError, check_count
 from ..modules.encoder import Encoder
 from ..modules.lora import LoraConfig
 from ..modules.persistence import read_modules

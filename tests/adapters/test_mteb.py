@@ -146,7 +146,7 @@ def test_scores_on_real_data_are_those_of_the_reference(minilm: Path) -> None:
 
     graded, duplicates = Graded(), Duplicates()
     graded.rows = [(row["sentence1"], row["sentence2"], float(row["score"])) for row in rows("stsb/stsb_dev.tsv.gz")]
-    duplicates.rows = [(row["question1"], row["question2"], int(row["label"])) for row in rows("mqp/mqp.tsv.gz")]
+    duplicates.rows = [(row["question1"], row["question2"], int(row["label"])) for row in rows("mqp/mqp.tsv.gz")[:1000]]
     expected = scores(reference.SentenceTransformer(str(minilm), device="cpu"), [graded, duplicates])
     found = scores(MinisbertEncoder(minilm, device="cpu"), [graded, duplicates])
     assert {name: round(value, 4) for name, value in found.items()} == {

@@ -87,7 +87,9 @@ def test_a_keyllm_asks_once_for_documents_that_are_alike(model: SentenceTransfor
 
 
 @pytest.mark.downstream
-def test_bertopic_clusters_and_finds_topics_by_the_model(model: SentenceTransformer, tmp_path: Path) -> None:
+def test_bertopic_clusters_and_finds_topics_by_the_model(
+    folder: Path, model: SentenceTransformer, tmp_path: Path
+) -> None:
     bertopic = pytest.importorskip("bertopic")
     from bertopic.dimensionality import BaseDimensionalityReduction
     from bertopic.representation import KeyBERTInspired
@@ -110,4 +112,9 @@ def test_bertopic_clusters_and_finds_topics_by_the_model(model: SentenceTransfor
     assert number == [assigned[0]]
     topics.save(tmp_path / "topics", serialization="safetensors", save_ctfidf=True)
     again = bertopic.BERTopic.load(tmp_path / "topics", embedding_model=embedder)
+    assert again.embedding_model is embedder
     assert again.find_topics("the cat sat on the mat", top_n=1)[1] == pytest.approx(score, abs=1e-5)
+    topics.embedding_model = type(embedder)(folder, device="cpu")
+    topics.save(tmp_path / "pickled", serialization="pickle")
+    pickled = bertopic.BERTopic.load(tmp_path / "pickled")
+    assert pickled.find_topics("the cat sat on the mat", top_n=1)[1] == pytest.approx(score, abs=1e-5)

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import ConfigError
 from ..kernels import AttentionSettings, AttentionSpec, Operations, Projections, Tables
 from ..packing import PackedBatch
-from .architectures import EncoderConfig
+from .architectures import EncoderConfig, known
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -198,3 +200,31 @@ def make_norm(config: EncoderConfig, size: int | None = None) -> nn.Module:
         offset = config.norm_offset
         return OffsetRMSNorm(size, eps=eps, offset=offset) if offset else nn.RMSNorm(size, eps=eps)
     return nn.LayerNorm(size, eps=eps, bias="norm" in config.biases)
+
+
+def changed_layers(modules: Iterable[nn.Module], own: EncoderConfig, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries of config.json that say which layers there are, if the caller has taken some away.
+
+    Args:
+        modules: the layers.
+        own: the encoder's settings when it was made.
+        config: the content of config.json that it was made from.
+
+    Raises:
+        ConfigError: no configuration can say so.
+    """
+    layers = [layer for layer in modules if isinstance(layer, EncoderLayer)]
+    settings = [layer.attention.settings for layer in layers]
+    if len(layers) == own.num_hidden_layers and settings == list(own.attention or settings):
+        return {}
+    first_is_kept = layers and isinstance(layers[0].attention.norm, nn.Identity)
+    if not (own.first_attention_norm or first_is_kept):
+        raise ConfigError(
+            f"got a {config.get('model_type')} encoder without its first layer, which alone has no normalization "
+            f"before attention; expected that layer to be kept: take others away"
+        )
+    keys = {known(config).key("num_hidden_layers"), *({"num_hidden_layers"} & config.keys())}
+    changed: dict[str, Any] = dict.fromkeys(keys, len(layers))
+    if "layer_types" in config or any(one.window is not None for one in own.attention):
+        changed["layer_types"] = [f"{'full' if one.window is None else 'sliding'}_attention" for one in settings]
+    return changed

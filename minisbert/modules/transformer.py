@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -23,17 +24,18 @@ from ..storage.tokenizer import TokenizerSource, put_in_lower_case, read_tokeniz
 from ..storage.weights import load_into, read_weights, two_models, write_weights
 from ..text import TextTokenizer
 from .architectures import (
+    as_modules,
     canonical,
     checkpoint_names,
     current,
     encoder_config,
     is_native,
-    known,
     to_checkpoint,
 )
 from .encoder import Encoder
 from .features import Features
 from .foreign import ForeignEncoder
+from .layers import changed_layers
 from .lora import (
     LoraConfig,
     adapted_layers,
@@ -367,8 +369,7 @@ class Transformer(nn.Module):
             config = with_dtype(self.config, str(dtype).removeprefix("torch."))
             if encoder.vocabulary != encoder.config.vocab_size:
                 config["vocab_size"] = encoder.vocabulary
-            if len(encoder.layers) != encoder.config.num_hidden_layers:  # the caller has taken some away
-                config[known(config).key("num_hidden_layers")] = len(encoder.layers)
+            config |= changed_layers(encoder.layers, encoder.config, config)
             write_json(folder / "config.json", config, end="\n")
         for name, content in self._source.written_files().items():
             (folder / name).write_bytes(content)
@@ -433,7 +434,8 @@ def _native_encoder(folder: Path, config: Mapping[str, Any], *, dtype: str | Non
 
 
 def _read(config: Mapping[str, Any], folder: Path, *, mapped: bool = False) -> dict[str, Tensor]:
-    return _canonical(config, read_weights(folder, mapped=mapped, base=base_folder(folder)), folder)
+    named = partial(as_modules, config)
+    return _canonical(config, read_weights(folder, mapped=mapped, base=base_folder(folder), as_modules=named), folder)
 
 
 def _canonical(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> dict[str, Tensor]:

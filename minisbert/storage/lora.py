@@ -82,6 +82,17 @@ def merge_adapter(weights: dict[str, Tensor], adapter: Mapping[str, Tensor], fol
             )
 
 
+def names_fit(weights: Mapping[str, Tensor], adapter: Mapping[str, Tensor], folder: Path) -> bool:
+    """Return True if `weights` have a tensor for each module that an adapter changes; `folder` is the adapter's."""
+    found = (_MATRICES.fullmatch(name) for name in adapter)
+    try:
+        for module in {one["module"] for one in found if one}:
+            _target(f"{module}.weight", weights, {}, folder)
+    except ModelError:
+        return False
+    return True
+
+
 def check_kind(config: Mapping[str, Any], folder: Path) -> None:
     """Refuse adapters of another kind than LoRA.
 

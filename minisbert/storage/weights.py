@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 
 from ..errors import ModelError, first_line, warn
 from .files import is_file, open_file, read_json_object, replacing_file
-from .lora import ADAPTER_CONFIG, ADAPTER_FILES, merge_adapter
+from .lora import ADAPTER_CONFIG, ADAPTER_FILES, merge_adapter, names_fit
 from .other_forms import other_form
 
 if TYPE_CHECKING:
@@ -122,7 +122,13 @@ def _describes_tensor(value: Any) -> bool:
 
 
 # ---- tensors --------------------------------------------------------------------------------------------------------
-def read_weights(folder: Path, *, mapped: bool = False, base: Path | None = None) -> dict[str, Tensor]:
+def read_weights(
+    folder: Path,
+    *,
+    mapped: bool = False,
+    base: Path | None = None,
+    as_modules: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None = None,
+) -> dict[str, Tensor]:
     """Read all tensors of the checkpoint in `folder` to the CPU; a LoRA adapter beside them is merged.
 
     Args:
@@ -130,14 +136,14 @@ def read_weights(folder: Path, *, mapped: bool = False, base: Path | None = None
         base: folder of the weights that the adapter in `folder` belongs to; by default `folder` itself.
         mapped: tensors may be a view of their file, for a caller that copies them at once. By default they are in
             memory of their own: what is written to the files later changes nothing.
+        as_modules: gives tensors the names of the modules of transformers, which an adapter may have in place of those
+            in files.
 
     Raises:
         ModelError: there is no checkpoint, or it is incomplete, or it has an adapter that cannot be merged.
     """
     if base not in (None, folder):
-        tensors = read_weights(base, mapped=mapped)
-        merge_adapter(tensors, read_adapter_tensors(folder), folder)
-        return tensors
+        return _merged(read_weights(base, mapped=mapped), folder, as_modules)
     files = weight_files(folder)
     if not files:
         if form := other_form(folder):
@@ -147,7 +153,17 @@ def read_weights(folder: Path, *, mapped: bool = False, base: Path | None = None
     for file in files:
         tensors.update(_read_file(file, mapped=mapped))
     if is_file(folder / ADAPTER_CONFIG):
-        merge_adapter(tensors, read_adapter_tensors(folder), folder)
+        return _merged(tensors, folder, as_modules)
+    return tensors
+
+
+def _merged(
+    tensors: dict[str, Tensor], folder: Path, as_modules: Callable[[dict[str, Tensor]], dict[str, Tensor]] | None
+) -> dict[str, Tensor]:
+    adapter = read_adapter_tensors(folder)
+    if as_modules is not None and not names_fit(tensors, adapter, folder):
+        tensors = as_modules(tensors)
+    merge_adapter(tensors, adapter, folder)
     return tensors
 
 

@@ -198,8 +198,61 @@ def test_adapters_need_layers_of_their_own(tmp_path: Path) -> None:
     model = SentenceTransformer(build_family(tmp_path / "model", "modernbert"), device="cpu")
     with pytest.raises(ConfigError, match="whose checkpoints join the layers that an adapter changes"):
         model.add_adapter(LoraConfig())
-    other = SentenceTransformer(build_family(tmp_path / "other", "qwen3"), device="cpu")
-    other.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"]))
+
+
+@pytest.mark.parametrize("prefix", ["", "new."])
+@pytest.mark.parametrize("family", ["nomic_bert", "gte", "qwen3", "gemma3_text"])
+def test_adapters(family: str, prefix: str, tmp_path: Path) -> None:
+    """Files of nomic_bert and gte join layers that modules have apart, of which an adapter has the names."""
+    folder = build_family(tmp_path / "model", family)
+    tensors = load_file(folder / "model.safetensors")
+    save_file({f"{prefix}{name}": one for name, one in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    model = SentenceTransformer(folder, device="cpu")
+    model.add_adapter(LoraConfig(target_modules="all-linear"))
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    expected = model.encode(TEXTS)
+    model.save_pretrained(tmp_path / "adapter")
+    got = SentenceTransformer(tmp_path / "adapter", device="cpu").encode(TEXTS)
+    torch.testing.assert_close(got, expected, atol=2e-6, rtol=0)
+    model.merge_and_unload()
+    model.save_pretrained(tmp_path / "merged")
+    merged = SentenceTransformer(tmp_path / "merged", device="cpu").encode(TEXTS)
+    torch.testing.assert_close(merged, expected, atol=2e-6, rtol=0)
+    assert abs(merged - SentenceTransformer(folder, device="cpu").encode(TEXTS)).max() > 1e-2
+
+
+@pytest.mark.parametrize(
+    ("family", "module", "rows"), [("modernbert", "attn.Wqkv", 144), ("gte", "mlp.up_gate_proj", 80)]
+)
+def test_adapters_of_joined_layers_are_merged(family: str, module: str, rows: int, tmp_path: Path) -> None:
+    """As PEFT makes them for modules that are joined: in transformers, or in code that came with a checkpoint."""
+    folder = build_family(tmp_path / "model", family)
+    before = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    tensors = load_file(folder / "model.safetensors")
+    name = next(name for name in tensors if name.endswith(f".1.{module}.weight"))
+    pair = {"A": torch.randn(2, 48), "B": torch.randn(rows, 2)}
+    stem = f"base_model.model.{name.removesuffix('.weight')}"
+    adapter = {f"{stem}.lora_{one}.weight": value for one, value in pair.items()}
+    save_file(adapter, folder / "adapter_model.safetensors", {"format": "pt"})
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "target_modules": [module]}
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    got = SentenceTransformer(folder, device="cpu").encode(TEXTS)
+    (folder / "adapter_config.json").unlink()
+    tensors[name] = tensors[name] + pair["B"] @ pair["A"]
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    torch.testing.assert_close(got, SentenceTransformer(folder, device="cpu").encode(TEXTS))
+    assert abs(got - before).max() > 1e-2
+
+
+def test_the_first_layer_of_modern_bert_is_kept(tmp_path: Path) -> None:
+    model = SentenceTransformer(build_family(tmp_path / "model", "modernbert"), device="cpu")
+    encoder: Any = model.transformer.encoder
+    encoder.layers = torch.nn.ModuleList([encoder.layers[layer] for layer in (1, 2)])
+    with pytest.raises(ConfigError, match="without its first layer, which alone has no normalization before attention"):
+        model.save_pretrained(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
 
 
 def test_int8(tmp_path: Path) -> None:

@@ -120,6 +120,26 @@ def test_windows_have_a_size_if_none_is_given(tmp_path: Path, compare: Callable[
         compare("encode: unusual configurations", largest, 1e-6, cases=len(TEXTS))
 
 
+@pytest.mark.parametrize("listed", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_some_layers_of_a_model(family: str, listed: bool, tmp_path: Path, compare: Callable[..., None]) -> None:
+    """A saved copy has the kinds of attention of the layers that are left."""
+    folder = build_family(tmp_path / "model", family)
+    config = json.loads((folder / "config.json").read_text())
+    if not listed:  # they follow from a pattern then
+        config.pop("layer_types", None)
+        (folder / "config.json").write_text(json.dumps(config))
+    model = SentenceTransformer(folder, device="cpu", truncation="count")
+    encoder: Any = model.transformer.encoder
+    encoder.layers = torch.nn.ModuleList([encoder.layers[layer] for layer in (0, 2, 3)])
+    expected = model.encode(TEXTS)
+    model.save_pretrained(tmp_path / "saved")
+    ours, theirs = both(tmp_path / "saved")
+    assert (ours.encode(TEXTS) == expected).all()
+    largest = float(abs(expected - theirs.encode(TEXTS)).max())
+    compare("encode: some layers of a model", largest, 1e-6, cases=len(TEXTS))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_gradients(family: str, tmp_path: Path, compare: Callable[..., None]) -> None:
     ours, theirs = both(build_family(tmp_path / "model", family))

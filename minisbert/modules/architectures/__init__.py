@@ -3,6 +3,7 @@
 from .architecture import Architecture, EncoderConfig
 from .table import (
     architecture_of,
+    as_modules,
     canonical,
     checkpoint_names,
     current,
@@ -16,6 +17,7 @@ __all__ = [
     "Architecture",
     "EncoderConfig",
     "architecture_of",
+    "as_modules",
     "canonical",
     "checkpoint_names",
     "current",

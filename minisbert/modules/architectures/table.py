@@ -107,19 +107,40 @@ def canonical(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple
     Returns:
         The tensors, and all prefixes that were found: more than one, of which none is empty, if there are two models.
     """
-    architecture, word = known(config), word_name(config)
-    renamed = {_renamed(name, (*architecture.read_as, *_OLD_NORMS)): tensor for name, tensor in tensors.items()}
+    word = word_name(config)
+    renamed = as_modules(config, tensors)
     prefixes = {name.removesuffix(word) for name in renamed if name.endswith(word)}
     prefix = min(prefixes, key=len, default="")
+    unprefixed = {name.removeprefix(prefix): tensor for name, tensor in renamed.items()}
+    return _split(unprefixed, {end: parts for end, parts in known(config).split.items() if _joined(parts)}), prefixes
+
+
+def as_modules(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name and split the tensors of a checkpoint as the modules of transformers have them, with any prefix."""
+    architecture = known(config)
+    renamed = {_renamed(name, (*architecture.read_as, *_OLD_NORMS)): tensor for name, tensor in tensors.items()}
+    return _split(renamed, {end: parts for end, parts in architecture.split.items() if not _joined(parts)})
+
+
+def _joined(parts: Iterable[str]) -> bool:
+    """Return True for the parts of what is one tensor in transformers, too."""
+    return any(" (" in part for part in parts)
+
+
+def _split(tensors: Mapping[str, Tensor], split: Mapping[str, tuple[str, ...]]) -> dict[str, Tensor]:
+    """Split the tensors whose names end in a key of `split`, by rows; the others are returned as they are.
+
+    Raises:
+        ModelError: there are rows left over.
+    """
     found: dict[str, Tensor] = {}
-    for name, tensor in renamed.items():
-        name = name.removeprefix(prefix)
+    for name, tensor in tensors.items():
         stem, _, kind = name.rpartition(".")
-        end = next((end for end in architecture.split if f".{stem}".endswith(f".{end}")), None)
+        end = next((end for end in split if f".{stem}".endswith(f".{end}")), None)
         if end is None:
             found[name] = tensor
             continue
-        parts = architecture.split[end]
+        parts = split[end]
         if tensor.ndim == 0 or tensor.shape[0] % len(parts):
             raise ModelError(
                 f"got {name} of shape {tuple(tensor.shape)}; expected rows that {len(parts)} divides: copy the model "
@@ -129,7 +150,7 @@ def canonical(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple
         found.update(
             {f"{start}{part}.{kind}": rows for part, rows in zip(parts, tensor.chunk(len(parts)), strict=True)}
         )
-    return found, prefixes
+    return found
 
 
 def to_checkpoint(config: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -280,6 +280,53 @@ def test_a_foreign_encoder_is_refused(tmp_path: Path) -> None:
         to_onnx(SentenceTransformer(folder, device="cpu"), tmp_path / "model.onnx")
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "other", "model.bin", "", "."])
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_only_files_of_their_own_ending_are_written(
+    form: str, name: str, tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "model"
+    SentenceTransformer(tiny("bert"), device="cpu").save_pretrained(folder)
+    before = (folder / "model.safetensors").read_bytes()
+    assert main(["export", str(folder), f"--{form}", str(folder / name) if name else ""]) == 2
+    ending = ".onnx" if form == "onnx" else ".xml"
+    assert f"expected a name that ends in {ending}" in capsys.readouterr().err
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert not list(tmp_path.glob(f"**/*{ending}"))
+
+
+def test_weights_of_openvino_are_not_written_over_others(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"weights")
+    with pytest.raises(InputError, match="whose weights would be written over .*pytorch_model.bin; expected a name"):
+        to_openvino(model, tmp_path / "pytorch_model.xml")
+    assert (tmp_path / "pytorch_model.bin").read_bytes() == b"weights"
+    for _ in range(2):  # its own may be
+        to_openvino(model, tmp_path / "own.xml")
+
+
+@pytest.mark.parametrize("form", ["onnx", "openvino"])
+def test_a_failed_export_leaves_what_was_there(form: str, tiny: Callable[[str], Path], tmp_path: Path) -> None:
+    pytest.importorskip(form)
+    export, name = (to_onnx, "model.onnx") if form == "onnx" else (to_openvino, "model.xml")
+    model = SentenceTransformer(tiny("bert"), device="cpu")
+    with torch.no_grad():
+        model.transformer.encoder.get_input_embeddings().weight[5] = torch.nan
+    (tmp_path / "there").mkdir()
+    for folder, left in (("there", ["there"]), ("new/deep", ["there"])):
+        with pytest.raises(ConfigError, match="that are not finite; expected numbers: check its weights"):
+            export(model, tmp_path / folder / name)
+        assert [str(path.relative_to(tmp_path)) for path in tmp_path.glob("**/*")] == left
+    (tmp_path / "there" / name).write_text("old")
+    with pytest.raises(ConfigError, match="not finite"):
+        export(model, tmp_path / "there" / name)
+    assert [path.read_text() for path in (tmp_path / "there").iterdir()] == ["old"]
+    (tmp_path / f"folder{Path(name).suffix}").mkdir()
+    with pytest.raises(InputError, match="which is a folder; expected the name of a file"):
+        export(model, tmp_path / f"folder{Path(name).suffix}")
+
+
 def test_command(tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "model"
     SentenceTransformer(tiny("bert"), device="cpu").save_pretrained(folder)
@@ -296,6 +343,8 @@ def test_command(tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "other.onnx").is_file()
     assert main(["export", str(folder)]) == 2
     assert "expected --onnx or --openvino" in capsys.readouterr().err
+    assert main(["export", str(folder / "no"), "--onnx"]) == 2
+    assert "which is no folder here, and no file; expected a folder, or a file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "static"])

@@ -61,8 +61,8 @@ def run_export(options: argparse.Namespace) -> None:
         folder = Path(options.model)
         if not folder.is_dir():
             raise InputError(
-                f"got the name {options.model!r} and no file; expected a file, since the model is in no folder of "
-                f"yours: write one after the format"
+                f"got the model {options.model!r}, which is no folder here, and no file; expected a folder, or a file "
+                f"to write: check the name, or write one after the format"
             )
         path = folder / names[options.dtype]
     model = SentenceTransformer(options.model, device=options.device, dtype="float32")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,7 +55,7 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
 
     Args:
         model: with an encoder that runs natively, or a static model.
-        path: of the file; weights beyond two gigabytes go into a second one beside it, "NAME_data".
+        path: of the file, "NAME.onnx"; weights beyond two gigabytes go into a second one beside it, "NAME.onnx_data".
         dtype: of the weights: "float32"; "float16", which is computed with in float32; or "int8", for which inputs are
             quantized as they come.
 
@@ -62,24 +64,55 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
 
     Raises:
         ConfigError: the model cannot be exported, or onnx or onnxruntime is not installed.
-        InputError: the file cannot be written.
+        InputError: the file has another ending, or cannot be written.
     """
     if dtype not in DTYPES:
         raise ConfigError(f"got dtype={dtype!r}; expected one of {', '.join(DTYPES)}")
+    path = checked_path(path, ".onnx")
     check_packages("onnx", "onnxruntime")
-    path = Path(path)
     graph = make_graph(model, dtype)
+    with place_beside(path) as place:
+        size = save_graph(graph, model, place / path.name)
+        difference, cosine = compare(model, onnx_runner(place / path.name), exact=dtype == "float32")
+        put(place, path.parent)
+    return Exported(path, size, difference, cosine)
+
+
+def checked_path(path: str | Path, ending: str) -> Path:
+    """Return where a file is to be written, which must not be what another kind of file is.
+
+    Raises:
+        InputError: it has another ending, or is a folder.
+    """
+    path = Path(path)
+    if path.suffix != ending:
+        better = path.with_suffix(ending) if path.name else f"model{ending}"
+        raise InputError(f"got the file {str(path)!r}; expected a name that ends in {ending}: {better}")
+    if path.is_dir():
+        raise InputError(f"got {path}, which is a folder; expected the name of a file: choose another")
+    return path
+
+
+@contextmanager
+def place_beside(path: Path) -> Iterator[Path]:
+    """Make a folder for files until they are put beside `path`; if that fails, no folder is left that was not there.
+
+    Raises:
+        InputError: files cannot be written there.
+    """
+    new = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
-            size = save_graph(graph, model, Path(place) / path.name)
-            difference, cosine = compare(model, onnx_runner(Path(place) / path.name), exact=dtype == "float32")
-            put(Path(place), path.parent)
+            yield Path(place)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); expected a place for it: choose another"
         ) from None
-    return Exported(path, size, difference, cosine)
+    finally:
+        for folder in new:
+            with suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
 def check_packages(*names: str) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, InputError
 from .check import compare, openvino_runner
-from .to_onnx import Exported, check_packages, make_graph, put, save_graph
+from .to_onnx import Exported, check_packages, checked_path, make_graph, place_beside, put, save_graph
 
 if TYPE_CHECKING:
     from ..model import EmbeddingModel
@@ -31,33 +30,27 @@ def to_openvino(model: EmbeddingModel, path: str | Path, *, dtype: str = "float3
 
     Raises:
         ConfigError: the model cannot be exported, or onnx or openvino is not installed.
-        InputError: the files cannot be written.
+        InputError: the file has another ending, the second one is of something else, or they cannot be written.
     """
-    path = Path(path)
     if dtype not in DTYPES:
         raise ConfigError(
             f"got dtype={dtype!r}; expected {' or '.join(DTYPES)}: for int8 write an ONNX file, which OpenVINO reads"
         )
-    if path.suffix != ".xml":
-        raise InputError(f"got the file {path}; expected a name that ends in .xml: {path.with_suffix('.xml')}")
+    path = checked_path(path, ".xml")
+    if (weights := path.with_suffix(".bin")).exists() and not path.exists():
+        raise InputError(
+            f"got the file {path}, whose weights would be written over {weights}; expected a name without such a file: "
+            f"choose another"
+        )
     check_packages("onnx", "openvino")
     import openvino
 
     graph = make_graph(model, "float32")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.onnx.") as source,
-            tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place,
-        ):
-            save_graph(graph, model, Path(source) / "model.onnx")
-            made = openvino.Core().read_model(Path(source) / "model.onnx")
-            openvino.save_model(made, Path(place) / path.name, compress_to_fp16=dtype == "float16")
-            difference, cosine = compare(model, openvino_runner(Path(place) / path.name), exact=dtype == "float32")
-            size = sum(file.stat().st_size for file in Path(place).iterdir())
-            put(Path(place), path.parent)
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be written ({error.strerror}); expected a place for it: choose another"
-        ) from None
+    with place_beside(path) as source, place_beside(path) as place:
+        save_graph(graph, model, source / "model.onnx")
+        made = openvino.Core().read_model(source / "model.onnx")
+        openvino.save_model(made, place / path.name, compress_to_fp16=dtype == "float16")
+        difference, cosine = compare(model, openvino_runner(place / path.name), exact=dtype == "float32")
+        size = sum(file.stat().st_size for file in place.iterdir())
+        put(place, path.parent)
     return Exported(path, size, difference, cosine)

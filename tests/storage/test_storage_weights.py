@@ -200,7 +200,6 @@ def test_a_rewrite_keeps_every_byte(architecture: str, tiny: Callable[[str], Pat
     ("architectures", "is_causal", "mode"),
     [
         (["BertForCausalLM"], None, "lasttoken"),
-        (["BertForCausalLM"], True, "lasttoken"),
         (["BertForCausalLM"], False, "mean"),
         (["BertModel", "BertForCausalLM"], None, "mean"),
         (None, None, "mean"),

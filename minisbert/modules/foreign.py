@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError, ModelError, first_line
+from ..errors import ConfigError, ModelError
 from ..packing import PackedBatch, pad, unpad
 from ..storage.dialects import is_count
 from ..storage.files import is_file
@@ -89,7 +89,8 @@ class ForeignEncoder(nn.Module):
         except ModelError:
             raise
         except Exception as error:  # for a senseless configuration transformers raises errors of any type
-            reason = first_line(error)
+            reason = " ".join(str(error).split())[:300]  # whose first line alone may name a field and no more
+            reason = f"KeyError: {reason}" if isinstance(error, KeyError) else reason
             raise ModelError(
                 f"transformers cannot load the encoder in {folder} ({reason}); expected a known one: copy it again"
             ) from error

@@ -271,7 +271,7 @@ class Transformer(nn.Module):
         encoder, folder = self.encoder, self._weights_folder
         if not isinstance(encoder, Encoder) or encoder.quantized:
             kind = "int8 weights" if isinstance(encoder, Encoder) else f"a {self.config.get('model_type')} encoder"
-            raise ConfigError(f"got {kind}; expected floats of a native encoder (BERT, RoBERTa, DistilBERT, MPNet)")
+            raise ConfigError(f"got {kind}; expected floats of a native encoder: see docs/families.md")
         if any(" (" in name for name in checkpoint_names(self.config, encoder.state_dict()).values()):
             raise ConfigError(
                 f"got a {self.config.get('model_type')} encoder, whose checkpoints join the layers that an adapter "

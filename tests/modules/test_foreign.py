@@ -66,6 +66,20 @@ def test_only_a_table_of_positions_has_an_end(table: bool, tiny: Callable[[str],
     assert model.encode("cat " * 60).shape == (32,)
 
 
+@pytest.mark.parametrize(
+    ("value", "reason"), [("foo", "KeyError: 'foo'"), (3, "field 'hidden_act': TypeError: .* expected str, got int")]
+)
+def test_reasons_of_transformers_are_quoted(
+    value: object, reason: str, tiny: Callable[[str], Path], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "hidden_act": value}))
+    with pytest.raises(ModelError, match=f"{reason}.*; expected a known one: copy it again") as caught:
+        SentenceTransformer(folder, device="cpu")
+    assert "\n" not in str(caught.value)
+
+
 def test_two_models_in_one_file_are_named(folder: Path) -> None:
     tensors = load_file(folder / "model.safetensors")
     both = {f"{prefix}.{name}": tensor.clone() for prefix in ("teacher", "student") for name, tensor in tensors.items()}

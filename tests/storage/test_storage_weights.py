@@ -16,6 +16,7 @@ from model_folders import add_module, edit, files, load, read
 from safetensors.torch import load_file, save_file
 
 from minisbert.errors import ModelError
+from minisbert.storage.layout import read_layout
 
 TEXTS = ["a cat sat on the mat", "one", "why is the sky blue and the sea not"]
 WEIGHTS = "model.safetensors"
@@ -216,6 +217,15 @@ def test_bare_checkpoints(architectures: Any, is_causal: bool | None, mode: str,
     assert [type(module).__name__ for module in model] == ["Transformer", "Pooling"]
     assert model[1].pooling_mode == (mode,)
     assert (model.max_seq_length, model.prompts, model.truncate_dim) == (64, {"query": "", "document": ""}, None)
+
+
+def test_bare_checkpoints_that_are_causal(folder: Path) -> None:
+    """Their pooling is by the last token; BERT itself is not computed so, as transformers would."""
+    (folder / "modules.json").unlink()
+    edit(folder / "config.json", architectures=["BertForCausalLM"], is_causal=True)
+    assert read_layout(folder).pooling == "lasttoken"
+    with pytest.raises(ModelError, match="got is_causal=True for an encoder, in which every token sees all others"):
+        load(folder)
 
 
 def test_models_of_another_kind_lose_their_modules(folder: Path, tmp_path: Path) -> None:

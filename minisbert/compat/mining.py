@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from .. import mining
-from ..errors import ConfigError, warn
+from ..errors import ConfigError, InputTypeError, shown, warn
 from ..mining import MiningModel, PairScorer
 from ..similarity import dot_score
 
@@ -116,7 +116,12 @@ def mine_hard_negatives(
             "would decide about; it is not used"
         )
         cross_encoder = None
+    if isinstance(model, str) or not (hasattr(model, "encode") or hasattr(model, "encode_query")):
+        raise InputTypeError(f"got model={shown(model)}; expected a SentenceTransformer: load one")
     names: Sequence[str] = getattr(dataset, "column_names", None) or ()
+    for option, name in (("anchor", anchor_column_name), ("positive", positive_column_name)):
+        if name is not None and names and name not in names:
+            warn(f"got {option}_column_name={name!r}, none of {list(names)}: the usual column is taken")
     with ExitStack() as stack:
         wrapped = _Model(model, use_faiss, use_multi_process, cache_folder, stack)
         columns = mining.mine_hard_negatives(

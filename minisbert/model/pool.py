@@ -114,6 +114,8 @@ class EncodingPool:
     """
 
     def __init__(self, model: ModuleStack, devices: Sequence[str | torch.device] | None = None) -> None:
+        if isinstance(devices, str) or not isinstance(devices, Sequence | None):
+            raise ConfigError(f"got {devices!r} as devices of a pool; expected a list such as ['cpu', 'cpu']")
         names = list(map(str, devices_for_processes() if devices is None else devices))
         if not names:
             raise ConfigError("got no devices for the processes of a pool; expected a list such as ['cpu', 'cpu']")

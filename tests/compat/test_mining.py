@@ -94,7 +94,9 @@ def test_old_arguments(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_columns_that_are_not_there() -> None:
-    assert mine(anchor_column_name="no", positive_column_name="nor").column_names[:2] == ["question", "answer"]
+    with pytest.warns(UserWarning, match="column_name='nor?', none of") as said:
+        assert mine(anchor_column_name="no", positive_column_name="nor").column_names[:2] == ["question", "answer"]
+    assert len(said) == 2
     assert mine(anchor_column_name="answer", positive_column_name="question").column_names[:2] == ["answer", "question"]
 
 

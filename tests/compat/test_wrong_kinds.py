@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from minisbert.compat import evaluation, models, util
 from minisbert.compat.data import InputExample
-from minisbert.compat.losses import MultipleNegativesRankingLoss
-from minisbert.compat.model import SentenceTransformer
+from minisbert.compat.losses import MatryoshkaLoss, MultipleNegativesRankingLoss
+from minisbert.compat.model import SentenceTransformer, SentenceTransformerModelCardData
+from minisbert.compat.training.arguments import SentenceTransformerTrainingArguments
+from minisbert.compat.training.callbacks import CallbackHandler
+from minisbert.compat.training.trainer import SentenceTransformerTrainer
 from minisbert.errors import ConfigError, InputError, InputTypeError, MinisbertError
 
 FIRST, SECOND = ["a", "b"], ["c", "d"]
@@ -215,3 +219,53 @@ def test_names_of_arguments(model: SentenceTransformer) -> None:
     ):
         with pytest.raises(TypeError, match=rf"{function}\(\) got an unexpected keyword argument '{name}'"):
             call()
+
+
+def test_training(model: SentenceTransformer, tmp_path: Path) -> None:
+    loss = MultipleNegativesRankingLoss(model)
+    rows = DataLoader([InputExample(texts=FIRST)], batch_size=1)  # type: ignore[arg-type]
+    arguments = SentenceTransformerTrainingArguments(str(tmp_path), seed="x", use_cpu=True)  # type: ignore[arg-type]
+    for call, error, message in (
+        (lambda: model.fit(None), InputTypeError, "got train_objectives=None; expected a list of pairs"),
+        (
+            lambda: model.fit([(loss, rows)]),
+            ConfigError,
+            r"got the objective \(MultipleNegativesRankingLoss, DataLoader",
+        ),
+        (lambda: model.fit([(rows, None)]), ConfigError, r"got the objective \(DataLoader, NoneType\); expected"),
+        (lambda: model.fit([(rows, loss)], epochs="x"), ConfigError, "got epochs='x'; expected a whole number"),
+        (lambda: model.fit([([InputExample()], loss)]), InputError, "expected examples with texts"),
+        (lambda: SentenceTransformerTrainer(model, arguments), ConfigError, "got seed='x'; expected a whole number"),
+        (lambda: CallbackHandler(5), InputTypeError, "got callbacks=5; expected a list of callbacks"),
+        (lambda: CallbackHandler([5]), ConfigError, "got the callback 5; expected a TrainerCallback"),
+        (lambda: MatryoshkaLoss(model, loss, 5), InputTypeError, "got matryoshka_dims=5; expected a list of whole"),
+    ):
+        with pytest.raises(error, match=message):
+            call()  # type: ignore[no-untyped-call]
+
+
+def test_models_and_mining(model: SentenceTransformer, tiny: Callable[[str], Path]) -> None:
+    folder = str(tiny("bert"))
+    datasets = pytest.importorskip("datasets")
+    rows = datasets.Dataset.from_dict({"a": ["x", "y"], "b": ["z", "w"]})
+    for call, error, message in (
+        (lambda: SentenceTransformer(folder, prompts=["a"]), ConfigError, r"got prompts=\['a'\]; expected strings by"),
+        (
+            lambda: SentenceTransformer(folder, model_card_data={}),
+            ConfigError,
+            "got model_card_data={}; expected a Sent",
+        ),
+        (
+            lambda: SentenceTransformerModelCardData(train_datasets="x"),
+            InputTypeError,
+            "got train_datasets='x'; expected",
+        ),
+        (lambda: model.start_multi_process_pool(5), ConfigError, "got 5 as devices of a pool; expected a list"),
+        (lambda: model.start_multi_process_pool("cpu"), ConfigError, "got 'cpu' as devices of a pool; expected a list"),
+        (lambda: model.save(5), InputTypeError, "got path=5; expected a folder to write"),
+        (lambda: util.mine_hard_negatives(rows, "model"), InputTypeError, "got model='model'; expected a Sentence"),
+    ):
+        with pytest.raises(error, match=message):
+            call()  # type: ignore[no-untyped-call]
+    with pytest.warns(UserWarning, match=r"got anchor_column_name='q', none of \['a', 'b'\]"):
+        util.mine_hard_negatives(rows, model, anchor_column_name="q", num_negatives=1, verbose=False)

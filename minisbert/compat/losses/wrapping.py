@@ -12,6 +12,7 @@ from ... import losses
 from ...losses.matryoshka import LayerWeighting
 from ...training.dataset import TrainingBatch
 from ...training.given import Layers
+from ..checks import check_list
 from .features import FeatureLoss, Texts, packed
 
 
@@ -97,7 +98,7 @@ class MatryoshkaLoss(_Wrapping, losses.MatryoshkaLoss):
         super().__init__(
             model,
             inner_loss(loss, model),
-            list(matryoshka_dims),
+            list(check_list(matryoshka_dims, "matryoshka_dims", of="whole numbers")),
             None if matryoshka_weights is None else list(matryoshka_weights),
             n_dims_per_step=n_dims_per_step,
         )

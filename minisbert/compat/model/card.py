@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ...errors import warn
+from ..checks import check_list, check_mapping
 
 if TYPE_CHECKING:
     from ...card.facts import CardFacts
@@ -51,8 +52,8 @@ class SentenceTransformerModelCardData:
     def __post_init__(self) -> None:
         if isinstance(self.language, str):
             self.language = [self.language]
-        self.train_datasets = _named(self.train_datasets)
-        self.eval_datasets = _named(self.eval_datasets)
+        self.train_datasets = _named(self.train_datasets, "train_datasets")
+        self.eval_datasets = _named(self.eval_datasets, "eval_datasets")
         if self.model_id and self.model_id.count("/") != 1:
             warn(f"got model_id={self.model_id!r} without an owner, as in 'me/my-model'; the card shows none")
             self.model_id = None
@@ -121,9 +122,10 @@ class SentenceTransformerModelCardData:
         )
 
 
-def _named(datasets: list[dict[str, str]] | None) -> list[dict[str, str]]:
+def _named(datasets: list[dict[str, str]] | None, option: str) -> list[dict[str, str]]:
     """Return the entries that have a name or an id."""
-    for one in datasets or []:
+    for place, one in enumerate(check_list(datasets or [], option, of="dicts with a name or an id")):
+        check_mapping(one, f"{option}[{place}]", of="a name or an id")
         if not one.get("name") and not one.get("id"):
             warn(f"got the data set {one!r} without a name or an id; it is not shown on the card")
     return [one for one in datasets or [] if one.get("name") or one.get("id")]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 import torch
 from torch import nn
 
-from ...errors import ConfigError, warn
+from ...errors import ConfigError, shown, warn
 from ...modules.features import Features
 from ...similarity import SimilarityFunction
 from ...text import Text
@@ -92,7 +92,13 @@ class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
         if token is not None and use_auth_token is not None:
             raise ConfigError("got both token and use_auth_token; expected one of them: they are the same")
         values: Any = modules.values() if isinstance(modules, Mapping) else modules
-        known = None if prompts is None else {name: text or "" for name, text in prompts.items()}
+        known: Any = prompts
+        if isinstance(prompts, Mapping):
+            known = {name: text or "" for name, text in prompts.items()}
+        if not isinstance(model_card_data, SentenceTransformerModelCardData | None):
+            raise ConfigError(
+                f"got model_card_data={shown(model_card_data)}; expected a SentenceTransformerModelCardData: make one"
+            )
         super().__init__(
             model_name_or_path,
             modules=list(values) if isinstance(values, Iterable) and not isinstance(values, str) else values,

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ...errors import ConfigError, warn
+from ...errors import ConfigError, shown, warn
+from ..checks import check_list
 from .arguments import BaseTrainingArguments
 
 # Callbacks that only show or schedule what the run itself shows and schedules; they are known by their names.
@@ -86,7 +87,7 @@ class CallbackHandler:
         self.callbacks: list[Any] = []
         self.control = TrainerControl()
         self.context: dict[str, Any] = {}
-        for callback in callbacks:
+        for callback in check_list(callbacks, "callbacks", of="callbacks"):
             self.add_callback(callback)
 
     @property
@@ -98,11 +99,15 @@ class CallbackHandler:
         """Add a callback or, given its class, a new one.
 
         Raises:
-            ConfigError: it wants to be called within steps.
+            ConfigError: it has no event of a callback, or wants to be called within steps.
         """
         added = callback() if isinstance(callback, type) else callback
         if type(added).__name__ in _BUILT_IN:
             return
+        if not any(name.startswith("on_") for name in dir(added)):
+            raise ConfigError(
+                f"got the callback {shown(callback)}; expected a TrainerCallback: derive its class from it"
+            )
         name = type(added).__name__
         if within := [event for event in _WITHIN_STEPS if _overrides(type(added), event)]:
             raise ConfigError(

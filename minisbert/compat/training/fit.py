@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...errors import warn
+from ...errors import check_count, warn
 from ...training.schedules import fit_schedule
 from .old_fit import DEFAULTS, OldFit, check_objectives
 
@@ -78,6 +78,7 @@ class FitMixin(OldFit):
 
         model: Any = self
         objectives = check_objectives(train_objectives, scheduler)
+        check_count(epochs, "epochs", least=0)
         read = [read_loader(loader) for loader, _ in objectives]
         names = [f"_dataset_{number}" for number in range(1, len(read) + 1)]
         size = common_batch_size(read)

@@ -117,7 +117,7 @@ def read_loader(loader: Any) -> Objective:
             examples = [one for batch in loader for one in (batch if isinstance(batch, (list, tuple)) else [batch])]
         finally:
             loader.collate_fn = collate
-    if not examples or not all(hasattr(one, "texts") for one in examples):
+    if not examples or any(getattr(one, "texts", None) is None for one in examples):
         got = type(examples[0]).__name__ if examples else "nothing"
         raise InputError(f"got {got} from a data loader; expected examples with texts: make InputExample of the rows")
     columns: dict[str, list[Any]] = {

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ...errors import ConfigError
 from ...training.schedules import fit_schedule, make_schedule
+from ..checks import check_list
 
 DEFAULTS: Mapping[str, Any] = {"lr": 2e-5}
 _NOT_DECAYED = ("bias", "LayerNorm.bias", "LayerNorm.weight")
@@ -160,13 +161,16 @@ def check_objectives(objectives: Iterable[Any], scheduler: Any) -> list[tuple[An
     Raises:
         ConfigError: there are none, or the scheduler has an unknown name.
     """
-    found = list(objectives)
+    found = list(check_list(objectives, "train_objectives", of="pairs of a data loader and a loss"))
     if not found:
         raise ConfigError("got no train objectives; expected a list of at least one pair (data loader, loss)")
+    fit_schedule(scheduler)
     for objective in found:
         if not isinstance(objective, (tuple, list)) or len(objective) != 2:
             raise ConfigError(f"got {type(objective).__name__} as an objective; expected a pair (data loader, loss)")
-    fit_schedule(scheduler)
+        if isinstance(objective[0], nn.Module) or not callable(objective[1]):  # a class makes its loss
+            kinds = ", ".join(type(one).__name__ for one in objective)
+            raise ConfigError(f"got the objective ({kinds}); expected (data loader, loss): put the loss second")
     return found
 
 

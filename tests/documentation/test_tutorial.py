@@ -21,7 +21,8 @@ def test_the_page_is_as_it_was_run(minilm: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("onnxruntime")
     page = tutorial.PAGE.read_text(encoding="utf-8")
-    assert not list(tutorial.differences(page, tutorial.render(tmp_path)))
+    differences = tutorial.differences(page, tutorial.render(tmp_path), tolerance=tutorial.tolerance())
+    assert list(differences) == []
     assert all(picture.is_file() for picture in tutorial.pictures(tmp_path))
 
 

@@ -13,7 +13,7 @@ from .train import check_output, train_and_save
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
-    example = "minisbert distill all-MiniLM-L6-v2 --layers 0,2,4 --texts texts.txt --epochs 3 --output my-student"
+    example = "minisbert distill all-MiniLM-L6-v2 --layers 0,3,5 --texts texts.txt --epochs 3 --output my-student"
     parser = add_command(commands, "distill", run_distill, example=example)
     parser.add_argument("teacher", help="model folder or name to learn from")
     parser.add_argument(

@@ -260,7 +260,7 @@ MINING: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("options", MINING)
-@pytest.mark.filterwarnings("ignore:got a cross_encoder")
+@pytest.mark.filterwarnings("ignore:got a cross_encoder", "ignore:got .*_column_name")
 def test_mining(options: dict[str, Any], compare: Callable[..., None]) -> None:
     draw = random.Random(0)
     angles = [str(draw.uniform(0, 360)) for _ in range(90)]

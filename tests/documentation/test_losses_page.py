@@ -32,3 +32,15 @@ def test_figures_are_those_of_the_results() -> None:
     text = " ".join(PAGE.split())
     assert f"{cached['peak'] / 1000:.1f} GB instead of {plain['peak'] / 1000:.1f} GB" in text
     assert f"took {slower:.1f} times as long" in text
+
+
+def test_the_comparison_is_that_of_the_tutorial() -> None:
+    tutorial = (ROOT / "docs" / "tutorial.md").read_text(encoding="utf-8")
+    evaluated = tutorial[tutorial.index("## Evaluate") :]
+    shown = re.findall(r"^spearman_cosine +(\d\.\d\d)$", evaluated, re.MULTILINE)
+    text = " ".join(PAGE.split())
+    found = re.search(
+        r"held-out answers is ([\d.]+) before; ([\d.]+) after .*? alone, ([\d.]+) with .*? ([\d.]+) after", text
+    )
+    assert found
+    assert list(found.groups()) == shown  # of the base, of pairs, of negatives, of grades

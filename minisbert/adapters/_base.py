@@ -146,7 +146,8 @@ class TextEncoder:
 def model_digest(model: EmbeddingModel) -> str:
     """Return a digest of all weights, of the tokenizer, and of the settings that decide a model's embeddings."""
     settings = (model.prompts, model.default_prompt_name, model.truncate_dim, str(model))
-    digest = hashlib.sha256(f"{settings} {model.tokenizer.to_str()}".encode())
+    tokens = model.transformer.text_tokenizer
+    digest = hashlib.sha256(f"{settings} {tokens.max_length} {tokens.digest()}".encode())
     for name, weight in sorted(model.state_dict().items()):
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
         digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

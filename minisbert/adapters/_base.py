@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from ..embedder import Embedder
@@ -145,13 +144,8 @@ class TextEncoder:
 
 def model_digest(model: EmbeddingModel) -> str:
     """Return a digest of all weights, of the tokenizer, and of the settings that decide a model's embeddings."""
-    settings = (model.prompts, model.default_prompt_name, model.truncate_dim, str(model))
-    tokens = model.transformer.text_tokenizer
-    digest = hashlib.sha256(f"{settings} {tokens.max_length} {tokens.digest()}".encode())
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)}".encode())
-        digest.update(weight.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()[:16]
+    settings = (model.prompts, model.default_prompt_name, model.truncate_dim, model.similarity_fn_name)
+    return hashlib.sha256(f"{settings} {model.digest()}".encode()).hexdigest()[:16]
 
 
 @dataclass(eq=False, repr=False)

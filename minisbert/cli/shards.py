@@ -7,7 +7,6 @@ from the number of rows: processes need to know nothing of each other.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import re
@@ -29,7 +28,6 @@ from ..storage.files import (
     write_error,
 )
 from ..storage.parts import PART_FORMATS, is_whole, parquet_types, write_part
-from ..storage.weights import tensors_digest
 from .options import check_writable, column_names, load_model, positive
 
 if TYPE_CHECKING:
@@ -175,21 +173,13 @@ def _about(options: argparse.Namespace, model: SentenceTransformer, form: str, k
         "source": sampled_digest(Path(options.file)),
         "column": options.column,
         "keep": keep,
-        "model": _model_digest(model),
+        "model": model.digest(),
         "prompt": model.prompt_text(None, options.prompt_name),
         "batch_size": options.batch_size,
         "normalize": options.normalize,
         "precision": options.precision,
         "format": form,
     }
-
-
-def _model_digest(model: SentenceTransformer) -> str:
-    """Digest the tokenizer, and the modules with their settings and weights; the same on every device."""
-    modules = [f"{type(module).__name__}({module.extra_repr()})" for module in model]
-    tokens = model.transformer.text_tokenizer.digest()
-    about = f"{modules} {model.max_seq_length} {tokens} {tensors_digest(model.state_dict())}"
-    return hashlib.sha256(about.encode()).hexdigest()
 
 
 def _claim(folder: Path, about: Mapping[str, Any]) -> None:

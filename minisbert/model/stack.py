@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -19,6 +20,7 @@ from ..modules.features import Features
 from ..modules.persistence import misfit
 from ..similarity import Embeddings, SimilarityFunction
 from ..storage.layout import ModelSettings
+from ..storage.weights import tensors_digest
 from ..text import Text, read_inputs, with_prompt
 from .devices import make_fork_safe
 
@@ -109,6 +111,13 @@ class ModuleStack(nn.Sequential):
     def dtype(self) -> torch.dtype:
         """Dtype of the weights."""
         return next(self.parameters()).dtype
+
+    def digest(self) -> str:
+        """Digest the tokenizer, and the modules with their settings and weights; the same on every device."""
+        modules = [f"{type(module).__name__}({module.extra_repr()})" for module in self]
+        tokens = self.transformer.text_tokenizer.digest()
+        about = f"{modules} {self.max_seq_length} {tokens} {tensors_digest(self.state_dict())}"
+        return hashlib.sha256(about.encode()).hexdigest()
 
     def set_pooling_include_prompt(self, include_prompt: bool) -> None:
         """Choose whether the tokens of a prompt count in pooling.

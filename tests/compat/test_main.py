@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -185,7 +186,12 @@ def test_an_interruption_ends_the_process_by_its_signal(tmp_path: Path) -> None:
         (tmp_path / "script.py").write_text(source)
         command = [sys.executable, "-m", "minisbert.compat", "script.py"]
         with subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path
+            command,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=tmp_path,
+            preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # which jobs in the background ignore
         ) as process:
             assert process.stdout is not None
             process.stdout.readline()

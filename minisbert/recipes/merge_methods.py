@@ -83,8 +83,11 @@ def read_settings(
             raise ConfigError(f"got t={place!r}; expected a number from 0, the base, to 1, the other model")
         return MergeSettings("slerp", t=float(place))
     each = _numbers("weights", 1.0 if weights is None else weights, others)
-    if method == "linear" and float(torch.tensor(each).sum()) == 0:
-        raise ConfigError(f"got weights={list(each)}, whose sum is 0; expected another sum, by which linear divides")
+    total = float(torch.tensor(each).sum())  # in float32, as it is used
+    if method == "linear" and (total == 0 or not math.isfinite(total)):
+        raise ConfigError(
+            f"got weights={list(each)}, whose sum is {total:g}; expected another sum, by which linear divides"
+        )
     if method != "ties":
         return MergeSettings(known[method], each)
     shares = _numbers("density", 1.0 if density is None else density, others)

@@ -77,7 +77,8 @@ def merge(
     Raises:
         ConfigError: the method is unknown, or a number is impossible or of no use to it.
         InputError: there are too few models, or the folder cannot be written or is that of one of them.
-        ModelError: a model cannot be read, or differs from the first in architecture, tokenizer or shapes.
+        ModelError: a model cannot be read, or differs from the first in architecture, tokenizer or shapes, or the
+            result is not finite.
     """
     if isinstance(models, (str, Path)) or not isinstance(models, Sequence):
         raise InputTypeError("got one model to merge; expected several: put them in a list")
@@ -119,6 +120,8 @@ def _with_base(models: Sequence[Mergeable], base: Mergeable | None, method: str)
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, SentenceTransformer) or isinstance(other, SentenceTransformer):
         return one is other
+    if not isinstance(one, (str, Path)) or not isinstance(other, (str, Path)):
+        return False  # `parents_of` refuses it
     return str(one) == str(other) or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
 
 
@@ -196,7 +199,13 @@ def _merged(
         return first
     values = [tensor.float() for tensor in tensors]
     base = None if base_index is None else values.pop(base_index)
-    return combine(settings, values, base).to(first.dtype)
+    merged = combine(settings, values, base).to(first.dtype)
+    if not merged.isfinite().all():
+        raise ModelError(
+            f"got {name} with numbers that are not finite; expected a model that can be used: choose smaller weights, "
+            f"or check the models"
+        )
+    return merged
 
 
 # ---- card -----------------------------------------------------------------------------------------------------------

@@ -157,6 +157,7 @@ NO = {"weights": None, "density": None, "t": None}
         ("slerp", 1, True, {"t": "half"}, "got t='half'"),
         ("linear", 2, False, {"weights": (1, -1)}, "whose sum is 0"),
         ("linear", 2, False, {"weights": 0}, "whose sum is 0"),
+        ("linear", 2, False, {"weights": (1e308, 1e308)}, "whose sum is inf"),
         ("linear", 2, False, {"weights": (1, math.nan)}, "expected finite numbers"),
         ("linear", 2, False, {"weights": math.inf}, "expected finite numbers"),
         ("linear", 2, False, {"weights": "1"}, "expected finite numbers"),
@@ -481,6 +482,19 @@ def test_the_card_names_models_and_numbers(trio: tuple[Path, ...], minilm: Path,
     assert facts.origin is not None
     assert facts.origin.facts["t"] == "0.2"
     assert card.parse(card.render(facts)) == facts
+
+
+def test_a_result_that_is_not_finite_is_not_saved(trio: tuple[Path, ...], tmp_path: Path) -> None:
+    base, one, two = trio
+    with pytest.raises(ModelError, match="with numbers that are not finite; expected a model that can be used"):
+        recipes.merge([one, two], tmp_path / "merged", method="task_arithmetic", base=base, weights=1e39)
+    assert {path.name for path in tmp_path.iterdir()} == {"one", "two"}  # nothing half-written
+
+
+def test_a_base_that_is_no_model(trio: tuple[Path, ...], tmp_path: Path) -> None:
+    wrong: Any = 3
+    with pytest.raises(InputTypeError, match="got 3 as a model to merge"):
+        recipes.merge(trio[1:], tmp_path / "merged", method="ties", base=wrong)
 
 
 def test_the_command(trio: tuple[Path, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -87,13 +87,14 @@ def store_facts(folder: Path) -> dict[str, Any]:
     """Read what a token store says of itself; its rows are not read.
 
     Raises:
-        InputError: its header is damaged.
+        InputError: its header is damaged, or a file is missing or cut off.
     """
-    from ..data.token_store import read_header
+    from ..data.token_store import check_sizes, read_header
 
     if not is_file(folder / _STORE):
         return {"complete": False}
     header = read_header(folder)
+    check_sizes(folder, header)
     made = header["made_of"]
     return {
         "complete": True,

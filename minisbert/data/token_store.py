@@ -139,6 +139,18 @@ def read_header(folder: Path) -> dict[str, Any]:
         raise InputError(f"{damaged} is missing or damaged; {_REMEDY}") from None
 
 
+def check_sizes(folder: Path, header: Mapping[str, Any]) -> None:
+    """Check that the files of a store are there and as long as its header says, without reading them.
+
+    Raises:
+        InputError: one is missing, or has another size.
+    """
+    for name, saved in header["files"].items():
+        path = folder / name
+        if not is_file(path) or path.stat().st_size != saved["bytes"]:
+            raise InputError(f"{path} is missing or damaged; {_REMEDY}")
+
+
 def _digest(header: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(header, sort_keys=True).encode()).hexdigest()
 

@@ -639,6 +639,12 @@ def test_token_stores(folder: Path, tmp_path: Path, told: Callable[..., str], re
     assert store.name in told(cache)
     facts = json.loads(told(cache, "--json"))["stores"][store.name]
     assert (facts["rows"], facts["columns"], facts["complete"]) == (12, ["first", "second"], True)
+    ids = (store / "ids.bin").read_bytes()
+    (store / "ids.bin").write_bytes(ids[:-1])
+    assert "ids.bin is missing or damaged; expected a token store" in refused(store)
+    (store / "ids.bin").unlink()
+    assert "ids.bin is missing or damaged; expected a token store" in refused(cache)
+    (store / "ids.bin").write_bytes(ids)
     (store / "header.json").write_text((store / "header.json").read_text().replace('"rows": 12', '"rows": 13'))
     assert "header.json is missing or damaged; expected a token store" in refused(store)
     (store / "header.json").rename(store / "progress.json")

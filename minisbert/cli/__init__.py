@@ -121,6 +121,10 @@ class _Parser(argparse.ArgumentParser):
         if message.endswith("expected one argument"):
             option = message.partition(":")[0].removeprefix("argument ")
             message += f" (write {option}=-1 for one that begins with -)"
+        # From "invalid float value: 'x'".
+        for kind, expected in (("int", "a whole number"), ("float", "a number")):
+            option, found, got = message.partition(f": invalid {kind} value: ")
+            message = f"{option}: got {got}; expected {expected}" if found else message
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())}: see {self.prog} --help\n")
 
 

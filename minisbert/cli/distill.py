@@ -6,9 +6,10 @@ import argparse
 import sys
 from pathlib import Path
 
+from ..errors import InputError
 from .options import Subparsers, add_command, add_device, before_and_after, column_names, output_path
 from .settings import add_settings, given_settings
-from .train import check_output, train_and_save
+from .train import add_quiet, check_output, train_and_save
 
 
 def add(commands: Subparsers) -> None:
@@ -56,6 +57,7 @@ def add(commands: Subparsers) -> None:
         help="continue from the newest complete checkpoint in the output folder (start again if there is none)",
     )
     add_device(parser)
+    add_quiet(parser)
     add_settings(parser, instead_of="a distillation's")
     parser.set_defaults(report=False)
 
@@ -65,6 +67,7 @@ def run_distill(options: argparse.Namespace) -> None:
     from ..distributed import rank
     from ..recipes import prepare_distillation
 
+    _check(options)
     texts = [text for path in options.texts for text in _texts(path, options.columns)]
     held_out = None if options.held_out is None else _texts(options.held_out, options.columns)
     check_output(options)
@@ -78,13 +81,31 @@ def run_distill(options: argparse.Namespace) -> None:
         settings=given_settings(options),
         output_dir=options.output,
         device=options.device,
+        show_progress_bar=not options.quiet,
     )
     history, before, after = train_and_save(run.student, run.trainer, options, rows=run.rows)
     if rank() == 0:
         print(before_and_after(before, after))
+        steps = f"{history.steps} step{'' if history.steps == 1 else 's'}"
         sys.stderr.write(
-            f"{history.steps} steps on {len(run.rows):,} texts, {history.seconds:.0f} s; the model is in "
-            f"{options.output}\n"
+            f"{steps} on {len(run.rows):,} texts, {history.seconds:.0f} s; the model is in {options.output}\n"
+        )
+
+
+def _check(options: argparse.Namespace) -> None:
+    from ..data.readers import has_columns
+
+    teacher = Path(options.teacher).expanduser()
+    if teacher.is_dir() and teacher.resolve() == options.output.resolve():
+        raise InputError(
+            f"got {options.teacher} as teacher and as output, which replaces it; expected two folders: choose another "
+            f"output"
+        )
+    files = [*options.texts, *([options.held_out] if options.held_out else [])]
+    if options.columns and not any(has_columns(path) for path in files):
+        raise InputError(
+            f"got --columns {','.join(options.columns)} for {files[0]}, which has a text a line; expected a data file, "
+            f"such as .tsv: leave --columns out"
         )
 
 

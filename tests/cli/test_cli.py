@@ -470,6 +470,8 @@ def test_help_and_wrong_use_do_not_wait_for_torch(arguments: list[str]) -> None:
         (["encode", "m", "texts.txt", "--output", "e", "--truncate-dim", "-3"], ["--truncate-dim", "-3"]),
         (["evaluate", "m", "--sts", "f", "--columns", "a,,b"], ["--columns", "'a,,b'", "commas"]),
         (["similarity", "m", "a"], ["1 text", "at least two"]),
+        (["merge", "a", "b", "--weight", "0.6,0.4", "--output", "o"], ["--weight: got '0.6,0.4'; expected a number: "]),
+        (["distill", "m", "--epochs", "nan"], ["--epochs: got 'nan'; expected a whole number: "]),
     ],
 )
 def test_wrong_use(arguments: list[str], parts: list[str], refused: Callable[..., str]) -> None:

@@ -287,3 +287,12 @@ def test_the_command(
     with pytest.raises(SystemExit):
         main([*arguments, "--layers", "0,x", "--output", "third"])
     assert "expected numbers of layers with commas between them" in capsys.readouterr().err
+    before = (teacher / "model.safetensors").read_bytes()
+    assert main([*arguments, "--layers", "0", "--output", f"{teacher}/."]) == 2
+    assert "as teacher and as output, which replaces it" in capsys.readouterr().err
+    assert (teacher / "model.safetensors").read_bytes() == before
+    only_lines = ["distill", str(teacher), "--texts", str(lines), "--layers", "0", "--output", "third"]
+    assert main([*only_lines, "--columns", "first"]) == 2
+    assert "got --columns first for lines.txt, which has a text a line" in capsys.readouterr().err
+    assert main([*only_lines, "--max-steps", "1", "--quiet"]) == 0
+    assert capsys.readouterr().err.startswith("1 step")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -218,6 +218,8 @@ def prepare_distillation(
 
 
 def _config(settings: Mapping[str, Any]) -> TrainingConfig:
+    if not isinstance(settings, Mapping):
+        raise ConfigError(f"got settings={shown(settings)}; expected fields of TrainingConfig, such as {{'epochs': 3}}")
     known = [field.name for field in fields(TrainingConfig)]
     if unknown := [name for name in settings if name not in known]:
         raise ConfigError(f"got the setting {unknown[0]!r}; expected one of {', '.join(sorted(known))}")
@@ -248,6 +250,8 @@ def _divided(texts: Sequence[str], held_out: Sequence[str] | None, *, seed: int)
 def _once(texts: Sequence[str], name: str) -> list[str]:
     if isinstance(texts, str):
         raise InputTypeError(f"got one text as {name}; expected several: put it in a list")
+    if not isinstance(texts, Iterable):
+        raise InputTypeError(f"got {shown(texts)} as {name}; expected texts: pass a list")
     return [text for text in dict.fromkeys(check_texts(list(texts))) if text.strip()]
 
 

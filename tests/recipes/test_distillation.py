@@ -222,6 +222,8 @@ def test_what_is_refused(teacher: Path, texts: list[str], tmp_path: Path) -> Non
         ({"layers": [0], "projection": "pca"}, ConfigError, "two models of size 32"),
         ({"student": small, "projection": "pca"}, ConfigError, "for a student of size 48 and a teacher of size 32"),
         ({"layers": [0], "settings": {"rate": 1}}, ConfigError, "got the setting 'rate'; expected one of batch"),
+        ({"layers": [0], "settings": 3}, ConfigError, "got settings=3; expected fields of TrainingConfig"),
+        ({"layers": [0], "held_out": 3}, InputTypeError, "got 3 as held_out"),
         ({"layers": [0], "held_out": "a text"}, InputTypeError, "got one text as held_out"),
         ({"layers": [0], "held_out": []}, InputError, "0 held out"),
     ]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -20,6 +21,23 @@ from ..model.embedding_model import DType
 
 Embeddings: TypeAlias = NDArray[np.float32]
 _LOADING = ("device", "dtype", "revision")
+
+
+@contextmanager
+def imported_from(package: str) -> Iterator[None]:
+    """Name the package to install where an import fails.
+
+    Raises:
+        ModuleNotFoundError: the package, or something that it needs, is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            f"got no module {error.name!r}; expected the package {package}, which this adapter is for: "
+            f"pip install {package}",
+            name=error.name,
+        ) from error
 
 
 @dataclass(eq=False, repr=False)

@@ -10,12 +10,14 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
-from chromadb.api.types import Documents, EmbeddingFunction, Space
-from chromadb.utils.embedding_functions import register_embedding_function
 from numpy.typing import NDArray
 
 from ..errors import ConfigError, nearest, shown
-from ._base import RetrievalEncoder
+from ._base import RetrievalEncoder, imported_from
+
+with imported_from("chromadb"):
+    from chromadb.api.types import Documents, EmbeddingFunction, Space
+    from chromadb.utils.embedding_functions import register_embedding_function
 
 _SPACES: dict[str, Space] = {"cosine": "cosine", "dot": "ip", "euclidean": "l2"}
 _FIXED = ("normalize_embeddings", "truncate_dim", "query_prompt", "document_prompt")

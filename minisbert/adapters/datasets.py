@@ -11,10 +11,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
-from datasets import Dataset, Features, List, Value
+from ..errors import ConfigError, InputError, InputTypeError, nearest, shown
+from ._base import Embeddings, PlainEncoder, imported_from
 
-from ..errors import InputError, nearest
-from ._base import Embeddings, PlainEncoder
+with imported_from("datasets"):
+    from datasets import Dataset, Features, List, Value
 
 AnyDataset = TypeVar("AnyDataset")
 
@@ -78,7 +79,12 @@ class ColumnEmbedder(PlainEncoder):
 
         Raises:
             InputError: there is no column of texts, or one of the output's name already.
+            InputTypeError: this is no data set.
         """
+        if not isinstance(dataset, dict) and not (hasattr(dataset, "map") and hasattr(dataset, "features")):
+            raise InputTypeError(
+                f"got {shown(dataset)}; expected a data set of datasets: make one by Dataset.from_list"
+            )
         if isinstance(dataset, dict):
             parts = {name: self.add_to(part, num_proc=num_proc, rows=rows) for name, part in dataset.items()}
             return type(dataset)(parts)
@@ -91,6 +97,9 @@ class ColumnEmbedder(PlainEncoder):
         return mapped.map(self, batched=True, batch_size=rows, features=self.features(dataset), **options)
 
     def _check(self, names: Iterable[str]) -> None:
+        if not isinstance(self.column, str) or not isinstance(self.output, str):
+            got = f"column={shown(self.column)} and output={shown(self.output)}"
+            raise ConfigError(f"got {got}; expected the names of two columns")
         if self.column not in (names := list(names)):
             near = nearest(self.column, names, otherwise=names)
             raise InputError(f"got no column {self.column!r}; expected its texts: the columns are {near or 'none'}")

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
-
 from ..errors import ConfigError, InputTypeError, shown
-from ._base import RetrievalEncoder
+from ._base import RetrievalEncoder, imported_from
+
+with imported_from("haystack-ai"):
+    from haystack import Document, component, default_from_dict, default_to_dict
 
 
 @component

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from keybert.backend import BaseEmbedder
+from ._base import Embeddings, PlainEncoder, imported_from
 
-from ._base import Embeddings, PlainEncoder
+with imported_from("keybert"):
+    from keybert.backend import BaseEmbedder
 
 
 @dataclass(eq=False, repr=False)

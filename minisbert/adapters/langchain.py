@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from langchain_core.embeddings import Embeddings
+from ._base import RetrievalEncoder, imported_from
 
-from ._base import RetrievalEncoder
+with imported_from("langchain-core"):
+    from langchain_core.embeddings import Embeddings
 
 
 @dataclass(eq=False, repr=False)

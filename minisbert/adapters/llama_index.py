@@ -6,14 +6,15 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
-from llama_index.core.base.embeddings.base import BaseEmbedding
-from llama_index.core.bridge.pydantic import PrivateAttr
-from llama_index.core.callbacks import CallbackManager
-
 from ..errors import ConfigError, shown
 from ..model import EmbeddingModel
 from ..model.embedding_model import DType
-from ._base import RetrievalEncoder
+from ._base import RetrievalEncoder, imported_from
+
+with imported_from("llama-index-core"):
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.bridge.pydantic import PrivateAttr
+    from llama_index.core.callbacks import CallbackManager
 
 _LOADED = "loaded-model-"  # begins the name of a model that has none
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mteb.models import ModelMeta
-from mteb.models.model_meta import ScoringFunction
-
 from ..errors import ConfigError, shown
 from ..similarity import Precision
 from ..storage.locate import repository_name
-from ._base import Embeddings, TextEncoder, model_digest
+from ._base import Embeddings, TextEncoder, imported_from, model_digest
+
+with imported_from("mteb"):
+    from mteb.models import ModelMeta
+    from mteb.models.model_meta import ScoringFunction
 
 _EXPERIMENTS = ("dtype", "normalize_embeddings", "truncate_dim", "prompts")
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.base import BaseEstimator, TransformerMixin
 
 from ..errors import InputError, InputTypeError, shown
 from ..model import EmbeddingModel
 from ..model.embedding_model import DType
-from ._base import Embeddings, PlainEncoder
+from ._base import Embeddings, PlainEncoder, imported_from
+
+with imported_from("scikit-learn"):
+    from sklearn.base import BaseEstimator, TransformerMixin
 
 
 class SentenceEmbedder(TransformerMixin, BaseEstimator):

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from spacy.language import Language
-from spacy.tokens import Doc, Span
-from spacy.util import minibatch
 
-from ._base import PlainEncoder
+from ._base import PlainEncoder, imported_from
+
+with imported_from("spacy"):
+    from spacy.language import Language
+    from spacy.tokens import Doc, Span
+    from spacy.util import minibatch
 
 _OPTIONS = {
     "model": "all-MiniLM-L6-v2",

@@ -6,12 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from txtai.vectors import Vectors
-
 from ..errors import ConfigError, nearest
 from ..model import EmbeddingModel
 from ..model.embedding_model import DType
-from ._base import Embeddings, PlainEncoder, RetrievalEncoder
+from ._base import Embeddings, PlainEncoder, RetrievalEncoder, imported_from
+
+with imported_from("txtai"):
+    from txtai.vectors import Vectors
 
 _OPTIONS = (
     *("device", "dtype", "revision", "batch_size"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pickle
 import subprocess
 import sys
@@ -64,3 +65,30 @@ def test_no_adapter_is_imported_without_being_asked_for() -> None:
     names = "langchain_core llama_index haystack chromadb sklearn mteb bertopic keybert spacy txtai datasets".split()
     check = f"import sys, minisbert; minisbert.SentenceTransformer; assert not set({names}) & set(sys.modules)"
     subprocess.run([sys.executable, "-c", check], check=True)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "module", "package"),
+    [
+        ("bertopic", "bertopic", "bertopic"),
+        ("chroma", "chromadb", "chromadb"),
+        ("datasets", "datasets", "datasets"),
+        ("haystack", "haystack", "haystack-ai"),
+        ("keybert", "keybert", "keybert"),
+        ("langchain", "langchain_core", "langchain-core"),
+        ("llama_index", "llama_index", "llama-index-core"),
+        ("mteb", "mteb", "mteb"),
+        ("sklearn", "sklearn", "scikit-learn"),
+        ("spacy", "spacy", "spacy"),
+        ("txtai", "txtai", "txtai"),
+    ],
+)
+def test_a_package_that_is_not_installed(
+    adapter: str, module: str, package: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]
+    monkeypatch.delitem(sys.modules, f"minisbert.adapters.{adapter}", raising=False)
+    with pytest.raises(ModuleNotFoundError, match=f"got no module '{module}.*: pip install {package}$"):
+        importlib.import_module(f"minisbert.adapters.{adapter}")

@@ -6,12 +6,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from minisbert import SentenceTransformer
-from minisbert.errors import InputError, InputTypeError
+from minisbert.errors import ConfigError, InputError, InputTypeError
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 datasets = pytest.importorskip("datasets", minversion="4")
@@ -96,6 +97,15 @@ print(dataset.map(ColumnEmbedder({str(place)!r}), batched=True)._fingerprint)
     assert ColumnEmbedder(model).add_to(dataset)._fingerprint != before[1]
     model.save_pretrained(place)
     assert not set(before) & set(prints())
+
+
+def test_wrong_types(model: SentenceTransformer, dataset: Dataset) -> None:
+    columns: Any = ["text"]
+    with pytest.raises(ConfigError, match="expected the names of two columns"):
+        ColumnEmbedder(model, column=columns).add_to(dataset)
+    rows: Any = [{"text": "a cat"}]
+    with pytest.raises(InputTypeError, match="expected a data set of datasets"):
+        ColumnEmbedder(model).add_to(rows)
 
 
 def test_wrong_columns(model: SentenceTransformer, dataset: Dataset) -> None:

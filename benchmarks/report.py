@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpu.tables import UNMEASURED, gpu
+from parity_table import parity_table
 from picture import draw_cached, draw_encode
 from scale_tables import draw_scale, scale
 from speed_tables import REFERENCE, families_in_short, machine_line
@@ -25,65 +26,6 @@ RESULTS = Path(__file__).parent / "results"
 TABLES = Path(__file__).with_name("README.md")
 README = Path(__file__).parents[1] / "README.md"
 FAMILIES = Path(__file__).parents[1] / "docs" / "families.md"
-# Groups of the parity table, and the beginnings of the names of the rows in each.
-PARITY_GROUPS = {
-    "replay: the loss of every batch, and the final weights": (
-        *(f"replay of {version}: {kind}" for version in ("6.2.0", "5.1.2") for kind in ("Trainer", "fit", "other")),
-        *("replay with options: final", "replay with options: losses"),
-    ),
-    "replay of losses that round differently in the reference": ("replay of 6.2.0: losses that round",),
-    "cards of the reference followed to its weights: 6.2.0": ("cards of 6.2.0 followed",),
-    "packed training without dropout, 50 steps, float64": ("packed training without dropout, 50 steps, float64",),
-    "packed training without dropout, 50 steps, float32: losses": (
-        "packed training without dropout, 50 steps, float32",
-    ),
-    "losses and their gradients, in four dtypes": (
-        *("AnglE", "BatchAll", "BatchHard", "BatchSemi", "CachedGIST", "CachedMultiple", "CoSENT", "Contrastive"),
-        *("Cosine", "DistillKL", "EmbedDistill", "GISTEmbed", "GlobalOrthogonal", "MSELoss", "MarginMSE", "Matryoshka"),
-        *("MegaBatch", "MultipleNegatives", "OnlineContrastive", "SoftmaxLoss", "TripletLoss"),
-    ),
-    "`encode`, values": (
-        "encode: varied",
-        "encode: every",
-        "encode: joint",
-        "encode: pooling",
-        "encode: an",
-        "encode_",
-    ),
-    "model families: embeddings": (
-        *(f"encode: {kind}" for kind in ("electra", "gemma3", "gte", "modernbert", "nomic", "qwen3")),
-        "embeddings in training",
-    ),
-    "model families: gradients, beside the largest element": ("gradients: ",),
-    "static models: embeddings": ("encode: static",),
-    "model folders: embeddings when loaded here": ("older folders", "folders of", "Dense", "bare", "checkpoints"),
-    "model folders: configurations and tokenizers as 6.2 reads them": ("sentence_bert", "tokenizers"),
-    "model folders written here, loaded by the reference": ("folders written here", "weights file"),
-    "files that change when a folder is rewritten": ("files that change",),
-    "similarities, quantization, search, mining": (
-        "similarity functions",
-        "normalize",
-        "quantize",
-        "semantic_search",
-        "paraphrase",
-        "community",
-        "mine_hard",
-    ),
-    "embeddings in fewer bits: levels": ("encode: levels",),
-    "evaluators: metrics and CSV files": (
-        "EmbeddingSimilarityEvaluator",
-        "InformationRetrievalEvaluator",
-        "TripletEvaluator",
-        "BinaryClassificationEvaluator",
-        "RerankingEvaluator",
-        "ParaphraseMiningEvaluator",
-        "SequentialEvaluator",
-        *("MSEEvaluator", "TranslationEvaluator", "LabelAccuracy", "NanoBEIR"),
-    ),
-    "`minisbert.compat`: evaluators and functions": ("compat ",),
-    "`minisbert.compat`: losses of features, and their gradients": ("compat: ",),
-    "model cards: fields that differ": ("model card",),
-}
 SECTIONS = {**ON_THE_CPU, "scale": scale, "gpu": gpu}
 TITLES = {
     "encode": "Encoding",
@@ -113,7 +55,7 @@ def render() -> str:
     startup, stsb, wiki = (_read(name) for name in ("startup", "training_stsb", "training_wiki_title"))
     parity, seeds = _read("parity"), _read("packed_and_replay")
     recipes = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("reproduce_*.json"))]
-    parts = ["## The same numbers", _parity(parity), _seeds(seeds)]
+    parts = ["## The same numbers", parity_table(parity), _seeds(seeds)]
     parts += ["## Results of training", _scores(stsb), _curves(stsb, wiki), machine_line(stsb)]
     parts += ["## Recipes of five model cards", _recipes(recipes), machine_line(recipes[0])] if recipes else []
     parts += ["## Start-up", _startup(startup), machine_line(startup), *_speeds()]
@@ -137,17 +79,17 @@ def headline() -> str:
         _table((f"times as fast as {REFERENCE} {version}", "float32", "bfloat16", "int8"), rows)
         + f"\n\nMeasured on {machine['threads']} threads of an {machine['cpu']} with the C++ kernels; the "
         f"reference computes in float32. A fresh process has its first embedding after {ours:.1f} s instead of "
-        f"{theirs:.1f} s.{_elsewhere(machine, trained['machine'])}"
+        f"{theirs:.1f} s.{_elsewhere(machine, {'Training': trained, 'One short text': latency})}"
     )
 
 
-def _elsewhere(machine: dict[str, Any], training: dict[str, Any]) -> str:
-    """Say where training was measured, if it was on another processor."""
-    if machine["family_model"] == training["family_model"]:
-        return ""
-    return (
-        f" Training was measured on {training['date']} on another processor of that name (family/model "
-        f"{training['family_model']}, the others on {machine['family_model']})."
+def _elsewhere(machine: dict[str, Any], others: dict[str, dict[str, Any]]) -> str:
+    """Say what was measured on another processor than `machine`, when, and on which."""
+    return "".join(
+        f" {name} was measured on {result['machine']['date']} on another processor of that name (family/model "
+        f"{result['machine']['family_model']}, the others on {machine['family_model']})."
+        for name, result in others.items()
+        if result["machine"]["family_model"] != machine["family_model"]
     )
 
 
@@ -180,25 +122,6 @@ def _speeds() -> list[str]:
 def _picture(name: str) -> list[str]:
     drawn = name in PICTURES and (RESULTS / f"{name}.svg").is_file()
     return [f"![{PICTURES[name]}](results/{name}.svg)"] if drawn else []
-
-
-def _parity(result: dict[str, Any]) -> str:
-    rows = []
-    for group, beginnings in PARITY_GROUPS.items():
-        found = [row for what, row in result["rows"].items() if what.startswith(beginnings)]
-        largest = max(row["largest"] for row in found)
-        rows.append(
-            (
-                group,
-                f"{sum(row['cases'] for row in found):,}",
-                "0" if not largest else f"{largest:g}" if largest == 1 else f"{largest:.1e}",
-            )
-        )
-    return (
-        f"Differences from sentence-transformers {', '.join(result['references'])} (`benchmarks/parity.py`, "
-        f"{result['tests']['passed']} tests; it prints every row with its bound):\n\n"
-        + _table(("what is compared", "cases", "largest difference"), rows)
-    )
 
 
 def _seeds(result: dict[str, Any]) -> str:

@@ -148,8 +148,11 @@ def train(run: TrainingRun) -> None:
 def _finish(run: TrainingRun) -> None:
     """Check the weights, go back to the best ones if they are kept, and complete the history."""
     check_weights(run.engine.weights(), run.step, run.output_dir)
-    if run.step and run.log.history.skipped_steps == run.step:
-        warn(f"all {run.step} steps were skipped, because their gradients were not finite: the model is unchanged")
+    skipped, why = run.log.history.skipped_steps, "because their gradients were not finite"
+    if run.step and skipped == run.step:
+        warn(f"all {run.step} steps were skipped, {why}: the model is unchanged")
+    elif 2 * skipped > run.step:
+        warn(f"{skipped} of {run.step} steps were skipped, {why}: train again with a lower learning_rate")
     if run.config.keep_best and run.evaluates and run.step:
         _load_best(run)
     run.log.finish(run.step)

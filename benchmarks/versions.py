@@ -124,7 +124,8 @@ def _try(python: str, versions: str, wheel: Path, pins: Sequence[str], place: Pa
         return tried("skipped" if missing else "failed", f"cannot be installed: {reason[0][:200]}")
     code = "import json; from importlib.metadata import version as v; print(json.dumps({n: v(n) for n in %r}))"
     found = json.loads(_check(_run([own, "-c", code % (SHOWN,)])).stdout)
-    shutil.copytree(ROOT / "tests", place / "tried" / "tests", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("tests", "docs"):  # some tests hold the documentation to the code
+        shutil.copytree(ROOT / name, place / "tried" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (place / "tried" / "pytest.ini").write_text(INI)
     done = _run(
         [

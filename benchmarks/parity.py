@@ -1,6 +1,7 @@
 """How far minisbert is from the reference: one table of everything that the parity tests compare.
 
-    python benchmarks/parity.py
+    python benchmarks/parity.py                 # all
+    python benchmarks/parity.py tests/FILE ...  # these again, after a change of theirs; other rows stay
 
 Runs `pytest -m parity`. Older versions of the reference are compared too where MINISBERT_REFERENCES names their
 virtual environments.
@@ -8,6 +9,7 @@ virtual environments.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import pytest
 from machine import save
 
 ROOT = Path(__file__).parents[1]
+RESULT = Path(__file__).parent / "results" / "parity.json"
 
 
 class Collector:
@@ -41,7 +44,10 @@ class Collector:
 def main() -> int:
     """Run the tests, print the table, and write results/parity.json."""
     collector = Collector()
-    status = pytest.main(["-q", "-m", "parity", "--rootdir", str(ROOT), str(ROOT / "tests")], plugins=[collector])
+    again = [Path(name) for name in sys.argv[1:]]
+    places = [str(ROOT / name) for name in again or [Path("tests")]]
+    status = pytest.main(["-q", "-m", "parity", "--rootdir", str(ROOT), *places], plugins=[collector])
+    earlier: dict[str, Any] = json.loads(RESULT.read_text(encoding="utf-8")) if again else {}
     lines = [("what was compared", "cases", "largest difference", "bound")]
     lines += [
         (what, f"{row['cases']:,}", f"{row['largest']:.1e}" if row["largest"] else "0", f"{row['bound']:g}")
@@ -53,8 +59,10 @@ def main() -> int:
     sys.path.append(str(ROOT / "tests" / "helpers"))
     from references import versions
 
-    rows = dict(sorted(collector.rows.items()))
-    save("parity", {"references": versions(), "tests": collector.outcomes, "rows": rows})
+    rows = dict(sorted({**earlier.get("rows", {}), **collector.rows}.items()))
+    tests = earlier.get("tests", collector.outcomes)
+    since = [*earlier.get("again", []), {"files": list(map(str, again)), "tests": collector.outcomes}] if again else []
+    save("parity", {"references": versions(), "tests": tests, "rows": rows, "again": since})
     return int(status)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
@@ -179,6 +179,15 @@ class PlainEncoder(TextEncoder):
     def encode(self, texts: Iterable[str], *, progress: bool = False) -> Embeddings:
         """Embed texts by `encode`: float32, (texts, dim)."""
         return self._embed(self.load().encode, texts, self.prompt, progress=progress)
+
+
+@dataclass(eq=False, repr=False)
+class WordEncoder(PlainEncoder):
+    """A `PlainEncoder` with the method by which BERTopic and KeyBERT embed."""
+
+    def embed(self, documents: Sequence[str], verbose: bool = False) -> Embeddings:
+        """Embed documents, words or phrases: float32, (texts, dim). `verbose` shows a progress bar."""
+        return self.encode(documents, progress=verbose)
 
 
 @dataclass(eq=False, repr=False)

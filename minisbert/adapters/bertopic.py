@@ -6,17 +6,16 @@ has to be told: `BERTopic(embedding_model=Embedder(model))`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ._base import Embeddings, PlainEncoder, imported_from
+from ._base import WordEncoder, imported_from
 
 with imported_from("bertopic"):
     from bertopic.backend import BaseEmbedder
 
 
 @dataclass(eq=False, repr=False)
-class Embedder(PlainEncoder, BaseEmbedder):
+class Embedder(WordEncoder, BaseEmbedder):
     """An embedder of BERTopic, for documents and words.
 
     BERTopic saves it with serialization="pickle" only, by the name of its model. Give it to what is loaded from another
@@ -39,7 +38,3 @@ class Embedder(PlainEncoder, BaseEmbedder):
     def __post_init__(self) -> None:
         super().__post_init__()
         BaseEmbedder.__init__(self, embedding_model=self.model)
-
-    def embed(self, documents: Sequence[str], verbose: bool = False) -> Embeddings:
-        """Embed documents or words: float32, (texts, dim). `verbose` shows a progress bar."""
-        return self.encode(documents, progress=verbose)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import ConfigError, InputTypeError, shown
 from ._base import RetrievalEncoder, imported_from
@@ -12,9 +12,30 @@ with imported_from("haystack-ai"):
     from haystack import Document, component, default_from_dict, default_to_dict
 
 
+AnyComponent = TypeVar("AnyComponent", bound="_Component")
+
+
+@dataclass(eq=False, repr=False)
+class _Component(RetrievalEncoder):
+    """The methods that both embedders have."""
+
+    def warm_up(self) -> None:
+        """Load the model."""
+        self.load()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the component in Haystack's form."""
+        return default_to_dict(self, **self.settings())
+
+    @classmethod
+    def from_dict(cls: type[AnyComponent], data: dict[str, Any]) -> AnyComponent:
+        """Make the component that `to_dict` wrote down."""
+        return default_from_dict(cls, data)
+
+
 @component
 @dataclass(eq=False, repr=False)
-class MinisbertTextEmbedder(RetrievalEncoder):
+class MinisbertTextEmbedder(_Component):
     """Embeds queries in a pipeline of Haystack.
 
     Args:
@@ -33,10 +54,6 @@ class MinisbertTextEmbedder(RetrievalEncoder):
         ConfigError: this is no model, or options of loading are given with a loaded one.
     """
 
-    def warm_up(self) -> None:
-        """Load the model."""
-        self.load()
-
     @component.output_types(embedding=list[float])
     def run(self, text: str) -> dict[str, Any]:
         """Embed a query as `encode_query` does: {"embedding": list of floats}.
@@ -50,19 +67,10 @@ class MinisbertTextEmbedder(RetrievalEncoder):
             )
         return {"embedding": self.encode_queries([text])[0].tolist()}
 
-    def to_dict(self) -> dict[str, Any]:
-        """Return the component in Haystack's form."""
-        return default_to_dict(self, **self.settings())
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> MinisbertTextEmbedder:
-        """Make the component that `to_dict` wrote down."""
-        return default_from_dict(cls, data)
-
 
 @component
 @dataclass(eq=False, repr=False)
-class MinisbertDocumentEmbedder(RetrievalEncoder):
+class MinisbertDocumentEmbedder(_Component):
     """Embeds documents in a pipeline of Haystack.
 
     Args:
@@ -89,16 +97,12 @@ class MinisbertDocumentEmbedder(RetrievalEncoder):
     progress_bar: bool = False
 
     def __post_init__(self) -> None:
-        RetrievalEncoder.__post_init__(self)  # not super(): @component makes another class of this one
+        _Component.__post_init__(self)  # not super(): @component makes another class of this one
         if isinstance(self.meta_fields_to_embed, str):
             raise ConfigError(
                 f"got meta_fields_to_embed={shown(self.meta_fields_to_embed)}; expected names of fields: put it in a "
                 f"list"
             )
-
-    def warm_up(self) -> None:
-        """Load the model."""
-        self.load()
 
     @component.output_types(documents=list[Document])
     def run(self, documents: list[Document]) -> dict[str, Any]:
@@ -122,12 +126,3 @@ class MinisbertDocumentEmbedder(RetrievalEncoder):
         fields = (document.meta.get(name) for name in self.meta_fields_to_embed or ())
         values = [str(value) for value in fields if value is not None]
         return self.embedding_separator.join([*values, document.content or ""])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the component in Haystack's form."""
-        return default_to_dict(self, **self.settings())
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> MinisbertDocumentEmbedder:
-        """Make the component that `to_dict` wrote down."""
-        return default_from_dict(cls, data)

@@ -6,17 +6,16 @@ to be told: `KeyBERT(Embedder(model))`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ._base import Embeddings, PlainEncoder, imported_from
+from ._base import WordEncoder, imported_from
 
 with imported_from("keybert"):
     from keybert.backend import BaseEmbedder
 
 
 @dataclass(eq=False, repr=False)
-class Embedder(PlainEncoder, BaseEmbedder):
+class Embedder(WordEncoder, BaseEmbedder):
     """An embedder of KeyBERT, for documents, words and phrases; with a KeyLLM, `KeyBERT(Embedder(model), llm=llm)`.
 
     Args:
@@ -36,7 +35,3 @@ class Embedder(PlainEncoder, BaseEmbedder):
     def __post_init__(self) -> None:
         super().__post_init__()
         BaseEmbedder.__init__(self, embedding_model=self.model)
-
-    def embed(self, documents: Sequence[str], verbose: bool = False) -> Embeddings:
-        """Embed documents, words or phrases: float32, (texts, dim). `verbose` shows a progress bar."""
-        return self.encode(documents, progress=verbose)

@@ -17,8 +17,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -88,16 +88,11 @@ class TokenStore:
             InputError: one is missing or damaged, or there is no store.
         """
         header = read_header(folder)
-        try:
+        with _telling(folder):
             for name, saved in header["files"].items():
                 if size_and_digest(folder / name) != saved:
                     raise InputError(f"{folder / name} is damaged: it is not what was saved; {_REMEDY}")
             return cls._of(folder, header)
-        except InputError:
-            raise
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            damaged = getattr(error, "filename", None) or folder / HEADER
-            raise InputError(f"{damaged} is missing or damaged; {_REMEDY}") from None
 
     @classmethod
     def _of(cls, folder: Path, header: Mapping[str, Any]) -> TokenStore:
@@ -123,13 +118,20 @@ def read_header(folder: Path) -> dict[str, Any]:
     Raises:
         InputError: it is missing, damaged or of another version.
     """
-    try:
+    with _telling(folder):
         header: dict[str, Any] = read_json_object(folder / HEADER)
         if header.pop("digest", None) != _digest(header):
             raise ValueError("it is not what was saved")
         if header["version"] != _VERSION:
             raise InputError(f"{folder} is a token store of version {header['version']}; {_REMEDY}")
         return header
+
+
+@contextmanager
+def _telling(folder: Path) -> Iterator[None]:
+    """Say of any error in a block of code which file of a store is missing or damaged, as InputError."""
+    try:
+        yield
     except InputError:
         raise
     except ModelError as error:

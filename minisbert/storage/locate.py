@@ -101,7 +101,7 @@ def find_model(
     from .hub import Reason, reason_of  # a folder does without
 
     repository = repository_name(text)
-    cache = cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None
+    cache = hub_cache(cache_folder)
     cached = _cached(repository, revision, cache)
     missing = [] if cached is None else missing_files(cached)
     if cached is not None and not missing:
@@ -184,6 +184,11 @@ def _missing_in(folder: Path, kind: str) -> list[str]:
 def repository_name(name: str) -> str:
     """Return the full name of a model on the Hub; most names without an owner are those of sentence-transformers."""
     return name if "/" in name or name.lower() in ORIGINAL_TRANSFORMER_MODELS else f"sentence-transformers/{name}"
+
+
+def hub_cache(cache_folder: str | Path | None) -> str | Path | None:
+    """Return the folder of the Hub's files: the one given, the environment's, or None for huggingface_hub's own."""
+    return cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME") or None
 
 
 def local_folder(name: str | Path, revision: str | None) -> Path | None:

@@ -144,6 +144,11 @@ class Module(nn.Module, ABC):
         return files.load_dir_path(model_name_or_path, subfolder, token, cache_folder, revision, local_files_only)
 
     @classmethod
+    def _folder(cls, name: str | Path, subfolder: str, source: tuple[Any, ...]) -> Path:
+        """Return the folder of a module, or the name as a path if there is none; `source` is as of `load_dir_path`."""
+        return Path(cls.load_dir_path(str(name), subfolder, *source) or name)
+
+    @classmethod
     def load_torch_weights(
         cls,
         model_name_or_path: str,
@@ -156,7 +161,7 @@ class Module(nn.Module, ABC):
     ) -> Any:
         """Load the weights in a folder into `model`, and return it; without one, return the tensors by name."""
         source = (token, cache_folder, revision, local_files_only)
-        folder = Path(cls.load_dir_path(model_name_or_path, subfolder, *source) or model_name_or_path)
+        folder = cls._folder(model_name_or_path, subfolder, source)
         tensors = read_weights(folder)
         if model is None:
             return tensors

@@ -237,7 +237,7 @@ class StaticEmbedding(OurStaticEmbedding, InputModule):
         """Load the module from the folder of a model; see `Module.load`."""
         refuse_more("StaticEmbedding.load", kwargs, known=("trust_remote_code", "backend"))
         source = (token, cache_folder, revision, local_files_only)
-        folder = Path(cls.load_dir_path(str(model_name_or_path), subfolder, *source) or model_name_or_path)
+        folder = cls._folder(model_name_or_path, subfolder, source)
         return cls._of(folder)
 
     @classmethod

@@ -172,7 +172,7 @@ class Transformer(ParameterNames, ours.Transformer, InputModule):
             backend=backend, model_kwargs=model_kwargs, processor_kwargs=processor_kwargs, config_kwargs=config_kwargs
         )
         source = (token, cache_folder, revision, local_files_only)
-        folder = Path(cls.load_dir_path(str(model_name_or_path), subfolder, *source) or model_name_or_path)
+        folder = cls._folder(model_name_or_path, subfolder, source)
         settings = read_json_object(folder / cls.config_file_name, optional=True)
         module = cls.__new__(cls)
         module._become(ours.Transformer.load(folder, merge_loading(settings, loading)))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import shutil
 from collections.abc import Iterable
 from pathlib import Path, PureWindowsPath
@@ -12,9 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from ...errors import ConfigError
-from ...storage.locate import find_model, local_folder, repository_name
-
-_CACHE = "SENTENCE_TRANSFORMERS_HOME"
+from ...storage.locate import find_model, hub_cache, local_folder, repository_name
 
 
 class disabled_tqdm(tqdm):  # type: ignore[type-arg]  # noqa: N801
@@ -84,7 +81,7 @@ def load_file_path(
             Path(subfolder, filename).as_posix(),
             revision=revision,
             token=token,
-            cache_dir=cache_folder or os.environ.get(_CACHE) or None,
+            cache_dir=hub_cache(cache_folder),
             local_files_only=local_files_only,
         )
     except (EntryNotFoundError, HFValidationError, LocalEntryNotFoundError):
@@ -129,7 +126,7 @@ def load_dir_path(
             revision=revision,
             allow_patterns=f"{inside}/**",
             token=token,
-            cache_dir=cache_folder or os.environ.get(_CACHE) or None,
+            cache_dir=hub_cache(cache_folder),
             local_files_only=local_files_only,
             tqdm_class=disabled_tqdm,  # type: ignore[arg-type]  # any kind of tqdm will do
         )

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from ..errors import InputError
-from .options import Subparsers, add_command, add_device, before_and_after, column_names, output_path
+from .options import Subparsers, add_command, add_device, before_and_after, column_names, counted, output_path
 from .settings import add_settings, given_settings
 from .train import add_quiet, check_output, train_and_save
 
@@ -86,9 +86,9 @@ def run_distill(options: argparse.Namespace) -> None:
     history, before, after = train_and_save(run.student, run.trainer, options, rows=run.rows)
     if rank() == 0:
         print(before_and_after(before, after))
-        steps = f"{history.steps} step{'' if history.steps == 1 else 's'}"
         sys.stderr.write(
-            f"{steps} on {len(run.rows):,} texts, {history.seconds:.0f} s; the model is in {options.output}\n"
+            f"{counted(history.steps, 'step')} on {len(run.rows):,} texts, {history.seconds:.0f} s; the model is in "
+            f"{options.output}\n"
         )
 
 

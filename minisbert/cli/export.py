@@ -8,12 +8,14 @@ from pathlib import Path
 
 from .options import Subparsers, add_command, add_device
 
-_ONNX = {  # as other tools look for them
-    "float32": "onnx/model.onnx",
-    "float16": "onnx/model_fp16.onnx",
-    "int8": "onnx/model_quantized.onnx",
+_FILES = {  # of each format by dtype, as other tools look for them
+    "onnx": {
+        "float32": "onnx/model.onnx",
+        "float16": "onnx/model_fp16.onnx",
+        "int8": "onnx/model_quantized.onnx",
+    },
+    "openvino": {"float32": "openvino/openvino_model.xml", "float16": "openvino/openvino_model_fp16.xml"},
 }
-_OPENVINO = {"float32": "openvino/openvino_model.xml", "float16": "openvino/openvino_model_fp16.xml"}
 
 
 def add(commands: Subparsers) -> None:
@@ -21,10 +23,8 @@ def add(commands: Subparsers) -> None:
     parser = add_command(commands, "export", run_export, example="minisbert export my-model --onnx --dtype int8")
     parser.add_argument("model", help="model folder or name")
     formats = parser.add_mutually_exclusive_group()
-    for name, file, others in (
-        ("onnx", "onnx/model.onnx", "model_fp16.onnx or model_quantized.onnx"),
-        ("openvino", "openvino/openvino_model.xml", "openvino_model_fp16.xml"),
-    ):
+    for name, files in _FILES.items():
+        file, *others = files.values()
         formats.add_argument(
             f"--{name}",
             type=Path,
@@ -32,9 +32,12 @@ def add(commands: Subparsers) -> None:
             const=None,
             default=argparse.SUPPRESS,
             metavar="FILE",
-            help=f"write a file of this format (default: {file} in the folder, {others})",
+            help=f"write a file of this format (default: {file} in the folder, "
+            f"{' or '.join(Path(other).name for other in others)})",
         )
-    parser.add_argument("--dtype", choices=tuple(_ONNX), default="float32", help="of the weights (default: float32)")
+    parser.add_argument(
+        "--dtype", choices=tuple(_FILES["onnx"]), default="float32", help="of the weights (default: float32)"
+    )
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     add_device(parser)
 
@@ -48,13 +51,13 @@ def run_export(options: argparse.Namespace) -> None:
     from ..export import to_onnx, to_openvino
     from ..sentence_transformer import SentenceTransformer
 
-    if not (hasattr(options, "onnx") or hasattr(options, "openvino")):
+    kind = next((name for name in _FILES if hasattr(options, name)), None)
+    if kind is None:
         raise InputError("got no format to export to; expected --onnx or --openvino: add one, with a file or without")
-    export, names = (to_onnx, _ONNX) if hasattr(options, "onnx") else (to_openvino, _OPENVINO)
-    path = options.onnx if hasattr(options, "onnx") else options.openvino
+    path, names = getattr(options, kind), _FILES[kind]
     if options.dtype not in names:
         raise InputError(
-            f"got --dtype {options.dtype} with --openvino; expected {' or '.join(names)}: for int8 write an ONNX file, "
+            f"got --dtype {options.dtype} with --{kind}; expected {' or '.join(names)}: for int8 write an ONNX file, "
             f"which OpenVINO reads"
         )
     if path is None:
@@ -66,6 +69,7 @@ def run_export(options: argparse.Namespace) -> None:
             )
         path = folder / names[options.dtype]
     model = SentenceTransformer(options.model, device=options.device, dtype="float32")
+    export = {"onnx": to_onnx, "openvino": to_openvino}[kind]
     made = export(model, path, dtype=options.dtype)
     if options.json:
         said = {"path": str(made.path), "bytes": made.bytes, "difference": made.difference, "cosine": made.cosine}

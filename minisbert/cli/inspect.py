@@ -8,13 +8,14 @@ import math
 import re
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError, ModelError
 from ..storage.files import as_json, is_file
 from . import runs
-from .options import Subparsers, add_command, aligned, shortened
+from .options import Subparsers, add_command, aligned, counted, shortened
 
 if TYPE_CHECKING:
     from ..card import CardFacts, ColumnStatistics, DatasetFacts, Evaluation, LossFacts, TrainingLogs
@@ -71,22 +72,18 @@ def _of_run(path: Path, kind: str) -> tuple[Any, str, list[str]]:
     if kind == "run":
         state = runs.run_facts(path)
         return state, kind, runs.run_lines(state)
-    if kind not in ("store", "stores"):
-        return None, "", []
-    folders = [path] if kind == "store" else sorted(folder for folder in path.iterdir() if _is_store(folder))
-    stores = {folder.name: runs.store_facts(folder) for folder in folders}
-    lines = [
-        line
-        for name, facts in stores.items()
-        for line in (
-            *([] if kind == "store" else [name]),
-            *(
-                f"{'' if kind == 'store' else '  '}{text}"
-                for text in runs.store_lines(facts, _size(facts.get("bytes", 0)))
-            ),
-        )
-    ]
-    return (stores if kind == "stores" else stores[path.name]), "token store" + kind[5:], lines
+    if kind == "store":
+        store = runs.store_facts(path)
+        return store, "token store", _store_lines(store)
+    if kind == "stores":
+        stores = {one.name: runs.store_facts(one) for one in sorted(path.iterdir()) if _is_store(one)}
+        lines = [[name, *(f"  {line}" for line in _store_lines(store))] for name, store in stores.items()]
+        return stores, "token stores", list(chain.from_iterable(lines))
+    return None, "", []
+
+
+def _store_lines(facts: Mapping[str, Any]) -> list[str]:
+    return runs.store_lines(facts, _size(facts.get("bytes", 0)))
 
 
 def _is_store(folder: Path) -> bool:
@@ -207,7 +204,7 @@ def _files(files: Mapping[str, int]) -> list[str]:
     rows = [(name, _size(size)) for name, size in large.items()]
     small = [size for name, size in files.items() if name not in large]
     if small:
-        rows.append((f"{len(small)} small file{'s' if len(small) > 1 else ''}", _size(sum(small))))
+        rows.append((counted(len(small), "small file"), _size(sum(small))))
     return aligned(rows, numbers=True)
 
 

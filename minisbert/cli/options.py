@@ -188,6 +188,11 @@ def before_and_after(before: Mapping[str, float], after: Mapping[str, float], *,
     return table([(of, "before", "after", "change"), *rows])
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number of things in words: "1 step", "2 steps"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def shortened(text: str, width: int = 60) -> str:
     """Cut a text to at most `width` characters, on one line."""
     line = " ".join(text.split())

@@ -10,6 +10,7 @@ from typing import Any
 from ..storage.files import is_file
 from .options import shortened
 
+# Of checkpoints and token stores; written out, since their code imports torch.
 _MANIFEST, _STORE, _UNFINISHED = "checkpoint.json", "header.json", "progress.json"
 _DECIDING = ("batch_size", "learning_rate", "epochs", "max_steps", "seed", "precision", "replay")
 

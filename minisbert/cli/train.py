@@ -23,6 +23,7 @@ from .options import (
     before_and_after,
     check_writable,
     column_names,
+    counted,
     label_scale,
     load_model,
     output_path,
@@ -155,7 +156,7 @@ def run_train(options: argparse.Namespace) -> None:
         print(before_and_after(before, after))
     early = " (stopped early)" if history.stopped_early else ""
     held_out_loss = f", {loss_text(after['loss'])} on {options.eval_data}" if options.eval_data else ""
-    steps = f"{history.steps} step{'' if history.steps == 1 else 's'}{early}"
+    steps = f"{counted(history.steps, 'step')}{early}"
     speed = history.tokens / max(history.seconds - history.evaluation_seconds, 1e-9)
     sys.stderr.write(
         f"{steps}, mean loss {loss_text(history.train_loss)}{held_out_loss}, {duration(history.seconds)}, "

@@ -66,9 +66,9 @@ class EpochSampler:
         group_by_label: bool = False,
         weights: Sequence[float] | None = None,
     ) -> None:
-        self._rows = [len(rows) for rows in datasets]
         from .label_groups import LabelGroups  # to train, and not to import
 
+        self._rows = [len(rows) for rows in datasets]
         self.batch_size = batch_size
         self._seed = seed
         self._duplicates_seed = duplicates_seed or (lambda epoch: seed + epoch)

@@ -123,10 +123,10 @@ def check_packages(*names: str) -> None:
     """
     missing = [name for name in names if find_spec(name) is None]
     if missing:
-        extra = "openvino" if "openvino" in names else "onnx"
+        extra, kind = ("openvino", "OpenVINO") if "openvino" in names else ("onnx", "ONNX")
         raise ConfigError(
-            f"got no {' and no '.join(missing)}, with which {extra.upper() if extra == 'onnx' else 'OpenVINO'} files "
-            f"are written and checked; expected {' and '.join(names)} to be installed: pip install 'minisbert[{extra}]'"
+            f"got no {' and no '.join(missing)}, with which {kind} files are written and checked; expected "
+            f"{' and '.join(names)} to be installed: pip install 'minisbert[{extra}]'"
         )
 
 

@@ -8,7 +8,7 @@ from typing import cast
 import torch
 
 from ..errors import ConfigError, ModelError
-from .architectures import encoder_config, known
+from .architectures import encoder_config, number_of_layers
 from .encoder import Encoder
 from .layers import EncoderLayer
 from .transformer import Transformer
@@ -38,8 +38,7 @@ def keep_layers(transformer: Transformer, layers: Sequence[int]) -> None:
     if not numbers or len(set(numbers)) < len(numbers):
         raise ConfigError(f"got layers={list(layers)}; expected at least one layer, and each at most once")
     kept = cast("list[EncoderLayer]", [encoder.layers[layer] for layer in numbers])
-    config = dict(transformer.config)
-    config[known(config).key("num_hidden_layers")] = len(kept)
+    config = {**transformer.config, **number_of_layers(transformer.config, len(kept))}
     if isinstance(kinds := config.get("layer_types"), list):
         config["layer_types"] = [kinds[layer] for layer in numbers if layer < len(kinds)]
     state = {

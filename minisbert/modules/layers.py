@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..kernels import AttentionSettings, AttentionSpec, Operations, Projections, Tables
 from ..packing import PackedBatch
-from .architectures import EncoderConfig, known
+from .architectures import EncoderConfig, number_of_layers
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -223,8 +223,7 @@ def changed_layers(modules: Iterable[nn.Module], own: EncoderConfig, config: Map
             f"got a {config.get('model_type')} encoder without its first layer, which alone has no normalization "
             f"before attention; expected that layer to be kept: take others away"
         )
-    keys = {known(config).key("num_hidden_layers"), *({"num_hidden_layers"} & config.keys())}
-    changed: dict[str, Any] = dict.fromkeys(keys, len(layers))
+    changed: dict[str, Any] = {**number_of_layers(config, len(layers))}
     if "layer_types" in config or any(one.window is not None for one in own.attention):
         changed["layer_types"] = [f"{'full' if one.window is None else 'sliding'}_attention" for one in settings]
     return changed

@@ -73,6 +73,16 @@ def test_layers_of_other_architectures(architecture: str, tmp_path: Path, texts:
     np.testing.assert_allclose(load(tmp_path / "cut").encode(texts[:9]), expected, rtol=0, atol=1e-6)
 
 
+def test_layers_counted_by_two_names(tmp_path: Path, texts: list[str]) -> None:
+    folder = tiny_models.build(tmp_path / "whole", "distilbert", layers=3)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    model = load(folder)
+    keep_layers(model.transformer, [0, 2])
+    model.save_pretrained(tmp_path / "cut")
+    np.testing.assert_array_equal(load(tmp_path / "cut").encode(texts[:9]), model.encode(texts[:9]))
+
+
 @pytest.mark.parametrize(
     ("family", "layers", "kept"),
     [

@@ -10,6 +10,7 @@ from .table import (
     encoder_config,
     is_native,
     known,
+    number_of_layers,
     to_checkpoint,
 )
 
@@ -24,5 +25,6 @@ __all__ = [
     "encoder_config",
     "is_native",
     "known",
+    "number_of_layers",
     "to_checkpoint",
 ]

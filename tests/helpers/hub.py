@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -194,6 +195,16 @@ def use(monkeypatch: pytest.MonkeyPatch, url: str, cache: Path) -> None:
     ):
         if hasattr(constants, name):
             monkeypatch.setattr(constants, name, value)
+
+
+def go_offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set HF_HUB_OFFLINE for huggingface_hub of this process."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    if hasattr(_http, cache := "_get_session_from_cache"):  # huggingface_hub 0 keeps sessions made while it was unset
+        monkeypatch.setattr(_http, cache, functools.cache(lambda **_: _http._default_backend_factory()))
 
 
 @contextlib.contextmanager

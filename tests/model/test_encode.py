@@ -167,7 +167,8 @@ def test_token_embeddings_and_everything(model: SentenceTransformer, expected: n
         pooled = torch.nn.functional.normalize(value.mean(0), dim=0)
         torch.testing.assert_close(pooled, row["sentence_embedding"], rtol=1e-5, atol=1e-6)
         assert row["input_ids"].shape == row["attention_mask"].shape == (len(value),)
-    assert torch.equal(model.encode(TEXTS[0], output_value="token_embeddings"), tokens[0])
+    alone = model.encode(TEXTS[0], output_value="token_embeddings")
+    torch.testing.assert_close(alone, tokens[0], rtol=1e-5, atol=1e-6)  # rows of some BLAS depend on how many there are
     with pytest.raises(ConfigError, match="got output_value='pooled'"):
         model.encode(TEXTS, output_value="pooled")  # type: ignore[arg-type]
 

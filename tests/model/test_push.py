@@ -265,6 +265,6 @@ def test_no_connection(model: SentenceTransformer, tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("time.sleep", naps.append)
     hubs.use(monkeypatch, f"http://127.0.0.1:{hubs.closed_port()}", tmp_path / "hub-cache")
     assert "cannot be reached" in refusal(model, ModelError, "me/mine", token="hf_me")
-    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hubs.go_offline(monkeypatch)
     assert "HF_HUB_OFFLINE is set" in refusal(model, ModelError, "me/mine", token="hf_me")
     assert not naps

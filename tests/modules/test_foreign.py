@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import TRANSFORMERS
 from safetensors.torch import load_file, save_file
 
 from minisbert import SentenceTransformer
@@ -73,6 +74,8 @@ def test_reasons_of_transformers_are_quoted(
     value: object, reason: str, tiny: Callable[[str], Path], tmp_path: Path
 ) -> None:
     folder = shutil.copytree(tiny("bert"), tmp_path / "model")
+    if value == 3 and TRANSFORMERS < 5:
+        pytest.skip("transformers 4 checks no kinds of values")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "hidden_act": value}))
     with pytest.raises(ModelError, match=f"{reason}.*; expected a known one: copy it again") as caught:
@@ -120,6 +123,8 @@ def test_no_layer_and_a_negative_number_of_them(folder: Path, tmp_path: Path) ->
     (folder / "config.json").write_text(json.dumps({**config, key: -1}))
     with pytest.raises(ModelError, match=f"got -1 for {key}; expected at most 1000, and no negative number"):
         SentenceTransformer(folder, device="cpu")
+    if config["model_type"] == "t5" and TRANSFORMERS < 5:
+        pytest.skip("transformers 4 makes no T5 without layers")
     (folder / "config.json").write_text(json.dumps({**config, key: 0}))
     with pytest.warns(UserWarning, match="2 layers of the weights are left unused, since config.json") as caught:
         model = SentenceTransformer(folder, device="cpu")
@@ -172,7 +177,8 @@ def test_a_weight_of_another_shape_is_named(folder: Path) -> None:
     right = tuple(tensors[name].shape)
     tensors[name] = torch.zeros(7, 7)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    message = f"have shape (7, 7) for {name}; config.json asks for {right}"
+    got = "shape (7, 7)" if TRANSFORMERS >= 5 else "another shape"
+    message = f"have {got} for {name}; config.json asks for {right}"
     with pytest.raises(ModelError, match=re.escape(message)):
         SentenceTransformer(folder, device="cpu")
 
@@ -219,7 +225,7 @@ def test_position_embeddings_that_would_be_dropped(kind: str, tiny: Callable[[st
     folder = shutil.copytree(tiny("bert"), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps({**config, "position_embedding_type": kind}))
-    if kind.startswith("relative") and int(transformers.__version__.split(".")[0]) < 5:
+    if kind.startswith("relative") and TRANSFORMERS < 5:
         pytest.skip("transformers 4 computes these")
     with pytest.raises(ModelError, match=rf"position_embedding_type='{kind}', which transformers does not compute"):
         SentenceTransformer(folder, device="cpu")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,8 @@ def test_the_model_is_saved_merged(folder: Path, tmp_path: Path) -> None:
 def test_other_adapters_are_refused(
     tensors: dict[str, Tensor], config: dict[str, Any], parts: list[str], folder: Path
 ) -> None:
+    if parts[0] == "torch.complex64" and version("safetensors").startswith("0.4."):
+        pytest.skip("safetensors 0.4 writes no complex numbers")
     put_adapter(folder, tensors, **config)
     with pytest.raises(ModelError) as caught:
         SentenceTransformer(folder, device="cpu")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from model_folders import edit, read
-from places import ROOT
+from places import ROOT, TRANSFORMERS
 from tiny_vocabularies import byte_pairs, pieces, word_pieces
 from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers
 
@@ -214,6 +214,8 @@ def test_equal_post_processors_keep_the_file(tmp_path: Path) -> None:
 def test_a_vocabulary_that_its_class_would_destroy_is_kept(kind: str, model_type: str, tmp_path: Path) -> None:
     folder = unigram(tmp_path / "model", kind, model_type)
     expected = Tokenizer.from_file(str(folder / JSON)).encode("hello world").ids
+    if kind == "GPT2Tokenizer" and TRANSFORMERS < 5:
+        pytest.skip("transformers 4 takes any tokenizer.json as it is")
     with pytest.warns(
         UserWarning, match=r"tokenizer_config.json asks for \w+, which has no Unigram vocabulary"
     ) as caught:
@@ -284,7 +286,10 @@ def test_code_of_the_folder_is_refused(tmp_path: Path) -> None:
 def test_missing_vocabularies_are_named(kind: str, tmp_path: Path) -> None:
     folder = wordpiece(tmp_path / "model", kind, "bert")
     (folder / JSON).unlink()
-    with pytest.raises(ModelError, match=r"has no tokenizer; expected (tokenizer.json|spiece.model)"):
+    expected = r"has no tokenizer; expected (tokenizer.json|spiece.model)"
+    if kind == "AlbertTokenizer" and TRANSFORMERS < 5:  # which raises an error, and 5 makes an empty tokenizer
+        expected = r"cannot be read as AlbertTokenizer \(.*\); expected tokenizer.json, or files that transformers can"
+    with pytest.raises(ModelError, match=expected):
         source(folder)
 
 
@@ -298,6 +303,8 @@ def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_an_old_transformers_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     transformers = pytest.importorskip("transformers")
+    if TRANSFORMERS < 5:
+        pytest.skip("transformers 4 cannot read this tokenizer")
     folder = wordpiece(tmp_path / "model", "FunnelTokenizer", "funnel")
     monkeypatch.setattr(transformers, "__version__", "4.57.6")
     with pytest.warns(UserWarning, match=r"FunnelTokenizer of .* is built by transformers 4.57.6"):

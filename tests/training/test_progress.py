@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import io
+import os
+import re
+import struct
 import sys
 from collections.abc import Iterator
 
@@ -11,13 +13,6 @@ import torch
 
 from minisbert.training import progress
 from minisbert.training.progress import TrainingProgress, duration
-
-
-class Terminal(io.StringIO):
-    """Standard error of a terminal."""
-
-    def isatty(self) -> bool:
-        return True
 
 
 def seconds(*moments: float) -> Iterator[float]:
@@ -36,14 +31,21 @@ def test_lines_where_there_is_no_terminal(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_a_live_line_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal, clock = Terminal(), seconds(0, 0.5, 2, 2.1, 2.2)
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with TrainingProgress(3, done=0, shown=True, rate=lambda: 1e-3, clock=lambda: next(clock)) as shown:
-        for loss in (0.3, 0.1, 0.7):
-            shown.add(torch.tensor(loss), tokens=10)
-    assert "loss=0.2000, rate=1.00e-03, tokens/s=10" in terminal.getvalue()
-    assert "3/3" in terminal.getvalue()
-    assert "loss=0.7000" in terminal.getvalue()  # the last step, too
+    fcntl, termios = pytest.importorskip("fcntl"), pytest.importorskip("termios")
+    screen, terminal = os.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
+    clock = seconds(0, 0.5, 2, 2.1, 2.2)
+    with os.fdopen(terminal, "w", encoding="utf-8") as file:
+        monkeypatch.setattr(sys, "stderr", file)
+        with TrainingProgress(50_000, done=49_997, shown=True, rate=lambda: 1e-3, clock=lambda: next(clock)) as shown:
+            for loss in (0.3, 0.1, 0.7):
+                shown.add(torch.tensor(loss), tokens=12_345)
+        text = os.read(screen, 10_000).decode()
+    os.close(screen)
+    assert max(map(len, re.split("[\r\n]", text))) <= 80
+    assert "49999/50000 [00:00 left, loss=0.2000, rate=1.00e-03, tokens/s=12,345]" in text
+    assert "50000/50000" in text
+    assert "loss=0.7000" in text  # the last step, too
 
 
 def test_nothing_is_kept_or_shown_where_it_is_not_wanted(capsys: pytest.CaptureFixture[str]) -> None:

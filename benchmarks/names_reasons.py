@@ -48,7 +48,6 @@ MISSING = {
     "MegaBatchMarginLoss.*": _CACHE,
     "SentenceTransformerModelCardData.*": "minisbert.card writes the card",
     "Transformer.infer_modalities*": "minisbert reads texts only",
-    "BaseModel.merge": "use minisbert.recipes.merge, for linear, slerp, task_arithmetic and ties",
 }
 DIFFERENT: dict[str, str] = {
     "OnlineContrastiveLoss.forward": "without `size_average`, which the reference does not read; else as other losses",

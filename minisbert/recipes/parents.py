@@ -102,9 +102,9 @@ def traits_of(model: SentenceTransformer) -> Traits:
     for number, (module, kind) in enumerate(zip(model, kinds, strict=True)):
         if number:
             settings |= {f"{name} of module {number}, a {kind},": one for name, one in module_config(module).items()}
-    tokenizer = model.tokenizer
-    ids = tuple(tuple(tokenizer.encode(text).ids) for text in SENTENCES)
-    return Traits(settings, tokenizer.get_vocab(with_added_tokens=True), ids)
+    tokenizer = transformer.text_tokenizer.tokenizer
+    ids = tuple(tuple(one.ids) for one in tokenizer.encode_batch_fast(list(SENTENCES)))
+    return Traits(settings, tokenizer.get_vocab(), ids)
 
 
 def _encoder_settings(encoder: Any) -> dict[str, Any]:

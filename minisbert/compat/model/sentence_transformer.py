@@ -24,6 +24,7 @@ from .adapters import AdapterMethods
 from .card import SentenceTransformerModelCardData
 from .encoding import EncodingMethods
 from .hub import HubMethods
+from .merging import MergingMethods
 
 
 class _Recognized(type):
@@ -34,7 +35,7 @@ class _Recognized(type):
 
 
 class SentenceTransformer(  # type: ignore[misc]  # whose fit it is
-    FitMixin, EncodingMethods, HubMethods, AdapterMethods, metaclass=_Recognized
+    FitMixin, EncodingMethods, HubMethods, AdapterMethods, MergingMethods, metaclass=_Recognized
 ):
     """A sentence-embedding model with the reference's arguments, methods and feature dictionaries.
 

@@ -137,6 +137,9 @@ def test_large_models_have_a_second_file(
     assert len(offsets) == sum(one.data_location == onnx.TensorProto.EXTERNAL for one in tensors) > 10
     assert not any(offset % 4096 for offset in offsets)  # may be mapped into memory
     hold(model, made.path)
+    monkeypatch.undo()
+    hold(model, to_onnx(model, tmp_path / "model.onnx").path)
+    assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
 
 
 def test_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:
@@ -343,6 +346,11 @@ def test_command(tiny: Callable[[str], Path], tmp_path: Path, capsys: pytest.Cap
     assert (tmp_path / "other.onnx").is_file()
     assert main(["export", str(folder)]) == 2
     assert "expected --onnx or --openvino" in capsys.readouterr().err
+    assert main(["export", "--onnx", str(folder)]) == 2
+    fix = f"expected a model folder or name: put it first, as in minisbert export {folder} --onnx"
+    assert fix in capsys.readouterr().err
+    assert main(["export", "--onnx"]) == 2
+    assert "got no model to export; expected a model folder or name\n" in capsys.readouterr().err
     assert main(["export", str(folder / "no"), "--onnx"]) == 2
     assert "which is no folder here, and no file; expected a folder, or a file" in capsys.readouterr().err
 

@@ -20,8 +20,14 @@ _FILES = {  # of each format by dtype, as other tools look for them
 
 def add(commands: Subparsers) -> None:
     """Add the command."""
-    parser = add_command(commands, "export", run_export, example="minisbert export my-model --onnx --dtype int8")
-    parser.add_argument("model", help="model folder or name")
+    parser = add_command(
+        commands,
+        "export",
+        run_export,
+        example="minisbert export my-model --onnx --dtype int8",
+        usage="minisbert export model (--onnx [FILE] | --openvino [FILE]) [options]",
+    )
+    parser.add_argument("model", nargs="?", help="model folder or name")
     formats = parser.add_mutually_exclusive_group()
     for name, files in _FILES.items():
         file, *others = files.values()
@@ -55,6 +61,9 @@ def run_export(options: argparse.Namespace) -> None:
     if kind is None:
         raise InputError("got no format to export to; expected --onnx or --openvino: add one, with a file or without")
     path, names = getattr(options, kind), _FILES[kind]
+    if options.model is None:
+        fix = f": put it first, as in minisbert export {path} --{kind}" if path else ""
+        raise InputError(f"got no model to export; expected a model folder or name{fix}")
     if options.dtype not in names:
         raise InputError(
             f"got --dtype {options.dtype} with --{kind}; expected {' or '.join(names)}: for int8 write an ONNX file, "

@@ -54,7 +54,7 @@ def read_columns(path: Path) -> Content:
     if reader is None:
         raise InputError(f"got the data file {path}; expected an ending of {_FORMATS}: convert or rename it")
     if not is_file(path):
-        raise InputError(f"there is no file {path}; expected a data file: check its name")
+        raise unreadable(path, FileNotFoundError())
     return reader(path)
 
 
@@ -99,14 +99,21 @@ def _lines(text: str) -> list[str]:
     return lines
 
 
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return the error to raise if a data file cannot be read."""
+    if path.is_dir():
+        return InputError(f"{path} is a folder; expected a data file: pass the files in it")
+    if isinstance(error, FileNotFoundError):
+        return InputError(f"there is no file {path}; expected a data file: check its name")
+    return InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again")
+
+
 def _text(path: Path) -> str:
     try:
         with open_file(path) as file:
             content = _unpacked(file) if path.suffix.lower() == ".gz" else file.read()
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}; expected a data file: check its name") from None
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
+        raise unreadable(path, error) from None
     return _decoded(content, str(path))
 
 

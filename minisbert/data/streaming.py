@@ -28,6 +28,7 @@ from .readers import (
     plain_rows,
     quoted_rows,
     unpacked_size,
+    unreadable,
 )
 from .rows import Table, as_table
 from .sources import check_names, without_index
@@ -203,10 +204,8 @@ def _opened(path: Path, file: BinaryIO | None = None) -> Iterator[tuple[BinaryIO
                 return
             with gzip.GzipFile(fileobj=raw) as unpacked:
                 yield unpacked, raw  # type: ignore[misc]  # it reads like any binary file
-    except FileNotFoundError:
-        raise InputError(f"there is no file {path}; expected a data file: check its name") from None
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"{path} cannot be read ({error}); expected a complete file: copy it again") from None
+        raise unreadable(path, error) from None
 
 
 def _json_lines(path: Path, rows: int, first: int, last: int | None) -> Iterator[Block]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..modules.calibration import SENTENCES
 from ..modules.encoder import Encoder
 from ..modules.table import TableEncoder
 from ..packing import pack
+from ..storage.files import output_path, parents_made
 from .check import compare, onnx_runner
 from .encoder import EncoderGraph, inputs_of
 from .graph import FLOAT, INT64, IR_VERSION, OPSET, Graph
@@ -74,8 +75,16 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
     with place_beside(path) as place:
         size = save_graph(graph, model, place / path.name)
         difference, cosine = compare(model, onnx_runner(place / path.name), exact=dtype == "float32")
+        large, replaced = (place / _data_file(path).name).exists(), path.exists()
         put(place, path.parent)
+    if replaced and not large:  # its weights were in a second file
+        _data_file(path).unlink(missing_ok=True)
     return Exported(path, size, difference, cosine)
+
+
+def _data_file(path: Path) -> Path:
+    """Return the second file of an ONNX file."""
+    return path.with_name(f"{path.name}_data")
 
 
 def checked_path(path: str | Path, ending: str) -> Path:
@@ -83,8 +92,9 @@ def checked_path(path: str | Path, ending: str) -> Path:
 
     Raises:
         InputError: it has another ending, or is a folder.
+        InputTypeError: this is no path.
     """
-    path = Path(path)
+    path = output_path(path)
     if path.suffix != ending:
         better = path.with_suffix(ending) if path.name else f"model{ending}"
         raise InputError(f"got the file {str(path)!r}; expected a name that ends in {ending}: {better}")
@@ -100,19 +110,13 @@ def place_beside(path: Path) -> Iterator[Path]:
     Raises:
         InputError: files cannot be written there.
     """
-    new = [folder for folder in path.parents if not folder.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
+        with parents_made(path), tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as place:
             yield Path(place)
     except OSError as error:
         raise InputError(
             f"{path} cannot be written ({error.strerror}); expected a place for it: choose another"
         ) from None
-    finally:
-        for folder in new:
-            with suppress(OSError):  # it is not empty
-                folder.rmdir()
 
 
 def check_packages(*names: str) -> None:
@@ -200,7 +204,7 @@ def save_graph(graph: Graph, model: EmbeddingModel, path: Path) -> int:
             "minisbert",
             [information(name, INT64, ["batch", "sequence"]) for name in names],
             [information(name, FLOAT, shape) for name, shape in outputs.items()],
-            graph.tensors(path.with_name(f"{path.name}_data") if large else None),
+            graph.tensors(_data_file(path) if large else None),
         ),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)],
         ir_version=IR_VERSION,

@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from ..errors import ConfigError, InputError
+from ..errors import ConfigError
 from ..modules import WeightedLayerPooling
 from ..modules.persistence import write_module
 from ..storage.adapters import check_no_base, remove_adapter
-from ..storage.files import replacing_folder
+from ..storage.files import output_path, replacing_folder
 from ..storage.layout import ModelSettings, write_modules, write_settings
 from ..version import versions
 from .stack import ModuleStack
@@ -38,20 +38,20 @@ class SavedModel(ModuleStack):
 
         Raises:
             InputError: the folder cannot be written, or has weights that would be taken for the base of the adapter.
+            InputTypeError: `path` is no path.
             ConfigError: weights of the adapter's base are trained too.
         """
-        if not str(path):
-            raise InputError("got '' as path; expected the name of a folder: pass '.' for the current one")
+        target = output_path(path)
         adapted = self.transformer.adapter is not None
         if adapted:
-            check_no_base(Path(path))
-        with replacing_folder(Path(path)) as folder:
+            check_no_base(target)
+        with replacing_folder(target) as folder:
             self.write_into(folder)
             card = self._model_card(model_name) if create_model_card else None
             if card is not None:
                 (folder / "README.md").write_text(card, encoding="utf-8", errors="replace", newline="\n")
             if not adapted:
-                remove_adapter(Path(path))
+                remove_adapter(target)
 
     save = save_pretrained
 

@@ -19,7 +19,7 @@ from ..card.rendering import render
 from ..errors import InputError, InputTypeError, ModelError, warn
 from ..sentence_transformer import SentenceTransformer
 from ..storage.adapters import remove_adapter
-from ..storage.files import replacing_folder, temporary_path
+from ..storage.files import output_path, replacing_folder, temporary_path
 from ..storage.layout import read_layout
 from ..storage.weights import rewrite_weights, weight_files
 from .merge_methods import MergeMethod, MergeSettings, combine, read_settings
@@ -92,7 +92,7 @@ def merge(
         t=t,
     )
     parents = parents_of(given, [f"model {number}" for number in range(1, len(given) + 1)])
-    target = Path(output)
+    target = output_path(output, name="output")
     folders = [Path(one).expanduser() for one in given if not isinstance(one, SentenceTransformer)]
     if any(one.resolve() == target.resolve() for one in folders):
         raise InputError(f"got {output} as a model and as output; expected two folders: choose another output")

@@ -20,7 +20,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from ..errors import InputError, ModelError
+from ..errors import InputError, InputTypeError, ModelError, shown
 
 LONGEST_CARD = 5_000_000  # bytes; the cards of runs with thousands of log rows stay far below
 _LONGEST_PATH = 200  # characters
@@ -141,6 +141,37 @@ def write_json(path: Path, value: Any, *, indent: int = 2, end: str = "") -> Non
     path.write_text(json.dumps(value, indent=indent) + end, encoding="utf-8", newline="\n")
 
 
+def output_path(path: Any, *, name: str = "path") -> Path:
+    """Return where the caller wants something written.
+
+    Raises:
+        InputTypeError: this is no path.
+        InputError: no file can have that name.
+    """
+    if not isinstance(path, (str, os.PathLike)):
+        raise InputTypeError(f"got {name}={shown(path)}; expected where to write: pass a path")
+    if not (text := os.fspath(path)) or "\0" in text:
+        raise InputError(f"got {text!r} as {name}; expected a name: pass '.' for the current folder")
+    return Path(path)
+
+
+@contextmanager
+def parents_made(target: Path) -> Iterator[None]:
+    """Make the folders above `target`, and remove those that are new and empty after the block.
+
+    Raises:
+        OSError: they cannot be made.
+    """
+    new = [folder for folder in target.parents if not folder.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in new:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+
+
 @contextmanager
 def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path]:
     """Yield a temporary directory; when the block ends without an error, its files replace those of `target`.
@@ -156,22 +187,23 @@ def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path
         raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
     temporary = temporary_path(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.mkdir()
-        yield temporary
-        for path in (*temporary.rglob("*"), temporary):
-            flush(path)
-        if others_stay and target.exists():
-            _move_files(temporary, target)
-        else:
-            if target.exists():
-                remove_folder(target)
-            temporary.rename(target)
-            flush(target.parent)
+        with parents_made(target):
+            try:
+                temporary.mkdir()
+                yield temporary
+                for path in (*temporary.rglob("*"), temporary):
+                    flush(path)
+                if others_stay and target.exists():
+                    _move_files(temporary, target)
+                else:
+                    if target.exists():
+                        remove_folder(target)
+                    temporary.rename(target)
+                    flush(target.parent)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
     except (OSError, SafetensorError) as error:  # safetensors raises its own where a write fails
         raise write_error(target, error) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 @contextmanager
@@ -183,14 +215,14 @@ def replacing_file(target: Path) -> Iterator[Path]:
     """
     temporary = temporary_path(target)
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, target)  # noqa: PTH105  # as in _move_files
+        with parents_made(target):
+            try:
+                yield temporary
+                os.replace(temporary, target)  # noqa: PTH105  # as in _move_files
+            finally:
+                temporary.unlink(missing_ok=True)
     except OSError as error:
         raise write_error(target, error) from error
-    finally:
-        if temporary.exists():  # unlink(missing_ok=True) fails where the parent is a file
-            temporary.unlink()
 
 
 def replace_text(target: Path, text: str) -> None:

@@ -60,6 +60,8 @@ def _known_reason(error: BaseException, repository: str, revision: str | None) -
         return Reason(first_line(error)[:200], "check the name")
     if "LocalTokenNotFoundError" in names:
         return Reason("there is no token", _LOG_IN)
+    if "UnicodeEncodeError" in names:  # other texts are checked before
+        return Reason("the token has characters that no token has", f"take a valid one: {_LOG_IN}")
     if "RevisionNotFoundError" in names:
         return Reason(f"the Hub has it without a revision {revision!r}", "pass a branch, tag or commit that is there")
     if "GatedRepoError" in names:
@@ -210,6 +212,8 @@ def _files(folder: Path, *, without: str = "") -> dict[str, Path]:
 def _usable_token(repo_id: str, token: Any) -> str:
     from huggingface_hub import get_token
 
+    if not isinstance(token, (str, bool, type(None))):
+        raise ConfigError(f"got a token of type {type(token).__name__}; expected a text: pass the token, or None")
     if token is None or token is True:
         token = get_token()
     if not isinstance(token, str) or not token:

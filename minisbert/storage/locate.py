@@ -81,7 +81,7 @@ def find_model(
     Raises:
         ModelError: there is no such model, or files of it are missing and the Hub cannot be reached.
     """
-    _check_options(name, revision, cache_folder)
+    _check_options(name, revision, cache_folder, token)
     text = str(name)
     try:
         local = Path(name).expanduser()
@@ -132,7 +132,7 @@ def _not_found(repository: str, cached: Path | None, missing: list[str], reason:
     return ModelError(f"{repository} is neither a folder nor in the cache ({reason.text}): {fix}")
 
 
-def _check_options(name: Any, revision: Any, cache_folder: Any) -> None:
+def _check_options(name: Any, revision: Any, cache_folder: Any, token: Any) -> None:
     if not isinstance(name, (str, Path)):
         raise ModelError(
             f"got {shown(name)} of type {type(name).__name__}; expected a model folder or name: pass a text"
@@ -141,6 +141,8 @@ def _check_options(name: Any, revision: Any, cache_folder: Any) -> None:
         raise ModelError(f"got revision={shown(revision)}; expected a branch, tag or commit: pass a text, or None")
     if cache_folder is not None and not isinstance(cache_folder, (str, Path)):
         raise ModelError(f"got cache_folder={shown(cache_folder)}; expected a folder: pass a path, or None")
+    if not isinstance(token, (str, bool, type(None))):
+        raise ModelError(f"got a token of type {type(token).__name__}; expected a text: pass the token, or None")
 
 
 def missing_files(folder: Path) -> list[str]:
@@ -197,7 +199,7 @@ def local_folder(name: str | Path, revision: str | None) -> Path | None:
     Raises:
         ModelError: the name is of another type.
     """
-    _check_options(name, revision, None)
+    _check_options(name, revision, None, None)
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder

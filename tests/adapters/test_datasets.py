@@ -48,6 +48,14 @@ def test_a_column_is_added(folder: Path, model: SentenceTransformer, texts: list
     assert np.array_equal(mapped.with_format("numpy")["vector"][:], expected)
 
 
+def test_no_rows(model: SentenceTransformer, dataset: Dataset) -> None:
+    empty, embedder = dataset.select([]), ColumnEmbedder(model)
+    found = embedder.add_to(empty)
+    assert len(found) == 0
+    assert found.features == embedder.features(empty)
+    assert embedder.add_to(DatasetDict({"train": dataset, "test": empty}))["test"].features == found.features
+
+
 @pytest.mark.parametrize("form", ["arrow", "numpy", "pandas"])
 def test_batches_of_other_forms(form: str, model: SentenceTransformer, texts: list[str], dataset: Dataset) -> None:
     found = ColumnEmbedder(model).add_to(dataset.with_format(form)).with_format("numpy")

@@ -262,7 +262,7 @@ def test_models_and_mining(model: SentenceTransformer, tiny: Callable[[str], Pat
         ),
         (lambda: model.start_multi_process_pool(5), ConfigError, "got 5 as devices of a pool; expected a list"),
         (lambda: model.start_multi_process_pool("cpu"), ConfigError, "got 'cpu' as devices of a pool; expected a list"),
-        (lambda: model.save(5), InputTypeError, "got path=5; expected a folder to write"),
+        (lambda: model.save(5), InputTypeError, "got path=5; expected where to write"),
         (lambda: util.mine_hard_negatives(rows, "model"), InputTypeError, "got model='model'; expected a Sentence"),
     ):
         with pytest.raises(error, match=message):

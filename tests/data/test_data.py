@@ -198,10 +198,17 @@ def test_broken_files(name: str, content: str | bytes, parts: list[str], write: 
         assert part in message
 
 
-@pytest.mark.parametrize("name", ["none.tsv", "none.csv", "none.jsonl.gz", "none.parquet", "folder.tsv"])
+@pytest.mark.parametrize("name", ["none.tsv", "none.csv", "none.jsonl.gz", "none.parquet"])
 def test_missing_files(name: str, tmp_path: Path) -> None:
-    (tmp_path / "folder.tsv").mkdir()
     assert f"there is no file {tmp_path / name}" in refused(tmp_path / name)
+
+
+def test_folders_as_files(tmp_path: Path) -> None:
+    (folder := tmp_path / "folder.tsv").mkdir()
+    message = f"{folder} is a folder; expected a data file: pass the files in it"
+    assert message in refused(folder)
+    with pytest.raises(InputError, match=re.escape(message)):
+        read_lines(folder)
 
 
 # ---- rows from Python -----------------------------------------------------------------------------------------------

@@ -277,6 +277,16 @@ def test_names_and_files_of_older_checkpoints(trio: tuple[Path, ...], tmp_path: 
         assert all(tensor.equal(expected[name]) for name, tensor in merged.items())
 
 
+def test_models_that_are_not_found_leave_nothing(trio: tuple[Path, ...], tmp_path: Path) -> None:
+    there = sorted(tmp_path.iterdir())
+    with pytest.raises(ModelError, match="expected a model folder or a name"):
+        recipes.merge([trio[0], "./no-such"], tmp_path / "new" / "er" / "merged")
+    for output in (None, 3):
+        with pytest.raises(InputTypeError, match=f"got output={output}; expected where to write"):
+            recipes.merge(trio, output)  # type: ignore[arg-type]
+    assert sorted(tmp_path.iterdir()) == there
+
+
 def test_models_in_memory(trio: tuple[Path, ...], tmp_path: Path) -> None:
     _, one, two = trio
     models = [SentenceTransformer(folder, device="cpu") for folder in (one, two)]

@@ -152,6 +152,12 @@ def test_tokens(kind: str, hub: Hub, folder: Path, tmp_path: Path, monkeypatch: 
     refusal(token=False)
 
 
+def test_tokens_that_are_none(hub: Hub) -> None:
+    assert "the token has characters that no token has): take a valid one: log in" in refusal(token="hf_\u00e4")
+    assert refusal(token=3) == "got a token of type int; expected a text: pass the token, or None"
+    assert not hub.asked()
+
+
 def test_the_token_is_for_the_hub_alone(hub: Hub, folder: Path) -> None:
     hub.add(NAME, folder)
     with hubs.serving() as storage:

@@ -15,7 +15,8 @@ import torch
 from model_folders import add_module
 
 from minisbert import SentenceTransformer, modules
-from minisbert.errors import ConfigError, InputError, ModelError
+from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError
+from minisbert.storage.files import replacing_file, replacing_folder
 from minisbert.storage.locate import PACKAGED_SHA256, find_model, packaged_model
 
 TEXTS = ["a cat sat on the mat", "one", "why is the sky blue and the sea not"]
@@ -288,6 +289,26 @@ def test_a_save_that_cannot_end_changes_nothing(folder: Path, tmp_path: Path) ->
     assert before == {path: path.read_bytes() for path in target.rglob("*") if path.is_file()}
     with pytest.raises(InputError, match="got '' as path"):
         model.save_pretrained("")
+    with pytest.raises(InputTypeError, match="got path=None; expected where to write: pass a path"):
+        model.save_pretrained(None)  # type: ignore[arg-type]
+
+
+def test_folders_above_one_that_cannot_be_written_are_removed_again(folder: Path, tmp_path: Path) -> None:
+    (place := tmp_path / "place").mkdir()
+
+    def fail(writing: Any) -> None:
+        with writing as temporary:
+            assert temporary.parent.is_dir()
+            raise ModelError("failed")
+
+    for replacing in (replacing_folder, replacing_file):
+        for target in (tmp_path / "new" / "er" / "target", place / "new" / "target"):
+            with pytest.raises(ModelError, match="failed"):
+                fail(replacing(target))
+        assert not (tmp_path / "new").exists()
+        assert not list(place.iterdir())
+    SentenceTransformer(folder, device="cpu").save_pretrained(tmp_path / "new" / "er" / "model")
+    assert (tmp_path / "new" / "er" / "model" / "modules.json").is_file()
 
 
 @pytest.mark.parametrize("architecture", ["bert", "mpnet", "distilbert", "roberta"])

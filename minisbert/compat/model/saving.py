@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from ...errors import ConfigError, InputTypeError, shown, warn
+from ...errors import ConfigError, warn
 from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
 from ..models.module import warn_of_pickles
 from .card import SentenceTransformerModelCardData
@@ -43,8 +43,6 @@ class SavingMethods(OurSentenceTransformer):
         """
         if path is None:
             return
-        if not isinstance(path, (str, Path)):
-            raise InputTypeError(f"got path={shown(path)}; expected a folder to write: pass a path")
         if not safe_serialization:
             warn_of_pickles()
         if model_name and not self.model_card_data.model_id and not Path(model_name).exists():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,7 @@ def render() -> str:
     parts = ["## The same numbers", parity_table(parity), _seeds(seeds)]
     parts += ["## Results of training", _scores(stsb), _curves(stsb, wiki), machine_line(stsb)]
     parts += ["## Recipes of five model cards", _recipes(recipes), machine_line(recipes[0])] if recipes else []
+    parts += ["## Versions", _versions(_read("versions"))]
     parts += ["## Start-up", _startup(startup), machine_line(startup), *_speeds()]
     return "\n\n".join(parts)
 
@@ -165,6 +167,21 @@ def _recipes(results: list[dict[str, Any]]) -> str:
         "largest difference of any batch. The other columns are of packed training; losses are means of the last "
         "eighth of the run, times are from loaded model to saved model:\n\n"
         + _table((*header, "reference", "minisbert", "time, reference", "minisbert"), rows)
+    )
+
+
+def _versions(result: dict[str, Any]) -> str:
+    """Return what was tried, and what came of it."""
+    tried = [one for one in result["tried"] if one["outcome"] != "skipped"]
+    names = list(tried[0]["versions"])
+    rows = []
+    for one in tried:
+        tests = ", ".join(re.findall(r"\d+ (?:passed|failed)", one["detail"])) or one["detail"]
+        rows.append((f"{one['python']}, {one['set']}", *(one["versions"].get(name, "") for name in names), tests))
+    return (
+        "The wheel, made from the source distribution, installed in clean environments with the lowest and the newest "
+        "versions, and the tests of models, losses, modules, files, training, evaluation and cards run there "
+        f"(`benchmarks/versions.py`, {result['machine']['date']}):\n\n" + _table(("Python", *names, "tests"), rows)
     )
 
 

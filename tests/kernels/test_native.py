@@ -140,7 +140,7 @@ def layer_of(columns: int, depth: int, dtype: torch.dtype) -> nn.Linear | Quanti
 
 
 @pytest.mark.parametrize(("columns", "depth"), [(16, 16), (80, 48), (96, 208), (384, 1536), (1152, 384)])
-@pytest.mark.parametrize("rows", [0, 1, 7, 13, 16, 17, 33, 600])
+@pytest.mark.parametrize("rows", [0, 1, 7, 8, 9, 13, 16, 17, 33, 600])
 def test_product(dtype: torch.dtype, columns: int, depth: int, rows: int) -> None:
     torch.manual_seed(rows)
     layer = layer_of(columns, depth, dtype)
@@ -156,7 +156,7 @@ def test_product(dtype: torch.dtype, columns: int, depth: int, rows: int) -> Non
 
 
 def test_a_product_is_the_same_for_any_number_of_rows(dtype: torch.dtype) -> None:
-    """Few rows are multiplied part by part of the weights, many with whole panels: the sums have the same order."""
+    """Few rows fill the lanes of vectors, many take panels of packed weights: the sums have the same order."""
     torch.manual_seed(0)
     floats = torch.float32 if dtype == torch.int8 else dtype
     for columns, depth in ((16, 16), (80, 48), (96, 208), (384, 384)):

@@ -6,7 +6,7 @@
 
 #pragma once
 
-#include "panels.hpp"
+#include "linear.hpp"
 
 namespace {
 

@@ -8,101 +8,9 @@
 
 #pragma once
 
-#include "products.hpp"
-
-extern "C" {
-
-// A linear layer. In int8 the weight is packed, and the inputs are multiplied with their factors first.
-struct Linear {
-    const void *weight, *bias;  // (columns, depth), (columns,)
-    const float* factors;       // (depth,), of int8 only
-};
-}
+#include "lanes.hpp"
 
 namespace {
-
-constexpr int64_t FLOAT32 = 1, BFLOAT16 = 2, INT8 = 4;  // dtypes of products, as native.py numbers them
-constexpr int64_t MOST_ROWS = 384;  // tokens that a thread takes through all layers together, if texts are short
-constexpr int PANEL = 3;  // vectors of columns; the sums of a tile have to fit the registers
-#if defined(__AVX512F__) || defined(__aarch64__)
-constexpr int TILE_ROWS = 8;
-#else
-constexpr int TILE_ROWS = 4;
-#endif
-constexpr int HEADER = 1;  // vectors before the weights of each vector of columns: its bias
-// With few rows, weights are packed CHUNK steps at a time, which stay in the first-level cache until they are used.
-constexpr int64_t FEW_ROWS = 16, CHUNK = 32;
-constexpr int64_t KEPT_ROWS = 32;  // whose sums are kept in memory between two parts of the depth, at most
-
-// Linear layers of the same shape and input; the columns of their outputs are side by side.
-template <class K>
-struct Product {
-    const Linear* layers;
-    int64_t count, columns, depth;  // columns of one layer
-
-    INLINED int64_t vectors() const { return count * columns / W; }
-    INLINED int64_t panels() const { return (vectors() + PANEL - 1) / PANEL; }
-    INLINED int64_t steps() const { return depth / K::GROUP; }
-
-    INLINED const Linear& layer(int64_t vector) const { return layers[vector * W / columns]; }
-    INLINED int64_t column(int64_t vector) const { return vector * W % columns; }
-    // The weights of a vector of columns, as words of 32 bits: (W, steps()).
-    INLINED const char* weights(int64_t vector) const {
-        return (const char*)layer(vector).weight + column(vector) * steps() * 4;
-    }
-
-    // Words of memory for a packed panel with its header.
-    INLINED int64_t panel_words() const { return PANEL * W * (HEADER + steps()); }
-};
-
-// Memory of a thread for a packed panel, and for sums of its columns.
-template <class K>
-INLINE int64_t scratch_words(int64_t depth) {
-    return PANEL * W * (HEADER + KEPT_ROWS + depth / K::GROUP);
-}
-
-// A use of sums with many constants. It is a function of its own, which reads them from memory: the compiler would keep
-// the constants in registers that the sums need.
-template <class F>
-struct Apart {
-    F use;
-};
-template <class F>
-Apart(F) -> Apart<F>;
-
-// Calls use(row, column, values) for every vector of sums, of `rows` rows of C vectors.
-template <int C, class F>
-INLINE void use_sums(const float* sums, int64_t rows, int64_t row, int64_t column, const F& use) {
-#pragma GCC unroll 1
-    for (int64_t r = 0; r < rows; r++)
-        repeat<C>([&](auto c) ALWAYS_INLINE { use(row + r, column + c * W, load(sums + (r * C + c) * W)); });
-}
-
-template <int C, class F>
-__attribute__((noinline)) void use_sums(const float* sums, int64_t rows, int64_t row, int64_t column,
-                                        const Apart<F>& apart) {
-    use_sums<C>(sums, rows, row, column, apart.use);
-}
-
-template <int R, int C, class F>
-INLINE void use_sums(const vf (&sum)[R][C], int64_t row, int64_t column, const F& use) {
-    repeat<R>([&](auto r) ALWAYS_INLINE {
-        repeat<C>([&](auto c) ALWAYS_INLINE { use(row + r, column + c * W, sum[r][c]); });
-    });
-}
-
-// A tile of sums to memory, from which a function apart reads it.
-template <int R, int C>
-INLINE void store_sums(const vf (&sum)[R][C], float* sums) {
-    repeat<R>([&](auto r) { repeat<C>([&](auto c) { store(sums + (r * C + c) * W, sum[r][c]); }); });
-}
-
-template <int R, int C, class F>
-INLINE void use_sums(const vf (&sum)[R][C], int64_t row, int64_t column, const Apart<F>& apart) {
-    alignas(64) float sums[R * C * W];
-    store_sums(sum, sums);
-    use_sums<C>(sums, R, row, column, apart);
-}
 
 // One panel of C vectors of columns: packed, and multiplied with rows.
 template <class K, int C>
@@ -117,21 +25,21 @@ struct Panel {
         : product(p), vector(v), header(memory), packed((int32_t*)memory + HEADER * C * W) {}
 
     INLINED void start_packing() const {
-        repeat<C>([&](auto c) {
+        repeat<C>([&](auto c) ALWAYS_INLINE {
             const Linear& layer = product.layer(vector + c);
             const int64_t column = product.column(vector + c);
             store(header + c * W, load((const typename K::Parameter*)layer.bias + column));
         });
     }
 
-    // Pack the steps `from` to `to` of the depth.
-    __attribute__((noinline)) void pack(int64_t from, int64_t to) const {
+    __attribute__((noinline)) void pack() const {
+        const int64_t steps = product.steps();
         for (int64_t c = 0; c < C; c++) {
             const char* weights = product.weights(vector + c);
             int32_t* out = packed + c * W;
-            int64_t i = from;
-            for (; i + W <= to; i += W, out += W * C * W) pack_block<true>(weights + i * 4, W, out);
-            if (i < to) pack_block<false>(weights + i * 4, to - i, out);
+            int64_t i = 0;
+            for (; i + W <= steps; i += W, out += W * C * W) pack_block<true>(weights + i * 4, W, out);
+            if (i < steps) pack_block<false>(weights + i * 4, steps - i, out);
         }
     }
 
@@ -153,9 +61,9 @@ struct Panel {
 
     template <int R>
     INLINED void start(typename K::Sum (&sum)[R][C]) const {
-        repeat<C>([&](auto c) {
+        repeat<C>([&](auto c) ALWAYS_INLINE {
             sum[0][c] = load(header + c * W);
-            repeat<R - 1>([&](auto r) { sum[r + 1][c] = sum[0][c]; });
+            repeat<R - 1>([&](auto r) ALWAYS_INLINE { sum[r + 1][c] = sum[0][c]; });
         });
     }
 
@@ -166,50 +74,14 @@ struct Panel {
         const int32_t* at = packed;
         for (int64_t i = 0; i < steps; i++, at += C * W) {
             vi weights[C];
-            repeat<FETCH>([&](auto n) { __builtin_prefetch(next + (i * FETCH + n) * 64, 0, 3); });
-            repeat<C>([&](auto c) { memcpy(&weights[c], at + c * W, 4 * W); });
-            repeat<R>([&](auto r) {
+            repeat<FETCH>([&](auto n) ALWAYS_INLINE { __builtin_prefetch(next + (i * FETCH + n) * 64, 0, 3); });
+            repeat<C>([&](auto c) ALWAYS_INLINE { memcpy(&weights[c], at + c * W, 4 * W); });
+            repeat<R>([&](auto r) ALWAYS_INLINE {
                 int32_t group;
                 memcpy(&group, a + r * product.depth + i * K::GROUP, 4);
-                repeat<C>([&](auto c) { sum[r][c] = K::plus(sum[r][c], group, weights[c]); });
+                repeat<C>([&](auto c) ALWAYS_INLINE { sum[r][c] = K::plus(sum[r][c], group, weights[c]); });
             });
         }
-    }
-
-    // Steps `from` to `to` for R rows from `row` on, whose sums are kept in memory.
-    template <int R>
-    __attribute__((noinline)) void chunk(int64_t row, int64_t from, int64_t to, const typename K::Input* a,
-                                         float* sums, const char* next) const {
-        typename K::Sum sum[R][C];
-        float* kept = sums + row * C * W;
-        if (from == 0)
-            start(sum);
-        else
-            repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(&sum[r][c], kept + (r * C + c) * W, 4 * W); }); });
-        a += row * product.depth + from * K::GROUP;
-        if (row == 0)
-            accumulate<R, LINES>(sum, a, to - from, next + from * LINES * 64);
-        else
-            accumulate<R, 0>(sum, a, to - from, nullptr);
-        repeat<R>([&](auto r) { repeat<C>([&](auto c) { memcpy(kept + (r * C + c) * W, &sum[r][c], 4 * W); }); });
-    }
-
-    // All of a panel for few rows, which are split into tiles of about the same size.
-    template <class F>
-    INLINED void multiply_few(int64_t rows, const typename K::Input* a, float* sums, const char* next,
-                              const F& use) const {
-        const int64_t steps = product.steps(), tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-        for (int64_t from = 0; from < steps; from += CHUNK) {
-            const int64_t to = smaller(from + CHUNK, steps);
-            pack(from, to);
-            for (int64_t t = 0; t < tiles; t++) {
-                const int64_t row = rows * t / tiles, height = rows * (t + 1) / tiles - row;
-                repeat<TILE_ROWS>([&](auto r) {
-                    if (height == r + 1) chunk<r + 1>(row, from, to, a, sums, next);
-                });
-            }
-        }
-        use_sums<C>(sums, rows, 0, vector * W, use);
     }
 
     // The packed panel for rows from `row` on. The first tiles fetch the next panel.
@@ -252,13 +124,15 @@ template <class K, class F>
 __attribute__((noinline)) void multiply(int64_t rows, const typename K::Input* a, const float*,
                                         const Product<K>& product, int64_t first, int64_t last, float* memory,
                                         const char* next, const F& use) {
-    float* sums = memory + product.panel_words();
+    if (rows <= FEW_ROWS) {
+        const int64_t vectors = smaller(last * PANEL, product.vectors());
+        return multiply_few(rows, a, product, first * PANEL, vectors, memory, next, use);
+    }
     for (int64_t p = first; p < last; p++) {
         const char* then = p + 1 < last ? product.weights((p + 1) * PANEL) : next;
         with_panel(product, p, memory, [&](const auto& panel) ALWAYS_INLINE {
             panel.start_packing();
-            if (rows <= FEW_ROWS) return panel.multiply_few(rows, a, sums, then, use);
-            panel.pack(0, product.steps());
+            panel.pack();
             panel.template multiply<TILE_ROWS>(0, rows, a, then, use);
         });
     }

@@ -24,10 +24,11 @@ struct Float32 {
     typedef float Parameter;  // biases, normalizations and embedding tables
     typedef vf Sum;
     static constexpr int GROUP = 1;
-    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
+    template <class S, class B>  // vectors of any width
+    INLINE S plus(S sum, int32_t group, B others) {
         float x;
         memcpy(&x, &group, 4);
-        return sum + x * (vf)weights;
+        return sum + x * (S)others;
     }
 };
 
@@ -38,8 +39,11 @@ struct Bfloat16 {
     typedef bf16 Parameter;
     typedef vf Sum;
     static constexpr int GROUP = 2;
-    INLINE Sum plus(Sum sum, int32_t group, vi weights) {
-        return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(group), (__m512bh)weights);
+    INLINE vf plus(vf sum, int32_t group, vi others) {
+        return (vf)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(group), (__m512bh)others);
+    }
+    INLINE __m256 plus(__m256 sum, int32_t group, __m256i others) {
+        return _mm256_dpbf16_ps(sum, (__m256bh)_mm256_set1_epi32(group), (__m256bh)others);
     }
 };
 #endif

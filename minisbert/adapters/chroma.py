@@ -9,14 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ..errors import ConfigError, nearest, shown
 from ._base import RetrievalEncoder, imported_from
 
 with imported_from("chromadb"):
-    from chromadb.api.types import Documents, EmbeddingFunction, Space
+    from chromadb.api.types import Documents, EmbeddingFunction, Embeddings, Space
     from chromadb.utils.embedding_functions import register_embedding_function
 
 _SPACES: dict[str, Space] = {"cosine": "cosine", "dot": "ip", "euclidean": "l2"}
@@ -49,11 +46,11 @@ class MinisbertEmbeddingFunction(RetrievalEncoder, EmbeddingFunction[Documents])
         ConfigError: this is no model, or options of loading are given with a loaded one.
     """
 
-    def __call__(self, input: Documents) -> list[NDArray[np.float32]]:  # noqa: A002  # Chroma's name
+    def __call__(self, input: Documents) -> Embeddings:  # noqa: A002  # Chroma's name
         """Embed documents: a float32 array for each."""
         return list(self.encode_documents(input))
 
-    def embed_query(self, input: Documents) -> list[NDArray[np.float32]]:  # noqa: A002  # Chroma's name
+    def embed_query(self, input: Documents) -> Embeddings:  # noqa: A002  # Chroma's name
         """Embed queries: a float32 array for each."""
         return list(self.encode_queries(input))
 

@@ -121,8 +121,7 @@ def mine_hard_negatives(
         - triplet: negative, each in a row of its own; scores are lists, of the positive and the negative;
         - n-tuple: negative_1 to negative_n, for pairs that have that many; scores are lists, the positive's first;
         - labeled-pair: label 1.0 or 0.0, or score, of a positive or negative in the column of positives;
-        - labeled-list: labels or scores in a list, of the positive and its negatives, a list in the column of
-          positives; for pairs with any negative.
+        - labeled-list: a list of labels or scores for the list in the column of positives, of pairs with any negative.
 
     Raises:
         InputError: the columns are missing or hold other values than texts; the embeddings do not fit the corpus; the

@@ -98,7 +98,7 @@ def find_model(
         raise ModelError(
             f"got {text[:200]!r}, which is not a folder; expected a model folder or a name such as all-MiniLM-L6-v2"
         )
-    from .hub import Reason, reason_of  # a folder does without
+    from .hub import Reason, reason_of, repository_folder  # a folder does without
 
     repository = repository_name(text)
     cache = hub_cache(cache_folder)
@@ -117,6 +117,9 @@ def find_model(
     except ModelError:
         raise
     except Exception as error:  # the Hub client raises errors of its own, of httpx, of requests and of the OS
+        if "Consistency check failed" in str(error):  # before version 2 it goes on from what was no part of the file
+            for part in (repository_folder(cache, repository) / "blobs").glob("*.incomplete"):
+                part.unlink(missing_ok=True)
         raise _not_found(repository, cached, missing, reason_of(error, repository, revision)) from error
 
 

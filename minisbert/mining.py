@@ -406,7 +406,7 @@ def _summary(mined: Sequence[Mined], pairs: Pairs, columns: Mapping[str, list[An
     short = sum(len(one.negatives) < num_negatives for one in mined)
     if short:
         text += (
-            f"; {short:,} anchors have fewer than {num_negatives} negatives: raise range_max, loosen the limits, or "
-            f"add a corpus"
+            f"; {short:,} anchors have fewer than {num_negatives} negatives: ask for fewer, raise range_max, "
+            f"loosen the limits, or add a corpus"
         )
     return text + "\n"

@@ -140,6 +140,9 @@ def test_large_models_have_a_second_file(
     monkeypatch.undo()
     hold(model, to_onnx(model, tmp_path / "model.onnx").path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
+    (tmp_path / "model.onnx_data").write_text("mine")  # which the file does not name
+    to_onnx(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx_data").read_text() == "mine"
 
 
 def test_refused(tiny: Callable[[str], Path], tmp_path: Path) -> None:

@@ -185,7 +185,7 @@ def test_what_was_found_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("mined 2 rows for 2 anchors among 2 documents; mean score 0.991 of positives, 0.043 of neg")
-    assert "2 anchors have fewer than 2 negatives: raise range_max" in err
+    assert "2 anchors have fewer than 2 negatives: ask for fewer, raise range_max" in err
     mine(ROWS)
     assert capsys.readouterr().err == ""
 

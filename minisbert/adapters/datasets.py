@@ -95,8 +95,7 @@ class ColumnEmbedder(PlainEncoder):
             options["new_fingerprint"] = hashlib.sha256(origin.encode()).hexdigest()[:16]
         mapped: Any = dataset
         if isinstance(dataset, Dataset) and not len(dataset):  # which `map` returns as it is
-            empty: Any = Dataset.from_dict({**dataset.to_dict(), self.output: []}, features=self.features(dataset))
-            return empty
+            return mapped.add_column(self.output, [], feature=self.features(dataset)[self.output])
         return mapped.map(self, batched=True, batch_size=rows, features=self.features(dataset), **options)
 
     def _check(self, names: Iterable[str]) -> None:

@@ -66,7 +66,7 @@ def read_document(text: str) -> Document:
     if lines[0] != "---" or "---" not in lines[1:]:
         raise InputError(
             "got a text without front matter; expected the README.md of a model saved by sentence-transformers or "
-            "minisbert: pass its text"
+            "minisbert, or its text: pass another"
         )
     end = lines.index("---", 1)
     path = [Section(0, "")]

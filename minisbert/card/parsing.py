@@ -74,7 +74,10 @@ def read_text(path: Path, expected: str) -> str:
         text = content.decode("utf-8-sig")
         if "\0" not in text and len(content) <= LONGEST_CARD:
             return text
-    raise InputError(f"{path} is not text in UTF-8 of at most {LONGEST_CARD:,} bytes; expected {expected}: convert it")
+    raise InputError(
+        f"{path} is not text in UTF-8 of at most {LONGEST_CARD:,} bytes; expected {expected}: convert it, or pass "
+        f"another file or folder"
+    )
 
 
 def parse(text: str) -> CardFacts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from .options import Subparsers, add_command, check_one_process, check_writable, output_path
+from .options import Subparsers, add_command, check_one_process, check_writable, output_path, tell_of_model
 
 _METHODS = ("linear", "slerp", "task_arithmetic", "ties")  # written out, since the help must not import torch
 
@@ -49,6 +49,7 @@ def run_merge(options: argparse.Namespace) -> None:
 
     check_one_process("merge", fix="leave the launcher out")
     check_writable(options.output)
+    tell_of_model(options.output)
     weights, density = (value[0] if value and len(value) == 1 else value for value in (options.weight, options.density))
     folder = merge(
         options.models,

@@ -77,6 +77,8 @@ def run_mine(options: argparse.Namespace) -> None:
         raise InputError(
             f"got {output} as input and --output; expected two files, or the texts are lost: choose another"
         )
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; expected the name of a file to write: choose another")
     check_writable(output.resolve().parent)
     columns = options.columns or [None, None]
     if len(columns) != 2:
@@ -107,7 +109,10 @@ def _write(columns: dict[str, list[Any]], output: Path) -> None:
     rows = zip(*columns.values(), strict=True)
     count = len(next(iter(columns.values())))
     if not count:
-        raise InputError("found no negatives, so nothing is written; expected some: relax the limits of the scores")
+        raise InputError(
+            "found too few negatives for any row, so nothing is written; expected some: lower --num-negatives, loosen "
+            "the limits of the scores, or add a --corpus"
+        )
     with replacing_file(output) as temporary, temporary.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(dict(zip(columns, row, strict=True)), ensure_ascii=False) + "\n")

@@ -6,14 +6,15 @@ import argparse
 import inspect
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import ConfigError
-from ..storage.files import write_error
+from ..errors import ConfigError, InputError
+from ..storage.files import is_file, write_error
 
 if TYPE_CHECKING:
     from ..sentence_transformer import SentenceTransformer
@@ -149,6 +150,8 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         InputError: it cannot.
     """
     probe = folder / file
+    if is_file(folder):
+        raise InputError(f"{folder} is a file; expected a folder to write to: choose another name")
     try:
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,6 +161,12 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
             path.rmdir()
     except OSError as error:
         raise write_error(folder, error) from None
+
+
+def tell_of_model(folder: Path) -> None:
+    """Say on standard error that a model that lies in a folder will be replaced."""
+    if is_file(folder / "modules.json"):
+        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
 
 
 def table(rows: Iterable[Sequence[Any]], *, numbers: bool = True) -> str:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import InputError, ModelError
-from ..storage.files import is_file
 from .adapter import add_adapter_options, check_adapter_options, put_adapter
 from .evaluate import sts_evaluator
 from .options import (
@@ -27,6 +26,7 @@ from .options import (
     label_scale,
     load_model,
     output_path,
+    tell_of_model,
 )
 from .settings import add_settings, given_settings
 from .tokenize import store_of
@@ -336,8 +336,8 @@ def check_output(options: argparse.Namespace) -> None:
         if not path.is_dir() and re.fullmatch(_MODEL_FOLDERS, path.name):
             raise InputError(f"{path} is a file; expected a folder there: remove it, or choose another folder")
     # With checkpoints beside it, the model is not replaced.
-    if not options.resume and is_file(folder / "modules.json") and not any(folder.glob("checkpoint-*")):
-        sys.stderr.write(f"{folder} holds a model, which is replaced at the end; files of other names stay\n")
+    if not options.resume and not any(folder.glob("checkpoint-*")):
+        tell_of_model(folder)
 
 
 def train_and_save(

@@ -101,7 +101,7 @@ def _lines(text: str) -> list[str]:
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """Return the error to raise if a data file cannot be read."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path.is_dir raises for names that no file can have
         return InputError(f"{path} is a folder; expected a data file: pass the files in it")
     if isinstance(error, FileNotFoundError):
         return InputError(f"there is no file {path}; expected a data file: check its name")

@@ -75,9 +75,9 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
     with place_beside(path) as place:
         size = save_graph(graph, model, place / path.name)
         difference, cosine = compare(model, onnx_runner(place / path.name), exact=dtype == "float32")
-        large, replaced = (place / _data_file(path).name).exists(), path.exists()
+        stale = not (place / _data_file(path).name).exists() and _is_stored_apart(path)
         put(place, path.parent)
-    if replaced and not large:  # its weights were in a second file
+    if stale:
         _data_file(path).unlink(missing_ok=True)
     return Exported(path, size, difference, cosine)
 
@@ -85,6 +85,20 @@ def to_onnx(model: EmbeddingModel, path: str | Path, *, dtype: str = "float32") 
 def _data_file(path: Path) -> Path:
     """Return the second file of an ONNX file."""
     return path.with_name(f"{path.name}_data")
+
+
+def _is_stored_apart(path: Path) -> bool:
+    """Return True if an ONNX file that is there has its weights in the second file."""
+    import onnx
+
+    if not path.is_file() or not _data_file(path).is_file():
+        return False
+    try:
+        tensors = onnx.load(path, load_external_data=False).graph.initializer
+    except Exception:  # whatever it is, it is no file of this kind
+        return False
+    places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+    return _data_file(path).name in places
 
 
 def checked_path(path: str | Path, ending: str) -> Path:

@@ -326,8 +326,10 @@ def loss_by_name(name: str, parameters: Mapping[str, Any] | None = None, *, mode
     config = loss.get_config_dict()
     for key, value in given.items():
         if key not in config or not _same(config[key], value):
-            expected = repr(_plain(config[key])) if key in config else "no such parameter"
-            raise ConfigError(f"got {key}={value!r} for {name}; expected {expected}: minisbert supports no other")
+            expected = f"one of its parameters: {', '.join(config) or 'it has none'}"
+            if key in config:
+                expected = f"{_plain(config[key])!r}: minisbert supports no other"
+            raise ConfigError(f"got {key}={value!r} for {name}; expected {expected}")
     return loss
 
 

@@ -178,7 +178,8 @@ def prepare_distillation(
             student's size, which must be the smaller one; "dense" adds a linear layer to the student that gives the
             teacher's size. By default "pca" where it is possible.
         held_out: texts to compare the two on, which are not trained on; by default a tenth of `texts`, at most 1,000.
-        settings: fields of `TrainingConfig`; by default epochs=1, batch_size=64, learning_rate=1e-4, warmup_steps=0.1.
+        settings: fields of `TrainingConfig`; by default epochs=1, batch_size=64, learning_rate=1e-4, and, in runs of
+            ten steps or more, warmup_steps=0.1.
         output_dir: folder for log, evaluations and checkpoints.
         device: where to compute.
         show_progress_bar: show one on a terminal.
@@ -189,19 +190,22 @@ def prepare_distillation(
         InputError: there are too few texts.
         ModelError: a model cannot be found or read.
     """
-    config = _config(settings or {})
+    given = dict(settings) if isinstance(settings, Mapping) else settings or {}
+    config = _config(given)
     if (layers is None) == (student is None):
         got = "neither layers nor a student" if layers is None else "layers and a student"
         raise ConfigError(f"got {got}; expected one of them: the layers to keep of the teacher, or a model to train")
     if projection not in (None, "pca", "dense"):
         raise ConfigError(f"got projection={projection!r}; expected 'pca', 'dense' or None to choose one")
     trained, kept = _divided(texts, held_out, seed=config.seed)
+    if "warmup_steps" not in given and config.steps_over(len(trained)) < 1 / SETTINGS["warmup_steps"]:
+        config = _config(given := {"warmup_steps": 0, **given})  # which would be all of a short run
     model = teacher if isinstance(teacher, SentenceTransformer) else SentenceTransformer(teacher, device=device)
     pupil = _cut(model, layers) if layers is not None else _student(student, device)
     way, pupil = _projected(model, pupil, projection)
     labels, held_labels = _embeddings(model, pupil, (trained, kept), pca=way == "pca", progress=show_progress_bar)
     if prompt := pupil.prompt_text(None, None):  # which encode puts before texts, and training does not
-        config = _config({"prompts": prompt, **(settings or {})})
+        config = _config({"prompts": prompt, **given})
     pupil.origin = Origin("Distillation", _facts(model, pupil, teacher, student, layers, way, trained, kept))
     rows = TrainingRows({"text": trained}, labels, "label", "the texts", "list")
     evaluator = TeacherEvaluator(kept, held_labels, name="held-out")

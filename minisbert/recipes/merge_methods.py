@@ -70,11 +70,11 @@ def read_settings(
     used = {"linear": ("weights",), "slerp": ("t",), "task_arithmetic": ("weights",), "ties": ("weights", "density")}
     for name, value in {"weights": weights, "density": density, "t": t}.items():
         if value is not None and name not in used[method]:
-            raise ConfigError(f"got {name}={value!r} for {method}, which has none; expected {_listed(used[method])}")
+            raise ConfigError(f"got {value!r} as {name} for {method}, which has none; expected {_listed(used[method])}")
     if method == "linear" and has_base:
-        raise ConfigError("got a base for linear, which has none; expected it among the models: leave base out")
+        raise ConfigError("got a base for linear, which has none; expected models alone: leave it out")
     if method in ("task_arithmetic", "ties") and not has_base:
-        raise ConfigError(f"got no base for {method}; expected the model that all were trained from: pass base")
+        raise ConfigError(f"got no base for {method}; expected the model that all were trained from: give it as base")
     if method == "slerp":
         if others != 1:
             raise ConfigError(f"got {others + 1} models for slerp; expected two, of which the base is one")
@@ -109,7 +109,7 @@ def _numbers(name: str, value: Any, count: int) -> tuple[float, ...]:
     one = is_number(value)
     values = [value] * count if one else list(value) if isinstance(value, Sequence) else [value]
     if isinstance(value, str) or not all(is_number(number) and math.isfinite(number) for number in values):
-        raise ConfigError(f"got {name}={value!r}; expected finite numbers, one for each model")
+        raise ConfigError(f"got {value!r} as {name}; expected finite numbers, one for each model")
     if len(values) != count:
         raise ConfigError(
             f"got {len(values)} numbers as {name} for {count} model{'s' if count > 1 else ''} (a base has none); "

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..card.composing import compose
 from ..card.facts import CardFacts, Origin
 from ..card.rendering import render
-from ..errors import InputError, InputTypeError, ModelError, warn
+from ..errors import ConfigError, InputError, InputTypeError, ModelError, warn
 from ..sentence_transformer import SentenceTransformer
 from ..storage.adapters import remove_adapter
 from ..storage.files import output_path, replacing_folder, temporary_path
@@ -50,6 +50,7 @@ def merge(
     density: float | Sequence[float] | None = None,
     t: float | None = None,
     model_name: str | None = None,
+    names: Sequence[str] | None = None,
 ) -> Path:
     """Merge models into one and save it, with a card that names them.
 
@@ -70,6 +71,8 @@ def merge(
             1.
         t: place from 0, the base, to 1, the other model, for "slerp"; by default 0.5.
         model_name: the name the card shows.
+        names: those of models in memory on the card, one for each model, and for a base that is none of them; by
+            default "model 1" and so on.
 
     Returns:
         The folder.
@@ -91,7 +94,10 @@ def merge(
         density=density,
         t=t,
     )
-    parents = parents_of(given, [f"model {number}" for number in range(1, len(given) + 1)])
+    numbered = [f"model {number}" for number in range(1, len(given) + 1)]
+    if names is not None and len(names) != len(given):
+        raise ConfigError(f"got {len(names)} names for {len(given)} models; expected one for each")
+    parents = parents_of(given, names or numbered)
     target = output_path(output, name="output")
     folders = [Path(one).expanduser() for one in given if not isinstance(one, SentenceTransformer)]
     if any(one.resolve() == target.resolve() for one in folders):

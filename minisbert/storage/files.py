@@ -9,13 +9,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import stat
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from io import BufferedReader
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -42,9 +45,11 @@ def open_file(path: Path) -> BufferedReader:
 
     Raises:
         OSError: the file cannot be opened, is not a regular file, or only names one that git-lfs has not fetched.
-        ValueError: no file can have that name.
     """
-    mode = path.stat().st_mode
+    try:
+        mode = path.stat().st_mode
+    except ValueError:
+        raise OSError(errno.EINVAL, "no file can have this name") from None
     if not stat.S_ISREG(mode):
         category = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
         raise OSError(errno.EINVAL, f"{category}, not a file")
@@ -152,6 +157,11 @@ def output_path(path: Any, *, name: str = "path") -> Path:
         raise InputTypeError(f"got {name}={shown(path)}; expected where to write: pass a path")
     if not (text := os.fspath(path)) or "\0" in text:
         raise InputError(f"got {text!r} as {name}; expected a name: pass '.' for the current folder")
+    try:
+        os.fsencode(text)
+        Path(path).exists()
+    except (OSError, ValueError) as error:  # a name that is too long, or that no file can have
+        raise write_error(Path(shown(text)), error) from None
     return Path(path)
 
 
@@ -183,10 +193,10 @@ def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path
     Raises:
         InputError: `target` cannot be written.
     """
-    if target.exists() and not target.is_dir():
-        raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
     temporary = temporary_path(target)
     try:
+        if target.exists() and not target.is_dir():
+            raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
         with parents_made(target):
             try:
                 temporary.mkdir()
@@ -279,13 +289,31 @@ def _move_files(source: Path, target: Path) -> None:
         if new.exists() and new.is_dir() != path.is_dir():
             got, expected = ("folder", "file") if new.is_dir() else ("file", "folder")
             raise InputError(f"{new} is a {got}; expected a {expected} there: remove it, or choose another place")
-    for path, new in moves.items():
-        if path.is_dir():
-            new.mkdir(exist_ok=True)
-        else:
-            os.replace(path, new)  # noqa: PTH105  # os.replace is known to be atomic, Path.replace does not say so
+    with _uninterrupted():
+        for path, new in moves.items():
+            if path.is_dir():
+                new.mkdir(exist_ok=True)
+            else:
+                os.replace(path, new)  # noqa: PTH105  # os.replace is known to be atomic, Path.replace does not say so
     for folder in {new.parent for new in moves.values()}:
         flush(folder)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Hold Ctrl-C back until the end of the block, after which files of two models do not lie in one folder."""
+    handler = signal.getsignal(signal.SIGINT)
+    if not callable(handler) or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    received: list[tuple[int, FrameType | None]] = []
+    signal.signal(signal.SIGINT, lambda number, frame: received.append((number, frame)))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if received:
+        handler(*received[0])
 
 
 def _target_name(name: str) -> str:

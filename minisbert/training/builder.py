@@ -173,6 +173,8 @@ class RunBuilder:
     def schedule(self, total_steps: int) -> Schedule:
         """Make the schedule of the learning rate."""
         config, steps = self.config, self.schedule_steps(total_steps)
+        if total_steps == 1 and config.warmup(steps):
+            warn("the only step has a learning rate of 0, since it is the warm-up: pass warmup_steps=0")
         return make_schedule(
             config.lr_scheduler_type,
             highest=config.learning_rate,

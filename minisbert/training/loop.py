@@ -131,11 +131,13 @@ def train(run: TrainingRun) -> None:
                     _write_losses(run, norm)
                     skipped.check(run.batches, output_dir)
                 elif action == "evaluate" and run.evaluates:
-                    _evaluate(run)
+                    with progress.paused("evaluating"):
+                        _evaluate(run)
                 elif action == "save" and output_dir:
                     skipped.check(run.batches, output_dir)
                     if not skipped.skipping:  # a checkpoint that may be worse must not replace a good one
-                        _save(run, output_dir)
+                        with progress.paused("saving"):
+                            _save(run, output_dir)
 
             if (received := stop.agreed()) is not None:
                 _interrupt(run, received)

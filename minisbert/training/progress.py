@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import torch
@@ -63,6 +64,29 @@ class TrainingProgress:
             self._bar.update()
         if (now := self._clock()) - self._last >= self._every:
             self._show(now)
+
+    @contextmanager
+    def paused(self, what: str) -> Iterator[None]:
+        """Leave the time of a block out of speed and time left; on a terminal the live line says what it is."""
+        if not self._shown:
+            yield
+            return
+        start = self._clock()
+        if self._bar is not None:
+            if self._losses:
+                self._show(start)
+            before = str(self._bar.postfix or "")
+            self._bar.set_postfix_str(what)
+        try:
+            yield
+        finally:
+            spent = self._clock() - start
+            self._last += spent
+            self._begun += spent
+            if self._bar is not None:
+                self._bar.start_t += spent
+                self._bar.last_print_t += spent
+                self._bar.set_postfix_str(before)
 
     def _show(self, now: float) -> None:
         """Show the means since this was last done."""

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import minisbert
 from minisbert import recipes
 from minisbert.compat import SentenceTransformer
-from minisbert.errors import ConfigError, InputError, InputTypeError
+from minisbert.errors import ConfigError, InputError, InputTypeError, ModelError
 
 
 @pytest.fixture
@@ -103,3 +104,39 @@ def test_what_cannot_be_merged(three: list[str]) -> None:
     refuse(InputTypeError, "got 3 as a model to merge", [three[0], 3])
     with pytest.raises(TypeError, match="unheard"):
         SentenceTransformer.merge(three, unheard=1)
+
+
+def test_what_was_wrong_with_arguments(three: list[str], tmp_path: Path) -> None:
+    loaded: list[Any] = [SentenceTransformer(one, device="cpu") for one in three]
+
+    def refuse(kind: type[Exception], message: str, **options: Any) -> None:
+        with pytest.raises(kind, match=message):
+            SentenceTransformer.merge(loaded, **options)
+
+    for wrong in ("weight", [1], 0, []):
+        refuse(ConfigError, "got parameters=.*; expected numbers by name", parameters=wrong)
+    refuse(ConfigError, "got the parameter 1; expected", parameters={1: 2})
+    refuse(ConfigError, "got dtype=.*; expected float16", dtype=torch.ones(2))
+    refuse(ConfigError, "got truncate_dim with loaded models; expected folders", truncate_dim=16)
+    huge = {"weight": 1e9}
+    refuse(
+        ModelError, "out_dtype", method="task_arithmetic", base_model=loaded[2], parameters=huge, out_dtype="float16"
+    )
+    # One folder under two names is one model, and arrays are numbers.
+    again = Path(three[1]).parent / "." / ".." / Path(three[1]).parent.name / Path(three[1]).name
+    merged = SentenceTransformer.merge(
+        three, "task_arithmetic", base_model=str(again), parameters={"weight": torch.tensor([0.5, 2.0])}
+    )
+    right = recipes.merge(three, tmp_path / "right", method="task_arithmetic", base=three[1], weights=[0.5, 2.0])
+    merged.save(str(tmp_path / "saved"))
+    got, expected = (load_file(Path(one) / "model.safetensors") for one in (tmp_path / "saved", right))
+    assert all(torch.equal(got[name], expected[name]) for name in expected)
+    card = (tmp_path / "saved" / "README.md").read_text()
+    assert "model-0 (weight 0.5), model-2 (weight 2)" in card
+
+
+def test_halves_of_our_own_class(three: list[str]) -> None:
+    ours: list[Any] = [minisbert.SentenceTransformer(one, device="cpu").bfloat16() for one in three]
+    copies: list[Any] = [SentenceTransformer(one, device="cpu").bfloat16() for one in three]
+    first, second = SentenceTransformer.merge(ours).state_dict(), SentenceTransformer.merge(copies).state_dict()
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

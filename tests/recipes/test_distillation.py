@@ -146,6 +146,16 @@ def test_a_student_of_layers_comes_closer_to_its_teacher(teacher: Path, texts: l
     assert result.after["held-out_negative_mse"] == pytest.approx(-100 * np.square(goal - own).mean(), abs=1e-6)
 
 
+def test_a_run_of_one_step_learns(teacher: Path, texts: list[str]) -> None:
+    """A warm-up of a tenth would be all of it, at a rate of 0."""
+    result = distill(teacher, texts, layers=[0, 2], settings={"max_steps": 1, "learning_rate": 1e-2})
+    assert result.history.steps == 1
+    assert result.after != result.before
+    with pytest.warns(UserWarning, match="the only step has a learning rate of 0, since it is the warm-up"):
+        same = distill(teacher, texts, layers=[0, 2], settings={"max_steps": 1, "warmup_steps": 1})
+    assert same.after == same.before
+
+
 def test_texts_are_taken_once_and_not_trained_and_held_out(teacher: Path, texts: list[str]) -> None:
     run = prepare(teacher, [*texts, *texts, "", " "], layers=[0])
     different = set(texts)

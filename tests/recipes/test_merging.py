@@ -145,12 +145,12 @@ NO = {"weights": None, "density": None, "t": None}
     ("method", "others", "has_base", "given", "expected"),
     [
         ("mean", 2, False, {}, "expected one of linear, slerp, task_arithmetic, ties"),
-        ("linear", 2, True, {}, "leave base out"),
-        ("ties", 2, False, {}, "pass base"),
-        ("linear", 2, False, {"t": 0.5}, "got t=0.5 for linear, which has none; expected weights"),
+        ("linear", 2, True, {}, "expected models alone"),
+        ("ties", 2, False, {}, "give it as base"),
+        ("linear", 2, False, {"t": 0.5}, "got 0.5 as t for linear, which has none; expected weights"),
         ("ties", 2, True, {"t": 0.5}, "expected weights and density"),
-        ("task_arithmetic", 2, True, {"density": 0.5}, "got density=0.5"),
-        ("slerp", 1, True, {"weights": 1.0}, "got weights=1.0 for slerp"),
+        ("task_arithmetic", 2, True, {"density": 0.5}, "got 0.5 as density"),
+        ("slerp", 1, True, {"weights": 1.0}, "got 1.0 as weights for slerp"),
         ("slerp", 2, True, {}, "got 3 models for slerp; expected two"),
         ("slerp", 1, True, {"t": 1.5}, "got t=1.5"),
         ("slerp", 1, True, {"t": math.nan}, "got t=nan"),
@@ -516,8 +516,14 @@ def test_the_command(trio: tuple[Path, ...], tmp_path: Path, capsys: pytest.Capt
     assert files(Path(output)) == files(expected)
     arguments = ["merge", one, two, "--method", "ties", "--base", base, "--density", "0.5", "--output", output]
     assert main(arguments) == 0
+    assert f"{output} holds a model, which is replaced at the end" in capsys.readouterr().err
     assert main(["inspect", output]) == 0
     shown = capsys.readouterr().out
     assert "made by     merge\n              method  ties" in shown
+    (tmp_path / "a-file").write_text("mine")
+    assert main(["merge", one, two, "--output", str(tmp_path / "a-file")]) == 2
+    assert "a-file is a file; expected a folder to write to" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="got 1 names for 2 models"):
+        recipes.merge([one, two], output, names=["one"])
     assert main(["merge", one, "--output", output]) == 2
     assert "expected at least two" in capsys.readouterr().err

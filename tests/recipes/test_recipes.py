@@ -513,7 +513,7 @@ def test_losses_by_name() -> None:
     [
         ("OtherLoss", {}, "the loss OtherLoss; expected one of CosineSimilarityLoss"),
         ("CosineSimilarityLoss", {"loss_fct": "os.system"}, "loss_fct='os.system'; expected one of torch.nn"),
-        ("CosineSimilarityLoss", {"margin": 1}, "margin=1 for CosineSimilarityLoss; expected no such parameter"),
+        ("CosineSimilarityLoss", {"margin": 1}, "margin=1 for CosineSimilarityLoss; expected one of its parameters"),
         ("MultipleNegativesRankingLoss", {"scale": 10**400}, "expected a positive number"),
         ("MultipleNegativesRankingLoss", {"scale": "much"}, "scale='much'; expected a number"),
         ("MultipleNegativesRankingLoss", {"similarity_fct": "mine"}, "similarity_fct='mine'; expected one of cos_sim"),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -291,6 +293,39 @@ def test_a_save_that_cannot_end_changes_nothing(folder: Path, tmp_path: Path) ->
         model.save_pretrained("")
     with pytest.raises(InputTypeError, match="got path=None; expected where to write: pass a path"):
         model.save_pretrained(None)  # type: ignore[arg-type]
+
+
+def test_ctrl_c_waits_until_all_files_are_replaced(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise files of two models lie in one folder."""
+    target = shutil.copytree(folder, tmp_path / "target")
+    model = SentenceTransformer(folder, device="cpu")
+    model.max_seq_length = 7
+    replace, moved = os.replace, []
+
+    def interrupted(source: Path, destination: Path) -> None:
+        replace(source, destination)
+        moved.append(destination)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    handler = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.save_pretrained(target)
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    assert len(moved) > 3
+    assert SentenceTransformer(target, device="cpu").max_seq_length == 7
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "\ud800bad", "a\0b"], ids=["long", "surrogate", "zero"])
+def test_names_that_no_folder_can_have(name: str, folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        SentenceTransformer(folder, device="cpu").save_pretrained(tmp_path / name)
+    assert "expected" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_folders_above_one_that_cannot_be_written_are_removed_again(folder: Path, tmp_path: Path) -> None:

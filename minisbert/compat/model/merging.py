@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ...errors import ConfigError, nearest, shown
+from ...errors import ConfigError, ModelError, nearest, shown
 from ...sentence_transformer import SentenceTransformer as OurSentenceTransformer
 
 if TYPE_CHECKING:
@@ -65,37 +65,61 @@ class MergingMethods(OurSentenceTransformer):
         wanted = _float(out_dtype, "out_dtype") or torch.float32
         several = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
         loaded = {id(one): cls._in_float32(one, load_kwargs) for one in (*several, base_model)}
-        named = {str(one): loaded[id(one)] for one in several if isinstance(one, (str, Path))}
+        if load_kwargs and not any(isinstance(one, (str, Path)) for one in (*several, base_model)):
+            raise ConfigError(
+                f"got {', '.join(load_kwargs)} with loaded models; expected folders or names to load by them"
+            )
+        named = {_folder(one): loaded[id(one)] for one in several if isinstance(one, (str, Path))}
         given = [loaded[id(one)] for one in several]
-        base = named.get(str(base_model), loaded[id(base_model)])
+        base = loaded[id(base_model)]
+        if isinstance(base_model, (str, Path)):
+            base = named.get(_folder(base_model), base)
         base_index = next((i for i, one in enumerate(given) if one is base), len(given))
+        added = base is not None and base_index == len(given)
         if method == "slerp" and base is None:
             base_index = 0
         with tempfile.TemporaryDirectory() as place:
-            numbers = _numbers(parameters or {}, [index for index in range(len(given)) if index != base_index])
+            numbers = _numbers(
+                {} if parameters is None else parameters, [index for index in range(len(given)) if index != base_index]
+            )
             known: Any = method  # `merge` refuses others
-            folder = merge(given, Path(place) / "merged", method=known, base=base, **numbers)
+            names = [_name(one, number) for number, one in enumerate((*several, base_model), 1)][: len(given) + added]
+            folder = merge(given, Path(place) / "merged", method=known, base=base, names=names, **numbers)
             merged = cls(str(folder), device=device)
         merged.base_model = merged.base_model_revision = None
-        return merged.to(wanted).eval()
+        merged = merged.to(wanted).eval()
+        if not all(one.isfinite().all() for one in merged.parameters()):
+            raise ModelError(f"got weights that {wanted} cannot hold; expected finite ones: choose another out_dtype")
+        return merged
 
     @classmethod
     def _in_float32(cls, model: Any, load_kwargs: Mapping[str, Any]) -> Any:
         """Load a model that is a folder or a name; one in another dtype is copied."""
         if isinstance(model, (str, Path)):
             return cls(str(model), **load_kwargs).float()
-        if isinstance(model, cls) and model.dtype != torch.float32:
+        if isinstance(model, OurSentenceTransformer) and model.dtype != torch.float32:
             import copy
 
             return copy.deepcopy(model).float()
         return model
 
 
+def _folder(model: str | Path) -> str:
+    """Return a text that is the same for all names of a folder."""
+    path = Path(model).expanduser()
+    return str(path.resolve() if path.is_dir() else model)
+
+
+def _name(model: Any, number: int) -> str:
+    """Return what the card calls a model."""
+    return Path(model).name if isinstance(model, (str, Path)) and str(model) else f"model {number}"
+
+
 def _float(dtype: Any, name: str) -> torch.dtype | None:
     found = getattr(torch, dtype, dtype) if isinstance(dtype, str) else dtype
-    if found is not None and found not in _FLOATS:
+    if found is not None and not any(found is one for one in _FLOATS):
         raise ConfigError(f"got {name}={shown(dtype)}; expected float16, bfloat16, float32, float64 or None")
-    return found
+    return found  # type: ignore[return-value]  # one of these
 
 
 def _numbers(parameters: Mapping[str, Any], others: Sequence[int]) -> dict[str, Any]:
@@ -105,14 +129,16 @@ def _numbers(parameters: Mapping[str, Any], others: Sequence[int]) -> dict[str, 
         parameters: by the names of mergekit.
         others: indices of the models, without the base.
     """
+    if not isinstance(parameters, Mapping):
+        raise ConfigError(f"got parameters={shown(parameters)}; expected numbers by name, such as {{'weight': 0.5}}")
     found = {}
     for name, value in parameters.items():
         if name not in _PARAMETERS:
-            near = nearest(name, list(_PARAMETERS), otherwise=list(_PARAMETERS))
+            near = nearest(str(name), list(_PARAMETERS), otherwise=list(_PARAMETERS))
             raise ConfigError(f"got the parameter {name!r}; expected {near}: others of mergekit have their defaults")
         if isinstance(value, Mapping):
             if missing := [index for index in others if index not in value]:
                 raise ConfigError(f"got {name}={shown(value)}; expected a number for model {missing[0]}, too: add it")
             value = [value[index] for index in others]
-        found[_PARAMETERS[name]] = value
+        found[_PARAMETERS[name]] = value.tolist() if hasattr(value, "tolist") else value  # arrays and tensors
     return found

@@ -54,6 +54,7 @@ def test_triplets_are_trained_on(model: str, pairs: Path, tmp_path: Path) -> Non
             ["--output", "out.jsonl", "--columns", "anchor,positive", "--min-score", "2"],
             "found too few negatives for any row",
         ),
+        (["--output", "folder.jsonl"], "folder.jsonl is a folder; expected the name of a file to write"),
     ],
 )
 def test_wrong_use(
@@ -66,6 +67,7 @@ def test_wrong_use(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    Path("folder.jsonl").mkdir()
     assert main(["mine", model, str(pairs), "--device", "cpu", *options]) == 2
     assert message in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["pairs.tsv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.jsonl", "pairs.tsv"]

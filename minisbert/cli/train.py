@@ -364,6 +364,8 @@ def train_and_save(
 
     evaluator, report = trainer.evaluator, None
     with processes(model.device):
+        if evaluator is not None and rank() == 0 and not options.quiet and sys.stderr.isatty():
+            sys.stderr.write("evaluating before the run\n")
         with sharing():
             before = evaluator(model) if evaluator is not None else {}
         if options.report:

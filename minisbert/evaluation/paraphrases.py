@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import InputError, check_count
+from ..errors import InputError, InputTypeError, check_count, shown
 from ..search import paraphrase_mining
 from .evaluator import Measurement, TaskEvaluator, check_texts_by_id
 from .metrics import Cuts
@@ -66,9 +66,10 @@ class ParaphraseMiningEvaluator(TaskEvaluator):
         super().__init__(name, batch_size, show_progress_bar, write_csv, truncate_dim)
         texts = check_texts_by_id(sentences_map, what="sentences_map")
         self.ids, self.sentences = list(texts), list(texts.values())
-        pairs = list(duplicates_list or ())
-        for first, others in (duplicates_dict or {}).items():
-            pairs += [(first, second) for second, same in others.items() if same]
+        pairs = list(_checked(duplicates_list or (), "duplicates_list", Iterable, "pairs of ids"))
+        for first, others in _checked(duplicates_dict or {}, "duplicates_dict", Mapping, "{id: True} by id").items():
+            same = _checked(others, f"duplicates_dict[{first!r}]", Mapping, "True by id")
+            pairs += [(first, second) for second, value in same.items() if value]
         self.duplicates = _row_pairs(pairs, {key: row for row, key in enumerate(self.ids)})
         if add_transitive_closure:
             self.duplicates = _transitive_closure(self.duplicates)
@@ -126,11 +127,18 @@ class ParaphraseMiningEvaluator(TaskEvaluator):
         }
 
 
+def _checked(value: Any, name: str, kind: type, of: str) -> Any:
+    if not isinstance(value, kind) or isinstance(value, str):
+        raise InputTypeError(f"got {name}={shown(value)}; expected {of}: see ParaphraseMiningEvaluator")
+    return value
+
+
 def _row_pairs(pairs: Iterable[tuple[Hashable, Hashable]], rows: Mapping[Any, int]) -> set[tuple[int, int]]:
     """Convert pairs of ids to pairs of rows, the lower row first."""
     result = set()
     for pair in pairs:
-        if not hasattr(pair, "__getitem__") or len(pair) != 2 or pair[0] == pair[1]:
+        found = hasattr(pair, "__getitem__") and not isinstance(pair, (str, Mapping))
+        if not found or len(pair) != 2 or pair[0] == pair[1]:
             raise InputError(f"got the duplicates {pair!r}; expected two different ids: drop the pair")
         for key in pair:
             if not isinstance(key, Hashable) or key not in rows:

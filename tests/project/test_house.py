@@ -25,7 +25,7 @@ from house import RIDDLE, code_lines, docstrings, python_files
 # larger than memory, tables of Arrow, shards, and search over files; encoders with rotary positions, static models,
 # OpenVINO's format; the course of a run on any output, and what `inspect` says of runs and token stores; uploading to
 # the Hub, and why it refuses; adapters for eleven frameworks; merging and distillation, in the reference's form too.
-MOST_CODE_LINES = 35_500  # 8,900 of them in `compat`
+MOST_CODE_LINES = 35_490  # 8,900 of them in `compat`
 MOST_FILES = 292  # 75 in `compat`
 LONGEST_FILE = 450  # lines of any kind
 MOST_BY_STRING = 3

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ..errors import InputError
-from ..storage.files import is_file, replacing_file, temporary_path, write_error
+from ..storage.files import is_file, replacing_file, write_error
 from .options import (
     Subparsers,
     add_command,
     add_model_options,
     check_one_process,
-    check_writable,
+    check_output_file,
     load_model,
     output_path,
     positive,
@@ -99,15 +99,8 @@ def run_encode(options: argparse.Namespace) -> None:
         return
     if options.column is None and is_file(Path(options.file)) and has_columns(Path(options.file)):
         raise InputError(f"got {options.file}, which has columns, without --column; expected the name of one to embed")
+    check_output_file(options.output, inputs=() if options.file == "-" else (options.file,))
     output: Path = options.output.resolve()  # a link stays a link; its target is written
-    check_writable(output.parent, file=temporary_path(output).name)
-    if output.exists() and not output.is_file():
-        kind = "folder" if output.is_dir() else "device or pipe"
-        raise InputError(f"{options.output} is a {kind}; expected the name of a file to write")
-    if options.file != "-" and output == Path(options.file).resolve():
-        raise InputError(
-            f"got {options.output} as input and --output; expected two files, or the texts are lost: choose another"
-        )
     with _standard_input(options, output) as file:
         # What is wrong with a row is said before a model is loaded.
         rows = sum(map(len, text_tables(options, file=file)))

@@ -16,7 +16,7 @@ from .options import (
     add_command,
     add_model_options,
     check_one_process,
-    check_writable,
+    check_output_file,
     column_names,
     load_model,
     output_path,
@@ -72,14 +72,7 @@ def run_mine(options: argparse.Namespace) -> None:
     output: Path = options.output
     if output.suffix.lower() != ".jsonl":
         raise InputError(f"got --output {output}; expected the name of a .jsonl file")
-    taken = (options.data, options.corpus)
-    if output.resolve() in [Path(name).resolve() for name in taken if name is not None]:
-        raise InputError(
-            f"got {output} as input and --output; expected two files, or the texts are lost: choose another"
-        )
-    if output.is_dir():
-        raise InputError(f"{output} is a folder; expected the name of a file to write: choose another")
-    check_writable(output.resolve().parent)
+    check_output_file(output, inputs=(options.data, options.corpus))
     columns = options.columns or [None, None]
     if len(columns) != 2:
         raise InputError(f"got --columns {','.join(columns)}; expected the names of the anchor and the positive")

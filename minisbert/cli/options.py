@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from ..errors import ConfigError, InputError
-from ..storage.files import is_file, write_error
+from ..storage.files import check_no_file, is_file, temporary_path, write_error
 
 if TYPE_CHECKING:
     from ..sentence_transformer import SentenceTransformer
@@ -150,9 +150,8 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
         InputError: it cannot.
     """
     probe = folder / file
-    if is_file(folder):
-        raise InputError(f"{folder} is a file; expected a folder to write to: choose another name")
     try:
+        check_no_file(folder)
         new = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -161,6 +160,23 @@ def check_writable(folder: Path, *, file: str = ".minisbert-probe") -> None:
             path.rmdir()
     except OSError as error:
         raise write_error(folder, error) from None
+
+
+def check_output_file(output: Path, *, inputs: Iterable[Path | str | None]) -> None:
+    """Check before the work that a file can be written, and is none of those that are read.
+
+    Raises:
+        InputError: it cannot, or it is.
+    """
+    target = output.resolve()  # a link stays a link; its target is written
+    if target in [Path(one).resolve() for one in inputs if one is not None]:
+        raise InputError(
+            f"got {output} as input and --output; expected two files, or the texts are lost: choose another"
+        )
+    check_writable(target.parent, file=temporary_path(target).name)
+    if target.exists() and not target.is_file():
+        kind = "folder" if target.is_dir() else "device or pipe"
+        raise InputError(f"{output} is a {kind}; expected the name of a file to write")
 
 
 def tell_of_model(folder: Path) -> None:

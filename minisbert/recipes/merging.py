@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from ..card.rendering import render
 from ..errors import ConfigError, InputError, InputTypeError, ModelError, warn
 from ..sentence_transformer import SentenceTransformer
 from ..storage.adapters import remove_adapter
-from ..storage.files import output_path, replacing_folder, temporary_path
+from ..storage.files import output_path, replacing_folder, temporary_folder
 from ..storage.layout import read_layout
 from ..storage.weights import rewrite_weights, weight_files
 from .merge_methods import MergeMethod, MergeSettings, combine, read_settings
@@ -102,7 +101,7 @@ def merge(
     folders = [Path(one).expanduser() for one in given if not isinstance(one, SentenceTransformer)]
     if any(one.resolve() == target.resolve() for one in folders):
         raise InputError(f"got {output} as a model and as output; expected two folders: choose another output")
-    with replacing_folder(target) as folder, _scratch(target) as scratch:
+    with replacing_folder(target) as folder, temporary_folder(target) as scratch:
         sources, card = _read_parents(parents, folder, scratch)
         _merge_weights(settings, parents, sources, base_index)
         facts = _with_origin(card, settings, parents, base_index, name=model_name)
@@ -116,30 +115,20 @@ def _with_base(models: Sequence[Mergeable], base: Mergeable | None, method: str)
     given = list(models)
     index = 0 if method == "slerp" and given else None
     if base is not None:
-        index = next((number for number, model in enumerate(given) if _same(model, base)), len(given))
+        index = next((number for number, model in enumerate(given) if same_model(model, base)), len(given))
         given += [base] if index == len(given) else []
     if len(given) < 2:
         raise InputError(f"got {len(given)} model{'' if given else 's'} to merge; expected at least two: name another")
     return given, index
 
 
-def _same(one: Any, other: Any) -> bool:
+def same_model(one: Any, other: Any) -> bool:
+    """Return True if two models to merge are the same one: in memory, or by name, or as a folder."""
     if isinstance(one, SentenceTransformer) or isinstance(other, SentenceTransformer):
         return one is other
     if not isinstance(one, (str, Path)) or not isinstance(other, (str, Path)):
         return False  # `parents_of` refuses it
     return str(one) == str(other) or (Path(one).is_dir() and Path(one).resolve() == Path(other).resolve())
-
-
-@contextmanager
-def _scratch(target: Path) -> Iterator[Path]:
-    """Yield a new folder beside `target`, on the same disk, and remove it afterwards."""
-    folder = temporary_path(target)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 # ---- models ---------------------------------------------------------------------------------------------------------

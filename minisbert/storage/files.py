@@ -165,6 +165,27 @@ def output_path(path: Any, *, name: str = "path") -> Path:
     return Path(path)
 
 
+def check_no_file(target: Path) -> None:
+    """Check that nothing but a folder lies where one is to be written.
+
+    Raises:
+        InputError: something does.
+    """
+    if target.exists() and not target.is_dir():
+        raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """Yield a new folder beside `target`, on the same disk, and remove it afterwards if it is still there."""
+    folder = temporary_path(target)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def parents_made(target: Path) -> Iterator[None]:
     """Make the folders above `target`, and remove those that are new and empty after the block.
@@ -193,25 +214,19 @@ def replacing_folder(target: Path, *, others_stay: bool = True) -> Iterator[Path
     Raises:
         InputError: `target` cannot be written.
     """
-    temporary = temporary_path(target)
     try:
-        if target.exists() and not target.is_dir():
-            raise InputError(f"{target} is a file; expected a folder to write to: choose another name")
-        with parents_made(target):
-            try:
-                temporary.mkdir()
-                yield temporary
-                for path in (*temporary.rglob("*"), temporary):
-                    flush(path)
-                if others_stay and target.exists():
-                    _move_files(temporary, target)
-                else:
-                    if target.exists():
-                        remove_folder(target)
-                    temporary.rename(target)
-                    flush(target.parent)
-            finally:
-                shutil.rmtree(temporary, ignore_errors=True)
+        check_no_file(target)
+        with parents_made(target), temporary_folder(target) as temporary:
+            yield temporary
+            for path in (*temporary.rglob("*"), temporary):
+                flush(path)
+            if others_stay and target.exists():
+                _move_files(temporary, target)
+            else:
+                if target.exists():
+                    remove_folder(target)
+                temporary.rename(target)
+                flush(target.parent)
     except (OSError, SafetensorError) as error:  # safetensors raises its own where a write fails
         raise write_error(target, error) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -58,33 +59,29 @@ class MergingMethods(OurSentenceTransformer):
             InputError: there are too few models.
             ModelError: a model cannot be read, or differs from the first.
         """
-        from ...recipes import merge
+        from ...recipes.merging import merge, same_model
 
         if _float(dtype, "dtype") not in (None, torch.float32):
             raise ConfigError(f"got dtype={shown(dtype)}; expected float32, in which tensors are merged")
         wanted = _float(out_dtype, "out_dtype") or torch.float32
         several = models if isinstance(models, Sequence) and not isinstance(models, str) else [models]
-        loaded = {id(one): cls._in_float32(one, load_kwargs) for one in (*several, base_model)}
-        if load_kwargs and not any(isinstance(one, (str, Path)) for one in (*several, base_model)):
+        index = 0 if method == "slerp" else None  # of the base
+        if base_model is not None:
+            index = next((i for i, one in enumerate(several) if same_model(one, base_model)), len(several))
+        inputs = [*several, base_model] if index == len(several) else list(several)
+        if load_kwargs and not any(isinstance(one, (str, Path)) for one in inputs):
             raise ConfigError(
                 f"got {', '.join(load_kwargs)} with loaded models; expected folders or names to load by them"
             )
-        named = {_folder(one): loaded[id(one)] for one in several if isinstance(one, (str, Path))}
-        given = [loaded[id(one)] for one in several]
-        base = loaded[id(base_model)]
-        if isinstance(base_model, (str, Path)):
-            base = named.get(_folder(base_model), base)
-        base_index = next((i for i, one in enumerate(given) if one is base), len(given))
-        added = base is not None and base_index == len(given)
-        if method == "slerp" and base is None:
-            base_index = 0
+        others = [one for one in range(len(several)) if one != index]
+        numbers = _numbers({} if parameters is None else parameters, others)
+        loaded = [cls._in_float32(one, load_kwargs) for one in inputs]
+        base = None if base_model is None or index is None else loaded[index]
+        names = [_name(one, number) for number, one in enumerate(inputs, 1)]
+        known: Any = method  # `merge` refuses others
         with tempfile.TemporaryDirectory() as place:
-            numbers = _numbers(
-                {} if parameters is None else parameters, [index for index in range(len(given)) if index != base_index]
-            )
-            known: Any = method  # `merge` refuses others
-            names = [_name(one, number) for number, one in enumerate((*several, base_model), 1)][: len(given) + added]
-            folder = merge(given, Path(place) / "merged", method=known, base=base, names=names, **numbers)
+            folder = Path(place) / "merged"
+            merge(loaded[: len(several)], folder, method=known, base=base, names=names, **numbers)
             merged = cls(str(folder), device=device)
         merged.base_model = merged.base_model_revision = None
         merged = merged.to(wanted).eval()
@@ -98,16 +95,8 @@ class MergingMethods(OurSentenceTransformer):
         if isinstance(model, (str, Path)):
             return cls(str(model), **load_kwargs).float()
         if isinstance(model, OurSentenceTransformer) and model.dtype != torch.float32:
-            import copy
-
             return copy.deepcopy(model).float()
         return model
-
-
-def _folder(model: str | Path) -> str:
-    """Return a text that is the same for all names of a folder."""
-    path = Path(model).expanduser()
-    return str(path.resolve() if path.is_dir() else model)
 
 
 def _name(model: Any, number: int) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from .. import kernels
@@ -173,15 +174,16 @@ class RunBuilder:
     def schedule(self, total_steps: int) -> Schedule:
         """Make the schedule of the learning rate."""
         config, steps = self.config, self.schedule_steps(total_steps)
-        if total_steps == 1 and config.warmup(steps):
-            warn("the only step has a learning rate of 0, since it is the warm-up: pass warmup_steps=0")
-        return make_schedule(
+        schedule = make_schedule(
             config.lr_scheduler_type,
             highest=config.learning_rate,
             warmup=config.warmup(steps),
             total=steps,
             parameters=config.lr_scheduler_kwargs,
         )
+        if total_steps == 1 and not schedule.factor(torch.zeros(())):
+            warn("the only step has a learning rate of 0, since it is the warm-up: pass warmup_steps=0")
+        return schedule
 
     def prompts(self, part: TrainingSet) -> dict[str, str]:
         """Return the prompt of each column of a data set that has one."""

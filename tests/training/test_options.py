@@ -279,3 +279,10 @@ def test_its_steps_uncaptured(include_prompt: bool, folder: Path, monkeypatch: p
 def test_its_steps_on_a_gpu(include_prompt: bool, folder: Path) -> None:
     expected = options_run(folder, include_prompt=include_prompt)
     check_same(options_run(folder, include_prompt=include_prompt, device="cuda"), expected, 1e-3)
+
+
+def test_one_step_at_a_rate_of_zero_is_told(folder: Path, tmp_path: Path) -> None:
+    settings: dict[str, Any] = {"max_steps": 1, "warmup_steps": 1}
+    with pytest.warns(UserWarning, match="the only step has a learning rate of 0, since it is the warm-up"):
+        assert changes(folder, tmp_path / "linear", **settings)[QUERY] == 0
+    assert changes(folder, tmp_path / "constant", lr_scheduler_type="constant", **settings)[QUERY] > 0  # without one

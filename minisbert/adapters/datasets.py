@@ -88,15 +88,16 @@ class ColumnEmbedder(PlainEncoder):
         if isinstance(dataset, dict):
             parts = {name: self.add_to(part, num_proc=num_proc, rows=rows) for name, part in dataset.items()}
             return type(dataset)(parts)
+        mapped: Any = dataset
+        features = self.features(dataset)
+        if isinstance(dataset, Dataset) and not len(dataset):  # which `map` returns as it is
+            return mapped.add_column(self.output, [], feature=features[self.output])
         options: dict[str, Any] = {} if num_proc is None else {"num_proc": num_proc}
         if isinstance(dataset, Dataset):  # datasets would hash a loaded model by its pickle, another in every process
             named = {field.name: getattr(self, field.name) for field in fields(self)} | {"model": self.content}
             origin = f"{dataset._fingerprint} {json.dumps(named)} {self._named}"
             options["new_fingerprint"] = hashlib.sha256(origin.encode()).hexdigest()[:16]
-        mapped: Any = dataset
-        if isinstance(dataset, Dataset) and not len(dataset):  # which `map` returns as it is
-            return mapped.add_column(self.output, [], feature=self.features(dataset)[self.output])
-        return mapped.map(self, batched=True, batch_size=rows, features=self.features(dataset), **options)
+        return mapped.map(self, batched=True, batch_size=rows, features=features, **options)
 
     def _check(self, names: Iterable[str]) -> None:
         if not isinstance(self.column, str) or not isinstance(self.output, str):

@@ -67,14 +67,15 @@ struct Panel {
         });
     }
 
-    // Add R rows of inputs, from `a` on, times `steps` packed steps. Each brings FETCH lines of `next` into the cache.
-    template <int R, int FETCH>
+    // Add R rows of inputs, from `a` on, times `steps` packed steps. With FETCH each brings a line of `next` into the
+    // cache.
+    template <int R, bool FETCH>
     INLINED void accumulate(typename K::Sum (&sum)[R][C], const typename K::Input* a, int64_t steps,
                             const char* next) const {
         const int32_t* at = packed;
         for (int64_t i = 0; i < steps; i++, at += C * W) {
             vi weights[C];
-            repeat<FETCH>([&](auto n) ALWAYS_INLINE { __builtin_prefetch(next + (i * FETCH + n) * 64, 0, 3); });
+            if (FETCH) __builtin_prefetch(next + i * 64, 0, 3);
             repeat<C>([&](auto c) ALWAYS_INLINE { memcpy(&weights[c], at + c * W, 4 * W); });
             repeat<R>([&](auto r) ALWAYS_INLINE {
                 int32_t group;
@@ -92,9 +93,9 @@ struct Panel {
             typename K::Sum sum[R][C];
             start(sum);
             if (R == TILE_ROWS && row < LINES * R)
-                accumulate<R, 1>(sum, a + row * product.depth, steps, next + row / R * steps * 64);
+                accumulate<R, true>(sum, a + row * product.depth, steps, next + row / R * steps * 64);
             else
-                accumulate<R, 0>(sum, a + row * product.depth, steps, nullptr);
+                accumulate<R, false>(sum, a + row * product.depth, steps, nullptr);
             use_sums<R, C>(sum, row, vector * W, use);
         }
         if constexpr (R > 1) multiply<R / 2>(row, rows, a, next, use);
